@@ -1,0 +1,44 @@
+"""The one place that words argument errors.
+
+Every message reads ``Owner: `name` must be RULE, but got name=VALUE.`` and may end with one sentence of remedy.
+The functions return the exception, so that the ``raise`` stays visible where the value is used.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+__all__ = ["bad_kind", "bad_shape", "bad_value", "check_positive", "check_rank"]
+
+
+def bad_value(owner: str, name: str, rule: str, value: object, remedy: str = "") -> ValueError:
+    """Word a ValueError for an argument of the right kind with a wrong value."""
+    return ValueError(_message(owner, name, rule, f"{name}={value!r}", remedy))
+
+
+def bad_kind(owner: str, name: str, rule: str, value: object, remedy: str = "") -> TypeError:
+    """Word a TypeError for an argument of the wrong kind."""
+    return TypeError(_message(owner, name, rule, f"{name} of type {type(value).__name__}", remedy))
+
+
+def bad_shape(owner: str, name: str, pattern: str, value: Tensor, remedy: str = "") -> ValueError:
+    """Word a ValueError for a tensor whose shape does not follow ``pattern``, such as ``(batch, channels)``."""
+    return ValueError(_message(owner, name, f"of shape {pattern}", f"{name} of shape {tuple(value.shape)}", remedy))
+
+
+def check_positive(owner: str, **values: float) -> None:
+    """Raise unless every keyword's value is greater than zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise bad_value(owner, name, "greater than 0", value)
+
+
+def check_rank(owner: str, name: str, value: Tensor, axes: Sequence[str]) -> None:
+    """Raise unless ``value`` has one dimension per name in ``axes``."""
+    if value.dim() != len(axes):
+        raise bad_shape(owner, name, f"({', '.join(axes)})", value)
+
+
+def _message(owner: str, name: str, rule: str, got: str, remedy: str) -> str:
+    message = f"{owner}: `{name}` must be {rule}, but got {got}."
+    return f"{message} {remedy}" if remedy else message

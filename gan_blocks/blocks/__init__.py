@@ -1,0 +1,1 @@
+"""One resolution step of a network each; layers are injected as factories."""

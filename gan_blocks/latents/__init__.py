@@ -1,0 +1,1 @@
+"""What the latent vector z is drawn from."""

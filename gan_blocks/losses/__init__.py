@@ -1,0 +1,1 @@
+"""Losses and penalties of the generator and the discriminator."""

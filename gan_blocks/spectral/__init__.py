@@ -1,0 +1,1 @@
+"""Singular values of weights: spectral normalisation and what builds on it."""

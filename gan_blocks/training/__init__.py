@@ -1,0 +1,1 @@
+"""Model-agnostic helpers for training and sampling."""
