@@ -6,9 +6,10 @@ The functions return the exception, so that the ``raise`` stays visible where th
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-__all__ = ["bad_kind", "bad_shape", "bad_value", "check_positive", "check_rank"]
+__all__ = ["bad_dtype", "bad_kind", "bad_shape", "bad_value", "check_labels", "check_positive", "check_rank"]
 
 
 def bad_value(owner: str, name: str, rule: str, value: object, remedy: str = "") -> ValueError:
@@ -26,6 +27,11 @@ def bad_shape(owner: str, name: str, pattern: str, value: Tensor, remedy: str = 
     return ValueError(_message(owner, name, f"of shape {pattern}", f"{name} of shape {tuple(value.shape)}", remedy))
 
 
+def bad_dtype(owner: str, name: str, rule: str, value: Tensor, remedy: str = "") -> TypeError:
+    """Word a TypeError for a tensor of the wrong dtype; ``rule`` names the right one, such as ``int64``."""
+    return TypeError(_message(owner, name, f"of dtype {rule}", f"{name} of dtype {value.dtype}", remedy))
+
+
 def check_positive(owner: str, **values: float) -> None:
     """Raise unless every keyword's value is greater than zero."""
     for name, value in values.items():
@@ -37,6 +43,20 @@ def check_rank(owner: str, name: str, value: Tensor, axes: Sequence[str]) -> Non
     """Raise unless ``value`` has one dimension per name in ``axes``."""
     if value.dim() != len(axes):
         raise bad_shape(owner, name, f"({', '.join(axes)})", value)
+
+
+def check_labels(owner: str, name: str, value: Tensor, num_classes: int) -> None:
+    """Raise unless ``value`` holds one int64 class index per sample; the range is looked at on the CPU alone."""
+    if value.dtype != torch.int64:
+        raise bad_dtype(owner, name, "int64", value)
+    check_rank(owner, name, value, ("batch",))
+    # Reading values would stall a CUDA stream and break a compiled graph.
+    if value.device.type != "cpu" or torch.compiler.is_compiling() or value.numel() == 0:
+        return
+    low, high = (int(extreme) for extreme in value.aminmax())
+    if low < 0 or high >= num_classes:
+        rule = f"at least 0 and less than num_classes={num_classes}"
+        raise ValueError(_message(owner, name, rule, f"values from {low} to {high}", ""))
 
 
 def _message(owner: str, name: str, rule: str, got: str, remedy: str) -> str:

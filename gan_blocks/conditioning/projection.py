@@ -1,0 +1,79 @@
+"""The discriminator's head that judges an image together with its class.
+
+Tested in ``tests/conditioning/test_projection.py``.
+"""
+
+from collections.abc import Callable
+
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from gan_blocks._checks import bad_shape, check_labels, check_positive
+
+__all__ = ["ProjectionHead"]
+
+
+class ProjectionHead(nn.Module):
+    r"""Projection discriminator: a linear score plus the inner product of the features and a class vector.
+
+    .. math:: D(h, y) = w^\top h + b + \langle V_y, h \rangle
+
+    The features come pooled: the paper's networks sum them over all pixels, after a last ReLU.
+    The range of the labels is checked on the CPU only, where that costs no synchronisation.
+
+    Args:
+        in_features: Width of the pooled features h, at least 1.
+        num_classes: Number of classes, at least 1.
+        linear_layer: Factory of the linear score, called as ``linear_layer(in_features, 1)`` like ``nn.Linear``.
+        embedding_layer: Factory of the table V, called as ``embedding_layer(num_classes, in_features)`` like
+            ``nn.Embedding``; the paper's is spectrally normalised.
+
+    Attributes:
+        linear: The linear score, w and b.
+        embedding: The table V.
+
+    Shape:
+        - h: ``(batch, in_features)``
+        - y: ``(batch,)``, int64, values in ``[0, num_classes)``
+        - returns: ``(batch,)``, raw logits, larger means more real
+
+    Raises:
+        ValueError: If a size is not positive, an input has another shape, or a label is outside its range.
+        TypeError: If ``y`` is not int64.
+
+    References:
+        Miyato and Koyama 2018, "cGANs with Projection Discriminator", equation 5; Brock et al. 2018, Appendix B.
+
+    Example:
+        >>> head = ProjectionHead(64, 10)
+        >>> head(torch.zeros(4, 64), torch.tensor([0, 1, 2, 9])).shape
+        torch.Size([4])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        linear_layer: Callable[[int, int], nn.Module] = nn.Linear,
+        embedding_layer: Callable[[int, int], nn.Module] = nn.Embedding,
+    ) -> None:
+        super().__init__()
+        check_positive("ProjectionHead", in_features=in_features, num_classes=num_classes)
+        self.in_features = in_features
+        self.num_classes = num_classes
+        self.linear = linear_layer(in_features, 1)
+        self.embedding = embedding_layer(num_classes, in_features)
+
+    def forward(self, h: Tensor, y: Tensor) -> Tensor:
+        """Score every sample under its label."""
+        if h.dim() != 2 or h.shape[1] != self.in_features:
+            raise bad_shape("ProjectionHead", "h", f"(batch, {self.in_features})", h)
+        check_labels("ProjectionHead", "y", y, self.num_classes)
+        if y.shape[0] != h.shape[0]:
+            raise bad_shape("ProjectionHead", "y", f"({h.shape[0]},)", y)
+        score: Tensor = self.linear(h)
+        class_vector: Tensor = self.embedding(y)
+        # Under autocast a matrix product would round to bfloat16; the product of the elements does not.
+        match = reduce(class_vector * h, "batch features -> batch", "sum")
+        return rearrange(score, "batch 1 -> batch") + match

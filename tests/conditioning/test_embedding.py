@@ -1,0 +1,96 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gan_blocks import SharedEmbedding
+from tests.reference import conditioning as reference
+
+
+@given(labels=st.lists(st.integers(0, 4), max_size=6))
+def test_returns_the_row_of_each_label(labels: list[int]):
+    embedding = SharedEmbedding(5, 3, dtype=torch.float64)
+    table = embedding.weight.detach().numpy()
+    c = embedding(torch.tensor(labels, dtype=torch.int64))
+    assert c.shape == (len(labels), 3)
+    if labels:
+        assert (c.detach().numpy() == reference.embedding(table, labels)).all()
+
+
+def test_the_gradient_of_a_row_is_the_sum_over_the_samples_of_its_class():
+    embedding = SharedEmbedding(4, 2, dtype=torch.float64)
+    weights = torch.tensor([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]], dtype=torch.float64)
+    (embedding(torch.tensor([1, 3, 1])) * weights).sum().backward()
+    expected = torch.tensor([[0.0, 0.0], [101.0, 202.0], [0.0, 0.0], [10.0, 20.0]], dtype=torch.float64)
+    assert torch.equal(embedding.weight.grad, expected)
+
+
+def test_gradients_agree_with_finite_differences():
+    embedding = SharedEmbedding(3, 2, dtype=torch.float64)
+    y = torch.tensor([2, 0, 2])
+    assert torch.autograd.gradcheck(
+        lambda weight: torch.func.functional_call(embedding, {"weight": weight}, (y,)), (embedding.weight,)
+    )
+
+
+def test_starts_from_a_standard_normal_table_of_the_given_generator(rng: torch.Generator):
+    embedding = SharedEmbedding(200, 100)
+    embedding.reset_parameters(generator=rng)
+    drawn = embedding.weight.detach().clone()
+    # 20,000 draws: five standard errors of the mean and of the variance.
+    assert abs(drawn.mean().item()) < 5 / 20_000**0.5
+    assert abs(drawn.var().item() - 1) < 5 * (2 / 20_000) ** 0.5
+    embedding.reset_parameters(generator=rng.manual_seed(0))
+    assert torch.equal(embedding.weight, drawn)
+
+
+def test_has_one_key_and_survives_a_round_trip():
+    source, target = SharedEmbedding(5, 3), SharedEmbedding(5, 3)
+    assert list(source.state_dict()) == ["weight"]
+    target.load_state_dict(source.state_dict())
+    y = torch.arange(5)
+    assert torch.equal(target(y), source(y))
+
+
+def test_evaluation_changes_nothing():
+    embedding = SharedEmbedding(5, 3)
+    y = torch.tensor([4, 0])
+    assert torch.equal(embedding.eval()(y), embedding.train()(y))
+
+
+def test_works_on_the_meta_device():
+    embedding = SharedEmbedding(5, 3, device="meta")
+    assert embedding(torch.zeros(2, dtype=torch.int64, device="meta")).shape == (2, 3)
+
+
+def test_compiles_without_a_graph_break():
+    embedding = SharedEmbedding(5, 3)
+    y = torch.tensor([4, 0, 4])
+    assert torch.equal(torch.compile(embedding, fullgraph=True, backend="eager")(y), embedding(y))
+
+
+@pytest.mark.parametrize("name", ["num_classes", "embedding_dim"])
+def test_rejects_an_empty_table(name: str):
+    sizes = {"num_classes": 5, "embedding_dim": 3, name: 0}
+    with pytest.raises(ValueError, match=rf"^SharedEmbedding: `{name}` must be greater than 0, but got {name}=0\.$"):
+        SharedEmbedding(**sizes)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float32, torch.bool])
+def test_rejects_labels_that_are_not_int64(dtype: torch.dtype):
+    pattern = rf"^SharedEmbedding: `y` must be of dtype int64, but got y of dtype {dtype}\.$"
+    with pytest.raises(TypeError, match=pattern):
+        SharedEmbedding(5, 3)(torch.zeros(2, dtype=dtype))
+
+
+def test_rejects_one_hot_labels():
+    pattern = r"^SharedEmbedding: `y` must be of shape \(batch\), but got y of shape \(2, 5\)\.$"
+    with pytest.raises(ValueError, match=pattern):
+        SharedEmbedding(5, 3)(torch.zeros(2, 5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(("labels", "span"), [([0, 5], "0 to 5"), ([-1, 3], "-1 to 3")])
+def test_rejects_labels_outside_the_table(labels: list[int], span: str):
+    pattern = rf"^SharedEmbedding: `y` must be at least 0 and less than num_classes=5, but got values from {span}\.$"
+    with pytest.raises(ValueError, match=pattern):
+        SharedEmbedding(5, 3)(torch.tensor(labels))
