@@ -1,0 +1,66 @@
+# Everything that one types in this repository; `make` alone lists it.
+# Each target creates the virtual environment .venv and installs what it needs there, once: the stamp files in .venv
+# remember for which pyproject.toml and constraints.txt that was done.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+DEMO_RUN ?= runs/demo
+BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint docs bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Options: PYTHON=python3.12 (which Python makes .venv), DEMO_RUN=DIR (where the demo trains),"
+	@echo "           PYTEST_ARGS='-k attention' (passed on to pytest)."
+
+demo: $(VENV)/.installed-demo ## train a small BigGAN-deep on real digits and show what it learnt
+	$(PY) -m recipes.biggan_deep --run-dir $(DEMO_RUN)
+	$(PY) -m recipes.evaluate --run $(DEMO_RUN)
+	@echo "The run is in $(DEMO_RUN). 'make demo' continues it; to start afresh, remove that folder"
+	@echo "or name another: make demo DEMO_RUN=runs/second"
+
+test: lint docs ## run every check: lint, documentation, all tests (what CI runs)
+	$(PY) -m pytest -q -n 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict
+	$(VENV)/bin/lint-imports --no-logo
+
+docs: $(VENV)/.installed-dev ## build the documentation into docs/_build/html
+	$(VENV)/bin/sphinx-build -q -W -n --keep-going docs docs/_build/html
+	@echo "The documentation is in docs/_build/html/index.html"
+
+bench: $(VENV)/.installed-dev ## run every script of benchmarks/ (the machine should be idle)
+ifeq ($(BENCHMARKS),)
+	@echo "There is no benchmark in benchmarks/ yet."
+endif
+	@set -e; for script in $(BENCHMARKS:benchmarks/%.py=%); do \
+		echo "== benchmarks.$$script"; $(PY) -m "benchmarks.$$script"; \
+	done
+
+clean: ## remove built files and caches; keeps .venv and runs
+	rm -rf build dist docs/_build docs/api/generated .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# A new interpreter behind the link makes the stamps stale too, since make compares with the file that it points to.
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "gan_blocks needs Python 3.11 or newer, which '$(PYTHON)' is not: $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Name one that is, for instance: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt $(PY)
+	@echo "Installing what the demo needs into $(VENV); this happens once."
+	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".[demo]"
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(PY)
+	@echo "Installing what the checks and the documentation need into $(VENV); this happens once."
+	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
+	@touch $@ $(VENV)/.installed-demo
