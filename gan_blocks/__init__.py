@@ -3,16 +3,23 @@
 from gan_blocks.conditioning.embedding import SharedEmbedding
 from gan_blocks.conditioning.projection import ProjectionHead
 from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, SkipZ
+from gan_blocks.latents.priors import NormalPrior, Prior
+from gan_blocks.latents.truncation import truncated_normal
+from gan_blocks.layers.init import orthogonal_
 from gan_blocks.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 
 __all__ = [
     "FullSkipZ",
     "HierarchicalSkipZ",
+    "NormalPrior",
+    "Prior",
     "ProjectionHead",
     "SharedEmbedding",
     "SkipZ",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "orthogonal_",
+    "truncated_normal",
 ]
 
 __version__ = "0.1.0"

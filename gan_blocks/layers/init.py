@@ -1,0 +1,85 @@
+"""Orthogonal initialisation of whole models.
+
+Tested in ``tests/layers/test_init.py``.
+"""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from gan_blocks._checks import check_positive
+
+__all__ = ["orthogonal_"]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Generator | None = None) -> ModuleT:
+    r"""Make every weight of a model a random orthogonal matrix and every bias zero, in place.
+
+    A parameter with two or more dimensions is read as the matrix W of shape (out, rest), torch's first dimension
+    against all others, and drawn uniformly so that
+
+    .. math:: W W^T = \text{gain}^2 I \;\text{ if out} \le \text{rest, and }\; W^T W = \text{gain}^2 I
+        \;\text{ otherwise.}
+
+    A parameter called ``bias`` (or ``bias_...``, ``..._bias``) becomes zero, whatever its dimensions. All other
+    parameters with fewer than two dimensions keep their values: gains of normalisation layers, the gamma of
+    :class:`SelfAttention2d`. So do buffers, and parameters on the meta device, which have no values.
+    Note that a transposed convolution stores (in, out, ...): there the rows are its inputs.
+
+    Call it before :func:`spectral_norm`, or any other parametrisation, is registered: those take their first
+    estimates from the weights.
+
+    Args:
+        module: The model; its submodules are initialised too.
+        gain: All non-zero singular values of each weight, greater than 0.
+        generator: Source of the random draws, on the device of the parameters; None is torch's global one.
+
+    Returns:
+        ``module`` itself.
+
+    Raises:
+        ValueError: If ``gain`` is not greater than 0.
+        RuntimeError: If a tensor of the model is parametrised; nothing has been changed then.
+
+    References:
+        Saxe et al. 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks";
+        Brock et al. 2018, section 3.
+
+    Example:
+        >>> layer = orthogonal_(torch.nn.Linear(3, 2, dtype=torch.float64))
+        >>> torch.allclose(layer.weight @ layer.weight.T, torch.eye(2, dtype=torch.float64))
+        True
+        >>> layer.bias.tolist()
+        [0.0, 0.0]
+    """
+    check_positive("orthogonal_", gain=gain)
+    _check_not_parametrized(module)
+    for name, parameter in module.named_parameters():
+        if parameter.is_meta:
+            continue
+        if "bias" in name.rpartition(".")[2].split("_"):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() >= 2:
+            _fill_orthogonal(parameter, gain, generator)
+    return module
+
+
+def _check_not_parametrized(module: nn.Module) -> None:
+    for name, child in module.named_modules():
+        if is_parametrized(child):
+            tensors = ", ".join(f"{name}.{key}".lstrip(".") for key in child.parametrizations)
+            raise RuntimeError(
+                f"orthogonal_: `module` must not contain parametrised tensors, but got module with {tensors}. "
+                "Initialise before spectral_norm or another parametrisation is registered."
+            )
+
+
+@torch.no_grad()
+def _fill_orthogonal(parameter: Tensor, gain: float, generator: torch.Generator | None) -> None:
+    # The QR decomposition behind it does not exist in half precision.
+    draft = parameter.float() if parameter.dtype in (torch.float16, torch.bfloat16) else parameter
+    parameter.copy_(nn.init.orthogonal_(draft, gain=gain, generator=generator))
