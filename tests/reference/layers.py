@@ -19,3 +19,19 @@ def is_orthogonal(weight: Array, gain: float) -> bool:
             if not math.isclose(sum(p * q for p, q in zip(a, b, strict=True)), wanted, abs_tol=1e-9):
                 return False
     return True
+
+
+def upsample_nearest(x: Array) -> Array:
+    batch, channels, height, width = x.shape
+    y = np.empty((batch, channels, 2 * height, 2 * width))
+    for n, c, h, w in np.ndindex(y.shape):
+        y[n, c, h, w] = x[n, c, h // 2, w // 2]
+    return y
+
+
+def downsample_average(x: Array) -> Array:
+    batch, channels, height, width = x.shape
+    y = np.empty((batch, channels, height // 2, width // 2))
+    for n, c, h, w in np.ndindex(y.shape):
+        y[n, c, h, w] = sum(x[n, c, 2 * h + i, 2 * w + j] for i in range(2) for j in range(2)) / 4
+    return y

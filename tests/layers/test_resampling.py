@@ -1,0 +1,90 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gan_blocks import downsample_average, upsample_nearest
+from tests.reference import layers as reference
+
+sizes = st.integers(1, 4)
+both = pytest.mark.parametrize("resample", [upsample_nearest, downsample_average])
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@given(batch=sizes, channels=sizes, height=sizes, width=sizes)
+def test_upsampling_repeats_each_pixel_in_a_square(batch: int, channels: int, height: int, width: int):
+    x = draw(batch, channels, height, width)
+    np.testing.assert_array_equal(upsample_nearest(x).numpy(), reference.upsample_nearest(x.numpy()))
+
+
+@given(batch=sizes, channels=sizes, height=sizes, width=sizes)
+def test_downsampling_is_the_mean_of_each_square(batch: int, channels: int, height: int, width: int):
+    x = draw(batch, channels, 2 * height, 2 * width)
+    np.testing.assert_allclose(downsample_average(x).numpy(), reference.downsample_average(x.numpy()), atol=1e-14)
+
+
+@given(height=sizes, width=sizes)
+def test_downsampling_undoes_upsampling(height: int, width: int):
+    x = draw(2, 3, height, width)
+    torch.testing.assert_close(downsample_average(upsample_nearest(x)), x, rtol=0, atol=1e-15)
+
+
+def test_the_two_are_adjoint_up_to_the_factor_of_the_mean():
+    x, y = draw(2, 3, 4, 6), draw(2, 3, 2, 3, seed=1)
+    torch.testing.assert_close((downsample_average(x) * y).sum(), (x * upsample_nearest(y)).sum() / 4)
+
+
+@both
+def test_gradients_agree_with_finite_differences(resample: Callable[[Tensor], Tensor]):
+    x = draw(2, 2, 2, 4).requires_grad_()
+    assert torch.autograd.gradcheck(resample, (x,))
+    assert torch.autograd.gradgradcheck(resample, (x,))
+
+
+@both
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keeps_dtype_and_memory_format(
+    resample: Callable[[Tensor], Tensor], memory_format: torch.memory_format, dtype: torch.dtype
+):
+    x = draw(2, 3, 4, 6).to(dtype=dtype, memory_format=memory_format)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = resample(x)
+    assert y.dtype == dtype
+    assert y.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(y.double(), resample(x.double()), rtol=1e-2, atol=1e-2)
+
+
+@both
+def test_compiles_without_graph_breaks_and_runs_on_meta(resample: Callable[[Tensor], Tensor]):
+    x = draw(1, 2, 4, 4)
+    compiled = torch.compile(resample, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), resample(x))
+    assert resample(x.to("meta")).shape == resample(x).shape
+
+
+@pytest.mark.parametrize("size", [(3, 2), (2, 3), (1, 1), (0, 2)])
+def test_downsampling_rejects_odd_sizes(size: tuple[int, int]):
+    message = (
+        r"^downsample_average: `x` must be of shape \(batch, channels, height, width\) with even height and width, "
+        rf"but got x of shape \(1, 2, {size[0]}, {size[1]}\)\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        downsample_average(torch.zeros(1, 2, *size))
+
+
+@both
+def test_rejects_what_is_not_a_batch_of_feature_maps(resample: Callable[[Tensor], Tensor]):
+    message = (
+        rf"^{resample.__name__}: `x` must be of shape \(batch, channels, height, width\), "
+        r"but got x of shape \(2, 4, 4\)\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        resample(torch.zeros(2, 4, 4))
