@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gan_blocks import truncated_normal
+from tests.reference import latents as reference
+
+# Distance that a true sample of n exceeds with a probability below 1e-6 (Massart's bound: 2 exp(-2 n d^2)).
+COUNT = 20_000
+CRITICAL_DISTANCE = math.sqrt(math.log(2 / 1e-6) / (2 * COUNT))
+
+
+@pytest.mark.parametrize("threshold", [0.04, 0.5, 1.0, 2.0, 6.0])
+def test_follows_the_conditioned_normal_distribution(threshold: float, rng: torch.Generator):
+    z = truncated_normal(COUNT, threshold=threshold, generator=rng, dtype=torch.float64)
+    distance = reference.kolmogorov_smirnov(z.tolist(), lambda x: reference.truncated_normal_cdf(x, threshold))
+    assert distance < CRITICAL_DISTANCE
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.5])
+def test_follows_the_papers_resampling(threshold: float, rng: torch.Generator):
+    resampled = reference.resampled_normal(COUNT, threshold, seed=0)
+    assert (
+        reference.kolmogorov_smirnov(resampled, lambda x: reference.truncated_normal_cdf(x, threshold))
+        < CRITICAL_DISTANCE
+    ), "the closed form that the other test relies on is wrong"
+    z = truncated_normal(COUNT, threshold=threshold, generator=rng).sort().values
+    expected = torch.tensor(sorted(resampled))
+    # Quantiles between the 5th and the 95th percentile, where those of two true samples differ by less than this.
+    inner = slice(COUNT // 20, -COUNT // 20)
+    assert (z[inner] - expected[inner]).abs().max() < 8 * threshold / COUNT**0.5
+
+
+@pytest.mark.parametrize("threshold", [0.04, 0.5, 1.0, 2.0])
+def test_has_the_moments_of_the_closed_form(threshold: float, rng: torch.Generator):
+    z = truncated_normal(200, 1000, threshold=threshold, generator=rng, dtype=torch.float64)
+    second, fourth = reference.truncated_normal_even_moments(threshold)
+    standard_error = 1 / z.numel() ** 0.5
+    assert abs(z.mean().item()) < 5 * second**0.5 * standard_error
+    assert abs(z.square().mean().item() - second) < 5 * (fourth - second**2) ** 0.5 * standard_error
+
+
+@given(
+    threshold=st.floats(1e-3, 50),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+    seed=st.integers(0, 99),
+)
+def test_never_leaves_the_support_in_any_dtype(threshold: float, dtype: torch.dtype, seed: int):
+    z = truncated_normal(500, threshold=threshold, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    assert z.dtype == dtype
+    assert all(-threshold <= value <= threshold for value in z.tolist())
+    assert z.unique().numel() > 100 or dtype in (torch.bfloat16, torch.float16)
+
+
+def test_the_extreme_uniform_numbers_stay_finite_and_symmetric(monkeypatch: pytest.MonkeyPatch):
+    extremes = torch.tensor([0.0, 0.5, 0.5 - 2.0**-53, 1 - 2.0**-53], dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: extremes.clone())
+    lowest, above, below, highest = truncated_normal(4, threshold=40.0, dtype=torch.float64).tolist()
+    assert -9 < lowest == -highest < -8
+    assert 0 < above == -below < 1e-15
+
+
+def test_the_same_generator_state_gives_the_same_latents_and_leaves_the_global_one_alone(rng: torch.Generator):
+    before = torch.get_rng_state()
+    first = truncated_normal(7, 5, threshold=0.7, generator=rng)
+    again = truncated_normal(7, 5, threshold=0.7, generator=rng.manual_seed(0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, truncated_normal(7, 5, threshold=0.7, generator=rng))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_lower_threshold_contracts_the_same_draws(rng: torch.Generator):
+    wide = truncated_normal(1000, threshold=2.0, generator=rng, dtype=torch.float64)
+    narrow = truncated_normal(1000, threshold=0.5, generator=rng.manual_seed(0), dtype=torch.float64)
+    assert torch.equal(wide.argsort(), narrow.argsort())
+    assert (narrow.abs() < wide.abs()).all()
+
+
+@pytest.mark.parametrize("threshold", [None, math.inf])
+def test_without_a_threshold_it_is_the_plain_normal(threshold: float | None, rng: torch.Generator):
+    z = truncated_normal(3, 4, threshold=threshold, generator=rng)
+    assert torch.equal(z, torch.randn(3, 4, generator=rng.manual_seed(0)))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), ((3, 4),), ([3, 4],), (torch.Size([3, 4]),), (np.int64(3), 4)])
+def test_takes_sizes_as_numbers_or_as_one_sequence(shape, rng: torch.Generator):
+    z = truncated_normal(*shape, threshold=1.0, generator=rng)
+    assert z.shape == (3, 4)
+    assert truncated_normal((), threshold=1.0, generator=rng).shape == ()
+
+
+def test_works_on_the_meta_device():
+    assert truncated_normal(3, 4, threshold=1.0, device="meta").shape == (3, 4)
+    with torch.device("meta"):
+        assert truncated_normal(3, 4, threshold=1.0).device.type == "meta"
+
+
+@pytest.mark.parametrize("threshold", [0.0, -1.0, math.nan])
+def test_rejects_a_threshold_that_leaves_nothing(threshold: float):
+    pattern = rf"^truncated_normal: `threshold` must be greater than 0, but got threshold={threshold}\.$"
+    with pytest.raises(ValueError, match=pattern):
+        truncated_normal(3, threshold=threshold)
+
+
+@pytest.mark.parametrize("threshold", [None, 1.0])
+def test_rejects_an_integer_dtype(threshold: float | None):
+    pattern = r"^truncated_normal: `dtype` must be a floating dtype, but got dtype=torch\.int64\.$"
+    with pytest.raises(ValueError, match=pattern):
+        truncated_normal(3, threshold=threshold, dtype=torch.int64)
+
+
+def test_rejects_sizes_that_are_no_numbers():
+    with pytest.raises(TypeError):
+        truncated_normal((3,), 4, threshold=1.0)
