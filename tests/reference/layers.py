@@ -35,3 +35,21 @@ def downsample_average(x: Array) -> Array:
     for n, c, h, w in np.ndindex(y.shape):
         y[n, c, h, w] = sum(x[n, c, 2 * h + i, 2 * w + j] for i in range(2) for j in range(2)) / 4
     return y
+
+
+def moments(values: Array) -> tuple[Array, Array]:
+    """Mean and variance (divided by the count) of every channel of (batch, channels, height, width)."""
+    means, variances = [], []
+    for c in range(values.shape[1]):
+        channel = [float(value) for value in values[:, c].ravel()]
+        mean = math.fsum(channel) / len(channel)
+        means.append(mean)
+        variances.append(math.fsum((value - mean) ** 2 for value in channel) / len(channel))
+    return np.array(means), np.array(variances)
+
+
+def batch_norm(x: Array, mean: Array, variance: Array, gain: Array, bias: Array, eps: float) -> Array:
+    y = np.empty_like(x)
+    for n, c, h, w in np.ndindex(x.shape):
+        y[n, c, h, w] = gain[c] * (x[n, c, h, w] - mean[c]) / math.sqrt(variance[c] + eps) + bias[c]
+    return y

@@ -1,0 +1,210 @@
+"""Batch normalisation by running, batch or standing statistics.
+
+Tested in ``tests/layers/test_batchnorm.py``.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_blocks._checks import bad_shape, bad_value, check_positive
+
+__all__ = ["BatchNorm2d"]
+
+Statistics = Literal["running", "batch"]
+
+
+class _Moments(NamedTuple):
+    """What is known about a set of values per channel, in float64; two sets combine exactly."""
+
+    num_values: Tensor  # ()
+    mean: Tensor  # (channels,)
+    centred_squares: Tensor  # (channels,): sum of (value - mean)^2
+
+    def combine(self, other: "_Moments") -> "_Moments":
+        # Chan et al. 1983: the difference of the means, not of raw squares, so that a large mean costs no digits.
+        num_values = self.num_values + other.num_values
+        share = other.num_values / num_values
+        difference = other.mean - self.mean
+        between = difference.square() * (self.num_values * share)
+        return _Moments(
+            num_values,
+            self.mean + difference * share,
+            self.centred_squares + other.centred_squares + between,
+        )
+
+
+class BatchNorm2d(nn.Module):
+    r"""Normalise every channel to zero mean and unit variance, then scale and shift it.
+
+    .. math:: y_{nchw} = \gamma_c \frac{x_{nchw} - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} + \beta_c
+
+    In train mode, mean and variance (divided by the count) are those of the batch at hand, and the gradient flows
+    through them. With ``statistics="running"`` they also move the buffers ``running_mean`` and ``running_var`` by
+
+    .. math:: \text{running} \leftarrow (1 - \text{momentum})\,\text{running} + \text{momentum}\,\text{batch}
+
+    where, as in :class:`torch.nn.BatchNorm2d`, the variance entering the buffer is the unbiased one.
+
+    In eval mode nothing changes, and mean and variance are
+
+    - with ``statistics="running"``: the buffers;
+    - with ``statistics="batch"``: those of the batch at hand. Such a layer has no buffers, and its output depends on
+      the rest of the batch;
+    - after :func:`standing_statistics`, whatever the argument: the pooled ones, stored in the buffers. A layer of
+      ``statistics="batch"`` has buffers from then on. They are part of its state_dict, and loading such a state_dict
+      into a fresh layer makes it evaluate with them, too. Later training leaves them as they are, whereas
+      ``statistics="running"`` moves them on.
+
+    Statistics are computed in float32 for inputs of lower precision. The memory format of the input is kept.
+
+    Args:
+        num_features: Number of channels, at least 1.
+        eps: Added to the variance, greater than 0.
+        momentum: Weight of the newest batch in the running statistics, from 0 (frozen) to 1 (the last batch alone).
+        affine: Whether there are a learned gain, starting at 1, and bias, starting at 0.
+        statistics: What eval mode normalises by: ``"running"`` or ``"batch"``.
+        device: Where parameters and buffers are created.
+        dtype: Their dtype.
+
+    Shape:
+        - x: ``(batch, num_features, height, width)``; more than one value per channel where the batch's own
+          statistics are used
+        - returns: same as ``x``
+
+    Raises:
+        ValueError: If an argument is out of its range, or the input is not of the shape above.
+
+    Differences from the paper: statistics are those of one process; they are not combined across devices.
+
+    References:
+        Ioffe and Szegedy 2015, "Batch Normalization"; Brock et al. 2018, Appendix C (epsilon) and C.1 (statistics).
+
+    Example:
+        >>> norm = BatchNorm2d(1)
+        >>> x = torch.tensor([-100.0, 300.0]).reshape(2, 1, 1, 1)
+        >>> norm(x).round().flatten().tolist()
+        [-1.0, 1.0]
+        >>> norm.running_mean.item()  # 0.9 * 0 + 0.1 * 100
+        10.0
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        eps: float = 1e-4,
+        momentum: float = 0.1,
+        affine: bool = True,
+        statistics: Statistics = "running",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive("BatchNorm2d", num_features=num_features, eps=eps)
+        if not 0 <= momentum <= 1:
+            raise bad_value("BatchNorm2d", "momentum", "from 0 to 1", momentum)
+        if statistics not in get_args(Statistics):
+            raise bad_value("BatchNorm2d", "statistics", "'running' or 'batch'", statistics)
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.statistics = statistics
+        for name in ("weight", "bias"):
+            values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if affine else None
+            self.register_parameter(name, values)
+        for name in ("running_mean", "running_var"):
+            running = torch.empty(num_features, device=device, dtype=dtype) if statistics == "running" else None
+            self.register_buffer(name, running)
+        self._collecting = False
+        self._collected: _Moments | None = None
+        self._collected_dtype = torch.float32
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set gain and bias, and the statistics where there are any, to the identity."""
+        for ones in (self.weight, self.running_var):
+            if ones is not None:
+                nn.init.ones_(ones)
+        for zeros in (self.bias, self.running_mean):
+            if zeros is not None:
+                nn.init.zeros_(zeros)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``."""
+        if x.dim() != 4 or x.shape[1] != self.num_features:
+            raise bad_shape("BatchNorm2d", "x", f"(batch, {self.num_features}, height, width)", x)
+        mean, variance = self.running_mean, self.running_var
+        if not self._collecting and not self.training and mean is not None:
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+        if x.numel() <= x.shape[1]:
+            rule = f"(batch, {self.num_features}, height, width) with more than one value per channel"
+            raise bad_shape("BatchNorm2d", "x", rule, x, "A single value has no variance to normalise by.")
+        if self.training and not self._collecting and self.statistics == "running":
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
+        return self._normalize_by_batch(x)
+
+    def start_collecting(self) -> None:
+        """Normalise by the batch at hand, and pool the statistics of all batches, until :meth:`stop_collecting`.
+
+        For :func:`standing_statistics`; train and eval mode make no difference meanwhile.
+        """
+        self._collecting = True
+        self._collected = None
+
+    def stop_collecting(self, *, store: bool) -> None:
+        """End what :meth:`start_collecting` began.
+
+        Args:
+            store: Make the pooled mean and variance (centred squares divided by the count: what train mode would
+                normalise the union of all batches by) the ones to evaluate with. Nothing is stored when False, or
+                when no batch has come.
+        """
+        if store and self._collected is not None:
+            num_values, mean, centred_squares = self._collected
+            self._create_missing_buffers(mean.device, self._collected_dtype)
+            for buffer, value in ((self.running_mean, mean), (self.running_var, centred_squares / num_values)):
+                if buffer is not None:
+                    buffer.copy_(value)
+        self._collecting = False
+        self._collected = None
+
+    def extra_repr(self) -> str:
+        """Return the arguments as ``repr`` shows them."""
+        names = ("eps", "momentum", "affine", "statistics")
+        return ", ".join([str(self.num_features), *(f"{name}={getattr(self, name)!r}" for name in names)])
+
+    def _normalize_by_batch(self, x: Tensor) -> Tensor:
+        # With momentum 1 torch's kernel leaves the batch's statistics in its running buffers: they cost no extra pass
+        # over x. Buffers of float32 also keep it from rounding the mean to the 8 bits of a bfloat16 input.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        mean, variance = (torch.zeros(self.num_features, device=x.device, dtype=dtype) for _ in range(2))
+        gain, bias = (None if p is None else p.to(dtype) for p in (self.weight, self.bias))
+        y = F.batch_norm(x, mean, variance, gain, bias, True, 1.0, self.eps)
+        if self._collecting:
+            count = x.numel() // self.num_features
+            centred_squares = variance.double() * (count - 1)
+            new = _Moments(torch.full_like(mean[0], count, dtype=torch.float64), mean.double(), centred_squares)
+            self._collected = new if self._collected is None else self._collected.combine(new)
+            self._collected_dtype = dtype
+        return y
+
+    def _create_missing_buffers(self, device: torch.device, dtype: torch.dtype) -> None:
+        if self.running_mean is None:
+            like = torch.empty(0, device=device, dtype=dtype) if self.weight is None else self.weight.detach()
+            self.running_mean, self.running_var = (like.new_empty(self.num_features) for _ in range(2))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        saved = [state_dict[key] for key in (prefix + "running_mean", prefix + "running_var") if key in state_dict]
+        if saved:
+            self._create_missing_buffers(saved[0].device, saved[0].dtype)
+        super()._load_from_state_dict(state_dict, prefix, *args)

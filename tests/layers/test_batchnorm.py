@@ -1,0 +1,346 @@
+import copy
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gan_blocks import BatchNorm2d
+from tests.reference import layers as reference
+
+kinds = pytest.mark.parametrize("statistics", ["running", "batch"])
+affinities = pytest.mark.parametrize("affine", [True, False])
+
+
+def draw(*shape: int, seed: int = 0, mean: float = 0.0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + mean
+
+
+def build(num_features: int = 3, *, seed: int = 1, **options: Any) -> BatchNorm2d:
+    """A float64 layer whose gain and bias are not the identity."""
+    norm = BatchNorm2d(num_features, dtype=torch.float64, **options)
+    for offset, parameter in enumerate(norm.parameters()):
+        parameter.data.copy_(draw(num_features, seed=seed + offset))
+    return norm
+
+
+def expected(norm: BatchNorm2d, x: Tensor, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    gain, bias = (np.full(norm.num_features, default) for default in (1.0, 0.0))
+    if norm.weight is not None and norm.bias is not None:
+        gain, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+    return reference.batch_norm(x.numpy(), mean, variance, gain, bias, norm.eps)
+
+
+def collect(norm: BatchNorm2d, *batches: Tensor, store: bool = True) -> None:
+    norm.start_collecting()
+    for batch in batches:
+        norm(batch)
+    norm.stop_collecting(store=store)
+
+
+@kinds
+@affinities
+@given(batch=st.integers(1, 3), size=st.integers(1, 3), eps=st.floats(1e-5, 1), mean=st.sampled_from([0, -5, 1000]))
+def test_train_mode_normalises_by_the_mean_and_biased_variance_of_the_batch(
+    statistics: str, affine: bool, batch: int, size: int, eps: float, mean: float
+):
+    x = draw(batch, 3, size, 2, mean=mean)
+    norm = build(statistics=statistics, affine=affine, eps=eps)
+    np.testing.assert_allclose(norm(x).detach(), expected(norm, x, *reference.moments(x.numpy())), atol=1e-9)
+
+
+@given(momentum=st.floats(0, 1))
+def test_running_statistics_move_by_the_momentum_towards_mean_and_unbiased_variance(momentum: float):
+    norm = build(momentum=momentum)
+    mean, variance = np.zeros(3), np.ones(3)
+    for seed in range(2):
+        x = draw(2, 3, 2, 2, seed=seed, mean=3)
+        norm(x)
+        batch_mean, batch_variance = reference.moments(x.numpy())
+        mean = (1 - momentum) * mean + momentum * batch_mean
+        variance = (1 - momentum) * variance + momentum * batch_variance * 8 / 7
+    np.testing.assert_allclose(norm.running_mean, mean, atol=1e-12)
+    np.testing.assert_allclose(norm.running_var, variance, atol=1e-12)
+
+
+@affinities
+def test_eval_mode_uses_the_running_statistics_and_leaves_them(affine: bool):
+    norm = build(affine=affine)
+    norm(draw(4, 3, 2, 2, mean=2))
+    norm.eval()
+    before = copy.deepcopy(norm.state_dict())
+    x = draw(1, 3, 1, 1, seed=5)
+    mean, variance = norm.running_mean.numpy(), norm.running_var.numpy()
+    np.testing.assert_allclose(norm(x).detach(), expected(norm, x, mean, variance), atol=1e-12)
+    assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
+
+
+@affinities
+def test_batch_statistics_are_used_in_eval_mode_too_and_need_no_buffers(affine: bool):
+    norm = build(affine=affine, statistics="batch")
+    x = draw(2, 3, 2, 2)
+    assert torch.equal(norm.train()(x), norm.eval()(x))
+    assert not list(norm.buffers())
+
+
+@given(mean=st.floats(-1000, 1000), scale=st.floats(1, 100))
+def test_output_has_zero_mean_and_unit_variance_whatever_the_input(mean: float, scale: float):
+    y = BatchNorm2d(3, affine=False, eps=1e-8, dtype=torch.float64)(scale * draw(4, 3, 2, 2) + mean)
+    np.testing.assert_allclose(reference.moments(y.numpy()), [np.zeros(3), np.ones(3)], atol=1e-6)
+
+
+def test_each_sample_depends_on_the_whole_batch_in_train_mode_and_on_itself_in_eval_mode():
+    norm = build()
+    x = draw(4, 3, 2, 2)
+    assert not torch.allclose(norm(x)[:2], norm(x[:2]))
+    norm.eval()
+    assert torch.equal(norm(x)[:2], norm(x[:2]))
+
+
+@kinds
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_agree_with_finite_differences(statistics: str, training: bool):
+    norm = build(statistics=statistics, eps=0.1).train(training)
+    norm.running_var = norm.running_var if norm.running_var is None else norm.running_var * 2.5
+    x = draw(2, 3, 2, 1).requires_grad_()
+    inputs = (x, *norm.parameters())
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x,))
+
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs)
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4), mean=st.sampled_from([0, 1000]))
+def test_collecting_pools_batches_of_any_sizes_as_if_they_were_one(sizes: list[int], mean: float):
+    batches = [draw(size, 3, 2, 2, seed=seed, mean=mean + seed) for seed, size in enumerate(sizes)]
+    norm = build()
+    collect(norm, *batches)
+    pooled_mean, pooled_variance = reference.moments(torch.cat(batches).numpy())
+    np.testing.assert_allclose(norm.running_mean, pooled_mean, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(norm.running_var, pooled_variance, rtol=1e-10)
+
+
+@kinds
+@pytest.mark.parametrize("training", [True, False])
+def test_collecting_normalises_by_the_batch_at_hand_in_either_mode(statistics: str, training: bool):
+    x = draw(2, 3, 2, 2, mean=4)
+    norm = build(statistics=statistics).train(training)
+    norm.start_collecting()
+    np.testing.assert_allclose(norm(x).detach(), expected(norm, x, *reference.moments(x.numpy())), atol=1e-12)
+
+
+@kinds
+@affinities
+def test_after_collecting_eval_on_the_union_equals_train_on_the_union(statistics: str, affine: bool):
+    x = draw(5, 3, 2, 2, mean=4)
+    norm = build(statistics=statistics, affine=affine)
+    in_train_mode = copy.deepcopy(norm)(x)
+    collect(norm, x[:2], x[2:])
+    norm.eval()
+    torch.testing.assert_close(norm(x), in_train_mode, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(norm(x[:1]), in_train_mode[:1], rtol=1e-12, atol=1e-12)
+
+
+@kinds
+def test_collecting_moves_no_buffer_until_it_is_stored(statistics: str):
+    norm = build(statistics=statistics)
+    before = copy.deepcopy(norm.state_dict())
+    norm.start_collecting()
+    norm(draw(2, 3, 2, 2))
+    assert norm.state_dict().keys() == before.keys()
+    norm.stop_collecting(store=False)
+    assert norm.state_dict().keys() == before.keys()
+    assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
+
+
+@kinds
+def test_storing_without_any_batch_changes_nothing(statistics: str):
+    norm = build(statistics=statistics)
+    before = copy.deepcopy(norm.state_dict())
+    collect(norm)
+    assert norm.state_dict().keys() == before.keys()
+    assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
+
+
+def test_training_goes_on_from_the_stored_statistics_by_the_momentum():
+    norm = build(momentum=0.25)
+    x, after = draw(2, 3, 2, 2), draw(2, 3, 2, 2, seed=1)
+    collect(norm, x)
+    norm(after)
+    wanted = 0.75 * reference.moments(x.numpy())[0] + 0.25 * reference.moments(after.numpy())[0]
+    np.testing.assert_allclose(norm.running_mean, wanted, atol=1e-12)
+
+
+def test_training_leaves_the_stored_statistics_of_a_layer_without_running_ones():
+    norm = build(statistics="batch")
+    collect(norm, draw(2, 3, 2, 2))
+    before = norm.running_mean.clone()
+    norm(draw(2, 3, 2, 2, seed=1))
+    assert torch.equal(norm.running_mean, before)
+
+
+@kinds
+@affinities
+def test_state_survives_a_round_trip_into_a_fresh_layer(statistics: str, affine: bool):
+    x = draw(2, 3, 2, 2)
+    norm = build(statistics=statistics, affine=affine)
+    collect(norm, draw(2, 3, 2, 2, seed=1))
+    file = io.BytesIO()
+    torch.save(norm.state_dict(), file)
+    file.seek(0)
+    fresh = BatchNorm2d(3, statistics=statistics, affine=affine, dtype=torch.float64)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    assert fresh.state_dict().keys() == norm.state_dict().keys()
+    assert torch.equal(fresh.eval()(x), norm.eval()(x))
+
+
+def test_a_fresh_layer_of_batch_statistics_has_nothing_but_its_parameters_to_save():
+    norm = build(statistics="batch")
+    assert list(norm.state_dict()) == ["weight", "bias"]
+    build(statistics="batch").load_state_dict(norm.state_dict())
+
+
+@kinds
+def test_loading_reports_statistics_of_another_width_and_missing_ones(statistics: str):
+    norm = BatchNorm2d(3, statistics=statistics, affine=False)
+    with pytest.raises(RuntimeError, match="size mismatch for running_mean"):
+        norm.load_state_dict({"running_mean": torch.zeros(4), "running_var": torch.zeros(4)})
+    with pytest.raises(RuntimeError, match=r"Missing key.*running_var"):
+        BatchNorm2d(3, statistics=statistics, affine=False).load_state_dict({"running_mean": torch.zeros(3)})
+
+
+@kinds
+def test_a_deep_copy_keeps_the_stored_statistics_to_itself(statistics: str):
+    norm = build(statistics=statistics)
+    collect(norm, draw(2, 3, 2, 2))
+    before = norm.running_mean.clone()
+    collect(copy.deepcopy(norm), draw(2, 3, 2, 2, seed=1))
+    assert torch.equal(norm.running_mean, before)
+
+
+@kinds
+@affinities
+@pytest.mark.parametrize("training", [True, False])
+def test_keeps_channels_last_and_the_values(statistics: str, affine: bool, training: bool):
+    norm = build(statistics=statistics, affine=affine).train(training)
+    x = draw(2, 3, 4, 4)
+    y = norm(x.contiguous(memory_format=torch.channels_last))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, norm(x))
+
+
+@kinds
+@affinities
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_bfloat16_inputs_keep_their_dtype_and_get_float32_statistics(
+    statistics: str, affine: bool, memory_format: torch.memory_format
+):
+    x = draw(8, 3, 8, 8, mean=20).to(torch.bfloat16, memory_format=memory_format)
+    norm = BatchNorm2d(3, affine=affine, statistics=statistics, momentum=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = norm(x)
+    mean, variance = reference.moments(x.double().numpy())
+    wanted = reference.batch_norm(x.double().numpy(), mean, variance, np.ones(3), np.zeros(3), norm.eps)
+    assert y.dtype == torch.bfloat16
+    # Half a unit in the last of 8 bits, at values below 4; a mean rounded to bfloat16 would be 0.06 off.
+    np.testing.assert_allclose(y.detach().double(), wanted, atol=0.012)
+    collect(norm, x)
+    assert norm.running_mean.dtype == torch.float32
+    np.testing.assert_allclose(norm.running_mean, mean, rtol=1e-6)
+
+
+@kinds
+def test_a_layer_converted_to_bfloat16_runs_in_both_modes(statistics: str):
+    norm = BatchNorm2d(3, statistics=statistics).bfloat16()
+    x = draw(2, 3, 4, 4).bfloat16()
+    assert norm(x).dtype == norm.eval()(x).dtype == torch.bfloat16
+
+
+def test_pooling_in_float32_survives_a_mean_of_a_thousand():
+    batches = [draw(n, 3, 8, 8, seed=n, mean=1000).float() for n in (1, 4, 2)]
+    norm = BatchNorm2d(3, affine=False)
+    collect(norm, *batches)
+    mean, variance = reference.moments(torch.cat(batches).double().numpy())
+    np.testing.assert_allclose(norm.running_mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(norm.running_var, variance, rtol=1e-4)
+
+
+@kinds
+@affinities
+def test_compiles_without_graph_breaks(statistics: str, affine: bool):
+    torch.compiler.reset()
+    x = draw(2, 3, 2, 2)
+    norm = build(statistics=statistics, affine=affine)
+    twin = copy.deepcopy(norm)
+    compiled = torch.compile(norm, fullgraph=True, backend="eager")
+    for training in (True, False):
+        twin.train(training)
+        norm.train(training)
+        assert torch.equal(compiled(x), twin(x))
+    for layer, call in ((norm, compiled), (twin, twin)):
+        layer.start_collecting()
+        call(x)
+        call(2 * x)
+        layer.stop_collecting(store=True)
+    assert torch.equal(norm.running_var, twin.running_var)
+    assert torch.equal(compiled(x), twin(x))
+
+
+@kinds
+def test_runs_on_the_meta_device(statistics: str):
+    norm = BatchNorm2d(3, statistics=statistics, device="meta")
+    x = torch.empty(2, 3, 2, 2, device="meta")
+    assert norm(x).shape == norm.eval()(x).shape == x.shape
+    assert all(tensor.is_meta for tensor in norm.state_dict().values())
+
+
+def test_shows_its_arguments():
+    wanted = "BatchNorm2d(3, eps=0.0001, momentum=0.1, affine=True, statistics='running')"
+    assert repr(BatchNorm2d(3)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_features": 0}, r"`num_features` must be greater than 0, but got num_features=0\."),
+        ({"num_features": 3, "eps": 0}, r"`eps` must be greater than 0, but got eps=0\."),
+        ({"num_features": 3, "momentum": 1.5}, r"`momentum` must be from 0 to 1, but got momentum=1\.5\."),
+        ({"num_features": 3, "momentum": -0.1}, r"`momentum` must be from 0 to 1, but got momentum=-0\.1\."),
+        (
+            {"num_features": 3, "statistics": "moving"},
+            r"`statistics` must be 'running' or 'batch', but got statistics='moving'\.",
+        ),
+    ],
+)
+def test_rejects_arguments_out_of_range(options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=rf"^BatchNorm2d: {message}$"):
+        BatchNorm2d(**options)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(2, 4, 2, 2), (2, 3), (3, 2, 2)])
+def test_rejects_another_shape(training: bool, shape: tuple[int, ...]):
+    got = ", ".join(map(str, shape))
+    message = r"^BatchNorm2d: `x` must be of shape \(batch, 3, height, width\), " rf"but got x of shape \({got}\)\.$"
+    with pytest.raises(ValueError, match=message):
+        BatchNorm2d(3).train(training)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (0, 3, 2, 2)])
+@pytest.mark.parametrize("mode", ["train", "batch", "collecting"])
+def test_rejects_a_single_value_per_channel_where_the_batch_is_its_own_yardstick(shape: tuple[int, ...], mode: str):
+    norm = BatchNorm2d(3, statistics="batch" if mode == "batch" else "running").train(mode == "train")
+    if mode == "collecting":
+        norm.start_collecting()
+    message = (
+        r"^BatchNorm2d: `x` must be of shape \(batch, 3, height, width\) with more than one value per channel, "
+        rf"but got x of shape \({', '.join(map(str, shape))}\)\. A single value has no variance to normalise by\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        norm(torch.zeros(shape))
