@@ -24,7 +24,7 @@ demo: $(VENV)/.installed-demo ## train a small BigGAN-deep on real digits and sh
 	@echo "or name another: make demo DEMO_RUN=runs/second"
 
 test: lint docs ## run every check: lint, documentation, all tests (what CI runs)
-	$(PY) -m pytest -q -n 2 $(PYTEST_ARGS)
+	$(PY) -m pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,73 @@
+"""Settings of the documentation. Nothing here reaches the network: no inventories of other projects are fetched."""
+
+import builtins
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from _api_pages import home_modules, write_pages
+
+import gan_blocks
+
+# sphinx-autodoc-typehints still calls a function that Sphinx 10 will drop; its users can do nothing about it.
+warnings.filterwarnings("ignore", message=r"'sphinx_autodoc_typehints.* is deprecated")
+
+project = "gan_blocks"
+author = "the gan_blocks authors"
+version = release = gan_blocks.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",  # before the type hints, which it must have split from the text first
+    "sphinx_autodoc_typehints",
+    "myst_parser",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "_templates"]
+templates_path = ["_templates"]
+# The function below makes the settings unfit for Sphinx's cache, which costs nothing but a second.
+suppress_warnings = ["config.cache"]
+
+html_theme = "furo"
+html_title = f"gan_blocks {release}"
+html_show_sourcelink = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_preserve_defaults = True  # `nn.Conv2d` as written, not <class 'torch.nn.modules.conv.Conv2d'>
+autodoc_inherit_docstrings = False  # torch's own docstrings refer to pages that are not ours
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # "Attributes" as a list: a NamedTuple describes its fields one by one already
+napoleon_custom_sections = ["Shape", "Differences from the paper"]
+always_use_bars_union = True
+typehints_use_rtype = False
+
+# What the docstrings may name without a page here to link to.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|nn|F|numpy|np|einops|collections|contextlib|typing|types|pathlib|os)\..*"),
+    (r"py:.*", "|".join(name for name in dir(builtins) if not name.startswith("_"))),
+]
+
+
+def link_public_names(annotation: Any, _config: Any) -> str | None:
+    """Send a type of the library to the page of its public name; the module that defines it has none."""
+    module, name = getattr(annotation, "__module__", None) or "", getattr(annotation, "__qualname__", "")
+    if not module.startswith("gan_blocks"):
+        return None
+    return f":py:class:`~gan_blocks.{name}`" if name in gan_blocks.__all__ else f"``{name}``"
+
+
+typehints_formatter = link_public_names
+
+
+write_pages(Path(__file__).parent / "api" / "generated", home_modules(gan_blocks))

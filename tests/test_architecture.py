@@ -1,0 +1,57 @@
+"""Directions that import-linter cannot express; the others are contracts in pyproject.toml, checked by make lint."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "gan_blocks").rglob("*.py"))
+OUTSIDE = {"torch", "einops", "numpy"}
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    """Yield the absolute name of every module that the source imports at any depth; of relative imports, the dots."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def top_level(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_the_scan_sees_imports_of_every_form_and_at_every_depth():
+    source = "import a.b, c\nfrom d.e import f\ndef g():\n    from . import h\n    import i as j\n"
+    assert sorted(imported_modules(source)) == [".", "a.b", "c", "d.e", "i"]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_imports_nothing_but_torch_einops_numpy_and_the_standard_library(path: Path):
+    allowed = OUTSIDE | sys.stdlib_module_names | {"gan_blocks"}
+    assert {top_level(module) for module in imported_modules(path.read_text())} <= allowed
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_of_the_library_import_names_from_where_they_are_defined(path: Path):
+    """Not from the package itself, which imports them all: that would be a cycle."""
+    assert "gan_blocks" not in set(imported_modules(path.read_text()))
+    assert not any(module.startswith(".") for module in imported_modules(path.read_text()))
+
+
+def test_only_the_package_itself_exports_names():
+    """A part such as ``gan_blocks.layers`` holds a docstring and no code, so that every name has one public path."""
+    for path in LIBRARY:
+        if path.name == "__init__.py" and path.parent.name != "gan_blocks":
+            assert [type(node) for node in ast.parse(path.read_text()).body] == [ast.Expr], path
+
+
+def test_the_package_itself_holds_imports_names_and_version_only():
+    body = ast.parse((ROOT / "gan_blocks" / "__init__.py").read_text()).body
+    assert {type(node) for node in body} <= {ast.Expr, ast.ImportFrom, ast.Assign}
+    assigned = {target.id for node in body if isinstance(node, ast.Assign) for target in node.targets}
+    assert assigned == {"__all__", "__version__"}

@@ -1,0 +1,114 @@
+"""The wheel as a customer gets it: what is in it, and that the library runs with torch, einops and numpy alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+
+import gan_blocks
+
+# One worker builds the wheel once for all tests here (pytest --dist loadgroup).
+pytestmark = pytest.mark.xdist_group("packaging")
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "gan_blocks", "recipes", "benchmarks", "tests", "docs")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the sources, tests and documentation beside them, without the network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "source"
+    copy.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+        else:
+            shutil.copy(ROOT / name, copy)
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(folder), str(copy))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def customer(wheel: Path) -> Path:
+    """The interpreter of an environment that holds the wheel, torch, einops, numpy, what these need, and no more."""
+    folder = wheel.parent / "customer"
+    run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+    python = folder / "bin" / "python"
+    options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    run(sys.executable, "-m", "pip", "--python", str(python), "install", *options, str(wheel))
+    exposed = folder / "exposed"
+    exposed.mkdir()
+    for name in closure("torch", "einops", "numpy"):
+        expose(name, exposed)
+    site_packages = run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    (Path(site_packages) / "exposed.pth").write_text(f"{exposed}\n")
+    return python
+
+
+def run(*command: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def closure(*names: str) -> set[str]:
+    """Return the distributions that the named ones need here, themselves included."""
+    found: set[str] = set()
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        needs = map(Requirement, distribution(name).requires or [])
+        todo += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return found
+
+
+def expose(name: str, folder: Path) -> None:
+    """Link what the distribution installed at the top level of site-packages into the folder."""
+    files = distribution(name).files
+    assert files, f"{name} has no list of installed files"
+    for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
+        link = folder / top
+        if not link.exists():  # several distributions may share a folder, such as nvidia/
+            link.symlink_to(Path(str(distribution(name).locate_file(top))))
+
+
+def test_the_wheel_ships_the_library_and_the_recipes_and_nothing_else(wheel: Path):
+    shipped = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    sources = [path for part in ("gan_blocks", "recipes") for path in (ROOT / part).rglob("*.py*")]
+    assert shipped == {str(path.relative_to(ROOT)) for path in sources if path.suffix in (".py", ".typed")}
+    assert {"gan_blocks/py.typed", "recipes/py.typed"} <= shipped
+
+
+def test_the_wheel_carries_the_licence_and_the_version(wheel: Path):
+    info = f"gan_blocks-{gan_blocks.__version__}.dist-info"
+    names = set(ZipFile(wheel).namelist())
+    assert f"{info}/licenses/LICENSE" in names
+    assert f"\nVersion: {gan_blocks.__version__}\n" in ZipFile(wheel).read(f"{info}/METADATA").decode()
+
+
+def test_the_library_imports_with_torch_einops_and_numpy_alone(customer: Path, tmp_path: Path):
+    script = """
+import importlib.util, json, sys
+import gan_blocks
+print(json.dumps({
+    "file": gan_blocks.__file__,
+    "version": gan_blocks.__version__,
+    "unresolved": [name for name in gan_blocks.__all__ if not hasattr(gan_blocks, name)],
+    "present": [name for name in ("tyro", "tqdm", "PIL", "safetensors", "scipy") if importlib.util.find_spec(name)],
+}))
+"""
+    seen = json.loads(run(str(customer), "-W", "error", "-I", "-c", script, cwd=tmp_path))
+    assert Path(seen.pop("file")).is_relative_to(customer.parents[1])
+    assert seen == {"version": gan_blocks.__version__, "unresolved": [], "present": []}
