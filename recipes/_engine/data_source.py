@@ -1,0 +1,69 @@
+"""What ``--data`` names: a source and, for most, a path; and the wording of what is wrong with it.
+
+Tested in ``tests/recipes/test_data.py``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipes._engine.errors import UserError
+
+__all__ = ["DataSource", "parse_source"]
+
+# The sources by the path that follows them.
+_WITHOUT_PATH = ("mnist5k", "fashion-mnist")
+_WITH_PATH = ("fashion-mnist", "npz", "folder", "cifar10")
+_CHOICES = "mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, cifar10:PATH"
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One value of ``--data``, split into the name of the source and the path."""
+
+    spec: str
+    name: str
+    path: Path | None
+
+    def error(self, problem: str) -> UserError:
+        """Word an error as one line that names the option and its value."""
+        return UserError(f"--data {self.spec}: {' '.join(problem.split())}")
+
+    def existing_path(self) -> Path:
+        """Return the path, which must exist."""
+        if self.path is None:
+            raise self.error(f"the source {self.name} needs a path: --data {self.name}:PATH.")
+        if not self.path.exists():
+            raise self.error(f"there is no file or folder {self.path.absolute()}; check the path.")
+        return self.path
+
+
+def parse_source(spec: str) -> DataSource:
+    """Split ``NAME`` or ``NAME:PATH``.
+
+    Args:
+        spec: The value of ``--data``.
+
+    Returns:
+        The source; its path is not looked at yet, but for ``~``, which becomes the home folder.
+
+    Raises:
+        UserError: If the source is unknown, or has a path that it does not take, or lacks one that it needs.
+    """
+    name, colon, path = spec.partition(":")
+    source = DataSource(spec, name, Path(path).expanduser() if path else None)
+    if name not in _WITHOUT_PATH + _WITH_PATH:
+        raise source.error(f"unknown source; choose one of {_CHOICES}.{_guess(spec)}")
+    if colon and name not in _WITH_PATH:
+        raise source.error(f"the source {name} takes no path: --data {name}.")
+    if not path and (colon or name not in _WITHOUT_PATH):
+        raise source.error(f"the source {name} needs a path: --data {name}:PATH.")
+    return source
+
+
+def _guess(spec: str) -> str:
+    path = Path(spec).expanduser()
+    if spec and path.is_dir():
+        return f" For a folder with one sub-folder a class write --data folder:{spec}."
+    if path.is_file():
+        return f" For a file of arrays write --data npz:{spec}."
+    return ""

@@ -1,0 +1,125 @@
+"""The source of a user's own image files: a folder with one sub-folder a class.
+
+Tested in ``tests/recipes/test_data_folder.py``.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recipes._engine.data_source import DataSource
+from recipes._engine.folder_listing import list_folder
+from recipes._engine.image_files import (
+    DamagedImageError,
+    ImageFacts,
+    PixelLayout,
+    conversion_notes,
+    inspect_file,
+    read_file,
+)
+from recipes._engine.image_set import ImageSet
+from recipes._engine.thread_map import image_pool, map_in_threads
+
+__all__ = ["load_folder"]
+
+_DAMAGE_LIMIT = 0.01
+_NAMED = 3
+
+
+def load_folder(source: DataSource, layout: PixelLayout, *, memory_limit: int) -> ImageSet:
+    """List all images of a folder, decode each once to find the damaged ones, and keep the pixels if they fit.
+
+    Pixels of more than ``memory_limit`` bytes in total are not kept: every batch reads its files again.
+
+    Raises:
+        UserError: If the folder is missing or has no images in sub-folders, or more than 1 % of them are damaged.
+    """
+    listing = list_folder(source)
+    keep = len(listing.paths) * math.prod(layout.shape) <= memory_limit
+    checked = _check_files(source, listing.paths, layout, keep_pixels=keep)
+    read: Callable[[Tensor], Tensor]
+    if checked.pixels is not None:
+        read = partial(torch.index_select, torch.from_numpy(checked.pixels), 0)
+    else:
+        read = _FileReader(source, [listing.paths[number] for number in checked.whole], layout)
+    return ImageSet(
+        read_pixels=read,
+        labels=torch.tensor([listing.labels[number] for number in checked.whole], dtype=torch.int64),
+        class_names=listing.class_names,
+        layout=layout,
+        notes=(*listing.notes, *checked.notes),
+    )
+
+
+class _Checked(NamedTuple):
+    whole: list[int]
+    pixels: NDArray[np.uint8] | None
+    notes: list[str]
+
+
+def _check_files(source: DataSource, paths: list[str], layout: PixelLayout, *, keep_pixels: bool) -> _Checked:
+    pixels = np.empty((len(paths), *layout.shape), np.uint8) if keep_pixels else None
+    whole: list[int] = []
+    facts: Counter[ImageFacts] = Counter()
+    damaged: dict[str, str] = {}
+    attempt = partial(_attempt, layout=layout, keep_pixels=keep_pixels)
+    results = map_in_threads(attempt, paths, description="reading images" if keep_pixels else "checking images")
+    for number, (path, result) in enumerate(zip(paths, results, strict=True)):
+        if isinstance(result, DamagedImageError):
+            damaged[path] = str(result)
+            continue
+        image, fact = result
+        if pixels is not None and image is not None:
+            pixels[len(whole)] = image
+        whole.append(number)
+        facts[fact] += 1
+    if len(damaged) > _DAMAGE_LIMIT * len(paths):
+        raise source.error(f"{_damage(damaged, len(paths))}; above 1 % this is fatal: mend or remove them.")
+    notes = conversion_notes(facts, layout)
+    if damaged:
+        notes.append(f"skipped: {_damage(damaged, len(paths))}")
+    return _Checked(whole, None if pixels is None else pixels[: len(whole)], notes)
+
+
+def _attempt(
+    path: str, *, layout: PixelLayout, keep_pixels: bool
+) -> tuple[NDArray[np.uint8] | None, ImageFacts] | DamagedImageError:
+    try:
+        return read_file(path, layout) if keep_pixels else (None, inspect_file(path, layout))
+    except DamagedImageError as error:
+        return error
+
+
+def _damage(damaged: dict[str, str], total: int) -> str:
+    named = ", ".join(f"{path} ({reason})" for path, reason in islice(damaged.items(), _NAMED))
+    more = f" and {len(damaged) - _NAMED:,} more" if len(damaged) > _NAMED else ""
+    return f"{len(damaged):,} of {total:,} image files cannot be read: {named}{more}"
+
+
+class _FileReader:
+    """Reads the pixels of numbered files again for every batch, several files at a time."""
+
+    def __init__(self, source: DataSource, paths: list[str], layout: PixelLayout) -> None:
+        self._source, self._paths, self._layout = source, paths, layout
+        self._pool = image_pool()
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        pixels = np.empty((len(indices), *self._layout.shape), np.uint8)
+        paths = [self._paths[index] for index in indices.tolist()]
+        for row, image in zip(pixels, self._pool.map(self._read, paths), strict=True):
+            row[:] = image
+        return torch.from_numpy(pixels)
+
+    def _read(self, path: str) -> NDArray[np.uint8]:
+        try:
+            return read_file(path, self._layout)[0]
+        except DamagedImageError as error:
+            raise self._source.error(f"{path} was whole at the start but cannot be read any more: {error}.") from error

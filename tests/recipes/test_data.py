@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recipes._engine.data import ImageSet, held_out_split, load_images
+from recipes._engine.errors import UserError
+from recipes._engine.image_files import PixelLayout
+
+
+def image_set(labels: list[int]) -> ImageSet:
+    pixels = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2).contiguous()
+    names = tuple(str(number) for number in range(max(labels) + 1))
+    return ImageSet(lambda i: pixels.index_select(0, i), torch.tensor(labels), names, PixelLayout(2, 1))
+
+
+def error_of(spec: str, resolution: int = 8, channels: int = 3, num_classes: int | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        load_images(spec, resolution=resolution, channels=channels, num_classes=num_classes)
+    return str(caught.value)
+
+
+CHOICES = "mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, cifar10:PATH"
+
+
+@pytest.mark.parametrize("spec", ["imagenet", "", "MNIST5K", "zip:x.zip", ":x"])
+def test_an_unknown_source_lists_those_there_are(spec: str):
+    assert error_of(spec) == f"--data {spec}: unknown source; choose one of {CHOICES}."
+
+
+def test_a_bare_path_is_answered_with_how_to_write_it(tmp_path: Path):
+    (tmp_path / "x.npz").touch()
+    assert error_of(str(tmp_path)).endswith(
+        f" For a folder with one sub-folder a class write --data folder:{tmp_path}."
+    )
+    assert error_of(f"{tmp_path}/x.npz").endswith(f" For a file of arrays write --data npz:{tmp_path}/x.npz.")
+
+
+@pytest.mark.parametrize("name", ["npz", "folder", "cifar10"])
+@pytest.mark.parametrize("colon", ["", ":"])
+def test_a_source_of_files_needs_a_path(name: str, colon: str):
+    assert error_of(name + colon) == f"--data {name}{colon}: the source {name} needs a path: --data {name}:PATH."
+
+
+def test_the_digits_take_no_path():
+    assert error_of("mnist5k:x") == "--data mnist5k:x: the source mnist5k takes no path: --data mnist5k."
+
+
+@pytest.mark.parametrize("name", ["npz", "folder", "cifar10", "fashion-mnist"])
+def test_a_missing_path_is_named_in_full(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    expected = f"there is no file or folder {tmp_path}/no/such; check the path."
+    assert error_of(f"{name}:no/such") == f"--data {name}:no/such: {expected}"
+
+
+def test_a_path_may_hold_colons_and_start_at_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "a:b.npz"
+    np.savez(path, images=np.zeros((2, 8, 8), np.uint8), labels=np.arange(2))
+    assert len(load_images("npz:~/a:b.npz", resolution=8, channels=1, num_classes=2)) == 2
+
+
+@pytest.mark.parametrize(("resolution", "channels"), [(0, 3), (8, 2)])
+def test_rejects_a_layout_that_no_image_has(resolution: int, channels: int):
+    assert error_of("mnist5k", resolution, channels) == (
+        "--data mnist5k: images have 1 or 3 channels and a resolution of at least 1, "
+        f"not channels={channels}, resolution={resolution}."
+    )
+
+
+def test_rejects_networks_with_fewer_classes_than_the_data(tmp_path: Path):
+    (tmp_path / "data_batch_1.bin").write_bytes(bytes(3073) + bytes([1]) + bytes(3072))
+    expected = f"--data cifar10:{tmp_path}: the data has 10 classes, but num_classes is 7; set it to 10."
+    assert error_of(f"cifar10:{tmp_path}", num_classes=7) == expected
+
+
+def test_a_batch_holds_the_asked_images_in_order_scaled_to_plus_minus_one():
+    images = image_set([0, 1] * 128)
+    pixels, labels = images.batch(torch.tensor([255, 0, 255, 51]))
+    assert pixels.dtype == torch.float32
+    assert labels.dtype == torch.int64
+    assert pixels[:, 0, 0, 0].tolist() == [1, -1, 1, pytest.approx(-0.6)]
+    assert labels.tolist() == [1, 0, 1, 1]
+    assert (len(images), images.num_classes, images.resolution, images.channels) == (256, 2, 2, 1)
+
+
+def test_a_batch_split_over_ranks_is_the_same_batch():
+    images = image_set(list(range(10)))
+    indices = torch.tensor([7, 1, 9, 4, 4])
+    parts = [images.batch(part) for part in indices.tensor_split(3)]
+    whole = images.batch(indices)
+    assert torch.equal(torch.cat([part[0] for part in parts]), whole[0])
+    assert torch.equal(torch.cat([part[1] for part in parts]), whole[1])
+
+
+def test_a_batch_is_the_callers_own():
+    images = image_set([0, 1])
+    images.batch(torch.tensor([0]))[0].fill_(5)
+    assert (images.batch(torch.tensor([0]))[0] == -1).all()
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_rejects_an_index_out_of_range(index: int):
+    with pytest.raises(IndexError, match="out of range"):
+        image_set([0, 1]).batch(torch.tensor([index]))
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=60), fraction=st.floats(0, 0.99), seed=st.integers(0, 99)
+)
+def test_a_split_takes_the_same_part_of_every_class(labels: list[int], fraction: float, seed: int):
+    kept, held_out = held_out_split(image_set(labels), fraction, seed)
+    assert kept.dtype == held_out.dtype == torch.int64
+    assert sorted(kept.tolist() + held_out.tolist()) == list(range(len(labels)))
+    assert kept.tolist() == sorted(kept.tolist())
+    assert held_out.tolist() == sorted(held_out.tolist())
+    for label in set(labels):
+        size = labels.count(label)
+        taken = sum(labels[i] == label for i in held_out.tolist())
+        assert taken == size - 1 or abs(taken - fraction * size) <= 0.5
+        assert taken < size
+
+
+def test_a_split_is_a_function_of_the_seed():
+    images = image_set([0, 1] * 100)
+    first = held_out_split(images, 0.2, seed=0)
+    torch.manual_seed(5)
+    assert torch.equal(held_out_split(images, 0.2, seed=0).held_out, first.held_out)
+    assert not torch.equal(held_out_split(images, 0.2, seed=1).held_out, first.held_out)
+    by_class = [first.held_out[images.labels[first.held_out] == label] // 2 for label in (0, 1)]
+    assert not torch.equal(*by_class)  # each class has its own draw
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
+def test_rejects_a_fraction_that_leaves_nothing_to_keep(fraction: float):
+    with pytest.raises(UserError) as caught:
+        held_out_split(image_set([0, 1]), fraction, 0)
+    expected = f"the fraction of images to hold out must be at least 0 and less than 1, but got {fraction}."
+    assert str(caught.value) == expected
