@@ -1,28 +1,42 @@
 """Reusable GAN building blocks for PyTorch."""
 
+from gan_blocks.conditioning.batchnorm import ConditionalBatchNorm2d
 from gan_blocks.conditioning.embedding import SharedEmbedding
 from gan_blocks.conditioning.projection import ProjectionHead
 from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, SkipZ
 from gan_blocks.latents.priors import NormalPrior, Prior
 from gan_blocks.latents.truncation import truncated_normal
+from gan_blocks.layers.attention import SelfAttention2d
 from gan_blocks.layers.batchnorm import BatchNorm2d
 from gan_blocks.layers.init import orthogonal_
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 from gan_blocks.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
+from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
+from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, spectral_norm, tracked_sigmas
+from gan_blocks.spectral.torch_layouts import spectral_norm_state
 
 __all__ = [
     "BatchNorm2d",
+    "ConditionalBatchNorm2d",
     "FullSkipZ",
     "HierarchicalSkipZ",
     "NormalPrior",
     "Prior",
     "ProjectionHead",
+    "SelfAttention2d",
     "SharedEmbedding",
     "SkipZ",
+    "SpectralNorm",
+    "advance_power_iteration",
     "downsample_average",
+    "fold_spectral_norm",
+    "frozen_power_iteration",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "orthogonal_",
+    "spectral_norm",
+    "spectral_norm_state",
+    "tracked_sigmas",
     "truncated_normal",
     "upsample_nearest",
 ]

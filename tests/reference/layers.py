@@ -53,3 +53,26 @@ def batch_norm(x: Array, mean: Array, variance: Array, gain: Array, bias: Array,
     for n, c, h, w in np.ndindex(x.shape):
         y[n, c, h, w] = gain[c] * (x[n, c, h, w] - mean[c]) / math.sqrt(variance[c] + eps) + bias[c]
     return y
+
+
+def self_attention(x: Array, theta: Array, phi: Array, g: Array, out: Array, gamma: float) -> Array:
+    """The non-local block; theta, phi, g and out are (out_channels, in_channels) matrices."""
+    batch, _, height, width = x.shape
+    y = x.copy()
+    for n in range(batch):
+        keys = _pool_pixels(x[n], phi)
+        values = _pool_pixels(x[n], g)
+        for h, w in np.ndindex(height, width):
+            scores = [math.exp(float((theta @ x[n, :, h, w]) @ key)) for key in keys]
+            gathered = sum(score / sum(scores) * value for score, value in zip(scores, values, strict=True))
+            y[n, :, h, w] += gamma * (out @ gathered)
+    return y
+
+
+def _pool_pixels(x: Array, matrix: Array) -> list[Array]:
+    """The 2x2 maximum of ``matrix @ pixel``, one vector per square."""
+    _, height, width = x.shape
+    return [
+        np.max([matrix @ x[:, 2 * h + i, 2 * w + j] for i in range(2) for j in range(2)], axis=0)
+        for h, w in np.ndindex(height // 2, width // 2)
+    ]
