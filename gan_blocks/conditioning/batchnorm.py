@@ -1,0 +1,98 @@
+"""Batch normalisation whose gains and biases come from a condition.
+
+Tested in ``tests/conditioning/test_batchnorm.py``.
+"""
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from gan_blocks._checks import bad_shape, check_positive
+from gan_blocks.layers.batchnorm import BatchNorm2d, Statistics
+
+__all__ = ["ConditionalBatchNorm2d"]
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    r"""Batch normalisation with a gain and a bias per sample, projected linearly from a condition.
+
+    .. math:: y_{nchw} = (1 + W^{\text{gain}}_c \cdot h_n)\,\hat x_{nchw} + W^{\text{bias}}_c \cdot h_n
+
+    Here :math:`\hat x` is the output of :class:`gan_blocks.BatchNorm2d` without parameters, which also says what train
+    and eval mode normalise by, and :math:`h_n` the condition: class vector and latent variables in BigGAN. The gains
+    are centred at 1, the biases at 0 (Appendix B); the projections have no bias of their own.
+
+    Args:
+        num_features: Number of channels of the feature map, at least 1.
+        condition_features: Width of the condition h, at least 1.
+        linear_layer: Factory of both projections, called as
+            ``linear_layer(condition_features, num_features, bias=False)`` like ``nn.Linear``; the paper's are
+            spectrally normalised.
+        eps: Added to the variance, greater than 0.
+        momentum: Weight of the newest batch in the running statistics, from 0 to 1.
+        statistics: What eval mode normalises by: ``"running"`` or ``"batch"``.
+        device: Device of the projections and of the statistics.
+        dtype: Dtype of the projections and of the statistics.
+
+    Attributes:
+        norm: The normalisation, without parameters.
+        gain: The projection to the gains, less 1.
+        bias: The projection to the biases.
+
+    Shape:
+        - x: ``(batch, num_features, height, width)``
+        - condition: ``(batch, condition_features)``
+        - returns: same as ``x``
+
+    Raises:
+        ValueError: If an argument is outside its range, or an input has another shape.
+
+    References:
+        Brock et al. 2018, section 3 and Appendix B, and Appendix C for eps; Perez et al. 2018, "FiLM".
+
+    Example:
+        >>> norm = ConditionalBatchNorm2d(64, 148)
+        >>> norm(torch.randn(4, 64, 8, 8), torch.randn(4, 148)).shape
+        torch.Size([4, 64, 8, 8])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        condition_features: int,
+        *,
+        linear_layer: Callable[..., nn.Module] = nn.Linear,
+        eps: float = 1e-4,
+        momentum: float = 0.1,
+        statistics: Statistics = "running",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive("ConditionalBatchNorm2d", condition_features=condition_features)
+        self.condition_features = condition_features
+        self.norm = BatchNorm2d(
+            num_features,
+            eps=eps,
+            momentum=momentum,
+            affine=False,
+            statistics=statistics,
+            device=device,
+            dtype=dtype,
+        )
+        self.gain = linear_layer(condition_features, num_features, bias=False).to(device, dtype)
+        self.bias = linear_layer(condition_features, num_features, bias=False).to(device, dtype)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Normalise ``x``, then scale and shift each sample's channels by what its condition says."""
+        if condition.shape != (x.shape[0], self.condition_features):
+            pattern = f"({x.shape[0]}, {self.condition_features})"
+            raise bad_shape("ConditionalBatchNorm2d", "condition", pattern, condition)
+        normalized: Tensor = self.norm(x)
+        gain, bias = (
+            rearrange(projection(condition), "batch c -> batch c 1 1").to(normalized.dtype)
+            for projection in (self.gain, self.bias)
+        )
+        return torch.addcmul(bias, normalized, 1 + gain)

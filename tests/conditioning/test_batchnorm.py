@@ -1,0 +1,199 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from gan_blocks import BatchNorm2d, ConditionalBatchNorm2d
+from tests.reference import conditioning as reference
+
+CHANNELS, WIDTH = 3, 2
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def make_norm(statistics: str = "running", **options: float) -> ConditionalBatchNorm2d:
+    norm = ConditionalBatchNorm2d(CHANNELS, WIDTH, statistics=statistics, dtype=torch.float64, **options)
+    with torch.no_grad():
+        for seed, projection in enumerate((norm.gain, norm.bias)):
+            projection.weight.copy_(draw(CHANNELS, WIDTH, seed=10 + seed))
+    return norm
+
+
+def expected(norm: ConditionalBatchNorm2d, x: Tensor, condition: Tensor, moments=None) -> np.ndarray:
+    weights = (projection.weight.detach().numpy() for projection in (norm.gain, norm.bias))
+    return reference.conditional_batch_norm(x.numpy(), condition.numpy(), *weights, norm.norm.eps, moments)
+
+
+@given(
+    batch=st.integers(1, 3),
+    height=st.integers(2, 4),
+    width=st.integers(1, 3),
+    mean=st.sampled_from([0.0, -3.0, 1000.0]),
+    seed=st.integers(0, 99),
+)
+def test_train_mode_equals_the_sum_over_pixels(batch: int, height: int, width: int, mean: float, seed: int):
+    x = draw(batch, CHANNELS, height, width, seed=seed) + mean
+    condition = draw(batch, WIDTH, seed=seed + 1)
+    norm = make_norm()
+    np.testing.assert_allclose(norm(x, condition).detach(), expected(norm, x, condition), rtol=1e-9, atol=1e-9)
+
+
+@given(seed=st.integers(0, 99), mean=st.sampled_from([0.0, -3.0, 1000.0]))
+def test_eval_mode_normalises_by_the_running_moments_and_leaves_them(seed: int, mean: float):
+    norm = make_norm()
+    for step in range(3):
+        norm(2 * draw(4, CHANNELS, 3, 3, seed=seed + step) + mean, draw(4, WIDTH))
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    x, condition = draw(2, CHANNELS, 3, 3, seed=seed + 7), draw(2, WIDTH, seed=seed + 8)
+    moments = norm.norm.running_mean.numpy(), norm.norm.running_var.numpy()
+    assert moments[0].any()
+    y = norm.eval()(x, condition)
+    np.testing.assert_allclose(y.detach(), expected(norm, x, condition, moments), rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
+
+
+def test_train_mode_moves_the_running_moments_as_the_plain_layer_does():
+    norm, plain = make_norm(), BatchNorm2d(CHANNELS, affine=False, dtype=torch.float64)
+    for seed in range(3):
+        x = draw(2, CHANNELS, 3, 3, seed=seed)
+        norm(x, draw(2, WIDTH))
+        plain(x)
+    torch.testing.assert_close(norm.norm.running_mean, plain.running_mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(norm.norm.running_var, plain.running_var, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_statistics_are_used_in_both_modes_where_asked_for(training: bool):
+    norm = make_norm("batch").train(training)
+    x, condition = draw(2, CHANNELS, 3, 3), draw(2, WIDTH, seed=1)
+    np.testing.assert_allclose(norm(x, condition).detach(), expected(norm, x, condition), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_condition_of_zeros_leaves_the_plain_normalisation(training: bool):
+    # The gain is centred at 1: without the 1 the output would vanish.
+    norm, plain = make_norm().train(training), BatchNorm2d(CHANNELS, affine=False, dtype=torch.float64).train(training)
+    x = draw(2, CHANNELS, 3, 3)
+    torch.testing.assert_close(norm(x, torch.zeros(2, WIDTH, dtype=torch.float64)), plain(x))
+
+
+def test_a_sample_sees_its_own_condition_alone():
+    norm = make_norm()
+    x, condition = draw(3, CHANNELS, 2, 2), draw(3, WIDTH, seed=1)
+    changed = condition.clone()
+    changed[1] += 1
+    differs = (norm(x, condition) != norm(x, changed)).flatten(1).any(1)
+    assert differs.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_agree_with_finite_differences(statistics: str, training: bool):
+    norm = make_norm(statistics, eps=0.1)
+    if statistics == "running":
+        norm(3 * draw(4, CHANNELS, 3, 3) + 1, draw(4, WIDTH))
+    norm.train(training)
+    inputs = (draw(2, CHANNELS, 2, 3, seed=1), draw(2, WIDTH, seed=2), norm.gain.weight, norm.bias.weight)
+    inputs = tuple(value.detach().clone().requires_grad_() for value in inputs)
+
+    def run(x: Tensor, condition: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(norm, {"gain.weight": gain, "bias.weight": bias}, (x, condition))
+
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs)
+
+
+def test_projections_come_from_the_factory_without_bias():
+    calls = []
+
+    def linear(*sizes: int, bias: bool = True) -> nn.Module:
+        calls.append((sizes, bias))
+        return nn.Linear(*sizes, bias=bias)
+
+    ConditionalBatchNorm2d(CHANNELS, WIDTH, linear_layer=linear)
+    assert calls == [((WIDTH, CHANNELS), False)] * 2
+
+
+def test_state_survives_a_round_trip():
+    source, target = make_norm(), ConditionalBatchNorm2d(CHANNELS, WIDTH, dtype=torch.float64)
+    x, condition = draw(2, CHANNELS, 3, 3), draw(2, WIDTH)
+    source(x, condition)
+    assert set(source.state_dict()) == {"norm.running_mean", "norm.running_var", "gain.weight", "bias.weight"}
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(target.eval()(x, condition), source.eval()(x, condition))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_keeps_the_memory_format(training: bool, memory_format: torch.memory_format):
+    norm = make_norm().train(training)
+    x, condition = draw(2, CHANNELS, 4, 5), draw(2, WIDTH)
+    y = norm(x.contiguous(memory_format=memory_format), condition)
+    assert y.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(y, norm(x, condition), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_bfloat16_is_as_close_to_the_exact_result_as_its_rounding_allows(training: bool):
+    norm = make_norm(momentum=1.0).float()
+    x, condition = draw(8, CHANNELS, 8, 8) + 20, draw(8, WIDTH, seed=1)
+    norm(x.float(), condition.float())
+    norm.train(training)
+    rounded = x.bfloat16()
+    exact = norm.double()(rounded.double(), condition)
+    norm.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = norm(rounded, condition.float())
+    assert y.dtype == torch.bfloat16
+    # Three roundings to 8 bits: of the normalised value (up to 4), of its gain and of the result (up to 8).
+    assert (y - exact).abs().max() < 3 * 8 * 2**-8
+
+
+def test_without_autocast_the_result_has_the_dtype_of_the_feature_map():
+    norm = make_norm().float()
+    assert norm(draw(2, CHANNELS, 2, 2).bfloat16(), draw(2, WIDTH).float()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_compiles_without_a_graph_break(training: bool):
+    norm = make_norm().train(training)
+    x, condition = draw(2, CHANNELS, 3, 3).requires_grad_(), draw(2, WIDTH)
+    compiled = torch.compile(norm, fullgraph=True, backend="eager")(x, condition)
+    (compiled_gradient,) = torch.autograd.grad(compiled.square().sum(), x)
+    plain = norm(x, condition)
+    (gradient,) = torch.autograd.grad(plain.square().sum(), x)
+    torch.testing.assert_close(compiled, plain)
+    torch.testing.assert_close(compiled_gradient, gradient)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_works_on_the_meta_device(training: bool):
+    norm = ConditionalBatchNorm2d(CHANNELS, WIDTH, device="meta").train(training)
+    x, condition = torch.empty(2, CHANNELS, 3, 3, device="meta"), torch.empty(2, WIDTH, device="meta")
+    assert norm(x, condition).shape == x.shape
+
+
+def test_rejects_a_condition_of_no_width():
+    pattern = r"^ConditionalBatchNorm2d: `condition_features` must be greater than 0, but got condition_features=0\.$"
+    with pytest.raises(ValueError, match=pattern):
+        ConditionalBatchNorm2d(CHANNELS, 0)
+
+
+@pytest.mark.parametrize("shape", [(2, WIDTH + 1), (1, WIDTH), (WIDTH,)])
+def test_rejects_a_condition_that_does_not_fit(shape: tuple[int, ...]):
+    got = ", ".join(map(str, shape))
+    pattern = (
+        rf"^ConditionalBatchNorm2d: `condition` must be of shape \(2, {WIDTH}\), "
+        rf"but got condition of shape \({got},?\)\.$"
+    )
+    with pytest.raises(ValueError, match=pattern):
+        ConditionalBatchNorm2d(CHANNELS, WIDTH)(torch.zeros(2, CHANNELS, 2, 2), torch.zeros(shape))
+
+
+def test_rejects_another_number_of_channels():
+    with pytest.raises(ValueError, match=r"`x` must be of shape \(batch, 3, height, width\), but got x of shape"):
+        ConditionalBatchNorm2d(CHANNELS, WIDTH)(torch.zeros(2, 4, 2, 2), torch.zeros(2, WIDTH))
