@@ -1,0 +1,88 @@
+"""MANIFEST.json: the size and SHA-256 of every file of a folder, to tell a whole folder from a damaged one."""
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MANIFEST_NAME", "encode_manifest", "find_damage", "find_file_damage", "manifest_entry"]
+
+MANIFEST_NAME = "MANIFEST.json"
+
+
+def manifest_entry(data: bytes) -> dict[str, Any]:
+    """What the manifest says of a file with this content."""
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def encode_manifest(entries: dict[str, dict[str, Any]]) -> bytes:
+    """The content of MANIFEST.json for entries by file name."""
+    return json.dumps({"files": entries}, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def find_damage(folder: Path, only: Collection[str] | None = None) -> str | None:
+    """Compare the files of a folder with its manifest.
+
+    Args:
+        folder: Holds a manifest.
+        only: Names of the files to look at; None: every file that is listed.
+
+    Returns:
+        What is wrong with the first file that differs, in words, or None when all is well.
+    """
+    try:
+        files = _listed_files(folder)
+    except _ManifestError as error:
+        return str(error)
+    for name in sorted(files if only is None else only):
+        damage = _compare(folder / name, files[name]) if name in files else f"{MANIFEST_NAME} does not list {name}"
+        if damage is not None:
+            return damage
+    return None
+
+
+def find_file_damage(path: Path) -> str | None:
+    """Compare one file with the manifest beside it; without a manifest, or when that does not list it, all is well."""
+    if not (path.parent / MANIFEST_NAME).exists():
+        return None
+    try:
+        expected = _listed_files(path.parent).get(path.name)
+    except _ManifestError:
+        return None  # what is damaged here is the manifest; nothing is known of the file
+    return None if expected is None else _compare(path, expected)
+
+
+class _ManifestError(Exception):
+    pass
+
+
+def _listed_files(folder: Path) -> dict[str, Any]:
+    try:
+        files = json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
+    except FileNotFoundError:
+        raise _ManifestError(f"{MANIFEST_NAME} is missing") from None
+    except OSError as error:
+        raise _ManifestError(f"{MANIFEST_NAME} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise _ManifestError(f"{MANIFEST_NAME} is garbled") from None
+    if not isinstance(files, dict) or not files:
+        raise _ManifestError(f"{MANIFEST_NAME} is garbled")
+    return files
+
+
+def _compare(path: Path, expected: Any) -> str | None:
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            if size != expected["size"]:
+                return f"{path.name} has {size} bytes instead of {expected['size']}"
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                return f"the content of {path.name} has changed (its SHA-256 differs)"
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}"
+    except (KeyError, TypeError, ValueError):
+        return f"{MANIFEST_NAME} is garbled"
+    return None
