@@ -1,0 +1,460 @@
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from recipes._engine import checkpoints
+from recipes._engine.checkpoints import (
+    list_checkpoints,
+    load_latest_checkpoint,
+    read_weights,
+    remove_stale_temporaries,
+    save_checkpoint,
+)
+from recipes._engine.errors import UserError
+from tests.recipes.killed_saves import METADATA, example_tensors, save
+
+FILES = ("ema.safetensors", "optimizer_g.safetensors", "state.json", "MANIFEST.json")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# Round trip and format
+
+
+def test_a_checkpoint_gives_back_tensors_of_every_kind_and_the_state(tmp_path: Path, rng: torch.Generator):
+    tensors = {
+        "generator": {
+            "float": torch.randn(3, 4, generator=rng),
+            "double": torch.randn(2, generator=rng, dtype=torch.float64),
+            "bfloat": torch.randn(5, generator=rng).bfloat16(),
+            "count": torch.tensor(7),
+            "flag": torch.tensor([True, False]),
+            "nothing": torch.empty(0, 3),
+            "not a number": torch.tensor([float("nan"), float("-inf"), -0.0]),
+        },
+        "optimizer_g": {},
+    }
+    state = {"images": 12_800, "sigma": 0.1 + 0.2, "note": "Größe", "nested": {"k": [1, None]}}
+    path = save_checkpoint(tmp_path / "deep" / "checkpoints", 12, tensors, state, METADATA, keep_last=1)
+    found = load_latest_checkpoint(tmp_path / "deep" / "checkpoints")
+    assert (found.step, found.path, found.state, found.notes) == (12, path, state, ())
+    assert found.tensors.keys() == tensors.keys()
+    assert not found.tensors["optimizer_g"]
+    for name, expected in tensors["generator"].items():
+        actual = found.tensors["generator"][name]
+        assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
+        assert actual.numpy(force=True).tobytes() == expected.numpy(force=True).tobytes() if name != "bfloat" else True
+    torch.testing.assert_close(found.tensors["generator"]["bfloat"], tensors["generator"]["bfloat"], rtol=0, atol=0)
+
+
+def test_the_manifest_lists_size_and_sha256_of_every_other_file(tmp_path: Path):
+    save(tmp_path, 500, 0.1)
+    folder = tmp_path / "step_000500"
+    assert names(tmp_path) == ["step_000500"]
+    assert names(folder) == sorted(FILES)
+    assert json.loads((folder / "MANIFEST.json").read_text()) == {
+        "files": {
+            name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in contents(folder).items()
+            if name != "MANIFEST.json"
+        }
+    }
+
+
+def test_each_weights_file_says_in_one_key_what_it_belongs_to(tmp_path: Path):
+    save(tmp_path, 500, 0.1)
+    with safe_open(tmp_path / "step_000500" / "ema.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert list(metadata) == ["gan_blocks"]
+    assert json.loads(metadata["gan_blocks"]) == {**METADATA, "part": "ema", "step": 500}
+    assert read_weights(tmp_path / "step_000500" / "ema.safetensors")[1] == {**METADATA, "part": "ema", "step": 500}
+
+
+def test_equal_checkpoints_are_byte_identical_whatever_the_memory_format_and_order(tmp_path: Path):
+    first = example_tensors(0.1)
+    second = {part: {name: first[part][name].contiguous() for name in reversed(first[part])} for part in first}
+    metadata = dict(reversed(METADATA.items()))
+    one = save_checkpoint(tmp_path / "1", 5, first, {"a": 1, "b": 2}, METADATA, keep_last=1)
+    two = save_checkpoint(tmp_path / "2", 5, second, {"b": 2, "a": 1}, metadata, keep_last=1)
+    assert contents(one) == contents(two)
+
+
+def test_steps_beyond_six_digits_keep_their_order(tmp_path: Path):
+    for step in (999_999, 1_000_000, 10):
+        (tmp_path / f"step_{step:06d}").mkdir()
+    (tmp_path / "step_000011.tmp").mkdir()
+    (tmp_path / "step_000012").write_text("not a folder")
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000010", "step_999999", "step_1000000"]
+    assert list_checkpoints(tmp_path / "nowhere") == []
+
+
+# Kills
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What another process, which killed its children while they were saving, found after each kill."""
+    folder = tmp_path_factory.mktemp("kills")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.recipes.killed_saves", str(folder)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONHASHSEED": "12345"},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=120,
+    )
+    return {"folder": folder, **json.loads(done.stdout)}
+
+
+def test_a_run_killed_at_random_moments_resumes_cleanly_each_time(kills: dict[str, Any]):
+    found = kills["random"]
+    assert len(found) == 10
+    assert all(entry["notes"] == [] for entry in found)
+    assert all(entry["values"] == [entry["step"]] for entry in found)
+    steps = [entry["step"] for entry in found]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("case", ["next step", "same step"])
+def test_a_process_that_dies_before_any_one_change_to_the_disk_leaves_a_whole_checkpoint(
+    kills: dict[str, Any], case: str
+):
+    *died, survived = kills[case]
+    assert survived["survived"]
+    assert len(died) >= 10
+    assert any(entry["had_temporaries"] for entry in died)
+    values = [entry["values"] for entry in kills[case]]
+    # First the old one, from some point on the new one, and never a mixture.
+    assert values == sorted(values)
+    assert values[0] == [1]
+    assert values[-1] == [2]
+    assert all(value in ([1], [2]) for value in values)
+    assert all(entry["notes"] == [] for entry in kills[case])
+    assert all(name.removeprefix("step_").isdigit() for entry in kills[case] for name in entry["left"])
+
+
+def test_two_processes_write_identical_files(kills: dict[str, Any], tmp_path: Path):
+    save(tmp_path, 500, 0.1)
+    assert contents(tmp_path / "step_000500") == contents(kills["folder"] / "identical" / "step_000500")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="file names of descriptors are looked up in /proc")
+def test_everything_is_flushed_to_the_disk_before_and_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    events: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_fsync(descriptor: int) -> None:
+        events.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def note_rename(source: Path, target: Path) -> None:
+        events.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    save(tmp_path, 1, 1)
+    assert events == [*FILES, "step_000001.tmp", "rename", tmp_path.name]
+
+
+# Damage
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [delete, truncate, empty, lengthen, flip_a_bit])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_taken(
+    tmp_path: Path, damage: Callable[[Path], None], name: str
+):
+    save(tmp_path, 1, 1, keep_last=2)
+    save(tmp_path, 2, 2, keep_last=2)
+    damage(tmp_path / "step_000002" / name)
+    found = load_latest_checkpoint(tmp_path)
+    assert (found.step, found.state, found.tensors["ema"]["gamma"].item()) == (1, {"value": 1}, 1)
+    (note,) = found.notes
+    assert note.startswith("checkpoint step_000002 is damaged: ")
+    assert name in note
+    assert note.endswith("; taking the one before it.")
+
+
+def test_the_note_says_what_is_wrong(tmp_path: Path):
+    for step in (1, 2, 3, 4):
+        save(tmp_path, step, step, keep_last=9)
+    (tmp_path / "step_000004" / "state.json").unlink()
+    os.truncate(tmp_path / "step_000003" / "ema.safetensors", 100)
+    size = (tmp_path / "step_000001" / "ema.safetensors").stat().st_size
+    passed_over = "taking the one before it."
+    flip_a_bit(tmp_path / "step_000002" / "optimizer_g.safetensors")
+    assert load_latest_checkpoint(tmp_path).notes == (
+        f"checkpoint step_000004 is damaged: state.json is missing; {passed_over}",
+        f"checkpoint step_000003 is damaged: ema.safetensors has 100 bytes instead of {size}; {passed_over}",
+        "checkpoint step_000002 is damaged: the content of optimizer_g.safetensors has changed (its SHA-256 differs); "
+        + passed_over,
+    )
+
+
+@given(data=st.data())
+def test_no_flipped_bit_anywhere_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
+    folder = tmp_path_factory.mktemp("flips")
+    save(folder, 1, 1)
+    path = folder / "step_000001" / data.draw(st.sampled_from(FILES))
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"^there is no whole checkpoint in "):
+        load_latest_checkpoint(folder)
+
+
+def test_when_no_checkpoint_is_whole_the_reason_for_each_is_given(tmp_path: Path):
+    save(tmp_path, 1, 1, keep_last=2)
+    save(tmp_path, 2, 2, keep_last=2)
+    (tmp_path / "step_000001" / "MANIFEST.json").write_text("{}")
+    (tmp_path / "step_000002" / "ema.safetensors").unlink()
+    with pytest.raises(UserError) as error:
+        load_latest_checkpoint(tmp_path)
+    assert str(error.value) == (
+        f"there is no whole checkpoint in {tmp_path}: checkpoint step_000002 is damaged: ema.safetensors is missing; "
+        "checkpoint step_000001 is damaged: MANIFEST.json is garbled."
+    )
+
+
+@pytest.mark.parametrize("folder", ["", "nowhere"])
+def test_a_folder_without_checkpoints_is_a_user_error(tmp_path: Path, folder: str):
+    with pytest.raises(UserError, match=r"^there is no checkpoint in "):
+        load_latest_checkpoint(tmp_path / folder)
+
+
+def test_who_asks_for_one_part_does_not_suffer_from_damage_elsewhere(tmp_path: Path):
+    save(tmp_path, 1, 1, keep_last=2)
+    save(tmp_path, 2, 2, keep_last=2)
+    (tmp_path / "step_000002" / "optimizer_g.safetensors").unlink()
+    found = load_latest_checkpoint(tmp_path, only=("ema",))
+    assert (found.step, list(found.tensors), found.notes) == (2, ["ema"], ())
+    flip_a_bit(tmp_path / "step_000002" / "ema.safetensors")
+    assert load_latest_checkpoint(tmp_path, only=("ema",)).step == 1
+    with pytest.raises(UserError, match=r"MANIFEST\.json does not list critic\.safetensors"):
+        load_latest_checkpoint(tmp_path, only=("critic",))
+
+
+def test_loading_changes_nothing_on_the_disk(tmp_path: Path):
+    save(tmp_path, 1, 1)
+    (tmp_path / "step_000002.tmp").mkdir()  # of a run that is saving at this moment
+    load_latest_checkpoint(tmp_path)
+    assert names(tmp_path) == ["step_000001", "step_000002.tmp"]
+
+
+# Retention
+
+
+@pytest.mark.parametrize(
+    ("keep_last", "keep_every", "kept"),
+    [
+        (1, 0, [70]),
+        (3, 0, [50, 60, 70]),
+        (2, 30, [30, 60, 70]),
+        (1, 20, [20, 40, 60, 70]),
+        (99, 0, list(range(10, 80, 10))),
+    ],
+)
+def test_the_last_n_and_each_mth_step_are_kept(tmp_path: Path, keep_last: int, keep_every: int, kept: list[int]):
+    for step in range(10, 80, 10):
+        save_checkpoint(tmp_path, step, {}, {}, METADATA, keep_last=keep_last, keep_every=keep_every)
+    assert names(tmp_path) == [f"step_{step:06d}" for step in kept]
+
+
+def test_damaged_checkpoints_of_later_steps_do_not_count_among_those_kept(tmp_path: Path):
+    for step in (1, 3, 4):
+        save(tmp_path, step, step, keep_last=3)
+    delete(tmp_path / "step_000003" / "state.json")
+    delete(tmp_path / "step_000004" / "state.json")
+    assert load_latest_checkpoint(tmp_path).step == 1
+    save(tmp_path, 2, 2, keep_last=2)
+    assert names(tmp_path) == ["step_000001", "step_000002"]
+
+
+def test_a_damaged_checkpoint_is_replaced_when_its_step_is_reached_again(tmp_path: Path):
+    save(tmp_path, 1, 1, keep_last=2)
+    save(tmp_path, 2, 2, keep_last=2)
+    delete(tmp_path / "step_000002" / "state.json")
+    (tmp_path / "step_000002" / "stray").write_text("")
+    save(tmp_path, 2, 2, keep_last=2)
+    assert names(tmp_path) == ["step_000001", "step_000002"]
+    assert names(tmp_path / "step_000002") == sorted(FILES)
+    assert load_latest_checkpoint(tmp_path).step == 2
+
+
+def test_the_checkpoint_resumed_from_stays_until_a_newer_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save(tmp_path, 1, 1)
+    seen = []
+    write = checkpoints.write_durably
+    monkeypatch.setattr(
+        checkpoints,
+        "write_durably",
+        lambda path, data: (seen.append(load_latest_checkpoint(tmp_path).step), write(path, data)),
+    )
+    save(tmp_path, 2, 2, keep_last=1)
+    assert seen == [1, 1, 1, 1]
+    assert names(tmp_path) == ["step_000002"]
+
+
+def test_a_checkpoint_that_cannot_be_removed_does_not_stop_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    save(tmp_path, 1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refuse)
+        patch.setattr(checkpoints, "remove_stale_temporaries", lambda folder: None)
+        save(tmp_path, 2, 2)
+    assert load_latest_checkpoint(tmp_path).step == 2
+
+
+@pytest.mark.parametrize(("keep_last", "keep_every"), [(0, 0), (-1, 0), (1, -1)])
+def test_rejects_keeping_less_than_the_newest(tmp_path: Path, keep_last: int, keep_every: int):
+    with pytest.raises(
+        ValueError, match=r"^save_checkpoint: `keep_last` must be at least 1 and `keep_every` at least 0"
+    ):
+        save_checkpoint(tmp_path, 1, {}, {}, METADATA, keep_last=keep_last, keep_every=keep_every)
+
+
+# Stale temporaries and failures
+
+
+def test_stale_temporaries_are_removed_on_the_next_start(tmp_path: Path):
+    save(tmp_path, 1, 1)
+    shutil.copytree(tmp_path / "step_000001", tmp_path / "step_000002.tmp")
+    shutil.copytree(tmp_path / "step_000001", tmp_path / "step_000001.replaced")
+    (tmp_path / "notes.tmp").write_text("the user's own")
+    remove_stale_temporaries(tmp_path)
+    assert names(tmp_path) == ["notes.tmp", "step_000001"]
+    remove_stale_temporaries(tmp_path / "nowhere")
+
+
+def test_a_checkpoint_set_aside_for_its_successor_comes_back_when_that_never_arrived(tmp_path: Path):
+    save(tmp_path, 1, 1)
+    (tmp_path / "step_000001").rename(tmp_path / "step_000001.replaced")
+    remove_stale_temporaries(tmp_path)
+    assert load_latest_checkpoint(tmp_path).step == 1
+
+
+@pytest.mark.parametrize("failing_write", range(4))
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, r"the disk mounted at /\S* is full \([\d.]+ [kMG]B free, 524 bytes needed\)"),
+        (errno.EDQUOT, r"your quota on the disk mounted at /\S* is used up \([\d.]+ [kMG]B free, 524 bytes needed\)"),
+        (errno.EROFS, "Read-only file system"),
+    ],
+)
+def test_a_write_that_fails_leaves_the_previous_checkpoint_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_write: int, number: int, reason: str
+):
+    save(tmp_path, 1, 1)
+    writes = iter(range(99))
+
+    def fail_later(path: Path, data: bytes) -> None:
+        path.write_bytes(data[: len(data) // 2])
+        if next(writes) == failing_write:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoints, "write_durably", fail_later)
+    pattern = rf"^{tmp_path}/step_000002 was not written: {reason}\. The checkpoints before it are untouched\.$"
+    with pytest.raises(UserError, match=pattern):
+        save(tmp_path, 2, 2)
+    assert names(tmp_path) == ["step_000001"]
+    assert load_latest_checkpoint(tmp_path).step == 1
+
+
+def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path: Path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match=r"checkpoints/step_000001 was not written: File exists\."):
+        save(tmp_path / "checkpoints", 1, 1)
+
+
+def test_an_interrupted_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    save(tmp_path, 1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "sync_directory", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, 2, 2)
+    assert names(tmp_path) == ["step_000001"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("mounting is not permitted here")
+    yield disk
+    # Lazily, since tensors that were read are still mapped from it.
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_really_full_disk_leaves_the_previous_checkpoint_whole(small_disk: Path):
+    def save_floats(step: int, count: int) -> None:
+        tensors = {"ema": {"w": torch.zeros(count)}, "generator": {"w": torch.zeros(count)}}
+        save_checkpoint(small_disk / "checkpoints", step, tensors, {}, METADATA, keep_last=2)
+
+    save_floats(1, count=50_000)  # 0.4 of 1.05 MB
+    with pytest.raises(UserError) as error:
+        save_floats(2, count=100_000)
+    assert str(error.value) == (
+        f"{small_disk}/checkpoints/step_000002 was not written: the disk mounted at {small_disk} is full "
+        f"({shutil.disk_usage(small_disk).free / 1000:.3g} kB free, 800 kB needed). "
+        "The checkpoints before it are untouched."
+    )
+    assert names(small_disk / "checkpoints") == ["step_000001"]
+    assert load_latest_checkpoint(small_disk / "checkpoints").tensors["ema"]["w"].shape == (50_000,)
+    save_floats(3, count=50_000)  # the room that the failed one took is free again
+    assert load_latest_checkpoint(small_disk / "checkpoints").step == 3
