@@ -56,10 +56,14 @@ def load_images(
             f"images have 1 or 3 channels and a resolution of at least 1, not {channels=}, {resolution=}."
         )
     layout = PixelLayout(resolution, channels)
-    if source.name == "folder":
-        images = load_folder(source, layout, memory_limit=memory_limit)
-    else:
-        images = image_set_from_arrays(_read_arrays(source, layout, num_classes), layout)
+    try:
+        if source.name == "folder":
+            images = load_folder(source, layout, memory_limit=memory_limit)
+        else:
+            images = image_set_from_arrays(_read_arrays(source, layout, num_classes), layout)
+    except OSError as error:
+        # Whatever else the file system refuses, such as a folder without permission to list it.
+        raise source.error(f"cannot be read: {error}.") from error
     return _with_checked_classes(source, images, num_classes)
 
 

@@ -4,6 +4,9 @@ Tested in ``tests/recipes/test_data.py``.
 """
 
 from dataclasses import dataclass
+
+# pathlib's namesakes raise for users that do not exist and for names that are too long.
+from os.path import expanduser, isdir, isfile
 from pathlib import Path
 
 from recipes._engine.errors import UserError
@@ -50,7 +53,7 @@ def parse_source(spec: str) -> DataSource:
         UserError: If the source is unknown, or has a path that it does not take, or lacks one that it needs.
     """
     name, colon, path = spec.partition(":")
-    source = DataSource(spec, name, Path(path).expanduser() if path else None)
+    source = DataSource(spec, name, Path(expanduser(path)) if path else None)
     if name not in _WITHOUT_PATH + _WITH_PATH:
         raise source.error(f"unknown source; choose one of {_CHOICES}.{_guess(spec)}")
     if colon and name not in _WITH_PATH:
@@ -61,9 +64,9 @@ def parse_source(spec: str) -> DataSource:
 
 
 def _guess(spec: str) -> str:
-    path = Path(spec).expanduser()
-    if spec and path.is_dir():
+    path = expanduser(spec)
+    if isdir(path):
         return f" For a folder with one sub-folder a class write --data folder:{spec}."
-    if path.is_file():
+    if isfile(path):
         return f" For a file of arrays write --data npz:{spec}."
     return ""

@@ -26,7 +26,7 @@ def error_of(spec: str, resolution: int = 8, channels: int = 3, num_classes: int
 CHOICES = "mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, cifar10:PATH"
 
 
-@pytest.mark.parametrize("spec", ["imagenet", "", "MNIST5K", "zip:x.zip", ":x"])
+@pytest.mark.parametrize("spec", ["imagenet", "", "MNIST5K", "zip:x.zip", ":x", "x" * 5000])
 def test_an_unknown_source_lists_those_there_are(spec: str):
     assert error_of(spec) == f"--data {spec}: unknown source; choose one of {CHOICES}."
 
@@ -52,8 +52,9 @@ def test_the_digits_take_no_path():
 @pytest.mark.parametrize("name", ["npz", "folder", "cifar10", "fashion-mnist"])
 def test_a_missing_path_is_named_in_full(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    expected = f"there is no file or folder {tmp_path}/no/such; check the path."
-    assert error_of(f"{name}:no/such") == f"--data {name}:no/such: {expected}"
+    for path in ("no/such", "~nobody-of-this-name/x"):
+        expected = f"there is no file or folder {tmp_path}/{path}; check the path."
+        assert error_of(f"{name}:{path}") == f"--data {name}:{path}: {expected}"
 
 
 def test_a_path_may_hold_colons_and_start_at_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -188,6 +188,15 @@ def test_a_single_image_is_an_error(tmp_path: Path):
     assert error_of(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
 
 
+def test_what_the_file_system_refuses_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    expected = f"cannot be read: [Errno 13] Permission denied: '{tmp_path}'."
+    assert error_of(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
+
+
 def test_a_file_is_no_folder(tmp_path: Path):
     write_image(tmp_path / "1.png")
     path = tmp_path / "1.png"
