@@ -76,3 +76,13 @@ def _pool_pixels(x: Array, matrix: Array) -> list[Array]:
         np.max([matrix @ x[:, 2 * h + i, 2 * w + j] for i in range(2) for j in range(2)], axis=0)
         for h, w in np.ndindex(height // 2, width // 2)
     ]
+
+
+def standing_statistics(batches: list[Array], eps: float) -> list[tuple[Array, Array]]:
+    """Pooled moments of both norms of the chain norm, ReLU, norm, each normalising by the batch at hand."""
+    first, second = [], []
+    for x in batches:
+        first.append(x)
+        ones = np.ones(x.shape[1])
+        second.append(np.maximum(batch_norm(x, *moments(x), ones, 0 * ones, eps), 0))
+    return [moments(np.concatenate(values)) for values in (first, second)]

@@ -1,0 +1,91 @@
+"""Batch-norm statistics collected at sampling time.
+
+Tested in ``tests/training/test_standing_statistics.py``.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from gan_blocks._checks import bad_kind, bad_value
+from gan_blocks.layers.batchnorm import BatchNorm2d
+
+__all__ = ["standing_statistics"]
+
+
+def standing_statistics(model: nn.Module, batches: Iterable[tuple[Any, ...]]) -> None:
+    r"""Give every BatchNorm2d of a model the statistics of many batches pooled, to evaluate with.
+
+    Running averages describe the weights of the training steps behind them, not the averaged weights that one samples
+    with, and the batch's own statistics make a sample depend on the others. So the model is run once per batch, every
+    :class:`BatchNorm2d` (those inside :class:`ConditionalBatchNorm2d` too) normalising by the batch at hand, and the
+    counts, means and centred squares of all passes are pooled per channel. With the n_b values x of pass b
+
+    .. math:: \mu = \frac{1}{\sum_b n_b}\sum_b \sum_i x_{bi}, \qquad
+        \sigma^2 = \frac{1}{\sum_b n_b}\sum_b \sum_i (x_{bi} - \mu)^2
+
+    become the layer's ``running_mean`` and ``running_var``; eval mode then normalises by them, whatever the layer's
+    ``statistics``. Training changes the weights, and copying buffers from another model overwrites them: call it last,
+    right before sampling. The paper takes 100 batches of fresh noise, typically.
+
+    Because each pass normalises by its own batch, only layers with no other BatchNorm2d before them are independent of
+    how samples are split into batches; take batches of the size used in training. Meanwhile all modules are in eval
+    mode, so that dropout is off and no power iteration advances, no gradient is recorded, and compiled models run
+    uncompiled. Afterwards each module is in its own mode again. A layer that no pass has reached keeps its statistics,
+    and torch's own batch norms take no part. Statistics are those of this process alone.
+
+    Args:
+        model: The network, usually the generator with averaged weights.
+        batches: One tuple of positional arguments a pass: ``model(*batch)``. A generator is drawn from lazily, with
+            the model already in eval mode and gradients off.
+
+    Raises:
+        ValueError: If ``model`` has no BatchNorm2d, or ``batches`` is empty.
+        TypeError: If a batch is not a tuple.
+        Exception: Whatever the model or ``batches`` raises. After any exception the old statistics are in place.
+
+    References:
+        Brock et al. 2018, Appendix C.1.
+
+    Example:
+        >>> norm = BatchNorm2d(1)
+        >>> standing_statistics(norm, [(torch.zeros(1, 1, 2, 2),), (torch.ones(3, 1, 2, 2),)])
+        >>> norm.running_mean.item(), norm.running_var.item()
+        (0.75, 0.1875)
+    """
+    layers = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+    if not layers:
+        rule = "a module with a gan_blocks.BatchNorm2d in it"
+        raise bad_value("standing_statistics", "model", rule, type(model).__name__)
+    with _collecting(model, layers), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        num_batches = 0
+        for batch in batches:
+            if not isinstance(batch, tuple):
+                raise bad_kind("standing_statistics", "batches", "an iterable of tuples of arguments", batch)
+            model(*batch)
+            num_batches += 1
+        if num_batches == 0:
+            rule = "an iterable of at least one tuple of arguments"
+            remedy = "A generator that has been used up is empty."
+            raise bad_value("standing_statistics", "batches", rule, batches, remedy)
+
+
+@contextmanager
+def _collecting(model: nn.Module, layers: Sequence[BatchNorm2d]) -> Iterator[None]:
+    """Put ``model`` in eval mode and let ``layers`` collect; store the result unless an exception ends the block."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        for layer in layers:
+            layer.start_collecting()
+        yield
+        for layer in layers:
+            layer.stop_collecting(store=True)
+    finally:
+        for layer in layers:
+            layer.stop_collecting(store=False)
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,216 @@
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from gan_blocks import BatchNorm2d, ConditionalBatchNorm2d, standing_statistics
+from tests.reference import layers as reference
+
+
+def draw(*shape: int, seed: int = 0, mean: float = 0.0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + mean
+
+
+def draw_batches(*sizes: int, mean: float = 0.0) -> list[tuple[Tensor]]:
+    return [(draw(size, 3, 2, 2, seed=seed, mean=mean + seed),) for seed, size in enumerate(sizes)]
+
+
+def build_chain(statistics: str = "running") -> nn.Sequential:
+    norms = (BatchNorm2d(3, statistics=statistics, dtype=torch.float64) for _ in range(2))
+    return nn.Sequential(next(norms), nn.ReLU(), next(norms))
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(model.state_dict())
+
+
+def assert_unchanged(model: nn.Module, before: dict[str, Tensor]) -> None:
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4), mean=st.sampled_from([0, 1000]))
+def test_every_layer_gets_the_pooled_moments_of_what_it_has_seen(statistics: str, sizes: list[int], mean: float):
+    chain, batches = build_chain(statistics), draw_batches(*sizes, mean=mean)
+    standing_statistics(chain, batches)
+    wanted = reference.standing_statistics([x.numpy() for (x,) in batches], eps=1e-4)
+    for layer, (mean_, variance) in zip((chain[0], chain[2]), wanted, strict=True):
+        np.testing.assert_allclose(layer.running_mean, mean_, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(layer.running_var, variance, rtol=1e-8)
+
+
+def test_float32_survives_a_mean_of_a_thousand():
+    chain, batches = build_chain().float(), [(draw(n, 3, 8, 8, seed=n, mean=1000).float(),) for n in (3, 1, 5)]
+    standing_statistics(chain, batches)
+    mean, variance = reference.moments(torch.cat([x for (x,) in batches]).double().numpy())
+    np.testing.assert_allclose(chain[0].running_mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(chain[0].running_var, variance, rtol=1e-4)
+
+
+def test_the_split_into_batches_matters_to_all_layers_but_the_first():
+    whole, split = build_chain(), build_chain()
+    x = torch.cat([x for (x,) in draw_batches(2, 4, 1)])
+    standing_statistics(whole, [(x,)])
+    standing_statistics(split, [(x[:3],), (x[3:],)])
+    torch.testing.assert_close(split[0].running_var, whole[0].running_var, rtol=1e-12, atol=0)
+    assert not torch.allclose(split[2].running_var, whole[2].running_var, rtol=1e-3)
+
+
+def test_the_order_of_batches_does_not_matter():
+    one, other, batches = build_chain(), build_chain(), draw_batches(2, 4, 1)
+    standing_statistics(one, batches)
+    standing_statistics(other, reversed(batches))
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_samples_no_longer_depend_on_their_batch():
+    chain, ((x,),) = build_chain("batch").eval(), draw_batches(4)
+    assert not torch.allclose(chain(x)[:2], chain(x[:2]))
+    standing_statistics(chain, draw_batches(4, 4))
+    assert torch.equal(chain(x)[:1], chain(x[:1]))
+
+
+def test_one_batch_reproduces_the_output_of_train_mode_on_it():
+    chain, ((x,),) = build_chain(), draw_batches(4)
+    in_train_mode = chain(x)
+    standing_statistics(chain, [(x,)])
+    torch.testing.assert_close(chain.eval()(x), in_train_mode, rtol=1e-12, atol=1e-12)
+
+
+def test_a_second_call_starts_afresh():
+    once, twice, batches = build_chain(), build_chain(), draw_batches(2, 3)
+    standing_statistics(once, batches)
+    standing_statistics(twice, draw_batches(4, mean=7))
+    standing_statistics(twice, batches)
+    assert_unchanged(twice, snapshot(once))
+
+
+def test_reaches_the_norm_inside_a_conditional_one_and_passes_all_arguments():
+    norm = ConditionalBatchNorm2d(3, 2, dtype=torch.float64)
+    batches = [(x, draw(x.shape[0], 2)) for (x,) in draw_batches(2, 5)]
+    standing_statistics(norm, batches)
+    mean, variance = reference.moments(torch.cat([x for x, _ in batches]).numpy())
+    np.testing.assert_allclose(norm.norm.running_mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(norm.norm.running_var, variance, rtol=1e-12)
+
+
+class Witness(nn.Module):
+    """Writes down in which state it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[bool, bool]] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add((self.training, torch.is_grad_enabled()))
+        return x
+
+
+def test_everything_else_is_in_eval_mode_without_gradients_and_then_in_its_own_mode_again():
+    model = nn.Sequential(Witness(), BatchNorm2d(3), nn.Sequential(Witness()), BatchNorm2d(3)).train()
+    model[1].eval()
+    model[2].eval()
+    modes = [module.training for module in model.modules()]
+    standing_statistics(model.float(), [(x.float(),) for (x,) in draw_batches(2, 2)])
+    assert model[0].seen == model[2][0].seen == {(False, False)}
+    assert [module.training for module in model.modules()] == modes
+    assert torch.is_grad_enabled()
+
+
+def test_dropout_is_off():
+    model = nn.Sequential(nn.Dropout(0.5), BatchNorm2d(3, dtype=torch.float64))
+    batches = draw_batches(2, 3)
+    standing_statistics(model, batches)
+    mean, _ = reference.moments(torch.cat([x for (x,) in batches]).numpy())
+    np.testing.assert_allclose(model[1].running_mean, mean, rtol=1e-12)
+
+
+class TwoBranches(nn.Module):
+    """Normalises by one of two layers, and never by torch's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(BatchNorm2d(3, dtype=torch.float64) for _ in range(2))
+        self.foreign = nn.BatchNorm2d(3, dtype=torch.float64)
+
+    def forward(self, x: Tensor, branch: int) -> Tensor:
+        return self.norms[branch](self.foreign(x))
+
+
+def test_leaves_torch_batch_norms_and_unreached_layers_alone():
+    model = TwoBranches()
+    standing_statistics(model, [(x, 1) for (x,) in draw_batches(3, 2)])
+    for norm in (model.foreign, model.norms[0]):
+        assert norm.running_mean.tolist() == [0, 0, 0]
+        assert norm.running_var.tolist() == [1, 1, 1]
+    assert model.norms[1].running_var.tolist() != [1, 1, 1]
+
+
+def test_a_compiled_model_gets_the_same_statistics():
+    torch.compiler.reset()
+    chain, twin, batches = build_chain("batch"), build_chain("batch"), draw_batches(*range(1, 12))
+    standing_statistics(twin, batches)
+    compiled = torch.compile(chain, fullgraph=True, backend="eager")
+    standing_statistics(compiled, batches)
+    assert_unchanged(chain, snapshot(twin))
+    x = draw(2, 3, 2, 2)
+    assert torch.equal(compiled.eval()(x), twin.eval()(x))
+
+
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_an_exception_leaves_the_old_statistics_and_modes(statistics: str):
+    def fail_after_two() -> Iterator[tuple[Tensor]]:
+        yield from draw_batches(2, 2)
+        raise KeyError("out of noise")
+
+    chain, x = build_chain(statistics), draw(2, 3, 2, 2)
+    chain(x)
+    chain[0].eval()
+    before = snapshot(chain)
+    with pytest.raises(KeyError, match="out of noise"):
+        standing_statistics(chain, fail_after_two())
+    assert_unchanged(chain, before)
+    assert [module.training for module in chain.modules()] == [True, False, True, True]
+    chain(x)  # the layers no longer collect: the one in train mode moves its running statistics, if it has any
+    if statistics == "running":
+        assert torch.equal(chain[0].running_mean, before["0.running_mean"])
+        assert not torch.equal(chain[2].running_mean, before["2.running_mean"])
+
+
+@pytest.mark.parametrize("batches", [[], ()])
+def test_rejects_no_batches_and_leaves_the_model_alone(batches: list[tuple[Tensor]]):
+    chain = build_chain()
+    before = snapshot(chain)
+    message = (
+        r"^standing_statistics: `batches` must be an iterable of at least one tuple of arguments, "
+        r"but got batches=(\[\]|\(\))\. A generator that has been used up is empty\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        standing_statistics(chain, batches)
+    assert_unchanged(chain, before)
+    assert chain.training
+
+
+def test_rejects_a_batch_that_is_a_bare_tensor():
+    message = (
+        r"^standing_statistics: `batches` must be an iterable of tuples of arguments, "
+        r"but got batches of type Tensor\.$"
+    )
+    with pytest.raises(TypeError, match=message):
+        standing_statistics(build_chain(), [draw(2, 3, 2, 2)])  # type: ignore[list-item]
+
+
+def test_rejects_a_model_without_any_batch_norm_of_ours():
+    message = (
+        r"^standing_statistics: `model` must be a module with a gan_blocks\.BatchNorm2d in it, "
+        r"but got model='BatchNorm2d'\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        standing_statistics(nn.BatchNorm2d(3), draw_batches(2))
