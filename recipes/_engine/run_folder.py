@@ -110,8 +110,13 @@ class RunFolder:
 
     @property
     def report_path(self) -> Path:
-        """The report."""
+        """The report, made from the files of this folder."""
         return self.path / "report.html"
+
+    @property
+    def evaluation_path(self) -> Path:
+        """The newest evaluation's figures."""
+        return self.path / "evaluation.json"
 
     def samples_path(self, step: int) -> Path:
         """Where the samples drawn at a step go; their folder is made when missing."""

@@ -52,11 +52,19 @@ def test_config_json_is_readable_by_anyone(run: RunFolder):
 
 
 def test_the_files_have_their_documented_places(run: RunFolder):
-    places = (run.checkpoints, run.log_path, run.report_path, run.samples_path(500), run.samples_path(1_234_567))
+    places = (
+        run.checkpoints,
+        run.log_path,
+        run.report_path,
+        run.evaluation_path,
+        run.samples_path(500),
+        run.samples_path(1_234_567),
+    )
     assert [str(place.relative_to(run.path)) for place in places] == [
         "checkpoints",
         "log.jsonl",
         "report.html",
+        "evaluation.json",
         "samples/step_000500.png",
         "samples/step_1234567.png",
     ]
