@@ -3,9 +3,9 @@
 Tested in ``tests/recipes/test_data.py``.
 """
 
-from dataclasses import dataclass
+# ruff: noqa: PTH111, PTH112, PTH113 - pathlib's tests raise for users that do not exist and names that are too long
 
-# pathlib's namesakes raise for users that do not exist and for names that are too long.
+from dataclasses import dataclass
 from os.path import expanduser, isdir, isfile
 from pathlib import Path
 
