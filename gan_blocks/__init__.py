@@ -1,5 +1,6 @@
 """Reusable GAN building blocks for PyTorch."""
 
+from gan_blocks.blocks.bottleneck import DiscriminatorBottleneck, GeneratorBottleneck
 from gan_blocks.conditioning.batchnorm import ConditionalBatchNorm2d
 from gan_blocks.conditioning.embedding import SharedEmbedding
 from gan_blocks.conditioning.projection import ProjectionHead
@@ -19,7 +20,9 @@ from gan_blocks.training.standing_statistics import standing_statistics
 __all__ = [
     "BatchNorm2d",
     "ConditionalBatchNorm2d",
+    "DiscriminatorBottleneck",
     "FullSkipZ",
+    "GeneratorBottleneck",
     "HierarchicalSkipZ",
     "NormalPrior",
     "Prior",

@@ -1,0 +1,200 @@
+"""The residual bottleneck blocks of BigGAN-deep, one resolution step each.
+
+Tested in ``tests/blocks/test_bottleneck.py``.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks.layers.resampling import downsample_average, upsample_nearest
+
+__all__ = ["DiscriminatorBottleneck", "GeneratorBottleneck"]
+
+
+class GeneratorBottleneck(nn.Module):
+    r"""Residual bottleneck of BigGAN-deep's generator, which may double the resolution and drop channels.
+
+    .. math:: y = U(x_{1..\text{out}}) + C_4 \circ C_3 \circ C_2 \circ U \circ C_1\,(x),
+        \qquad C_i(h) = \operatorname{conv}_i(\operatorname{ReLU}(\operatorname{norm}_i(h, c)))
+
+    :math:`C_1` and :math:`C_4` have 1x1 convolutions, :math:`C_2` and :math:`C_3` 3x3 ones of
+    ``in_channels / bottleneck_ratio`` channels. The upsampling U (nearest; the identity without ``upsample``) stands
+    before the first 3x3 convolution, after its norm and activation. The shortcut keeps the first ``out_channels``
+    channels and has no parameters, so that the identity is preserved throughout the network.
+
+    Args:
+        in_channels: Channels of the input, a multiple of ``bottleneck_ratio``.
+        out_channels: Channels of the output, from 1 to ``in_channels``.
+        norm_layer: Factory of the four norms, called with the number of channels; each is called as
+            ``norm(x, condition)``, such as :class:`gan_blocks.ConditionalBatchNorm2d`.
+        upsample: Whether to double height and width.
+        bottleneck_ratio: ``in_channels`` divided by the width of the 3x3 convolutions, at least 1; the paper uses 4.
+        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalised.
+        act_layer: Factory of the activations, called without arguments.
+
+    Shape:
+        - x: ``(batch, in_channels, height, width)``
+        - condition: whatever the norms take, such as ``(batch, condition_features)``
+        - returns: ``(batch, out_channels, height, width)``, height and width doubled with ``upsample``
+
+    Raises:
+        ValueError: If an argument is outside its range, or ``x`` has another shape.
+
+    References:
+        Brock et al. 2018, Appendix B, figure 16 (b) and Tables 7 to 9; He et al. 2016 for bottlenecks.
+
+    Example:
+        >>> from functools import partial
+        >>> from gan_blocks import ConditionalBatchNorm2d
+        >>> norm_layer = partial(ConditionalBatchNorm2d, condition_features=256)
+        >>> block = GeneratorBottleneck(64, 32, norm_layer=norm_layer, upsample=True)
+        >>> block(torch.randn(2, 64, 8, 8), torch.randn(2, 256)).shape
+        torch.Size([2, 32, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        norm_layer: Callable[[int], nn.Module],
+        upsample: bool = False,
+        bottleneck_ratio: int = 4,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
+        act_layer: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        owner = "GeneratorBottleneck"
+        check_positive(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
+        if in_channels % bottleneck_ratio:
+            raise bad_value(owner, "in_channels", f"a multiple of bottleneck_ratio={bottleneck_ratio}", in_channels)
+        if out_channels > in_channels:
+            rule = f"at most in_channels={in_channels}"
+            raise bad_value(owner, "out_channels", rule, out_channels, "The shortcut can only drop channels.")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.upsample = upsample
+        hidden = in_channels // bottleneck_ratio
+        self.norm1, self.act1 = norm_layer(in_channels), act_layer()
+        self.conv1 = conv_layer(in_channels, hidden, 1)
+        self.norm2, self.act2 = norm_layer(hidden), act_layer()
+        self.conv2 = conv_layer(hidden, hidden, 3, padding=1)
+        self.norm3, self.act3 = norm_layer(hidden), act_layer()
+        self.conv3 = conv_layer(hidden, hidden, 3, padding=1)
+        self.norm4, self.act4 = norm_layer(hidden), act_layer()
+        self.conv4 = conv_layer(hidden, out_channels, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Add the residual to the shortcut."""
+        _check_input("GeneratorBottleneck", x, self.in_channels)
+        shortcut = x[:, : self.out_channels]
+        h: Tensor = self.conv1(self.act1(self.norm1(x, condition)))
+        h = self.act2(self.norm2(h, condition))
+        if self.upsample:
+            shortcut, h = upsample_nearest(shortcut), upsample_nearest(h)
+        h = self.conv2(h)
+        h = self.conv3(self.act3(self.norm3(h, condition)))
+        h = self.conv4(self.act4(self.norm4(h, condition)))
+        return h + shortcut
+
+    def extra_repr(self) -> str:
+        """Name the sizes."""
+        return f"{self.in_channels}, {self.out_channels}, upsample={self.upsample}"
+
+
+class DiscriminatorBottleneck(nn.Module):
+    r"""Residual bottleneck of BigGAN-deep's discriminator, which may halve the resolution and add channels.
+
+    .. math:: y = [P(x), \operatorname{conv}_s(P(x))] + \operatorname{conv}_4 \circ P \circ R \circ C_3 \circ C_2
+        \circ C_1\,(x), \qquad C_i(h) = \operatorname{conv}_i(R(h)), \quad R = \operatorname{ReLU}
+
+    :math:`\operatorname{conv}_1` and :math:`\operatorname{conv}_4` are 1x1, the two between 3x3 with
+    ``out_channels / bottleneck_ratio`` channels. The pooling P (average of 2x2 pixels; the identity without
+    ``downsample``) stands between the last activation and the last convolution. The shortcut passes its input on
+    unperturbed; where channels are missing, a 1x1 convolution of it makes them.
+
+    Args:
+        in_channels: Channels of the input, at least 1.
+        out_channels: Channels of the output, at least ``in_channels`` and a multiple of ``bottleneck_ratio``.
+        downsample: Whether to halve height and width, which must then be even.
+        bottleneck_ratio: ``out_channels`` divided by the width of the 3x3 convolutions, at least 1; the paper uses 4.
+        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalised.
+        act_layer: Factory of the activations, called without arguments. It must not work in place: the first one
+            would change what the shortcut reads.
+
+    Shape:
+        - x: ``(batch, in_channels, height, width)``
+        - returns: ``(batch, out_channels, height, width)``, height and width halved with ``downsample``
+
+    Raises:
+        ValueError: If an argument is outside its range, or ``x`` has another shape.
+
+    References:
+        Brock et al. 2018, Appendix B, figure 16 (c) and Tables 7 to 9; He et al. 2016 for bottlenecks.
+
+    Example:
+        >>> block = DiscriminatorBottleneck(32, 64, downsample=True)
+        >>> block(torch.randn(2, 32, 16, 16)).shape
+        torch.Size([2, 64, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        downsample: bool = False,
+        bottleneck_ratio: int = 4,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
+        act_layer: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        owner = "DiscriminatorBottleneck"
+        check_positive(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
+        if out_channels % bottleneck_ratio:
+            raise bad_value(owner, "out_channels", f"a multiple of bottleneck_ratio={bottleneck_ratio}", out_channels)
+        if out_channels < in_channels:
+            rule = f"at least in_channels={in_channels}"
+            raise bad_value(owner, "out_channels", rule, out_channels, "The shortcut can only add channels.")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.downsample = downsample
+        hidden = out_channels // bottleneck_ratio
+        self.act1 = act_layer()
+        if getattr(self.act1, "inplace", False):
+            raise bad_value(owner, "act_layer", "out of place", self.act1, "The shortcut reads what it would change.")
+        self.conv1 = conv_layer(in_channels, hidden, 1)
+        self.act2 = act_layer()
+        self.conv2 = conv_layer(hidden, hidden, 3, padding=1)
+        self.act3 = act_layer()
+        self.conv3 = conv_layer(hidden, hidden, 3, padding=1)
+        self.act4 = act_layer()
+        self.conv4 = conv_layer(hidden, out_channels, 1)
+        missing = out_channels - in_channels
+        self.shortcut = conv_layer(in_channels, missing, 1) if missing else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the residual to the shortcut."""
+        _check_input("DiscriminatorBottleneck", x, self.in_channels)
+        shortcut = x
+        h: Tensor = self.conv1(self.act1(x))
+        h = self.conv3(self.act3(self.conv2(self.act2(h))))
+        h = self.act4(h)
+        if self.downsample:
+            shortcut, h = downsample_average(shortcut), downsample_average(h)
+        h = self.conv4(h)
+        if self.shortcut is not None:
+            shortcut = torch.cat([shortcut, self.shortcut(shortcut)], dim=1)
+        return h + shortcut
+
+    def extra_repr(self) -> str:
+        """Name the sizes."""
+        return f"{self.in_channels}, {self.out_channels}, downsample={self.downsample}"
+
+
+def _check_input(owner: str, x: Tensor, in_channels: int) -> None:
+    if x.dim() != 4 or x.shape[1] != in_channels:
+        raise bad_shape(owner, "x", f"(batch, {in_channels}, height, width)", x)

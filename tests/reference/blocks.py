@@ -1,0 +1,91 @@
+"""Residual blocks as the papers draw them, layer by layer, in float64 numpy."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+State = dict[str, np.ndarray]
+Norm = Callable[[str, np.ndarray], np.ndarray]
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0, x, 0.0)
+
+
+def upsample(x: np.ndarray) -> np.ndarray:
+    batch, channels, height, width = x.shape
+    y = np.empty((batch, channels, 2 * height, 2 * width))
+    for i in range(2 * height):
+        for j in range(2 * width):
+            y[:, :, i, j] = x[:, :, i // 2, j // 2]
+    return y
+
+
+def downsample(x: np.ndarray) -> np.ndarray:
+    batch, channels, height, width = x.shape
+    y = np.empty((batch, channels, height // 2, width // 2))
+    for i in range(height // 2):
+        for j in range(width // 2):
+            square = (x[:, :, 2 * i + a, 2 * j + b] for a in range(2) for b in range(2))
+            y[:, :, i, j] = sum(square) / 4
+    return y
+
+
+def conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Cross-correlation of stride 1 with zeros around, so that the size stays."""
+    batch, _, height, width = x.shape
+    out, _, kernel, _ = weight.shape
+    margin = kernel // 2
+    y = np.empty((batch, out, height, width))
+    for i in range(height):
+        for j in range(width):
+            total = np.tile(bias, (batch, 1))
+            for a in range(kernel):
+                for b in range(kernel):
+                    row, column = i + a - margin, j + b - margin
+                    if 0 <= row < height and 0 <= column < width:
+                        total = total + x[:, :, row, column] @ weight[:, :, a, b].T
+            y[:, :, i, j] = total
+    return y
+
+
+def _conv(state: State, name: str, x: np.ndarray) -> np.ndarray:
+    return conv(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+
+def generator_bottleneck(x: np.ndarray, state: State, norm: Norm, out_channels: int, up: bool) -> np.ndarray:
+    """Figure 16 (b) of the BigGAN paper; without ``up`` the plain ResBlock."""
+    h = norm("norm1", x)
+    h = relu(h)
+    h = _conv(state, "conv1", h)
+    h = norm("norm2", h)
+    h = relu(h)
+    if up:
+        h = upsample(h)
+    h = _conv(state, "conv2", h)
+    h = norm("norm3", h)
+    h = relu(h)
+    h = _conv(state, "conv3", h)
+    h = norm("norm4", h)
+    h = relu(h)
+    h = _conv(state, "conv4", h)
+    kept = np.stack([x[:, channel] for channel in range(out_channels)], axis=1)
+    return h + (upsample(kept) if up else kept)
+
+
+def discriminator_bottleneck(x: np.ndarray, state: State, down: bool) -> np.ndarray:
+    """Figure 16 (c) of the BigGAN paper; without ``down`` the plain ResBlock."""
+    h = relu(x)
+    h = _conv(state, "conv1", h)
+    h = relu(h)
+    h = _conv(state, "conv2", h)
+    h = relu(h)
+    h = _conv(state, "conv3", h)
+    h = relu(h)
+    if down:
+        h = downsample(h)
+    h = _conv(state, "conv4", h)
+    shortcut = downsample(x) if down else x
+    if "shortcut.weight" in state:
+        shortcut = np.concatenate([shortcut, _conv(state, "shortcut", shortcut)], axis=1)
+    return h + shortcut
