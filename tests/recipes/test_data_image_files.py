@@ -74,6 +74,7 @@ def plain(mode: str, colour: object) -> Image.Image:
         (plain("RGBA", (255, 55, 55, 51)), (255, 215, 215), 227),
         (plain("CMYK", (255, 0, 0, 0)), (0, 255, 255), 179),
         (plain("I;16", 257 * 90), (90, 90, 90), 90),
+        (plain("I;16", 257 * 90 + 129), (91, 91, 91), 91),
         (plain("I", 65535), (255, 255, 255), 255),
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
