@@ -15,12 +15,14 @@ from gan_blocks.losses.adversarial import hinge_discriminator_loss, hinge_genera
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, spectral_norm, tracked_sigmas
 from gan_blocks.spectral.torch_layouts import spectral_norm_state
+from gan_blocks.training.ema import ExponentialMovingAverage
 from gan_blocks.training.standing_statistics import standing_statistics
 
 __all__ = [
     "BatchNorm2d",
     "ConditionalBatchNorm2d",
     "DiscriminatorBottleneck",
+    "ExponentialMovingAverage",
     "FullSkipZ",
     "GeneratorBottleneck",
     "HierarchicalSkipZ",
