@@ -1,0 +1,111 @@
+"""Advancing, or holding, all singular vectors of a model together.
+
+Tested in ``tests/spectral/test_advancing.py``.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from gan_blocks._checks import bad_value
+from gan_blocks.spectral.tracking import SingularVectorTracker, advance_together, trackers_of
+from gan_blocks.spectral.weight_updates import chain_input, weight_state
+
+__all__ = ["advance_power_iteration", "frozen_power_iteration"]
+
+# Stacking equal weights saves calls and costs a copy of each. Measured on one CPU core, float32, per weight among 16:
+# 4,096 elements 5 us instead of 30, 36,864 elements 40 us either way, 147,456 elements 500 us instead of 100.
+_LARGEST_STACKED_WEIGHT = 32_768
+
+_Key = tuple[int, torch.Size, torch.Size, torch.dtype, torch.device]
+
+
+def advance_power_iteration(model: nn.Module, *, num_iterations: int | None = None) -> None:
+    """Advance the power iteration of every spectral norm (and clamp) of a model, once.
+
+    Call it after the optimiser step. The reads that follow, whatever their number, take u and v as they are:
+    accumulation, two critic calls, recomputed forward passes and evaluation all see one weight. In plain training a
+    layer also notices its update by itself; under :func:`torch.compile` it cannot, and this call is needed. It is
+    faster too: weights of equal shape with at most 32,768 elements (a limit measured on a CPU) advance in one product.
+
+    It acts in evaluation mode as well, since it is called explicitly, but not inside :func:`frozen_power_iteration`.
+
+    Args:
+        model: Any module; without spectral norms nothing happens.
+        num_iterations: Steps to take, at least 1; None takes each layer's own number.
+
+    Raises:
+        ValueError: If ``num_iterations`` is less than 1.
+
+    References:
+        Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", algorithm 1.
+
+    Example:
+        >>> from gan_blocks import advance_power_iteration, spectral_norm
+        >>> critic = spectral_norm(torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.Adam(critic.parameters())
+        >>> critic(torch.ones(1, 8)).sum().backward()
+        >>> optimizer.step()
+        >>> advance_power_iteration(critic)
+    """
+    if num_iterations is not None and num_iterations < 1:
+        raise bad_value("advance_power_iteration", "num_iterations", "at least 1", num_iterations)
+    queues = [(chain, trackers_of(chain)) for chain in model.modules() if isinstance(chain, ParametrizationList)]
+    # The second tracker of a weight is given what the first one makes of it: all the first ones go first.
+    for turn in range(max((len(queue) for _, queue in queues), default=0)):
+        _advance_in_groups([(chain, *queue[turn]) for chain, queue in queues if turn < len(queue)], num_iterations)
+
+
+@contextmanager
+def frozen_power_iteration(model: nn.Module) -> Iterator[None]:
+    """Hold the singular vectors of a model still: inside, neither a read nor an explicit call advances them.
+
+    Contexts nest. An update of the weight inside is noticed by the first read in training mode after the last one.
+
+    Args:
+        model: Any module.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> from gan_blocks import advance_power_iteration, frozen_power_iteration, spectral_norm
+        >>> layer = spectral_norm(torch.nn.Linear(4, 4))
+        >>> u = layer.parametrizations.weight[0].u.clone()
+        >>> with frozen_power_iteration(layer):
+        ...     advance_power_iteration(layer)
+        >>> torch.equal(layer.parametrizations.weight[0].u, u)
+        True
+    """
+    trackers = [module for module in model.modules() if isinstance(module, SingularVectorTracker)]
+    for tracker in trackers:
+        tracker.frozen += 1
+    try:
+        yield
+    finally:
+        for tracker in trackers:
+            tracker.frozen -= 1
+
+
+@torch.no_grad()
+def _advance_in_groups(
+    entries: Sequence[tuple[ParametrizationList, int, SingularVectorTracker]], num_iterations: int | None
+) -> None:
+    groups = defaultdict[_Key, list[tuple[SingularVectorTracker, Tensor]]](list)
+    for chain, index, tracker in entries:
+        if tracker.frozen:
+            continue
+        weight = chain_input(chain, index)
+        tracker.seen = weight_state(chain, index)
+        steps = num_iterations or tracker.num_iterations
+        if weight.numel() > _LARGEST_STACKED_WEIGHT:
+            tracker.advance(weight, num_iterations=steps)
+        else:
+            key = (steps, tracker.u.shape, tracker.v.shape, weight.dtype, weight.device)
+            groups[key].append((tracker, weight))
+    for (steps, *_), pairs in groups.items():
+        advance_together(pairs, steps)

@@ -1,0 +1,259 @@
+"""Spectral normalisation whose power iteration advances once per update of the weight, never per read.
+
+Tested in ``tests/spectral/test_normalization.py``.
+"""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, remove_parametrizations
+
+from gan_blocks._checks import bad_value, check_positive
+from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
+from gan_blocks.spectral.power_iteration import full_precision
+from gan_blocks.spectral.tracking import (
+    SingularVectorTracker,
+    default_dim,
+    kind_of,
+    own_class,
+    register_tracker,
+    tensor_to_track,
+    trackers_of,
+)
+from gan_blocks.spectral.weight_updates import chain_input, chains_of
+
+__all__ = [
+    "SpectralNorm",
+    "advance_power_iteration",
+    "fold_spectral_norm",
+    "frozen_power_iteration",
+    "spectral_norm",
+    "tracked_sigmas",
+]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class SpectralNorm(SingularVectorTracker):
+    r"""Divide a weight by an estimate of its largest singular value; registered by :func:`spectral_norm`.
+
+    .. math:: \bar W = \frac{W}{\max(\sigma, \epsilon)}, \qquad \sigma = u_0^\top W v_0
+
+    The gradient flows through :math:`\sigma`, with u and v held constant. Computed in float32 or wider, also under
+    autocast, and returned in the dtype of the weight. Reading never changes u and v.
+
+    Args:
+        weight: The weight to follow, with at least two dimensions; read as a matrix of shape (out, rest).
+        num_singular_values: How many singular values n to follow, at most min(out, rest); the first one divides.
+        num_iterations: Steps of power iteration per update of the weight, at least 1.
+        eps: Smallest divisor, greater than 0.
+        warmup_iterations: Steps from the random start, at least 0.
+        dim: The dimension of ``weight`` that is "out".
+        generator: Source of the random start, None takes torch's global one.
+
+    Attributes:
+        u: Left singular vectors, rows orthonormal, in float32 or wider.
+        v: Right singular vectors.
+
+    Shape:
+        - u: ``(n, out)``
+        - v: ``(n, rest)``
+        - input and output: that of ``weight``
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    References:
+        Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks".
+
+    Example:
+        >>> weight = torch.diag(torch.tensor([4.0, 2.0, 1.0]))
+        >>> SpectralNorm(weight, warmup_iterations=50)(weight).diag().tolist()
+        [1.0, 0.5, 0.25]
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        *,
+        num_singular_values: int = 1,
+        num_iterations: int = 1,
+        eps: float = 1e-4,
+        warmup_iterations: int = 15,
+        dim: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        check_positive("SpectralNorm", eps=eps)
+        super().__init__(
+            weight,
+            num_singular_values=num_singular_values,
+            num_iterations=num_iterations,
+            warmup_iterations=warmup_iterations,
+            dim=dim,
+            generator=generator,
+        )
+        self.eps = eps
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the normalised weight."""
+        with full_precision(weight):
+            matrix, u, v = self.matrix_and_vectors(weight)
+            sigma = torch.dot(u[0], torch.mv(matrix, v[0]))
+            return (weight.to(matrix.dtype) / sigma.clamp(min=self.eps)).to(weight.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{super().extra_repr()}, eps={self.eps}"
+
+
+def spectral_norm(
+    module: ModuleT,
+    name: str = "weight",
+    *,
+    num_singular_values: int = 1,
+    num_iterations: int = 1,
+    eps: float = 1e-4,
+    warmup_iterations: int = 15,
+    dim: int | None = None,
+    generator: torch.Generator | None = None,
+) -> ModuleT:
+    r"""Divide a weight of a layer by a running estimate of its largest singular value.
+
+    .. math:: \bar W = \frac{W}{\max(\sigma, \epsilon)}, \qquad \sigma = u^\top W v, \qquad
+        v \leftarrow \frac{W^\top u}{\|W^\top u\|}, \quad u \leftarrow \frac{W v}{\|W v\|}
+
+    The weight is read as a matrix of shape (out, rest); u and v are constants to the gradient, which flows through
+    :math:`\sigma`. All of it happens in float32 or wider, also under autocast.
+
+    **When u and v advance.** Once per update of the weight, never per read. In training mode the first read after
+    an in-place change of the weight (an optimiser step, a loaded tensor) advances them; further reads, evaluation,
+    and reads inside :func:`frozen_power_iteration` leave them. Loading a state dict or copying the layer takes u and
+    v as belonging to their weight, so a resumed run continues bit for bit; saving a state dict in training mode
+    counts as a read. Under :func:`torch.compile` the layer cannot notice: call :func:`advance_power_iteration` after
+    each optimiser step, which is also faster for many layers. So must code that changes weights through ``.data``.
+
+    **Differences from torch's spectral_norm.** That one advances at every read in training mode. It also starts each
+    step with u; here v is first, as in the paper, so that u alone determines the step. The result for given u and v
+    is the same. Norms are not floored by ``eps`` in the steps: the floor would shrink u and v of a weight that is or
+    starts near zero, and the weight would come out :math:`1/\epsilon` times too large once it grows.
+
+    Args:
+        module: Any layer; transposed convolutions are read with their second dimension as "out". It must be
+            initialised before: the first estimate is taken from the weight as it is.
+        name: The parameter to normalise. Other parametrisations registered on it earlier act first.
+        num_singular_values: How many singular values to follow, at least 1 and at most min(out, rest). Only the
+            first divides; the others are for :func:`tracked_sigmas` and cost n times as much per step.
+        num_iterations: Steps of power iteration per update of the weight, at least 1.
+        eps: Smallest divisor, greater than 0; a weight of zeros stays zero.
+        warmup_iterations: Steps from the random start, at least 0. After 0 the weight is arbitrarily scaled until the
+            first advance. On the meta device none are taken: load a state dict there, or register later.
+        dim: The dimension that is "out"; None takes 1 for transposed convolutions, else 0.
+        generator: Source of the random start; None takes torch's global one.
+
+    Returns:
+        ``module`` itself, whose class is now a subclass such as ``ParametrizedConv2d``. In its state dict ``weight``
+        has become ``parametrizations.weight.original`` with ``parametrizations.weight.0.u`` and ``.v``, of shape
+        ``(num_singular_values, out)`` and ``(num_singular_values, rest)``.
+
+    Raises:
+        ValueError: If the module has no such parameter, it has fewer than two dimensions or spectral norm already,
+            or another argument is outside its range.
+
+    References:
+        Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", algorithm 1; Brock et al.
+        2018, Appendix C, for eps.
+
+    Example:
+        >>> layer = spectral_norm(torch.nn.Linear(4, 3), num_iterations=20)
+        >>> advance_power_iteration(layer)
+        >>> round(torch.linalg.matrix_norm(layer.weight, 2).item(), 2)
+        1.0
+    """
+    weight = tensor_to_track("spectral_norm", module, name, SpectralNorm)
+    tracker = SpectralNorm(
+        weight,
+        num_singular_values=num_singular_values,
+        num_iterations=num_iterations,
+        eps=eps,
+        warmup_iterations=warmup_iterations,
+        dim=default_dim(module) if dim is None else dim,
+        generator=generator,
+    )
+    register_tracker(module, name, tracker)
+    return module
+
+
+def tracked_sigmas(module: nn.Module, name: str = "weight") -> Tensor:
+    """Return the current estimates of a normalised layer's largest singular values, before normalisation.
+
+    They are as good as u and v: from below, and exact after convergence. Nothing advances.
+
+    Args:
+        module: A layer with :func:`spectral_norm`.
+        name: Its normalised tensor.
+
+    Returns:
+        ``u[i] @ W @ v[i]`` for each followed singular value, largest first, detached, in float32 or wider.
+
+    Shape:
+        - returns: ``(num_singular_values,)``
+
+    Raises:
+        ValueError: If the tensor has no spectral norm.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 2, bias=False)
+        >>> _ = layer.load_state_dict({"weight": torch.diag(torch.tensor([2.0, 5.0]))})
+        >>> [round(sigma, 3) for sigma in tracked_sigmas(spectral_norm(layer, num_singular_values=2)).tolist()]
+        [5.0, 2.0]
+    """
+    normalized = _normalized(module)
+    if name not in normalized:
+        rule = f"a spectrally normalised tensor of {kind_of(module)} ({', '.join(normalized) or 'it has none'})"
+        raise bad_value("tracked_sigmas", "name", rule, name)
+    chain, index, tracker = normalized[name]
+    with torch.no_grad():
+        return tracker.sigmas(chain_input(chain, index))
+
+
+def fold_spectral_norm(model: ModuleT) -> ModuleT:
+    """Turn every spectrally normalised tensor of a model into a plain parameter with the value it has in evaluation.
+
+    For inference and for export: the forward pass no longer divides, and the state dict has its ordinary names. Other
+    parametrisations of the same tensor are folded with it. Fold a copy when training goes on.
+
+    Args:
+        model: The model; it is changed in place.
+
+    Returns:
+        ``model`` itself. The parameters are the same objects, now with the normalised values.
+
+    Raises:
+        ValueError: If no tensor of the model has spectral norm.
+
+    Example:
+        >>> layer = fold_spectral_norm(spectral_norm(torch.nn.Linear(4, 3)))
+        >>> list(layer.state_dict())
+        ['bias', 'weight']
+    """
+    normalized = [
+        (module, name, chain) for module in model.modules() for name, (chain, *_) in _normalized(module).items()
+    ]
+    if not normalized:
+        raise bad_value("fold_spectral_norm", "model", "a module with spectral norm", kind_of(model))
+    for module, name, chain in normalized:
+        own_class(module)
+        chain.eval()
+        remove_parametrizations(module, name)
+    return model
+
+
+def _normalized(module: nn.Module) -> dict[str, tuple[ParametrizationList, int, SpectralNorm]]:
+    """Return the spectral norms of one layer: of which tensor, in which chain, at which position of it."""
+    return {
+        name: (chain, index, tracker)
+        for name, chain in chains_of(module).items()
+        for index, tracker in trackers_of(chain)
+        if isinstance(tracker, SpectralNorm)
+    }

@@ -1,0 +1,119 @@
+"""Power iteration on a weight that is read as a matrix.
+
+Tested in ``tests/spectral/test_power_iteration.py``.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+__all__ = [
+    "full_precision",
+    "matrix_axes",
+    "power_step",
+    "random_rows",
+    "to_matrix",
+    "to_memory_order",
+    "to_torch_order",
+    "wide_dtype",
+]
+
+
+def power_step(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Bring u and v one step nearer to the leading singular vectors of a matrix W, or of each in a stack.
+
+    .. math:: v \leftarrow \frac{W^\top u}{\|W^\top u\|}, \qquad u \leftarrow \frac{W v}{\|W v\|}
+
+    With n > 1 rows this is block power iteration: a QR decomposition makes the rows orthonormal, and the singular
+    value decomposition of W on the span of v (Rayleigh-Ritz) pairs and sorts them: ``u[i] @ W @ v[i]`` estimates the
+    i-th singular value from below. Where W is zero or holds a NaN, u and v stay: from zero they could never return.
+
+    Args:
+        matrix: W, in float32 or float64.
+        u: Left vectors, rows orthonormal, of the dtype of ``matrix``.
+        v: Right vectors; used only where they stay.
+
+    Returns:
+        The new u and v, rows orthonormal.
+
+    Shape:
+        - matrix: ``(..., out, rest)``
+        - u: ``(..., n, out)``
+        - v: ``(..., n, rest)``
+
+    References:
+        Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", algorithm 1.
+
+    Example:
+        >>> u, v = power_step(torch.diag(torch.tensor([3.0, 0.0])), torch.tensor([[0.6, 0.8]]), torch.zeros(1, 2))
+        >>> u.tolist(), v.tolist()
+        ([[1.0, 0.0]], [[1.0, 0.0]])
+    """
+    if u.shape[-2] == 1:
+        smallest = torch.finfo(matrix.dtype).tiny
+        new_v = F.normalize(u @ matrix, dim=-1, eps=smallest)
+        image = new_v @ matrix.mT
+        new_u = F.normalize(image, dim=-1, eps=smallest)
+    else:
+        basis = torch.linalg.qr((u @ matrix).mT).Q.mT
+        image = basis @ matrix.mT
+        q, r = torch.linalg.qr(image.mT)
+        # LAPACK raises on a NaN; a diverged weight must show in the loss, not here.
+        left, _, right = torch.linalg.svd(r.nan_to_num())
+        new_u, new_v = (q @ left).mT, right @ basis
+    alive = image.abs().amax(dim=(-2, -1), keepdim=True) > 0
+    return torch.where(alive, new_u, u), torch.where(alive, new_v, v)
+
+
+def random_rows(count: int, size: int, *, like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw ``count`` orthonormal rows of length ``size``, on the device of ``like``, in float32 or wider."""
+    device = like.device if generator is None else generator.device
+    draws = torch.randn(size, count, generator=generator, device=device, dtype=wide_dtype(like))
+    rows: Tensor = torch.linalg.qr(draws).Q.mT
+    return rows.contiguous().to(like.device)
+
+
+def wide_dtype(weight: Tensor) -> torch.dtype:
+    """Return the dtype to compute in: that of the weight, or float32 when it is narrower."""
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
+def full_precision(weight: Tensor) -> AbstractContextManager[None]:
+    """Return a context without autocast, which would turn a product with u or v into a bfloat16 one."""
+    kind = weight.device.type
+    # The meta device knows no autocast, and to ask it is an error.
+    active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if active else nullcontext()
+
+
+def matrix_axes(weight: Tensor, dim: int) -> tuple[int, ...]:
+    """Return the axes of a weight, ``dim`` first and the others as they follow each other in memory.
+
+    In torch's order a channels_last weight could only become a matrix by a copy, three times the cost of the product.
+    """
+    others = [axis for axis in range(weight.dim()) if axis != dim]
+    return (dim, *sorted(others, key=lambda axis: -weight.stride()[axis]))
+
+
+def to_matrix(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Read a weight as a matrix (out, rest), without a copy where its memory allows."""
+    matrix: Tensor = rearrange(weight.permute(axes), "out ... -> out (...)")
+    return matrix
+
+
+def to_memory_order(v: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Sort right vectors (n, rest) from torch's order of axes into the order of ``axes``."""
+    plain = sorted(axes[1:])
+    if plain == list(axes[1:]):
+        return v
+    grid = v.reshape(len(v), *(weight.shape[axis] for axis in plain))
+    return grid.permute(0, *(1 + plain.index(axis) for axis in axes[1:])).flatten(1)
+
+
+def to_torch_order(v: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Undo :func:`to_memory_order`."""
+    grid = v.reshape(len(v), *(weight.shape[axis] for axis in axes[1:]))
+    return grid.permute(0, *(1 + axes[1:].index(axis) for axis in sorted(axes[1:]))).flatten(1)

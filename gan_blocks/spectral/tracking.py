@@ -1,0 +1,264 @@
+"""Parametrisations that follow the leading singular vectors of their weight.
+
+Tested in ``tests/spectral/test_tracking.py``.
+"""
+
+import copy
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import (
+    ParametrizationList,
+    is_parametrized,
+    register_parametrization,
+    type_before_parametrizations,
+)
+
+from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks.spectral.power_iteration import (
+    full_precision,
+    matrix_axes,
+    power_step,
+    random_rows,
+    to_matrix,
+    to_memory_order,
+    to_torch_order,
+    wide_dtype,
+)
+from gan_blocks.spectral.weight_updates import (
+    WeightState,
+    chain_input,
+    chains_of,
+    count_fused_updates,
+    count_updates,
+    sources_of,
+    weight_state,
+)
+
+__all__ = [
+    "SingularVectorTracker",
+    "advance_together",
+    "default_dim",
+    "kind_of",
+    "own_class",
+    "register_tracker",
+    "tensor_to_track",
+    "trackers_of",
+]
+
+
+class SingularVectorTracker(nn.Module, ABC):
+    """A parametrisation that follows the n leading singular vectors of the weight it is given.
+
+    The forward pass is a pure function of the weight and the buffers. These advance once per update of the weight:
+    by :func:`advance_power_iteration`, or when the layer's tensor is read in training mode and the weight has been
+    updated since (see :func:`register_tracker`). Loaded vectors count as those of the loaded weight, and a deep copy
+    advances next when its original would.
+
+    Args:
+        weight: The tensor to follow, with at least two dimensions; read as a matrix of shape (out, rest).
+        num_singular_values: How many singular values n to follow.
+        num_iterations: Steps per update of the weight.
+        warmup_iterations: Steps from the random start.
+        dim: The dimension of ``weight`` that is "out".
+        generator: Source of the random start; None takes torch's global one.
+
+    Attributes:
+        u: Left vectors, rows orthonormal, of shape ``(n, out)``, in float32 or wider.
+        v: Right vectors, of shape ``(n, rest)``, "rest" in torch's order of dimensions.
+        frozen: How many :func:`frozen_power_iteration` contexts hold the vectors.
+        seen: The state of the weight that u and v belong to; None takes the next one read as such.
+        chain: Refers to the parametrisations that this is one of; None outside of any, or not read yet.
+
+    Raises:
+        ValueError: If the weight or a number is outside its range.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        *,
+        num_singular_values: int,
+        num_iterations: int,
+        warmup_iterations: int,
+        dim: int,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        if weight.dim() < 2:
+            raise bad_shape(owner, "weight", "(out, in, ...)", weight)
+        if not -weight.dim() <= dim < weight.dim():
+            raise bad_value(owner, "dim", f"between {-weight.dim()} and {weight.dim() - 1}", dim)
+        out = weight.shape[dim]
+        rest = weight.numel() // max(out, 1)
+        if not 1 <= num_singular_values <= min(out, rest):
+            rule = f"between 1 and min(out, rest) = {min(out, rest)}"
+            raise bad_value(owner, "num_singular_values", rule, num_singular_values)
+        if num_iterations < 1:
+            raise bad_value(owner, "num_iterations", "at least 1", num_iterations)
+        if warmup_iterations < 0:
+            raise bad_value(owner, "warmup_iterations", "at least 0", warmup_iterations)
+        self.dim = dim % weight.dim()
+        self.num_singular_values = num_singular_values
+        self.num_iterations = num_iterations
+        self.frozen = 0
+        self.seen: WeightState | None = None
+        # Weak, or whoever copies or pickles the tracker alone would take the weight along.
+        self.chain: weakref.ref[ParametrizationList] | None = None
+        for name, size in (("u", out), ("v", rest)):
+            rows = random_rows(num_singular_values, size, like=weight, generator=generator)
+            self.register_buffer(name, rows)
+        self.advance(weight, num_iterations=warmup_iterations)
+
+    @abstractmethod
+    def forward(self, weight: Tensor) -> Tensor:
+        """Compute the tensor that the layer uses from the one that the optimiser moves."""
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        """Let an assignment to the layer's tensor set the one that the optimiser moves."""
+        return value
+
+    def advance(self, weight: Tensor, *, num_iterations: int) -> None:
+        """Take power iteration steps on ``weight``, in place; on the meta device nothing happens."""
+        advance_together([(self, weight)], num_iterations)
+
+    def matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weight as a matrix, u and v, in at least float32; for use inside :func:`full_precision`.
+
+        u and v are copies: an advance must not reach a graph that still waits for its backward pass.
+        """
+        axes, dtype = matrix_axes(weight, self.dim), wide_dtype(weight)
+        u, v = (vectors.to(dtype, copy=True) for vectors in (self.u, self.v))
+        return to_matrix(weight.to(dtype), axes), u, to_memory_order(v, weight, axes)
+
+    @torch.no_grad()
+    def sigmas(self, weight: Tensor) -> Tensor:
+        """Return the estimates ``u[i] @ W @ v[i]``, of shape ``(n,)``."""
+        with full_precision(weight):
+            matrix, u, v = self.matrix_and_vectors(weight)
+            return ((u @ matrix) * v).sum(dim=1)
+
+    def extra_repr(self) -> str:
+        """Show how the vectors are followed."""
+        return f"num_singular_values={self.num_singular_values}, num_iterations={self.num_iterations}, dim={self.dim}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "chain": None, "seen": None, "frozen": 0}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SingularVectorTracker":
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        chain = self.chain() if self.chain else None
+        if chain is not None and id(chain) in memo and self.seen is not None:
+            # The copy of the weight counts its updates from anew; an advance that is due is due for the copy too.
+            sources = sources_of(chain, list(chain).index(self))
+            copies = tuple(count_updates(copy.deepcopy(source, memo)) for source in sources)
+            twin.seen = copies if self.seen == tuple(map(count_updates, sources)) else ()
+            twin.chain = weakref.ref(memo[id(chain)])
+        return twin
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        # The loaded vectors belong to the loaded weight: to advance them would break a bit-identical resume.
+        if prefix + "u" in state_dict:
+            self.seen = None
+
+
+def tensor_to_track(owner: str, module: nn.Module, name: str, kind: type[SingularVectorTracker]) -> Tensor:
+    """Return the tensor of a layer that a new tracker will be given, or raise why it cannot have one."""
+    chains = chains_of(module)
+    parameters = [key for key, value in module.named_parameters(recurse=False) if not is_lazy(value)]
+    names = sorted([*parameters, *chains])
+    if name not in names:
+        rule = f"an initialised parameter of {kind_of(module)} ({', '.join(names) or 'it has none'})"
+        raise bad_value(owner, "name", rule, name)
+    if name in chains and any(isinstance(other, kind) for other in chains[name]):
+        raise bad_value(owner, "name", f"a parameter without {kind.__name__}", name)
+    with torch.no_grad():
+        weight: Tensor = getattr(module, name)
+        return weight
+
+
+def default_dim(module: nn.Module) -> int:
+    """Return the dimension of a layer's weight that counts its outputs."""
+    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    return 1 if isinstance(module, transposed) else 0
+
+
+def kind_of(module: nn.Module) -> str:
+    """Return the name of a layer's class as its author wrote it."""
+    return type_before_parametrizations(module).__name__
+
+
+def register_tracker(module: nn.Module, name: str, tracker: SingularVectorTracker) -> None:
+    """Register a tracker as the last parametrisation of a tensor, and let reads of the tensor notice its updates.
+
+    Saving the state counts as a read, or a resumed run would lack an advance that was due. So does loading.
+    """
+    own_class(module)
+    register_parametrization(module, name, tracker)
+    chain = chains_of(module)[name]
+    count_fused_updates()
+    tracker.seen, tracker.chain = weight_state(chain, len(chain) - 1), weakref.ref(chain)
+    if len(trackers_of(chain)) == 1:
+        chain.register_forward_pre_hook(_catch_up)
+        chain.register_state_dict_pre_hook(_catch_up)  # type: ignore[no-untyped-call]
+        chain.register_load_state_dict_post_hook(_catch_up)  # type: ignore[no-untyped-call]
+
+
+def trackers_of(chain: ParametrizationList) -> list[tuple[int, SingularVectorTracker]]:
+    """Return the trackers among the parametrisations of one tensor, each with its position."""
+    return [(index, module) for index, module in enumerate(chain) if isinstance(module, SingularVectorTracker)]
+
+
+def own_class(module: nn.Module) -> None:
+    """Give a parametrised module a class of its own before its parametrisations change.
+
+    torch keeps the parametrised tensors as properties of a class made for one module, but deep copies share that
+    class: without this, folding a copy takes the weight away from the original.
+    """
+    if is_parametrized(module):
+        shared = type(module)
+        members = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+        module.__class__ = type(shared.__name__, shared.__bases__, members)
+
+
+def _catch_up(chain: ParametrizationList, *_: object) -> None:
+    # Version counters and the writes below would break the graph.
+    if torch.compiler.is_compiling():
+        return
+    for index, tracker in trackers_of(chain):
+        state = weight_state(chain, index)
+        if tracker.seen is None:
+            tracker.seen, tracker.chain = state, weakref.ref(chain)
+        elif state != tracker.seen and tracker.training and not tracker.frozen:
+            with torch.no_grad():
+                tracker.advance(chain_input(chain, index), num_iterations=tracker.num_iterations)
+            tracker.seen = state
+
+
+@torch.no_grad()
+def advance_together(pairs: Sequence[tuple[SingularVectorTracker, Tensor]], num_iterations: int) -> None:
+    """Advance trackers whose weights agree in matrix shape, dtype and device, in one product."""
+    example = pairs[0][1]
+    if example.is_meta:
+        return
+    with full_precision(example):
+        parts = zip(*(tracker.matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
+        matrices, us, vs = (torch.stack(part) if len(part) > 1 else part[0][None] for part in parts)
+        for _ in range(num_iterations):
+            us, vs = power_step(matrices, us, vs)
+    for (tracker, weight), u, v in zip(pairs, us, vs, strict=True):
+        # In place: the buffers may be shared with other processes or held by a compiled graph.
+        tracker.u.copy_(u)
+        tracker.v.copy_(to_torch_order(v, weight, matrix_axes(weight, tracker.dim)))

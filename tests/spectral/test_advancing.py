@@ -1,0 +1,155 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
+
+from gan_blocks import advance_power_iteration, frozen_power_iteration, spectral_norm
+from gan_blocks.spectral.tracking import SingularVectorTracker
+
+
+class Squash(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.tanh()
+
+
+class TwoWeights(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(6, 4))
+
+
+def trackers(model: nn.Module) -> list[SingularVectorTracker]:
+    return [module for module in model.modules() if isinstance(module, SingularVectorTracker)]
+
+
+def vectors(model: nn.Module) -> list[Tensor]:
+    return [vector.clone() for tracker in trackers(model) for vector in (tracker.u, tracker.v)]
+
+
+def many_layers() -> nn.ModuleList:
+    pair = spectral_norm(spectral_norm(TwoWeights(), "left"), "right")
+    behind = nn.Linear(6, 4)
+    register_parametrization(behind, "weight", Squash())
+    layers: list[nn.Module] = [
+        *(spectral_norm(nn.Linear(6, 4)) for _ in range(3)),
+        *(spectral_norm(nn.Linear(6, 4), num_singular_values=2) for _ in range(2)),
+        *(spectral_norm(nn.Linear(6, 4), num_iterations=3) for _ in range(2)),
+        spectral_norm(nn.Conv2d(3, 4, (1, 2))),
+        spectral_norm(nn.Conv2d(3, 4, (2, 1))).to(memory_format=torch.channels_last),
+        spectral_norm(nn.ConvTranspose2d(3, 4, (1, 2))),
+        spectral_norm(nn.Embedding(7, 6)),
+        spectral_norm(nn.Bilinear(2, 3, 4)),
+        nn.Linear(6, 4),
+        spectral_norm(behind),
+        pair,
+    ]
+    return nn.ModuleList(layers).double()
+
+
+def update(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+
+
+@pytest.mark.parametrize("limit", [0, 32_768])
+def test_advancing_together_equals_every_layer_noticing_its_update(limit: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(advance_power_iteration.__globals__, "_LARGEST_STACKED_WEIGHT", limit)
+    together = many_layers()
+    alone = copy.deepcopy(together)
+    for _ in range(3):
+        update(together)
+        update(alone)
+        advance_power_iteration(together)
+        for layer in alone.modules():
+            for name in ("weight", "left", "right"):
+                getattr(layer, name, None)
+    torch.testing.assert_close(vectors(together), vectors(alone), atol=1e-12, rtol=0)
+
+
+def test_stacked_weights_advance_in_one_product(monkeypatch: pytest.MonkeyPatch):
+    sizes = []
+    names = advance_power_iteration.__globals__
+    together = names["advance_together"]
+    monkeypatch.setitem(
+        names, "advance_together", lambda pairs, steps: (sizes.append(len(pairs)), together(pairs, steps))
+    )
+    advance_power_iteration(many_layers())
+    # As 4 x 6: three linear layers, three convolutions, the bilinear one, the one behind Squash and `left`.
+    assert sorted(sizes) == [1, 1, 2, 2, 9]
+
+
+def test_reads_after_an_explicit_advance_do_not_advance_again():
+    model = many_layers()
+    update(model)
+    advance_power_iteration(model)
+    before = vectors(model)
+    for layer in model:
+        _ = getattr(layer, "weight", None)
+    torch.testing.assert_close(vectors(model), before, atol=0, rtol=0)
+
+
+def test_an_explicit_advance_works_in_evaluation_mode_and_without_an_update():
+    model = spectral_norm(nn.Linear(6, 4), warmup_iterations=1).eval()
+    before = vectors(model)
+    advance_power_iteration(model)
+    assert not torch.equal(vectors(model)[0], before[0])
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_number_of_iterations_can_be_chosen(count: int):
+    once, repeated = (spectral_norm(nn.Linear(6, 4), warmup_iterations=1) for _ in range(2))
+    repeated.load_state_dict(once.state_dict())
+    advance_power_iteration(once, num_iterations=count)
+    for _ in range(count):
+        advance_power_iteration(repeated)
+    torch.testing.assert_close(vectors(once), vectors(repeated))
+
+
+def test_buffers_are_written_in_place():
+    model = spectral_norm(nn.Conv2d(3, 4, 3), num_singular_values=2)
+    before = [vector.data_ptr() for vector in (trackers(model)[0].u, trackers(model)[0].v)]
+    advance_power_iteration(model)
+    assert [vector.data_ptr() for vector in (trackers(model)[0].u, trackers(model)[0].v)] == before
+
+
+def test_a_module_used_twice_advances_once():
+    layer = spectral_norm(nn.Linear(4, 4), warmup_iterations=1)
+    twin = copy.deepcopy(layer)
+    advance_power_iteration(nn.Sequential(layer, layer))
+    advance_power_iteration(twin)
+    torch.testing.assert_close(vectors(layer), vectors(twin), atol=0, rtol=0)
+
+
+def test_a_model_without_spectral_norm_is_left_alone():
+    advance_power_iteration(nn.Linear(2, 2))
+
+
+def test_nothing_advances_while_frozen_and_nested_contexts_end_with_the_last():
+    model = spectral_norm(nn.Linear(6, 4), warmup_iterations=1)
+    before = vectors(model)
+    update(model)
+    with frozen_power_iteration(model):
+        with frozen_power_iteration(model):
+            _ = model.weight
+        _ = model.weight
+        advance_power_iteration(model)
+    torch.testing.assert_close(vectors(model), before, atol=0, rtol=0)
+    _ = model.weight
+    assert not torch.equal(vectors(model)[0], before[0])
+
+
+def test_an_error_inside_a_frozen_context_ends_it():
+    model = spectral_norm(nn.Linear(6, 4))
+    with pytest.raises(KeyError), frozen_power_iteration(model):
+        raise KeyError
+    assert trackers(model)[0].frozen == 0
+
+
+def test_rejects_less_than_one_iteration():
+    rule = r"^advance_power_iteration: `num_iterations` must be at least 1, but got num_iterations=0\.$"
+    with pytest.raises(ValueError, match=rule):
+        advance_power_iteration(nn.Linear(2, 2), num_iterations=0)
