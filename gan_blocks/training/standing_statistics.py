@@ -28,8 +28,9 @@ def standing_statistics(model: nn.Module, batches: Iterable[tuple[Any, ...]]) ->
         \sigma^2 = \frac{1}{\sum_b n_b}\sum_b \sum_i (x_{bi} - \mu)^2
 
     become the layer's ``running_mean`` and ``running_var``; eval mode then normalises by them, whatever the layer's
-    ``statistics``. Training changes the weights, and copying buffers from another model overwrites them: call it last,
-    right before sampling. The paper takes 100 batches of fresh noise, typically.
+    ``statistics``. They go with the weights of the moment: give them to a copy of a model that is still trained, or to
+    ``copy.deepcopy(average.module)`` of an :class:`ExponentialMovingAverage` that is still updated. The paper takes
+    100 batches of fresh noise, typically.
 
     Because each pass normalises by its own batch, only layers with no other BatchNorm2d before them are independent of
     how samples are split into batches; take batches of the size used in training. Meanwhile all modules are in eval
