@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# Modules are compiled when first imported: compiling all of torch, scipy and their like takes longer than the rest.
+INSTALL := $(PY) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 DEMO_RUN ?= runs/demo
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
@@ -57,10 +59,10 @@ $(PY):
 
 $(VENV)/.installed-demo: pyproject.toml constraints.txt $(PY)
 	@echo "Installing what the demo needs into $(VENV); this happens once."
-	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".[demo]"
+	$(INSTALL) ".[demo]"
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(PY)
 	@echo "Installing what the checks and the documentation need into $(VENV); this happens once."
-	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
+	$(INSTALL) ".[dev,docs]"
 	@touch $@ $(VENV)/.installed-demo

@@ -47,7 +47,6 @@ autodoc_inherit_docstrings = False  # torch's own docstrings refer to pages that
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # "Attributes" as a list: a NamedTuple describes its fields one by one already
 napoleon_custom_sections = ["Shape", "Differences from the paper"]
 always_use_bars_union = True
 typehints_use_rtype = False

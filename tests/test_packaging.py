@@ -86,7 +86,7 @@ def expose(name: str, folder: Path) -> None:
 
 def test_the_wheel_ships_the_library_and_the_recipes_and_nothing_else(wheel: Path):
     shipped = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    sources = [path for part in ("gan_blocks", "recipes") for path in (ROOT / part).rglob("*.py*")]
+    sources = [path for part in ("gan_blocks", "recipes") for path in (ROOT / part).rglob("*")]
     assert shipped == {str(path.relative_to(ROOT)) for path in sources if path.suffix in (".py", ".typed")}
     assert {"gan_blocks/py.typed", "recipes/py.typed"} <= shipped
 

@@ -109,9 +109,9 @@ def api_pages() -> ModuleType:
 def test_every_public_name_has_one_entry_in_the_api_reference(tmp_path: Path):
     pages = api_pages()
     pages.write_pages(tmp_path, pages.home_modules(gan_blocks))
-    listed = [line.strip() for page in tmp_path.glob("*.rst") for line in page.read_text().splitlines()]
+    listed = [line for page in tmp_path.glob("*.rst") for line in page.read_text().splitlines()]
     for name in gan_blocks.__all__:
-        assert listed.count(f"~gan_blocks.{name}") == 1
+        assert listed.count(f"   {name}") == 1
 
 
 def test_pages_of_names_that_are_gone_are_removed(tmp_path: Path):
