@@ -1,0 +1,109 @@
+"""The batches of a step, as a function of (seed, step, purpose) alone, split into micro-batches."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gan_blocks import Prior
+from recipes._engine.data import ImageSet
+from recipes._engine.options import RunOptions, torch_device
+from recipes._engine.random_streams import random_stream, sample_indices
+from recipes._engine.recipe import RecipeConfig
+
+__all__ = ["BatchSource", "FakeBatch", "PairBatch", "StepBatches", "draw_fake"]
+
+
+@dataclass(frozen=True)
+class FakeBatch:
+    """Latents and labels to generate from; ``share`` is this micro-batch's part of the whole batch, in (0, 1]."""
+
+    z: Tensor
+    labels: Tensor
+    share: float
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Real images beside what to generate, the same number of each."""
+
+    real_images: Tensor
+    real_labels: Tensor
+    fake: FakeBatch
+
+    @property
+    def share(self) -> float:
+        """This micro-batch's part of the whole batch, in (0, 1]."""
+        return self.fake.share
+
+
+def draw_fake(prior: Prior, config: RecipeConfig, count: int, *key: int | str) -> tuple[Tensor, Tensor]:
+    """Latents from the prior and labels uniform over the classes, a function of the Config's seed and ``key``."""
+    z = prior.sample(count, generator=random_stream(config.seed, "latents", *key))
+    labels = torch.randint(config.num_classes, (count,), generator=random_stream(config.seed, "labels", *key))
+    return z, labels
+
+
+class StepBatches:
+    """The batches of one training step. Each whole batch is drawn first and then split, however many the parts."""
+
+    def __init__(self, source: "BatchSource", step: int, real: list[tuple[Tensor, Tensor]]) -> None:
+        self._source = source
+        self._real = real
+        self.step = step
+
+    def discriminator(self, number: int) -> Iterator[PairBatch]:
+        """Micro-batches of the step's ``number``-th update of D, counted from 0."""
+        images, labels = self._real[number]
+        parts = self._source.options.accumulate
+        real = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+        for (real_images, real_labels), fake in zip(real, self._fake("discriminator", number), strict=True):
+            yield PairBatch(self._source.to_images(real_images), real_labels.to(fake.labels.device), fake)
+
+    def generator(self) -> Iterator[FakeBatch]:
+        """Micro-batches of the step's update of G."""
+        return self._fake("generator")
+
+    def _fake(self, *purpose: int | str) -> Iterator[FakeBatch]:
+        options, config = self._source.options, self._source.config
+        z, labels = draw_fake(self._source.prior, config, config.batch_size, self.step, *purpose)
+        parts = zip(z.tensor_split(options.accumulate), labels.tensor_split(options.accumulate), strict=True)
+        for z_part, labels_part in parts:
+            share = len(z_part) / config.batch_size
+            yield FakeBatch(z_part.to(self._source.device, options.dtype()), labels_part.to(self._source.device), share)
+
+
+class BatchSource:
+    """Gives the batches of any step; reads the next step's real images while the present one trains."""
+
+    def __init__(self, images: ImageSet, prior: Prior, config: RecipeConfig, options: RunOptions) -> None:
+        self.images, self.prior, self.config, self.options = images, prior, config, options
+        self.device = torch_device(options.device)
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._ahead: tuple[int, Future[list[tuple[Tensor, Tensor]]]] | None = None
+
+    def step(self, step: int) -> StepBatches:
+        """The batches of ``step``, counted from 1."""
+        ready = self._ahead[1] if self._ahead and self._ahead[0] == step else self._reader.submit(self._read, step)
+        real = ready.result()
+        self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
+        return StepBatches(self, step, real)
+
+    def to_images(self, images: Tensor) -> Tensor:
+        """Bring real images to the device, precision and memory format of the networks."""
+        memory_format = torch.channels_last if self.options.channels_last else torch.contiguous_format
+        return images.to(self.device, self.options.dtype()).contiguous(memory_format=memory_format)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._reader.shutdown(cancel_futures=True)
+
+    def _read(self, step: int) -> list[tuple[Tensor, Tensor]]:
+        config, first = self.config, (step - 1) * self.config.discriminator_steps
+        starts = [(first + number) * config.batch_size for number in range(config.discriminator_steps)]
+        return [
+            self.images.batch(sample_indices(config.seed, len(self.images), start, config.batch_size))
+            for start in starts
+        ]

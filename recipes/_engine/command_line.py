@@ -1,0 +1,149 @@
+"""The command line of every recipe: options with help, and errors as one line with exit status 2."""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from recipes._engine.errors import UserError
+from recipes._engine.options import RunOptions
+from recipes._engine.recipe import Recipe, config_from_json, config_to_json
+from recipes._engine.run_folder import RunFolder, compare_configs
+
+__all__ = ["TrainingCommand", "parse_options", "parse_training_command", "run_command"]
+
+Options = TypeVar("Options")
+
+# A run may be continued after its data moved to another place; every other field of a Config is fixed at the start.
+CHANGEABLE_ON_RESUME = ("data",)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingCommand:
+    """What ``python -m recipes.NAME`` was asked to do."""
+
+    preset: str
+    config: Any
+    options: RunOptions
+    run: RunFolder | None
+    """The run to continue, or None for a new one."""
+
+
+def run_command(name: str, command: Callable[[], int]) -> int:
+    """Run the body of a command and turn what the user can mend into one line on stderr and exit status 2."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+
+
+def parse_options(kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None) -> Options:
+    """Parse the command line into the dataclass ``kind``, whose field docstrings are the help texts.
+
+    Raises:
+        UserError: If an option is unknown or a value does not fit.
+    """
+    return _parse(kind, prog=prog, description=description, args=args)
+
+
+def parse_training_command(recipe: Recipe, *, prog: str, args: Sequence[str] | None) -> TrainingCommand:
+    """Parse the command line of a training recipe.
+
+    Every field of the recipe's Config and of RunOptions is an option. The defaults of the Config come from
+    ``--preset``, or from the run that ``--resume`` or ``--run-dir`` names.
+
+    Raises:
+        UserError: If an option is unknown, a value does not fit, or the run was started with another Config.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    early = _early_options(args)
+    run = _existing_run(recipe, early)
+    preset = _choose_preset(recipe, early.preset, run)
+    saved = None if run is None else config_from_json(recipe, run.config())
+    default = recipe.PRESETS[preset]() if saved is None else saved
+
+    # The field types are only known here: the Config is the recipe's, the choices of --preset are its presets.
+    command_type: type[Any] = dataclasses.make_dataclass(
+        "Command",
+        [
+            (
+                "preset",
+                Annotated[
+                    Literal[tuple(recipe.PRESETS)],
+                    tyro.conf.arg(help="Named settings that the options below start from."),
+                ],
+                preset,
+            ),
+            ("config", Annotated[recipe.Config, tyro.conf.OmitArgPrefixes], default),
+            ("options", Annotated[RunOptions, tyro.conf.OmitArgPrefixes], RunOptions()),
+        ],
+        frozen=True,
+    )
+    parsed = _parse(command_type, prog=prog, description=recipe.__doc__ or "", args=args)
+    if saved is not None:
+        compare_configs(config_to_json(saved), config_to_json(parsed.config), allowed=CHANGEABLE_ON_RESUME)
+    return TrainingCommand(preset=preset, config=parsed.config, options=parsed.options, run=run)
+
+
+def _early_options(args: list[str]) -> argparse.Namespace:
+    """The options that decide what the other options' defaults are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--preset", "--resume", "--run-dir"):
+        parser.add_argument(name, nargs="?")
+    return parser.parse_known_args(args)[0]
+
+
+def _existing_run(recipe: Recipe, early: argparse.Namespace) -> RunFolder | None:
+    if early.resume is not None:
+        run = RunFolder.open(Path(early.resume))
+    elif early.run_dir is not None and RunFolder.holds_run(Path(early.run_dir)):
+        run = RunFolder.open(Path(early.run_dir))
+    else:
+        return None
+    name = recipe.__name__.removeprefix("recipes.")
+    if run.recipe != name:
+        raise UserError(f"{run.path} holds a run of recipes.{run.recipe}, not of recipes.{name}.")
+    return run
+
+
+def _choose_preset(recipe: Recipe, asked: str | None, run: RunFolder | None) -> str:
+    if run is not None:
+        if asked not in (None, run.preset):
+            raise UserError(f"--preset is {asked} here, but the run in {run.path} was started with {run.preset}.")
+        return run.preset
+    preset = next(iter(recipe.PRESETS)) if asked is None else asked
+    if preset not in recipe.PRESETS:
+        raise UserError(f"--preset must be one of {', '.join(recipe.PRESETS)}, but got {preset}.")
+    return preset
+
+
+def _parse(kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None) -> Options:
+    """Call tyro, and turn its boxed error into one line."""
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            return tyro.cli(kind, prog=prog, description=description, args=args, config=(tyro.conf.FlagConversionOff,))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_first_paragraph(message.getvalue())) from None
+
+
+def _first_paragraph(box: str) -> str:
+    """The text of a boxed message up to its first separating line."""
+    words: list[str] = []
+    for line in box.splitlines():
+        text = line.strip().strip("│").strip()
+        if text and not text.strip("─"):
+            break
+        if text and not text.startswith(("╭", "╰")):
+            words.append(text)
+    sentence = " ".join(words).rstrip(".")
+    return f"{sentence}. See --help."

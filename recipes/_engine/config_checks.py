@@ -1,0 +1,29 @@
+"""Checks for the ``__post_init__`` of a recipe's Config, worded as the options that set its fields."""
+
+from recipes._engine.errors import UserError
+
+__all__ = ["require", "require_positive", "require_within"]
+
+
+def require(config: object, field: str, holds: bool, rule: str) -> None:
+    """Raise UserError, naming the field's option and value, unless its rule holds."""
+    if not holds:
+        value = getattr(config, field)
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        raise UserError(f"--{field.replace('_', '-')} must be {rule}, but got {shown}.")
+
+
+def require_positive(config: object, *fields: str) -> None:
+    """Each field, or each entry of a tuple (of which there must be two or more), must be greater than 0."""
+    for field in fields:
+        value = getattr(config, field)
+        if isinstance(value, tuple):
+            require(config, field, len(value) > 1 and min(value) > 0, "two or more numbers greater than 0")
+        else:
+            require(config, field, value > 0, "greater than 0")
+
+
+def require_within(config: object, low: float, high: float, *fields: str) -> None:
+    """Each field must lie in [low, high]."""
+    for field in fields:
+        require(config, field, low <= getattr(config, field) <= high, f"from {low} to {high}")

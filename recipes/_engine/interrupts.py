@@ -1,0 +1,40 @@
+"""A clean stop on SIGINT and SIGTERM: finish the step, save, leave."""
+
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+__all__ = ["StopRequest"]
+
+
+class StopRequest:
+    """While active, the first SIGINT or SIGTERM only sets :attr:`signal`; a second one acts as it always does."""
+
+    def __init__(self) -> None:
+        self.signal: int = 0
+        """Number of the signal that asked to stop, or 0."""
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __enter__(self) -> Self:
+        """Take over both signals."""
+        for number in self._previous:
+            signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give both signals back."""
+        self._restore()
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+        tqdm.write("Stopping after this step, with a checkpoint; once more to stop at once.", file=sys.stderr)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,194 @@
+"""The training loop of every recipe: data, progress, log, sample sheets, checkpoints and a clean stop."""
+
+import math
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from recipes._engine.batches import BatchSource
+from recipes._engine.checkpoints import (
+    list_checkpoints,
+    load_latest_checkpoint,
+    remove_stale_temporaries,
+    save_checkpoint,
+)
+from recipes._engine.command_line import TrainingCommand, parse_training_command, run_command
+from recipes._engine.data import ImageSet, load_images
+from recipes._engine.errors import UserError
+from recipes._engine.interrupts import StopRequest
+from recipes._engine.recipe import Recipe, config_to_json, load_recipe
+from recipes._engine.report import write_report
+from recipes._engine.run_folder import RunFolder
+from recipes._engine.sampling import class_sheet, sampling_generator
+from recipes._engine.sheets import save_sheet
+from recipes._engine.state import TrainingState, build_state
+
+__all__ = ["train"]
+
+Progress: TypeAlias = "tqdm[NoReturn]"  # a bar without an iterable
+
+# Standing statistics for the sheets drawn while training: fewer batches than for samples that are kept.
+SHEET_STANDING_BATCHES = 10
+
+
+def train(recipe_name: str, argv: Sequence[str] | None) -> int:
+    """The body of ``python -m recipes.NAME``; returns the exit status."""
+
+    def command() -> int:
+        recipe = load_recipe(recipe_name)
+        asked = parse_training_command(recipe, prog=f"python -m recipes.{recipe_name}", args=argv)
+        return Run(recipe, asked).carry_out()
+
+    return run_command(recipe_name, command)
+
+
+class Run:
+    """One session of training: from its start or last checkpoint to its budget or a signal."""
+
+    def __init__(self, recipe: Recipe, command: TrainingCommand) -> None:
+        self.recipe, self.config, self.options = recipe, command.config, command.options
+        if self.options.threads is not None:
+            torch.set_num_threads(self.options.threads)
+        self.prior = recipe.build_prior(self.config)
+        self.images = self._load_images()
+        self.state: TrainingState = build_state(recipe, self.config, self.options)
+        self.step = 0
+        self.folder = self._open_folder(command)
+        self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self._saved_step = self.step
+
+    def carry_out(self) -> int:
+        """Train until the budget is used up or a signal asks to stop; returns the exit status."""
+        self._announce()
+        source = BatchSource(self.images, self.prior, self.config, self.options)
+        began = time.monotonic()
+        deadline = math.inf if self.options.minutes is None else began + 60 * self.options.minutes
+        progress = tqdm(total=self.last_step, initial=self.step, unit="step", dynamic_ncols=True, desc="training")
+        with StopRequest() as stop, progress:
+            while self.step < self.last_step and not stop.signal and time.monotonic() < deadline:
+                self.step += 1
+                losses = self.recipe.train_step(self.state, source.step(self.step), self.config)
+                self._pending.append((self.step, losses))
+                progress.update()
+                self._do_what_is_due(progress)
+            source.close()
+            self._flush_losses(progress)
+            self._finish()
+        return self._closing_words(stop, time.monotonic() - began)
+
+    def _load_images(self) -> ImageSet:
+        config = self.config
+        return load_images(
+            config.data, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
+        )
+
+    def _open_folder(self, command: TrainingCommand) -> RunFolder:
+        """Make the run's folder, or bring back its newest sound checkpoint."""
+        if command.run is None:
+            return self._new_folder(command.preset)
+        remove_stale_temporaries(command.run.checkpoints)
+        if not list_checkpoints(command.run.checkpoints):
+            return command.run  # stopped before its first checkpoint: start again
+        checkpoint = load_latest_checkpoint(command.run.checkpoints)
+        for note in checkpoint.notes:
+            _say(note)
+        self.state.restore(checkpoint.tensors)
+        self.step = checkpoint.step
+        return command.run
+
+    def _new_folder(self, preset: str) -> RunFolder:
+        name, config = self.recipe.__name__.removeprefix("recipes."), config_to_json(self.config)
+        if self.options.run_dir is not None:
+            return RunFolder.create_at(self.options.run_dir, name, preset, config)
+        return RunFolder.create(Path("runs"), name, preset, config, datetime.now(UTC))
+
+    def _announce(self) -> None:
+        """Say what is about to happen, and write down what the last bits depend on."""
+        for note in self.images.notes:
+            _say(note)
+        sizes = [sum(p.numel() for p in net.parameters()) for net in (self.state.generator, self.state.discriminator)]
+        _say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
+        self.folder.truncate_log(after_step=self.step)
+        _say(f"{'Run' if self.step == 0 else f'Continuing after step {self.step}'}: {self.folder.path}")
+        machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
+        how = {"device": str(self.state.device), "precision": self.options.precision}
+        self.folder.append_log({"event": "start", "step": self.step, **machine, **how})
+
+    def _do_what_is_due(self, progress: Progress) -> None:
+        options = self.options
+        save = self.step % options.checkpoint_every == 0
+        if save or self.step % options.log_every == 0:
+            self._flush_losses(progress)
+        if options.sample_every and self.step % options.sample_every == 0:
+            self._draw_sheet(SHEET_STANDING_BATCHES)
+        if save:
+            self._save()
+
+    def _flush_losses(self, progress: Progress) -> None:
+        """Write the losses since the last call to the log. Reading them here and not each step keeps a GPU busy.
+
+        Raises:
+            UserError: If a loss is not finite; nothing since the last checkpoint is saved then.
+        """
+        if not self._pending:
+            return
+        speed = (progress.format_dict["rate"] or 0.0) * self.config.batch_size
+        for step, losses in self._pending:
+            values = {name: loss.item() for name, loss in losses.items()}
+            if not all(map(math.isfinite, values.values())):
+                shown = ", ".join(f"{name} {value}" for name, value in values.items())
+                self.folder.append_log({"event": "not finite", "step": step, **{n: str(v) for n, v in values.items()}})
+                raise UserError(
+                    f"the loss is not finite at step {step} ({shown}); the last good checkpoint, of step "
+                    f"{self._saved_step}, is kept in {self.folder.path}. Try a lower learning rate or fp32."
+                )
+            self.folder.append_log({"step": step, **values})
+        self._pending.clear()
+        progress.set_postfix({name: f"{value:.3f}" for name, value in values.items()} | {"images/s": f"{speed:.0f}"})
+
+    def _draw_sheet(self, standing_batches: int | None = None) -> Path:
+        generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=standing_batches)
+        images, classes = class_sheet(generator, self.prior, self.config)
+        path = self.folder.samples_path(self.step)
+        save_sheet(path, images, columns=10, captions=[self.images.class_names[label] for label in classes])
+        return path
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.folder.checkpoints,
+            self.step,
+            tensors=self.state.tensors(),
+            state={},
+            metadata=self.folder.metadata(),
+            keep_last=self.options.keep_last,
+            keep_every=self.options.keep_every,
+        )
+        self._saved_step = self.step
+
+    def _finish(self) -> None:
+        """A last checkpoint and a last sheet, unless there is nothing new since the last ones."""
+        if self.step > self._saved_step or self.step == 0:
+            self._save()
+        self._draw_sheet()
+        write_report(self.folder)
+
+    def _closing_words(self, stop: StopRequest, seconds: float) -> int:
+        _say(f"Sample sheet: {self.folder.samples_path(self.step)}")
+        if stop.signal:
+            _say(f"Stopped at step {self.step}; continue with --resume {self.folder.path}")
+            return 128 + stop.signal
+        _say(f"{'Done' if self.step >= self.last_step else 'Time is up'} at step {self.step}, after {seconds:.0f} s.")
+        return 0
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)

@@ -1,0 +1,95 @@
+"""How a run is carried out, the same for every training recipe; what is trained is the recipe's own Config."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from recipes._engine.errors import UserError
+
+__all__ = ["RunOptions", "torch_device"]
+
+Precision = Literal["fp32", "bf16", "fp64"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the run is carried out. These options may change when a run is resumed."""
+
+    steps: int | None = None
+    """Stop when the run has this many steps in all (default: the preset's planned steps)."""
+
+    minutes: float | None = None
+    """Stop after this many minutes of training in this session, if the steps are not done before."""
+
+    run_dir: Path | None = None
+    """Folder of the run; continues the run that it already holds (default: a new runs/RECIPE-PRESET-TIME)."""
+
+    resume: Path | None = None
+    """Continue the run in this folder from its newest checkpoint."""
+
+    precision: Precision = "fp32"
+    """Arithmetic: fp32, bf16 (autocast; the weights stay in float32) or fp64 (for checks)."""
+
+    device: str = "auto"
+    """Where to compute: cpu, cuda, cuda:1, ... or auto (a GPU when there is one)."""
+
+    threads: int | None = None
+    """CPU threads (default: torch's choice). Another number gives other last bits, so it is written to the log."""
+
+    accumulate: int = 1
+    """Split each batch into this many micro-batches and add up their gradients, to save memory."""
+
+    channels_last: bool = True
+    """Keep images as NHWC in memory, which is faster here; the results agree up to rounding."""
+
+    checkpoint_every: int = 500
+    """Steps between checkpoints; one is also written at the end and on SIGINT or SIGTERM."""
+
+    keep_last: int = 2
+    """How many of the newest checkpoints to keep."""
+
+    keep_every: int = 0
+    """Keep each checkpoint whose step is a multiple of this for good (0: none)."""
+
+    sample_every: int = 250
+    """Steps between sample sheets (one row a class, the same latents every time); 0: only at the end."""
+
+    log_every: int = 10
+    """Steps between lines of log.jsonl and updates of the losses in the progress bar."""
+
+    def __post_init__(self) -> None:
+        """Check the values that can be checked without looking at the machine."""
+        for name in ("steps", "minutes", "threads", "accumulate", "checkpoint_every", "keep_last", "log_every"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"--{name.replace('_', '-')} must be greater than 0, but got {value}.")
+        for name in ("keep_every", "sample_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 0, but got {getattr(self, name)}.")
+        if self.run_dir is not None and self.resume is not None and self.run_dir != self.resume:
+            raise UserError("--run-dir and --resume name two folders; give one of them.")
+
+    def dtype(self) -> torch.dtype:
+        """The type of the weights and images: float64 for fp64, else float32."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of a ``--device`` option; ``auto`` is a GPU when there is one.
+
+    Raises:
+        UserError: If the name is not a device, or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, but got {name}.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name} is not there: torch sees {torch.cuda.device_count()} GPUs.")
+    return device

@@ -1,0 +1,98 @@
+"""What a training recipe offers to the engine and to the commands that work on any run."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+from torch import Tensor, nn, optim
+
+from gan_blocks import Prior
+from recipes._engine.errors import UserError
+
+if TYPE_CHECKING:
+    from recipes._engine.batches import StepBatches
+    from recipes._engine.state import TrainingState
+
+__all__ = ["Recipe", "RecipeConfig", "config_from_json", "config_to_json", "load_recipe"]
+
+
+class RecipeConfig(Protocol):
+    """The fields that the engine reads of every recipe's Config, which is a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def image_channels(self) -> int: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def discriminator_steps(self) -> int: ...
+    @property
+    def planned_steps(self) -> int: ...
+    @property
+    def ema_decay(self) -> float: ...
+    @property
+    def standing_batches(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+class Recipe(Protocol):
+    """A training recipe's module."""
+
+    __name__: str
+    __doc__: str | None
+    Config: Callable[..., RecipeConfig]
+    PRESETS: Mapping[str, Callable[[], RecipeConfig]]
+
+    def build_generator(self, config: Any) -> nn.Module: ...
+    def build_discriminator(self, config: Any) -> nn.Module: ...
+    def build_prior(self, config: Any) -> Prior: ...
+    def build_optimizers(
+        self, config: Any, generator: nn.Module, discriminator: nn.Module
+    ) -> tuple[optim.Optimizer, optim.Optimizer]: ...
+    def train_step(self, state: "TrainingState", batches: "StepBatches", config: Any) -> dict[str, Tensor]: ...
+
+
+def load_recipe(name: str) -> Recipe:
+    """Import ``recipes.NAME``.
+
+    Raises:
+        UserError: If there is no such training recipe.
+    """
+    try:
+        module: ModuleType = importlib.import_module(f"recipes.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"recipes.{name}":
+            raise
+        raise UserError(f"there is no recipe named {name}.") from None
+    if not hasattr(module, "PRESETS"):
+        raise UserError(f"recipes.{name} is a command, not a training recipe.")
+    return cast(Recipe, module)
+
+
+def config_to_json(config: RecipeConfig) -> dict[str, Any]:
+    """A Config as JSON values: tuples become lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
+
+
+def config_from_json(recipe: Recipe, values: Mapping[str, Any]) -> RecipeConfig:
+    """The Config that :func:`config_to_json` wrote down.
+
+    Raises:
+        UserError: If fields are missing or unknown, as when another version of the recipe wrote them.
+    """
+    default = next(iter(recipe.PRESETS.values()))()
+    known, given = {field.name for field in dataclasses.fields(default)}, set(values)
+    if known != given:
+        differing = ", ".join(sorted(known ^ given))
+        raise UserError(f"the saved Config fits another version of {recipe.__name__}: fields {differing}.")
+    return recipe.Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

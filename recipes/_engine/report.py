@@ -1,0 +1,88 @@
+"""The report of a run: one HTML page with the newest sheet, the losses, the evaluation and the Config."""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recipes._engine.durable_files import replace_durably
+from recipes._engine.run_folder import RunFolder
+
+__all__ = ["write_report"]
+
+WIDTH, HEIGHT = 640, 200
+MOST_POINTS = 400  # of a curve: more than the page has pixels for only makes it slow
+COLORS = ("#c0392b", "#2471a3", "#1e8449", "#7d3c98")
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222 }}
+img {{ max-width: 100% }} table {{ border-collapse: collapse }} td {{ padding: .1rem 1rem .1rem 0 }}
+td:last-child {{ font-family: ui-monospace, monospace }} svg text {{ font: 12px system-ui, sans-serif }}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
+
+
+def write_report(folder: RunFolder) -> None:
+    """Write or renew ``report.html`` from what the run's folder holds."""
+    sheets = sorted(folder.path.glob("samples/step_*.png"))
+    parts = []
+    if sheets:
+        newest = sheets[-1].relative_to(folder.path)
+        step = int(sheets[-1].stem.removeprefix("step_"))
+        parts.append(f'<h2>Samples at step {step:,}</h2>\n<p><img src="{newest}" alt="Sample sheet"></p>')
+    parts += _losses(folder.read_log())
+    if folder.evaluation_path.is_file():
+        parts.append(_table("Evaluation", _flatten(json.loads(folder.evaluation_path.read_bytes()))))
+    parts.append(_table("Config", folder.config()))
+    title = html.escape(f"{folder.recipe}, {folder.preset}")
+    replace_durably(folder.report_path, PAGE.format(title=title, body="\n".join(parts)).encode())
+
+
+def _losses(log: Sequence[Mapping[str, Any]]) -> list[str]:
+    entries = [entry for entry in log if "event" not in entry]
+    if len(entries) < 2:
+        return []
+    names = [name for name in entries[0] if name != "step"]
+    steps = np.array([entry["step"] for entry in entries], dtype=float)
+    curves = {name: np.array([entry[name] for entry in entries], dtype=float) for name in names}
+    return ["<h2>Losses</h2>", _chart(steps, curves)]
+
+
+def _chart(x: npt.NDArray[np.float64], curves: Mapping[str, npt.NDArray[np.float64]]) -> str:
+    """A line chart as inline SVG; each point is the mean over an equal share of the steps."""
+    shares = np.array_split(np.arange(len(x)), min(len(x), MOST_POINTS))
+    means = {name: np.array([y[share].mean() for share in shares]) for name, y in curves.items()}
+    at = np.array([x[share].mean() for share in shares])
+    low, high = min(y.min() for y in means.values()), max(y.max() for y in means.values())
+    across = (at - at[0]) / (np.ptp(at) or 1) * (WIDTH - 60) + 50
+    lines = []
+    for number, (name, y) in enumerate(means.items()):
+        up = HEIGHT - 25 - (y - low) / ((high - low) or 1) * (HEIGHT - 40)
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, up, strict=True))
+        color = COLORS[number % len(COLORS)]
+        lines.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.2"/>')
+        lines.append(f'<text x="{60 + 90 * number}" y="12" fill="{color}">{html.escape(name)}</text>')
+    lines.append(f'<text x="45" y="{HEIGHT - 22}" text-anchor="end">{low:.2f}</text>')
+    lines.append(f'<text x="45" y="20" text-anchor="end">{high:.2f}</text>')
+    lines.append(f'<text x="{WIDTH - 10}" y="{HEIGHT - 5}" text-anchor="end">step {x[-1]:,.0f}</text>')
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">' + "".join(lines) + "</svg>"
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _table(title: str, values: Mapping[str, Any]) -> str:
+    def show(value: Any) -> str:
+        return html.escape(" ".join(map(str, value)) if isinstance(value, list) else str(value))
+
+    rows = "\n".join(f"<tr><td>{html.escape(name)}</td><td>{show(value)}</td></tr>" for name, value in values.items())
+    return f"<h2>{title}</h2>\n<table>\n{rows}\n</table>"

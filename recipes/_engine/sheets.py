@@ -1,0 +1,59 @@
+"""Sheets of images: grids with a caption per row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from einops import rearrange
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+__all__ = ["image_grid", "save_sheet", "to_uint8"]
+
+GAP = 2
+MARGIN = 6
+
+
+def to_uint8(images: Tensor) -> npt.NDArray[np.uint8]:
+    """Turn images in [-1, 1] into bytes, (batch, channels, height, width) into (batch, height, width, channels)."""
+    bytes_ = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return rearrange(bytes_, "b c h w -> b h w c").cpu().numpy()
+
+
+def image_grid(images: npt.NDArray[np.uint8], columns: int) -> Image.Image:
+    """Arrange images (batch, height, width, channels) row by row; small ones are enlarged by whole pixels."""
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    step_y, step_x = height + GAP, width + GAP
+    sheet = np.full((rows * step_y + GAP, columns * step_x + GAP, channels), 255, dtype=np.uint8)
+    for number, image in enumerate(images):
+        top, left = number // columns * step_y + GAP, number % columns * step_x + GAP
+        sheet[top : top + height, left : left + width] = image
+    picture = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
+    scale = max(1, 64 // height)
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def save_sheet(path: Path, images: Tensor, *, columns: int, captions: Sequence[str] = ()) -> None:
+    """Write a PNG of images in [-1, 1], with one caption to the left of each row where captions are given."""
+    grid = image_grid(to_uint8(images), columns)
+    if captions:
+        grid = _with_captions(grid, captions)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside its final name first: a kill never leaves half a picture.
+    partial = path.with_suffix(".partial")
+    grid.save(partial, format="PNG")
+    partial.replace(path)
+
+
+def _with_captions(grid: Image.Image, captions: Sequence[str]) -> Image.Image:
+    font = ImageFont.load_default(16)
+    left = MARGIN * 2 + round(max(font.getlength(caption) for caption in captions))
+    picture = Image.new(grid.mode, (grid.width + left, grid.height), "white")
+    picture.paste(grid, (left, 0))
+    draw = ImageDraw.Draw(picture)
+    row_height = grid.height / len(captions)
+    for row, caption in enumerate(captions):
+        draw.text((left - MARGIN, (row + 0.5) * row_height), caption, fill="black", font=font, anchor="rm")
+    return picture

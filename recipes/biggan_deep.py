@@ -1,0 +1,385 @@
+"""BigGAN-deep: class-conditional images from deep residual bottlenecks (Brock et al. 2018, Appendix B, Tables 7-9).
+
+The generator turns a latent vector and a class into an image; both reach every one of its blocks through
+conditional batch normalisation. The discriminator mirrors it and compares its features with an embedding of the class.
+Both are spectrally normalised, initialised orthogonally and trained with the hinge loss; samples are drawn from an
+exponential moving average of the generator with standing statistics (Appendix C).
+
+Differences from the paper:
+
+* The small presets (mnist5k-32, cifar10-32) are in no table of the paper: their widths and batches are ours.
+* The imagenet presets train without orthogonal regularisation (equation 3) so far.
+* BatchNorm takes its statistics over one process so far, not over all devices.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor, nn, optim
+
+from gan_blocks import (
+    BatchNorm2d,
+    ConditionalBatchNorm2d,
+    DiscriminatorBottleneck,
+    FullSkipZ,
+    GeneratorBottleneck,
+    NormalPrior,
+    ProjectionHead,
+    SelfAttention2d,
+    SharedEmbedding,
+    advance_power_iteration,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    orthogonal_,
+    spectral_norm,
+)
+from recipes._engine.batches import StepBatches
+from recipes._engine.config_checks import require, require_positive, require_within
+from recipes._engine.loop import train
+from recipes._engine.state import TrainingState
+
+__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+
+EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
+
+    data: str = "mnist5k"
+    """Training images: mnist5k, fashion-mnist, npz:PATH, folder:PATH or cifar10:PATH."""
+    resolution: int = 32
+    """Height and width of the images in pixels: 4 doubled once per stage of the generator."""
+    image_channels: int = 1
+    """1 for grey images, 3 for RGB."""
+    num_classes: int = 10
+    """Number of classes; labels run from 0 to this less one."""
+
+    channels: int = 32
+    """The channel unit ch of Tables 7-9."""
+    generator_widths: tuple[int, ...] = (4, 4, 2, 1)
+    """Generator's widths in units of ch, at 4x4, 8x8, ... up to the full resolution."""
+    discriminator_widths: tuple[int, ...] = (1, 2, 4, 4)
+    """Discriminator's widths in units of ch: after its first convolution, then after each stage of two blocks."""
+    discriminator_final_size: int = 4
+    """The discriminator's stages halve the image until it has this height and width; later stages keep it."""
+    attention_resolution: int = 16
+    """Height and width at which both networks have a non-local block; 0: none."""
+    latent_dim: int = 128
+    """Dimension of z."""
+    embedding_dim: int = 128
+    """Dimension of the class embedding that all blocks of the generator share."""
+    wide_rgb_conv: bool = False
+    """Give G's last convolution ch outputs and keep the first, as the released weights do, not just enough outputs."""
+
+    batch_size: int = 64
+    """Images in a batch, over all micro-batches."""
+    discriminator_steps: int = 1
+    """Updates of D for each update of G (the paper found 2 best for ImageNet)."""
+    generator_lr: float = 2e-4
+    """Adam's learning rate for G, constant."""
+    discriminator_lr: float = 4e-4
+    """Adam's learning rate for D, constant."""
+    adam_beta1: float = 0.0
+    """Adam's decay rate of the mean of gradients, for both networks."""
+    adam_beta2: float = 0.999
+    """Adam's decay rate of the mean of squared gradients, for both networks."""
+    hinge_margin: float = 1.0
+    """Margin of the discriminator's hinge loss."""
+    ema_decay: float = 0.998
+    """Decay of the moving average of G that samples are drawn from."""
+    ema_start: int = 100
+    """The average follows G without delay for this many steps."""
+    standing_batches: int = 50
+    """Batches whose pooled statistics BatchNorm uses for samples (Appendix C.1)."""
+    planned_steps: int = 1250
+    """Length of the run, in updates of G, unless --steps says otherwise."""
+    seed: int = 0
+    """All randomness is a function of this, the step and the purpose."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work."""
+        require_positive(self, "num_classes", "channels", "discriminator_final_size", "latent_dim", "embedding_dim")
+        require_positive(self, "batch_size", "discriminator_steps", "generator_lr", "discriminator_lr", "hinge_margin")
+        require_positive(self, "standing_batches", "planned_steps", "generator_widths", "discriminator_widths")
+        require_within(self, 0, 1, "adam_beta1", "adam_beta2", "ema_decay")
+        require_within(self, 0, 2**63 - 1, "ema_start", "seed")
+        require(self, "image_channels", self.image_channels in (1, 3), "1 or 3")
+        require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
+        stages = len(self.generator_widths) - 1
+        size = 4 * 2**stages
+        require(self, "resolution", self.resolution == size, f"{size}, which is 4 doubled by {stages} generator stages")
+        require(self, "generator_widths", list(self.generator_widths) == falling, "non-increasing (shortcuts drop)")
+        require(
+            self, "discriminator_widths", list(self.discriminator_widths) == rising, "non-decreasing (shortcuts add)"
+        )
+        last, halvings = self.discriminator_final_size, len(self.discriminator_widths) - 1
+        sizes = [self.resolution // 2**number for number in range(1, halvings + 1)]
+        require(self, "discriminator_final_size", last in sizes, f"one of {sizes}, where its stages lead")
+        places = [0, *(size for size in sizes if size >= max(last, 8))]
+        require(self, "attention_resolution", self.attention_resolution in places, f"one of {places}")
+
+
+def mnist5k_32() -> Config:
+    """5,000 real handwritten digits; minutes on a laptop."""
+    return Config()
+
+
+def cifar10_32() -> Config:
+    """CIFAR-10 with the settings of Table 1, row 8, but a batch of 256; give --data cifar10:PATH."""
+    return Config(
+        data="cifar10:data/cifar-10-binary.tar.gz",
+        image_channels=3,
+        channels=64,
+        generator_widths=(4, 4, 4, 4),
+        discriminator_widths=(4, 4, 4, 4, 4),
+        discriminator_final_size=8,
+        batch_size=256,
+        discriminator_steps=2,
+        generator_lr=5e-5,
+        discriminator_lr=2e-4,
+        ema_decay=0.9999,
+        ema_start=1000,
+        standing_batches=100,
+        planned_steps=100_000,
+    )
+
+
+def _imagenet(
+    resolution: int, generator: tuple[int, ...], discriminator: tuple[int, ...], lr: tuple[float, float]
+) -> Config:
+    return Config(
+        data=f"folder:data/imagenet-{resolution}",
+        resolution=resolution,
+        image_channels=3,
+        num_classes=1000,
+        channels=128,
+        generator_widths=generator,
+        discriminator_widths=discriminator,
+        attention_resolution=64,
+        wide_rgb_conv=True,
+        batch_size=2048,
+        discriminator_steps=2,
+        generator_lr=lr[0],
+        discriminator_lr=lr[1],
+        ema_decay=0.9999,
+        ema_start=0,
+        standing_batches=100,
+        planned_steps=500_000,
+    )
+
+
+def imagenet_128() -> Config:
+    """ImageNet at 128x128 as in Table 7; give --data folder:PATH."""
+    return _imagenet(128, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), (5e-5, 2e-4))
+
+
+def imagenet_256() -> Config:
+    """ImageNet at 256x256 as in Table 8; give --data folder:PATH."""
+    return _imagenet(256, (16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16, 16), (2.5e-5, 2.5e-5))
+
+
+def imagenet_512() -> Config:
+    """ImageNet at 512x512 as in Table 9; give --data folder:PATH."""
+    return _imagenet(512, (16, 16, 8, 8, 4, 2, 1, 1), (1, 1, 2, 4, 8, 8, 16, 16), (2.5e-5, 2.5e-5))
+
+
+PRESETS = {
+    "mnist5k-32": mnist5k_32,
+    "cifar10-32": cifar10_32,
+    "imagenet-128": imagenet_128,
+    "imagenet-256": imagenet_256,
+    "imagenet-512": imagenet_512,
+}
+
+
+# Layers: orthogonal initialisation comes first, so that the singular vectors start on the weights that are trained.
+
+
+def conv2d(in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, bias: bool = True) -> nn.Module:
+    """A spectrally normalised convolution."""
+    return spectral_norm(
+        orthogonal_(nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias)), eps=EPS
+    )
+
+
+def linear(in_features: int, out_features: int, bias: bool = True) -> nn.Module:
+    """A spectrally normalised linear layer."""
+    return spectral_norm(orthogonal_(nn.Linear(in_features, out_features, bias=bias)), eps=EPS)
+
+
+def embedding(num_embeddings: int, embedding_dim: int) -> nn.Module:
+    """A spectrally normalised table of class embeddings."""
+    return spectral_norm(orthogonal_(nn.Embedding(num_embeddings, embedding_dim)), eps=EPS)
+
+
+class Generator(nn.Module):
+    """G of Tables 7-9: from (z, class) to images in [-1, 1].
+
+    Shape:
+        - z: ``(batch, latent_dim)``
+        - labels: ``(batch,)``, int64
+        - returns: ``(batch, image_channels, resolution, resolution)``
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        widths = [width * config.channels for width in config.generator_widths]
+        stages = list(pairwise(widths))
+        # The shared embedding alone is not spectrally normalised.
+        self.embedding = orthogonal_(SharedEmbedding(config.num_classes, config.embedding_dim))
+        self.skip_z = FullSkipZ(config.latent_dim, config.embedding_dim, num_blocks=2 * len(stages))
+
+        def norm(num_features: int) -> nn.Module:
+            return ConditionalBatchNorm2d(num_features, self.skip_z.condition_features, linear_layer=linear, eps=EPS)
+
+        self.stem = linear(self.skip_z.stem_features, widths[0] * 4 * 4)
+        self.blocks = nn.ModuleList()
+        for in_channels, out_channels in stages:
+            self.blocks.append(GeneratorBottleneck(in_channels, in_channels, norm_layer=norm, conv_layer=conv2d))
+            self.blocks.append(
+                GeneratorBottleneck(in_channels, out_channels, upsample=True, norm_layer=norm, conv_layer=conv2d)
+            )
+        # The non-local block follows the block that arrives at its resolution: 4x4 doubled once every two blocks.
+        self.attention_after = _doublings(4, config.attention_resolution) * 2 - 1
+        self.attention = _attention(config, widths[(self.attention_after + 1) // 2])
+        self.norm = BatchNorm2d(widths[-1], eps=EPS)
+        rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
+        self.to_rgb = conv2d(widths[-1], rgb_channels, 3, padding=1)
+        self.image_channels = config.image_channels
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Generate one image for each row of ``z``."""
+        stem_input, conditions = self.skip_z(z, self.embedding(labels))
+        h: Tensor = rearrange(self.stem(stem_input), "batch (c h w) -> batch c h w", h=4, w=4)
+        for number, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):
+            h = block(h, condition)
+            if number == self.attention_after:
+                h = self.attention(h)
+        h = self.to_rgb(F.relu(self.norm(h)))
+        return torch.tanh(h[:, : self.image_channels])
+
+
+class Discriminator(nn.Module):
+    """D of Tables 7-9: from (image, class) to a logit, larger for more real.
+
+    Shape:
+        - images: ``(batch, image_channels, resolution, resolution)``, in [-1, 1]
+        - labels: ``(batch,)``, int64
+        - returns: ``(batch,)``
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        widths = [width * config.channels for width in config.discriminator_widths]
+        self.stem = conv2d(config.image_channels, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList()
+        size = config.resolution
+        for in_channels, out_channels in pairwise(widths):
+            downsample = size > config.discriminator_final_size
+            size = size // 2 if downsample else size
+            self.blocks.append(
+                DiscriminatorBottleneck(in_channels, out_channels, downsample=downsample, conv_layer=conv2d)
+            )
+            self.blocks.append(DiscriminatorBottleneck(out_channels, out_channels, conv_layer=conv2d))
+        # The non-local block follows both blocks of the stage at its resolution.
+        self.attention_after = _doublings(config.attention_resolution, config.resolution) * 2 - 1
+        self.attention = _attention(config, widths[(self.attention_after + 1) // 2])
+        self.head = ProjectionHead(widths[-1], config.num_classes, linear_layer=linear, embedding_layer=embedding)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Judge each image."""
+        h: Tensor = self.stem(images)
+        for number, block in enumerate(self.blocks):
+            h = block(h)
+            if number == self.attention_after:
+                h = self.attention(h)
+        features = reduce(F.relu(h), "batch c h w -> batch c", "sum")
+        logits: Tensor = self.head(features, labels)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
+
+
+def _doublings(small: int, large: int) -> int:
+    """How often ``small`` doubles until it is ``large``; 0 when there is no attention (a size of 0)."""
+    return (large // small).bit_length() - 1 if small and large else 0
+
+
+def _attention(config: Config, channels: int) -> nn.Module:
+    return SelfAttention2d(channels, conv_layer=conv2d) if config.attention_resolution else nn.Identity()
+
+
+def build_generator(config: Config) -> Generator:
+    """G with fresh weights from the global random state."""
+    return Generator(config)
+
+
+def build_discriminator(config: Config) -> Discriminator:
+    """D with fresh weights from the global random state."""
+    return Discriminator(config)
+
+
+def build_prior(config: Config) -> NormalPrior:
+    """What z is drawn from: N(0, I)."""
+    return NormalPrior(config.latent_dim)
+
+
+def build_optimizers(config: Config, generator: nn.Module, discriminator: nn.Module) -> tuple[optim.Adam, optim.Adam]:
+    """Adam for each network (Appendix C)."""
+
+    def adam(network: nn.Module, lr: float) -> optim.Adam:
+        return optim.Adam(network.parameters(), lr=lr, betas=(config.adam_beta1, config.adam_beta2), fused=True)
+
+    return adam(generator, config.generator_lr), adam(discriminator, config.discriminator_lr)
+
+
+def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
+    """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
+    generator, discriminator = state.generator, state.discriminator
+    loss_d = loss_g = torch.zeros((), device=state.device)
+
+    discriminator.requires_grad_(True)
+    for number in range(config.discriminator_steps):
+        state.optimizer_d.zero_grad()
+        for part in batches.discriminator(number):
+            with state.autocast():
+                with torch.no_grad():
+                    fake_images = generator(part.fake.z, part.fake.labels)
+                # One call judges both: no layer of D looks across samples.
+                logits = discriminator(
+                    torch.cat([part.real_images, fake_images]), torch.cat([part.real_labels, part.fake.labels])
+                )
+            real_logits, fake_logits = logits.chunk(2)
+            loss = part.share * hinge_discriminator_loss(
+                real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin
+            )
+            loss.backward()
+            loss_d = loss_d + loss.detach() / config.discriminator_steps
+        state.optimizer_d.step()
+        advance_power_iteration(discriminator)
+
+    discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
+    state.optimizer_g.zero_grad()
+    for fake in batches.generator():
+        with state.autocast():
+            logits = discriminator(generator(fake.z, fake.labels), fake.labels)
+        loss = fake.share * hinge_generator_loss(fake_logits=logits)
+        loss.backward()
+        loss_g = loss_g + loss.detach()
+    state.optimizer_g.step()
+    advance_power_iteration(generator)
+    state.ema.update(generator, decay=0.0 if batches.step <= config.ema_start else None)
+    return {"loss_d": loss_d, "loss_g": loss_g}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, or continue a run; see ``python -m recipes.biggan_deep --help``."""
+    return train("biggan_deep", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""Describe the networks of a recipe and preset: layers, output shapes, parameters and multiply-adds.
+
+Nothing is trained, loaded or allocated: the networks are built on torch's meta device. For example
+
+    python -m recipes.describe biggan_deep --preset imagenet-128
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import tyro
+
+from recipes._engine.command_line import parse_options, run_command
+from recipes._engine.errors import UserError
+from recipes._engine.layer_table import LayerRow, format_table, layer_table
+from recipes._engine.recipe import load_recipe
+
+__all__ = ["Options", "describe", "main"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to describe."""
+
+    recipe: tyro.conf.Positional[str]
+    """Name of a training recipe, such as biggan_deep."""
+
+    preset: str | None = None
+    """One of the recipe's presets (default: its first)."""
+
+
+def describe(recipe_name: str, preset: str | None = None) -> dict[str, list[LayerRow]]:
+    """The layer tables of G and D, for a batch of one.
+
+    Raises:
+        UserError: If there is no such recipe or preset.
+    """
+    recipe = load_recipe(recipe_name)
+    name = next(iter(recipe.PRESETS)) if preset is None else preset
+    if name not in recipe.PRESETS:
+        raise UserError(f"--preset must be one of {', '.join(recipe.PRESETS)}, but got {name}.")
+    config = recipe.PRESETS[name]()
+    with torch.device("meta"):
+        labels = torch.zeros(1, dtype=torch.int64)
+        z = torch.zeros(1, recipe.build_prior(config).dim)
+        images = torch.zeros(1, config.image_channels, config.resolution, config.resolution)
+        generator = recipe.build_generator(config).eval()
+        discriminator = recipe.build_discriminator(config).eval()
+    return {
+        "Generator": layer_table(generator, (z, labels)),
+        "Discriminator": layer_table(discriminator, (images, labels)),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print both tables; see ``python -m recipes.describe --help``."""
+
+    def command() -> int:
+        options = parse_options(Options, prog="python -m recipes.describe", description=__doc__ or "", args=argv)
+        tables = describe(options.recipe, options.preset)
+        print("\n\n".join(format_table(rows, title) for title, rows in tables.items()))
+        return 0
+
+    return run_command("describe", command)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

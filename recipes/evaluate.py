@@ -1,0 +1,98 @@
+"""Measure the samples of a class-conditional run against the real images that it was trained on.
+
+Class agreement says whether samples show the class that was asked for, as judged by a small classifier that is trained
+here and now on the real images and states its own accuracy. The diversity ratio falls below 1 when samples of a class
+repeat themselves, and the novelty ratio when they copy training images; noise raises both, but has no class.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from recipes._engine.command_line import parse_options, run_command
+from recipes._engine.data import load_images
+from recipes._engine.durable_files import replace_durably
+from recipes._engine.errors import UserError
+from recipes._engine.options import torch_device
+from recipes._engine.quality import QualityReport, measure_quality
+from recipes._engine.report import write_report
+from recipes._engine.run_folder import RunFolder
+from recipes._engine.sampling import draw_latents, generate, sampling_generator
+from recipes._engine.trained import load_trained
+from recipes.sample import even_labels
+
+__all__ = ["Options", "evaluate", "main"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate, and how."""
+
+    run: Path
+    """Folder of a run; the moving average of its newest checkpoint is evaluated, with standing statistics."""
+
+    num: int = 1000
+    """How many samples, classes evenly."""
+
+    truncation: float | None = None
+    """Resample every component of z beyond this many standard deviations (default: no truncation)."""
+
+    seed: int = 0
+    """Seed of the latents and of the classifier."""
+
+    data: str | None = None
+    """Where the real images are, when they have moved since the training."""
+
+    device: str = "auto"
+    """Where to compute: cpu, cuda, cuda:1, ... or auto."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.num < 2:
+            raise UserError(f"--num must be at least 2, but got {self.num}.")
+        if self.truncation is not None and not self.truncation > 0:
+            raise UserError(f"--truncation must be greater than 0, but got {self.truncation}.")
+
+
+def evaluate(options: Options) -> QualityReport:
+    """Draw the samples and measure them."""
+    trained = load_trained(run=options.run, weights=None, device=torch_device(options.device))
+    config = trained.config
+    source = options.data or config.data
+    real = load_images(
+        source, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
+    )
+    model = sampling_generator(trained.average, trained.prior, config, truncation=options.truncation)
+    labels = even_labels(options.num, range(config.num_classes))
+    z = draw_latents(trained.prior, options.num, seed=options.seed, truncation=options.truncation)
+    return measure_quality(
+        generate(model, z, labels),
+        labels,
+        real.batch(torch.arange(len(real)))[0],
+        real.labels,
+        num_classes=config.num_classes,
+        seed=options.seed,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate and print; see ``python -m recipes.evaluate --help``."""
+
+    def command() -> int:
+        options = parse_options(Options, prog="python -m recipes.evaluate", description=__doc__ or "", args=argv)
+        folder = RunFolder.open(options.run)
+        report = evaluate(options)
+        replace_durably(folder.evaluation_path, json.dumps(report.as_dict(), indent=2).encode() + b"\n")
+        write_report(folder)
+        print("\n".join(report.lines()))
+        print(f"Sample sheet: {max(folder.path.glob('samples/step_*.png'))}")
+        return 0
+
+    return run_command("evaluate", command)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

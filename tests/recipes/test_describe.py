@@ -1,0 +1,45 @@
+import subprocess
+import sys
+
+import pytest
+
+from recipes import biggan_deep, describe
+
+
+def test_totals_are_the_parameters_of_the_networks(capsys: pytest.CaptureFixture[str]):
+    assert describe.main(["biggan_deep", "--preset", "imagenet-128"]) == 0
+    page = capsys.readouterr().out
+    assert "50,388,609" in page
+    assert "34,590,210" in page
+
+
+@pytest.mark.parametrize("preset", list(biggan_deep.PRESETS))
+def test_every_preset_is_described(preset: str):
+    tables = describe.describe("biggan_deep", preset)
+    config = biggan_deep.PRESETS[preset]()
+    rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
+    assert tables["Generator"][-1].output_shape == (rgb_channels, config.resolution, config.resolution)
+
+
+def test_describing_needs_less_than_a_gibibyte():
+    program = (
+        "import resource; from recipes import describe; describe.describe('biggan_deep', 'imagenet-512');"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert int(output) < 2**20  # kibibytes
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["biggan_deap"], "there is no recipe named biggan_deap."),
+        (["sample"], "recipes.sample is a command, not a training recipe."),
+        (["biggan_deep", "--preset", "x"], "--preset must be one of"),
+    ],
+)
+def test_bad_names_end_with_one_line_and_status_2(args: list[str], message: str, capfd: pytest.CaptureFixture[str]):
+    assert describe.main(args) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"describe: error: {message}")
