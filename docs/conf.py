@@ -22,11 +22,11 @@ version = release = gan_blocks.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",  # before the type hints, which it must have split from the text first
     "sphinx_autodoc_typehints",
     "myst_parser",
     "sphinx_copybutton",
+    "_mathml",
 ]
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
@@ -36,6 +36,8 @@ suppress_warnings = ["config.cache"]
 html_theme = "furo"
 html_title = f"gan_blocks {release}"
 html_show_sourcelink = False
+html_show_copyright = False
+html_math_renderer = "mathml"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 

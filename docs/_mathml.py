@@ -1,0 +1,46 @@
+"""Equations as MathML, which browsers draw by themselves: the pages need no script and no network to be read.
+
+docutils translates the usual LaTeX; a command that it does not know is a warning, and so an error in ``make docs``.
+"""
+
+import re
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
+
+# Ways to write that docutils does not know, and what it draws alike.
+SYNONYMS = (
+    (re.compile(r"\\(big|Big|bigg|Bigg)(?![A-Za-z])"), r"\\\1l"),
+    (re.compile(r"\\dots(?![A-Za-z])"), r"\\ldots"),
+    (re.compile(r"\\textstyle(?![A-Za-z])"), ""),
+)
+
+logger = logging.getLogger(__name__)
+
+
+def mathml(node: nodes.Element, *, as_block: bool) -> str:
+    latex = node.astext()
+    for pattern, replacement in SYNONYMS:
+        latex = pattern.sub(replacement, latex)
+    try:
+        return str(tex2mathml(latex, as_block=as_block))
+    except MathError as error:
+        logger.warning("%s, in the equation %s", error, node.astext(), location=node)
+        return f"<code>{nodes.unescape(node.astext())}</code>"
+
+
+def visit_math(writer: Any, node: nodes.Element) -> None:
+    writer.body.append(mathml(node, as_block=False))
+    raise nodes.SkipNode
+
+
+def visit_displaymath(writer: Any, node: nodes.Element) -> None:
+    writer.body.append(f'<div class="math" style="overflow: auto hidden; padding: 0.5em 0">{mathml(node, as_block=True)}</div>\n')
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> None:
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
