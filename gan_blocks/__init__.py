@@ -13,6 +13,7 @@ from gan_blocks.layers.init import orthogonal_
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 from gan_blocks.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
+from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regularization
 from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, spectral_norm, tracked_sigmas
 from gan_blocks.spectral.torch_layouts import spectral_norm_state
 from gan_blocks.training.ema import ExponentialMovingAverage
@@ -31,15 +32,18 @@ __all__ = [
     "ProjectionHead",
     "SelfAttention2d",
     "SharedEmbedding",
+    "SigmaClamp",
     "SkipZ",
     "SpectralNorm",
     "advance_power_iteration",
+    "clamp_sigma",
     "downsample_average",
     "fold_spectral_norm",
     "frozen_power_iteration",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "orthogonal_",
+    "sigma_regularization",
     "spectral_norm",
     "spectral_norm_state",
     "standing_statistics",

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["bad_dtype", "bad_kind", "bad_shape", "bad_value", "check_labels", "check_positive", "check_rank"]
+__all__ = [
+    "bad_dtype",
+    "bad_kind",
+    "bad_shape",
+    "bad_value",
+    "check_exactly_one",
+    "check_labels",
+    "check_positive",
+    "check_rank",
+]
 
 
 def bad_value(owner: str, name: str, rule: str, value: object, remedy: str = "") -> ValueError:
@@ -37,6 +46,14 @@ def check_positive(owner: str, **values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise bad_value(owner, name, "greater than 0", value)
+
+
+def check_exactly_one(owner: str, **values: object) -> None:
+    """Raise unless exactly one of the keywords is given, the others being None."""
+    if sum(value is not None for value in values.values()) != 1:
+        names = " and ".join(f"`{name}`" for name in values)
+        got = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        raise ValueError(f"{owner}: exactly one of {names} must be given, but got {got}.")
 
 
 def check_rank(owner: str, name: str, value: Tensor, axes: Sequence[str]) -> None:

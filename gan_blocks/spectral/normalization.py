@@ -98,7 +98,7 @@ class SpectralNorm(SingularVectorTracker):
     def forward(self, weight: Tensor) -> Tensor:
         """Return the normalised weight."""
         with full_precision(weight):
-            matrix, u, v = self.matrix_and_vectors(weight)
+            matrix, u, v = self._matrix_and_vectors(weight)
             sigma = torch.dot(u[0], torch.mv(matrix, v[0]))
             return (weight.to(matrix.dtype) / sigma.clamp(min=self.eps)).to(weight.dtype)
 
@@ -214,7 +214,7 @@ def tracked_sigmas(module: nn.Module, name: str = "weight") -> Tensor:
         raise bad_value("tracked_sigmas", "name", rule, name)
     chain, index, tracker = normalized[name]
     with torch.no_grad():
-        return tracker.sigmas(chain_input(chain, index))
+        return tracker.estimate(chain_input(chain, index))[0]
 
 
 def fold_spectral_norm(model: ModuleT) -> ModuleT:

@@ -18,6 +18,7 @@ __all__ = [
     "to_matrix",
     "to_memory_order",
     "to_torch_order",
+    "to_weight",
     "wide_dtype",
 ]
 
@@ -102,6 +103,12 @@ def to_matrix(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Read a weight as a matrix (out, rest), without a copy where its memory allows."""
     matrix: Tensor = rearrange(weight.permute(axes), "out ... -> out (...)")
     return matrix
+
+
+def to_weight(matrix: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Undo :func:`to_matrix`: give a matrix (out, rest) the shape of ``weight``."""
+    grid = matrix.reshape([weight.shape[axis] for axis in axes])
+    return grid.permute([axes.index(axis) for axis in range(weight.dim())])
 
 
 def to_memory_order(v: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:

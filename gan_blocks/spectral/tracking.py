@@ -43,8 +43,10 @@ from gan_blocks.spectral.weight_updates import (
 __all__ = [
     "SingularVectorTracker",
     "advance_together",
+    "catch_up",
     "default_dim",
     "kind_of",
+    "matrix_shape",
     "own_class",
     "register_tracker",
     "tensor_to_track",
@@ -94,12 +96,7 @@ class SingularVectorTracker(nn.Module, ABC):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        if weight.dim() < 2:
-            raise bad_shape(owner, "weight", "(out, in, ...)", weight)
-        if not -weight.dim() <= dim < weight.dim():
-            raise bad_value(owner, "dim", f"between {-weight.dim()} and {weight.dim() - 1}", dim)
-        out = weight.shape[dim]
-        rest = weight.numel() // max(out, 1)
+        out, rest = matrix_shape(owner, weight, dim)
         if not 1 <= num_singular_values <= min(out, rest):
             rule = f"between 1 and min(out, rest) = {min(out, rest)}"
             raise bad_value(owner, "num_singular_values", rule, num_singular_values)
@@ -131,7 +128,7 @@ class SingularVectorTracker(nn.Module, ABC):
         """Take power iteration steps on ``weight``, in place; on the meta device nothing happens."""
         advance_together([(self, weight)], num_iterations)
 
-    def matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the weight as a matrix, u and v, in at least float32; for use inside :func:`full_precision`.
 
         u and v are copies: an advance must not reach a graph that still waits for its backward pass.
@@ -140,12 +137,11 @@ class SingularVectorTracker(nn.Module, ABC):
         u, v = (vectors.to(dtype, copy=True) for vectors in (self.u, self.v))
         return to_matrix(weight.to(dtype), axes), u, to_memory_order(v, weight, axes)
 
-    @torch.no_grad()
-    def sigmas(self, weight: Tensor) -> Tensor:
-        """Return the estimates ``u[i] @ W @ v[i]``, of shape ``(n,)``."""
+    def estimate(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``u[i] @ W @ v[i]``, of shape ``(n,)`` and with its gradient, and u and v with "rest" as in memory."""
         with full_precision(weight):
-            matrix, u, v = self.matrix_and_vectors(weight)
-            return ((u @ matrix) * v).sum(dim=1)
+            matrix, u, v = self._matrix_and_vectors(weight)
+            return ((u @ matrix) * v).sum(dim=1), u, v
 
     def extra_repr(self) -> str:
         """Show how the vectors are followed."""
@@ -189,6 +185,15 @@ def tensor_to_track(owner: str, module: nn.Module, name: str, kind: type[Singula
         return weight
 
 
+def matrix_shape(owner: str, weight: Tensor, dim: int) -> tuple[int, int]:
+    """Return (out, rest) of a weight read as a matrix, or raise why it cannot be."""
+    if weight.dim() < 2:
+        raise bad_shape(owner, "weight", "(out, in, ...)", weight)
+    if not -weight.dim() <= dim < weight.dim():
+        raise bad_value(owner, "dim", f"between {-weight.dim()} and {weight.dim() - 1}", dim)
+    return weight.shape[dim], weight.numel() // max(weight.shape[dim], 1)
+
+
 def default_dim(module: nn.Module) -> int:
     """Return the dimension of a layer's weight that counts its outputs."""
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -211,9 +216,9 @@ def register_tracker(module: nn.Module, name: str, tracker: SingularVectorTracke
     count_fused_updates()
     tracker.seen, tracker.chain = weight_state(chain, len(chain) - 1), weakref.ref(chain)
     if len(trackers_of(chain)) == 1:
-        chain.register_forward_pre_hook(_catch_up)
-        chain.register_state_dict_pre_hook(_catch_up)  # type: ignore[no-untyped-call]
-        chain.register_load_state_dict_post_hook(_catch_up)  # type: ignore[no-untyped-call]
+        chain.register_forward_pre_hook(catch_up)
+        chain.register_state_dict_pre_hook(catch_up)
+        chain.register_load_state_dict_post_hook(catch_up)
 
 
 def trackers_of(chain: ParametrizationList) -> list[tuple[int, SingularVectorTracker]]:
@@ -233,7 +238,8 @@ def own_class(module: nn.Module) -> None:
         module.__class__ = type(shared.__name__, shared.__bases__, members)
 
 
-def _catch_up(chain: ParametrizationList, *_: object) -> None:
+def catch_up(chain: ParametrizationList, *_: object) -> None:
+    """Take the advances that are due before a tensor is read: in training mode, one for each update of its weight."""
     # Version counters and the writes below would break the graph.
     if torch.compiler.is_compiling():
         return
@@ -254,7 +260,7 @@ def advance_together(pairs: Sequence[tuple[SingularVectorTracker, Tensor]], num_
     if example.is_meta:
         return
     with full_precision(example):
-        parts = zip(*(tracker.matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
+        parts = zip(*(tracker._matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
         matrices, us, vs = (torch.stack(part) if len(part) > 1 else part[0][None] for part in parts)
         for _ in range(num_iterations):
             us, vs = power_step(matrices, us, vs)

@@ -1,0 +1,262 @@
+"""Limits on the largest singular value of a weight: clamped away, or penalised.
+
+Tested in ``tests/spectral/test_clamping.py``.
+"""
+
+import math
+import warnings
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from gan_blocks._checks import bad_value, check_exactly_one, check_positive
+from gan_blocks.spectral.power_iteration import full_precision, matrix_axes, to_weight
+from gan_blocks.spectral.tracking import (
+    SingularVectorTracker,
+    catch_up,
+    default_dim,
+    kind_of,
+    matrix_shape,
+    register_tracker,
+    tensor_to_track,
+    trackers_of,
+)
+from gan_blocks.spectral.weight_updates import chain_input
+
+__all__ = ["SigmaClamp", "clamp_sigma", "sigma_regularization"]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class SigmaClamp(SingularVectorTracker):
+    r"""Lower the largest singular value of a weight to a bound; registered by :func:`clamp_sigma`.
+
+    .. math:: \hat W = W - \max(0, \sigma_0 - \sigma_{clamp})\, u_0 v_0^\top, \qquad \sigma_i = u_i^\top W v_i
+
+    The gradient flows through :math:`\sigma_0`, with u and v held constant, and not through
+    :math:`\sigma_{clamp}`: where the clamp acts, no gradient is left along :math:`u_0 v_0^\top`. Computed in float32
+    or wider, also under autocast, and returned in the dtype of the weight. Reading never changes u and v.
+
+    Args:
+        weight: The weight to follow, with at least two dimensions; read as a matrix of shape (out, rest).
+        maximum: The bound as a number, greater than 0.
+        ratio: The bound as a multiple of the second singular value, greater than 0; then two are followed.
+        num_iterations: Steps of power iteration per update of the weight, at least 1.
+        warmup_iterations: Steps from the random start, at least 0.
+        dim: The dimension of ``weight`` that is "out".
+        generator: Source of the random start; None takes torch's global one.
+
+    Attributes:
+        u: Left singular vectors, rows orthonormal, in float32 or wider; n is 1, or 2 with ``ratio``.
+        v: Right singular vectors.
+
+    Shape:
+        - u: ``(n, out)``
+        - v: ``(n, rest)``
+        - input and output: that of ``weight``
+
+    Raises:
+        ValueError: If not exactly one of ``maximum`` and ``ratio`` is given, or an argument is outside its range.
+
+    References:
+        Brock et al. 2018, equation 4 (which writes v u^T for the transposed weight).
+
+    Example:
+        >>> weight = torch.diag(torch.tensor([4.0, 2.0, 1.0]))
+        >>> SigmaClamp(weight, maximum=3, warmup_iterations=50)(weight).diag().tolist()
+        [3.0, 2.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        *,
+        maximum: float | None = None,
+        ratio: float | None = None,
+        num_iterations: int = 1,
+        warmup_iterations: int = 15,
+        dim: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        _check_bound("SigmaClamp", maximum=maximum, ratio=ratio)
+        super().__init__(
+            weight,
+            num_singular_values=1 if ratio is None else 2,
+            num_iterations=num_iterations,
+            warmup_iterations=warmup_iterations,
+            dim=dim,
+            generator=generator,
+        )
+        self.maximum = maximum
+        self.ratio = ratio
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight with its largest singular value lowered to the bound."""
+        with full_precision(weight):
+            sigmas, u, v = self.estimate(weight)
+            bound = _bound(sigmas, self.maximum, self.ratio)
+            # Not relu: an infinite ratio of a zero weight would be NaN.
+            excess = torch.where(sigmas[0] > bound, sigmas[0] - bound, 0.0)
+            correction = to_weight(excess * torch.outer(u[0], v[0]), weight, matrix_axes(weight, self.dim))
+            return (weight - correction).to(weight.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        bound = f"maximum={self.maximum}" if self.ratio is None else f"ratio={self.ratio}"
+        return f"{bound}, {super().extra_repr()}"
+
+
+def clamp_sigma(
+    module: ModuleT,
+    name: str = "weight",
+    *,
+    maximum: float | None = None,
+    ratio: float | None = None,
+    num_iterations: int = 1,
+    warmup_iterations: int = 15,
+    dim: int | None = None,
+    generator: torch.Generator | None = None,
+) -> ModuleT:
+    r"""Clamp the largest singular value of a layer's weight, to a number or to a multiple of the second one.
+
+    .. math:: \hat W = W - \max(0, \sigma_0 - \sigma_{clamp})\, u_0 v_0^\top, \qquad
+        \sigma_{clamp} = \sigma_{reg} \;\text{ or }\; r \cdot sg(\sigma_1)
+
+    The other singular values stay as they are, also when the bound is below the second one. The singular vectors
+    are followed by power iteration and advance as those of :func:`spectral_norm` do, once per update of the weight:
+    :func:`advance_power_iteration` and :func:`frozen_power_iteration` act on both. The clamp is as sharp as they are
+    exact, and takes them as constants for the gradient.
+
+    **With spectral norm.** What is registered first acts first. Clamp, then normalise: the raw weight is clamped, as
+    in the paper. Normalise, then clamp: the normalised weight is clamped, so ``maximum`` is relative to a largest
+    singular value of 1, and with ``ratio`` the result has one below 1 where the clamp acts.
+
+    A weight with a single singular value has no second one: with ``ratio`` its layer is left alone, with a warning.
+
+    Args:
+        module: Any layer; it must be initialised before.
+        name: The parameter to clamp. Other parametrisations registered on it earlier act first.
+        maximum: The bound :math:`\sigma_{reg}`, greater than 0. Infinity never clamps: it only follows the value, for
+            :func:`sigma_regularization`.
+        ratio: The bound's ratio r to the second singular value, greater than 0; infinity follows both.
+        num_iterations: Steps of power iteration per update of the weight, at least 1.
+        warmup_iterations: Steps from the random start, at least 0; on the meta device none are taken.
+        dim: The dimension that is "out"; None takes 1 for transposed convolutions, else 0.
+        generator: Source of the random start; None takes torch's global one.
+
+    Returns:
+        ``module`` itself. Its state dict has ``parametrizations.weight.original`` for ``weight``, and
+        ``parametrizations.weight.0.u`` and ``.v`` with one row, or two rows with ``ratio``.
+
+    Raises:
+        ValueError: If not exactly one of ``maximum`` and ``ratio`` is given, the module has no such parameter, it has
+            fewer than two dimensions or is clamped already, or another argument is outside its range.
+
+    References:
+        Brock et al. 2018, section 4.1 and equation 4. They found that no bound, with or without spectral norm, keeps
+        training from collapsing.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 2, bias=False)
+        >>> _ = layer.load_state_dict({"weight": torch.diag(torch.tensor([2.0, 5.0]))})
+        >>> clamp_sigma(layer, ratio=1.5, warmup_iterations=50).weight.diag().tolist()
+        [2.0, 3.0]
+    """
+    _check_bound("clamp_sigma", maximum=maximum, ratio=ratio)
+    weight = tensor_to_track("clamp_sigma", module, name, SigmaClamp)
+    dim = default_dim(module) if dim is None else dim
+    if ratio is not None and 1 in matrix_shape("clamp_sigma", weight, dim):
+        message = f"clamp_sigma: `{name}` of {kind_of(module)} has one singular value; it is left alone with `ratio`."
+        warnings.warn(message, stacklevel=2)
+        return module
+    tracker = SigmaClamp(
+        weight,
+        maximum=maximum,
+        ratio=ratio,
+        num_iterations=num_iterations,
+        warmup_iterations=warmup_iterations,
+        dim=dim,
+        generator=generator,
+    )
+    register_tracker(module, name, tracker)
+    return module
+
+
+def sigma_regularization(model: nn.Module, *, target: float | None = None, ratio: float | None = None) -> Tensor:
+    r"""Penalise the distance of each weight's largest singular value from a number, or a multiple of the second one.
+
+    .. math:: R = \sum_l \big(\sigma_0^{(l)} - \sigma_{reg}\big)^2 \quad\text{or}\quad
+        R = \sum_l \big(\sigma_0^{(l)} - r \cdot sg(\sigma_1^{(l)})\big)^2
+
+    Add it to a loss with a weight of your own. The sum runs over the weights l with :func:`spectral_norm` or
+    :func:`clamp_sigma`, which follow the singular values; where both are registered the first one counts, so the
+    value is that of the raw weight, unless another parametrisation precedes it. The gradient flows through
+    :math:`\sigma_0` with u and v held constant, and not through :math:`\sigma_1`: the penalty must not raise that.
+    To follow a weight without changing it, use ``clamp_sigma(layer, maximum=math.inf)``, or ``ratio=math.inf``.
+
+    **What the paper leaves open.** It regularises "towards" the value; the square, the sum over layers, the pull
+    from below as well as from above, and the raw weight (under spectral norm too) are our reading. It gives no
+    coefficient.
+
+    Calling it counts as a read of each weight.
+
+    Args:
+        model: Any module.
+        target: The number :math:`\sigma_{reg}`, greater than 0.
+        ratio: The ratio r, greater than 0. It needs ``num_singular_values`` of at least 2 in :func:`spectral_norm`;
+            weights that have but one singular value are left out.
+
+    Returns:
+        The scalar penalty, at least 0.
+
+    Shape:
+        - returns: ``()``
+
+    Raises:
+        ValueError: If not exactly one of ``target`` and ``ratio`` is given, it is not greater than 0, no weight of the
+            model is followed, or ``ratio`` meets a weight of which only one singular value is.
+
+    References:
+        Brock et al. 2018, section 4.1.
+
+    Example:
+        >>> from gan_blocks import sigma_regularization, spectral_norm
+        >>> layer = torch.nn.Linear(2, 2, bias=False)
+        >>> _ = layer.load_state_dict({"weight": torch.diag(torch.tensor([2.0, 5.0]))})
+        >>> layer = spectral_norm(layer, num_singular_values=2, warmup_iterations=50)
+        >>> sigma_regularization(layer, ratio=1.5).item()
+        4.0
+    """
+    owner = "sigma_regularization"
+    _check_bound(owner, target=target, ratio=ratio)
+    penalties = []
+    for name, chain in model.named_modules():
+        if not isinstance(chain, ParametrizationList) or not (trackers := trackers_of(chain)):
+            continue
+        index, tracker = trackers[0]
+        if ratio is not None and tracker.num_singular_values == 1:
+            if 1 in (tracker.u.shape[1], tracker.v.shape[1]):
+                continue
+            tensor = name.replace("parametrizations.", "")
+            remedy = f"Register {tensor} with num_singular_values=2."
+            raise bad_value(owner, "ratio", "used where two singular values are followed", ratio, remedy)
+        catch_up(chain)
+        sigmas, *_ = tracker.estimate(chain_input(chain, index))
+        penalties.append((sigmas[0] - _bound(sigmas, target, ratio)).square())
+    if not penalties:
+        remedy = "Register spectral_norm or clamp_sigma."
+        raise bad_value(owner, "model", "a module whose singular values are followed", kind_of(model), remedy)
+    return torch.stack(penalties).sum()
+
+
+def _check_bound(owner: str, **bounds: float | None) -> None:
+    check_exactly_one(owner, **bounds)
+    check_positive(owner, **{name: bound for name, bound in bounds.items() if bound is not None})
+
+
+def _bound(sigmas: Tensor, number: float | None, ratio: float | None) -> Tensor | float:
+    if ratio is not None:
+        return ratio * sigmas[1].detach()
+    return math.inf if number is None else number
