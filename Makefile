@@ -8,7 +8,8 @@ PY := $(VENV)/bin/python
 # Modules are compiled when first imported: compiling all of torch, scipy and their like takes longer than the rest.
 INSTALL := $(PY) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 DEMO_RUN ?= runs/demo
-BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
+# What benchmarks share is there too; only files that can be run are.
+BENCHMARKS := $(shell grep -l '^if __name__ ==' benchmarks/*.py 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -38,7 +38,9 @@ def visit_math(writer: Any, node: nodes.Element) -> None:
 
 
 def visit_displaymath(writer: Any, node: nodes.Element) -> None:
-    writer.body.append(f'<div class="math" style="overflow: auto hidden; padding: 0.5em 0">{mathml(node, as_block=True)}</div>\n')
+    # A long equation scrolls sideways within the text; the padding keeps tall signs from being cut.
+    box = '<div class="math" style="overflow: auto hidden; padding: 0.5em 0">'
+    writer.body.append(f"{box}{mathml(node, as_block=True)}</div>\n")
     raise nodes.SkipNode
 
 
