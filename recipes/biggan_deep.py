@@ -114,10 +114,10 @@ class Config:
         stages = len(self.generator_widths) - 1
         size = 4 * 2**stages
         require(self, "resolution", self.resolution == size, f"{size}, which is 4 doubled by {stages} generator stages")
-        require(self, "generator_widths", list(self.generator_widths) == falling, "non-increasing (shortcuts drop)")
-        require(
-            self, "discriminator_widths", list(self.discriminator_widths) == rising, "non-decreasing (shortcuts add)"
-        )
+        drops = all(before >= after for before, after in pairwise(self.generator_widths))
+        require(self, "generator_widths", drops, "non-increasing (shortcuts drop)")
+        adds = all(before <= after for before, after in pairwise(self.discriminator_widths))
+        require(self, "discriminator_widths", adds, "non-decreasing (shortcuts add)")
         last, halvings = self.discriminator_final_size, len(self.discriminator_widths) - 1
         sizes = [self.resolution // 2**number for number in range(1, halvings + 1)]
         require(self, "discriminator_final_size", last in sizes, f"one of {sizes}, where its stages lead")
