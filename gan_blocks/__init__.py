@@ -13,6 +13,7 @@ from gan_blocks.layers.init import orthogonal_
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 from gan_blocks.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
+from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regularization
 from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, spectral_norm, tracked_sigmas
 from gan_blocks.spectral.torch_layouts import spectral_norm_state
@@ -33,6 +34,7 @@ __all__ = [
     "SelfAttention2d",
     "SharedEmbedding",
     "SigmaClamp",
+    "SingularTriplets",
     "SkipZ",
     "SpectralNorm",
     "advance_power_iteration",
@@ -47,6 +49,7 @@ __all__ = [
     "spectral_norm",
     "spectral_norm_state",
     "standing_statistics",
+    "top_singular_triplets",
     "tracked_sigmas",
     "truncated_normal",
     "upsample_nearest",
