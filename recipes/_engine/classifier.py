@@ -70,7 +70,7 @@ def train_classifier(
     *,
     num_classes: int,
     seed: int,
-    epochs: int = 12,
+    epochs: int = 10,
     max_steps: int = 2500,
     held_out_fraction: float = 0.2,
 ) -> TrainedClassifier:
@@ -117,10 +117,18 @@ def class_scores(classifier: nn.Module, images: Tensor, indices: Tensor | None =
         classifier.train(was_training)
 
 
+class _Resize(nn.Module):
+    """Average (or repeat) pixels to the size that the classifier looks at."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Pooling to the size that is already there costs a twentieth of the training.
+        return x if x.shape[2:] == (IMAGE_SIZE, IMAGE_SIZE) else F.adaptive_avg_pool2d(x, IMAGE_SIZE)
+
+
 def _network(channels: int, num_classes: int) -> nn.Sequential:
     first, second, third = WIDTHS
     return nn.Sequential(
-        nn.AdaptiveAvgPool2d(IMAGE_SIZE),
+        _Resize(),
         # A stride in the first layer costs no accuracy on digits and saves half of the time.
         nn.Conv2d(channels, first, 5, stride=2, padding=2, bias=False),
         nn.BatchNorm2d(first),
@@ -158,7 +166,7 @@ def _fit(
             logits: Tensor = classifier(_shift(images[batch], generator))
             loss = F.cross_entropy(logits, labels[batch])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
 

@@ -71,9 +71,10 @@ def layer_table(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[L
 
     The parameters of all rows add up to those of the network: a parametrised layer counts once, with the original
     weight, and what a container owns, such as the gain of an attention block, is a row of its own. Multiply-adds are
-    those of convolutions, linear layers, matrix products and attention *as executed*: a fast path that saves
-    multiplications shows fewer, one that pads shows more. Biases, normalisation and other elementwise work do not
-    count, nor does what a parametrisation does to a weight, which does not depend on the images.
+    those of convolutions, linear layers, matrix products and attention as executed on the meta device: a fast path
+    that saves multiplications shows fewer, and padding for the sake of one device's kernel does not show. Biases,
+    normalisation and other elementwise work do not count, nor does what a parametrisation does to a weight, which
+    does not depend on the images.
 
     Args:
         module: The network, on any device.

@@ -81,7 +81,7 @@ def measure_quality(
     *,
     num_classes: int,
     seed: int,
-    epochs: int = 12,
+    epochs: int = 10,
     held_out: Tensor | None = None,
 ) -> QualityReport:
     """Train a classifier on the real images and measure agreement, diversity and novelty of the generated ones.
