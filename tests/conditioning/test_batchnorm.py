@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gan_blocks import BatchNorm2d, ConditionalBatchNorm2d
+from gan_blocks import BatchNorm2d, ConditionalBatchNorm2d, standing_statistics
+from gan_blocks.conditioning import _modulation
 from tests.reference import conditioning as reference
 
 CHANNELS, WIDTH = 3, 2
+
+
+@contextmanager
+def taking(path: str) -> Iterator[None]:
+    """Go by the plain formula, or by the folded one, which large maps take in train mode and all in eval mode."""
+    with pytest.MonkeyPatch.context() as patch:
+        if path == "plain":
+            patch.setattr(_modulation.FoldableBatchNorm2d, "moments", lambda norm, x: None)
+        else:
+            patch.setattr(_modulation, "_SMALLEST_TRAINING_MAP", 0)
+            patch.setattr(_modulation.FoldableBatchNorm2d, "forward", None)
+        yield
+
+
+both_paths = pytest.mark.parametrize("path", ["plain", "folded"])
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -28,6 +47,7 @@ def expected(norm: ConditionalBatchNorm2d, x: Tensor, condition: Tensor, moments
     return reference.conditional_batch_norm(x.numpy(), condition.numpy(), *weights, norm.norm.eps, moments)
 
 
+@both_paths
 @given(
     batch=st.integers(1, 3),
     height=st.integers(2, 4),
@@ -35,15 +55,18 @@ def expected(norm: ConditionalBatchNorm2d, x: Tensor, condition: Tensor, moments
     mean=st.sampled_from([0.0, -3.0, 1000.0]),
     seed=st.integers(0, 99),
 )
-def test_train_mode_equals_the_sum_over_pixels(batch: int, height: int, width: int, mean: float, seed: int):
+def test_train_mode_equals_the_sum_over_pixels(path: str, batch: int, height: int, width: int, mean: float, seed: int):
     x = draw(batch, CHANNELS, height, width, seed=seed) + mean
     condition = draw(batch, WIDTH, seed=seed + 1)
     norm = make_norm()
-    np.testing.assert_allclose(norm(x, condition).detach(), expected(norm, x, condition), rtol=1e-9, atol=1e-9)
+    with taking(path):
+        y = norm(x, condition)
+    np.testing.assert_allclose(y.detach(), expected(norm, x, condition), rtol=1e-9, atol=1e-9)
 
 
+@both_paths
 @given(seed=st.integers(0, 99), mean=st.sampled_from([0.0, -3.0, 1000.0]))
-def test_eval_mode_normalises_by_the_running_moments_and_leaves_them(seed: int, mean: float):
+def test_eval_mode_normalises_by_the_running_moments_and_leaves_them(path: str, seed: int, mean: float):
     norm = make_norm()
     for step in range(3):
         norm(2 * draw(4, CHANNELS, 3, 3, seed=seed + step) + mean, draw(4, WIDTH))
@@ -51,16 +74,19 @@ def test_eval_mode_normalises_by_the_running_moments_and_leaves_them(seed: int, 
     x, condition = draw(2, CHANNELS, 3, 3, seed=seed + 7), draw(2, WIDTH, seed=seed + 8)
     moments = norm.norm.running_mean.numpy(), norm.norm.running_var.numpy()
     assert moments[0].any()
-    y = norm.eval()(x, condition)
+    with taking(path):
+        y = norm.eval()(x, condition)
     np.testing.assert_allclose(y.detach(), expected(norm, x, condition, moments), rtol=1e-9, atol=1e-9)
     assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
 
 
-def test_train_mode_moves_the_running_moments_as_the_plain_layer_does():
+@both_paths
+def test_train_mode_moves_the_running_moments_as_the_plain_layer_does(path: str):
     norm, plain = make_norm(), BatchNorm2d(CHANNELS, affine=False, dtype=torch.float64)
     for seed in range(3):
         x = draw(2, CHANNELS, 3, 3, seed=seed)
-        norm(x, draw(2, WIDTH))
+        with taking(path):
+            norm(x, draw(2, WIDTH))
         plain(x)
     torch.testing.assert_close(norm.norm.running_mean, plain.running_mean, rtol=0, atol=1e-12)
     torch.testing.assert_close(norm.norm.running_var, plain.running_var, rtol=0, atol=1e-12)
@@ -73,30 +99,44 @@ def test_batch_statistics_are_used_in_both_modes_where_asked_for(training: bool)
     np.testing.assert_allclose(norm(x, condition).detach(), expected(norm, x, condition), rtol=1e-9, atol=1e-9)
 
 
+@both_paths
 @pytest.mark.parametrize("training", [True, False])
-def test_a_condition_of_zeros_leaves_the_plain_normalisation(training: bool):
+def test_a_condition_of_zeros_leaves_the_plain_normalisation(path: str, training: bool):
     # The gain is centred at 1: without the 1 the output would vanish.
     norm, plain = make_norm().train(training), BatchNorm2d(CHANNELS, affine=False, dtype=torch.float64).train(training)
     x = draw(2, CHANNELS, 3, 3)
-    torch.testing.assert_close(norm(x, torch.zeros(2, WIDTH, dtype=torch.float64)), plain(x))
+    plain_output = plain(x)
+    with taking(path):
+        y = norm(x, torch.zeros(2, WIDTH, dtype=torch.float64))
+    np.testing.assert_allclose(y.detach(), plain_output, rtol=1e-9, atol=1e-9)
 
 
-def test_a_sample_sees_its_own_condition_alone():
+@both_paths
+def test_a_sample_sees_its_own_condition_alone(path: str):
     norm = make_norm()
     x, condition = draw(3, CHANNELS, 2, 2), draw(3, WIDTH, seed=1)
     changed = condition.clone()
     changed[1] += 1
-    differs = (norm(x, condition) != norm(x, changed)).flatten(1).any(1)
+    with taking(path):
+        differs = (norm(x, condition) != norm(x, changed)).flatten(1).any(1)
     assert differs.tolist() == [False, True, False]
 
 
+@both_paths
 @pytest.mark.parametrize("statistics", ["running", "batch"])
-@pytest.mark.parametrize("training", [True, False])
-def test_gradients_agree_with_finite_differences(statistics: str, training: bool):
-    norm = make_norm(statistics, eps=0.1)
-    if statistics == "running":
-        norm(3 * draw(4, CHANNELS, 3, 3) + 1, draw(4, WIDTH))
-    norm.train(training)
+def test_eval_mode_normalises_by_standing_statistics_where_there_are_any(path: str, statistics: str):
+    norm = make_norm(statistics)
+    batches = [(draw(size, CHANNELS, 3, 3, seed=size) + 5, draw(size, WIDTH)) for size in (2, 3)]
+    standing_statistics(norm, batches)
+    together = np.concatenate([x.numpy() for x, _ in batches])
+    moments = together.mean((0, 2, 3)), together.var((0, 2, 3))
+    x, condition = draw(1, CHANNELS, 2, 2, seed=9), draw(1, WIDTH, seed=10)
+    with taking(path):
+        y = norm.eval()(x, condition)
+    np.testing.assert_allclose(y.detach(), expected(norm, x, condition, moments), rtol=1e-9, atol=1e-9)
+
+
+def check_gradients(norm: ConditionalBatchNorm2d) -> None:
     inputs = (draw(2, CHANNELS, 2, 3, seed=1), draw(2, WIDTH, seed=2), norm.gain.weight, norm.bias.weight)
     inputs = tuple(value.detach().clone().requires_grad_() for value in inputs)
 
@@ -105,6 +145,42 @@ def test_gradients_agree_with_finite_differences(statistics: str, training: bool
 
     assert torch.autograd.gradcheck(run, inputs)
     assert torch.autograd.gradgradcheck(run, inputs)
+
+
+@both_paths
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_agree_with_finite_differences(path: str, training: bool):
+    norm = make_norm(eps=0.1)
+    norm(3 * draw(4, CHANNELS, 3, 3) + 1, draw(4, WIDTH))
+    with taking(path):
+        check_gradients(norm.train(training))
+
+
+def test_gradients_by_batch_statistics_agree_with_finite_differences():
+    check_gradients(make_norm("batch", eps=0.1).eval())
+
+
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_the_folded_path_is_exact_up_to_the_digits_that_the_mean_takes(mean: float, rng: torch.Generator):
+    norm = ConditionalBatchNorm2d(16, WIDTH)
+    x, condition = torch.randn(8, 16, 64, 64, generator=rng) + mean, torch.randn(8, WIDTH, generator=rng)
+    delta = torch.randn(x.shape, generator=rng)
+
+    def run(norm: ConditionalBatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        inputs = [value.detach().to(dtype).requires_grad_() for value in (x, condition)]
+        y = norm.to(dtype)(*inputs)
+        return y, *torch.autograd.grad(y, (*inputs, norm.gain.weight, norm.bias.weight), delta.to(dtype))
+
+    with taking("folded"):
+        exact, folded = run(norm, torch.float64), run(norm, torch.float32)
+    with taking("plain"):
+        plain = run(norm, torch.float32)
+        for got, wanted in zip(run(norm, torch.float64), exact, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+    for ours, theirs, wanted in zip(folded, plain, exact, strict=True):
+        # The sum of delta * x holds the mean's share too, which is taken out afterwards.
+        cancellation = 2e-7 * (1 + mean) * wanted.abs().max()
+        assert (ours - wanted).abs().max() < 2 * (theirs - wanted).abs().max() + cancellation
 
 
 def test_projections_come_from_the_factory_without_bias():
@@ -127,12 +203,14 @@ def test_state_survives_a_round_trip():
     assert torch.equal(target.eval()(x, condition), source.eval()(x, condition))
 
 
+@both_paths
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_keeps_the_memory_format(training: bool, memory_format: torch.memory_format):
+def test_keeps_the_memory_format(path: str, training: bool, memory_format: torch.memory_format):
     norm = make_norm().train(training)
     x, condition = draw(2, CHANNELS, 4, 5), draw(2, WIDTH)
-    y = norm(x.contiguous(memory_format=memory_format), condition)
+    with taking(path):
+        y = norm(x.contiguous(memory_format=memory_format), condition)
     assert y.is_contiguous(memory_format=memory_format)
     torch.testing.assert_close(y, norm(x, condition), rtol=0, atol=1e-12)
 
