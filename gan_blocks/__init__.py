@@ -15,6 +15,7 @@ from gan_blocks.losses.adversarial import hinge_discriminator_loss, hinge_genera
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regularization
+from gan_blocks.spectral.monitor import LayerSpectrum, SpectrumMonitor
 from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, spectral_norm, tracked_sigmas
 from gan_blocks.spectral.torch_layouts import spectral_norm_state
 from gan_blocks.training.ema import ExponentialMovingAverage
@@ -28,6 +29,7 @@ __all__ = [
     "FullSkipZ",
     "GeneratorBottleneck",
     "HierarchicalSkipZ",
+    "LayerSpectrum",
     "NormalPrior",
     "Prior",
     "ProjectionHead",
@@ -37,6 +39,7 @@ __all__ = [
     "SingularTriplets",
     "SkipZ",
     "SpectralNorm",
+    "SpectrumMonitor",
     "advance_power_iteration",
     "clamp_sigma",
     "downsample_average",
