@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 __all__ = [
@@ -21,6 +20,10 @@ __all__ = [
     "to_weight",
     "wide_dtype",
 ]
+
+# Elements up to which a weight is rather copied than its axes sorted. Measured on one CPU core, channels_last: 576
+# elements 28 us by a copy, 52 us by sorting; 2,304 elements 33 against 51 us; 18,432 elements 59 against 45 us.
+LARGEST_COPIED_WEIGHT = 8_192
 
 
 def power_step(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,18 +94,21 @@ def full_precision(weight: Tensor) -> AbstractContextManager[None]:
 
 
 def matrix_axes(weight: Tensor, dim: int) -> tuple[int, ...]:
-    """Return the axes of a weight, ``dim`` first and the others as they follow each other in memory.
+    """Return the axes of a weight, ``dim`` first; those of a large weight follow as they do in memory.
 
-    In torch's order a channels_last weight could only become a matrix by a copy, three times the cost of the product.
+    In torch's order a channels_last weight can only become a matrix by a copy, three times the cost of the product.
+    A small weight is copied all the same: that costs less than to sort its axes and the vectors with them.
     """
     others = [axis for axis in range(weight.dim()) if axis != dim]
-    return (dim, *sorted(others, key=lambda axis: -weight.stride()[axis]))
+    if weight.numel() > LARGEST_COPIED_WEIGHT:
+        others.sort(key=lambda axis: -weight.stride()[axis])
+    return (dim, *others)
 
 
 def to_matrix(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Read a weight as a matrix (out, rest), without a copy where its memory allows."""
-    matrix: Tensor = rearrange(weight.permute(axes), "out ... -> out (...)")
-    return matrix
+    # Not einops: this runs at every read of every weight, and einops takes longer here than the product does.
+    return weight.permute(axes).flatten(1)
 
 
 def to_weight(matrix: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:

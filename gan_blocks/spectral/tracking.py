@@ -244,10 +244,12 @@ def catch_up(chain: ParametrizationList, *_: object) -> None:
     if torch.compiler.is_compiling():
         return
     for index, tracker in trackers_of(chain):
+        if tracker.seen is not None and (tracker.frozen or not tracker.training):
+            continue
         state = weight_state(chain, index)
         if tracker.seen is None:
             tracker.seen, tracker.chain = state, weakref.ref(chain)
-        elif state != tracker.seen and tracker.training and not tracker.frozen:
+        elif state != tracker.seen:
             with torch.no_grad():
                 tracker.advance(chain_input(chain, index), num_iterations=tracker.num_iterations)
             tracker.seen = state

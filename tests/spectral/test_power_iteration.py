@@ -77,6 +77,8 @@ def test_a_matrix_far_below_eps_still_gives_unit_vectors():
         ((4, 3, 2), 1, torch.contiguous_format),
         ((4, 3, 2, 5), 0, torch.channels_last),
         ((4, 3, 2, 5), 1, torch.channels_last),
+        ((32, 33, 2, 5), 0, torch.channels_last),
+        ((32, 33, 2, 5), 1, torch.channels_last),
         ((4, 3, 1, 1), 0, torch.channels_last),
         ((4, 3, 2, 2, 5), 0, torch.channels_last_3d),
     ],
@@ -92,8 +94,8 @@ def test_the_matrix_and_its_vectors_agree_with_torch_order_in_every_memory_forma
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_a_convolution_weight_becomes_a_matrix_without_a_copy(memory_format: torch.memory_format):
-    weight = draw(4, 3, 2, 5).contiguous(memory_format=memory_format)
+def test_a_large_convolution_weight_becomes_a_matrix_without_a_copy(memory_format: torch.memory_format):
+    weight = draw(32, 32, 3, 3).contiguous(memory_format=memory_format)
     assert to_matrix(weight, matrix_axes(weight, 0)).data_ptr() == weight.data_ptr()
 
 
