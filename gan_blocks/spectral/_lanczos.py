@@ -82,9 +82,12 @@ class BlockLanczos:
         return (((self._relative_errors() <= tol) | rounding) & (self.change <= tol * largest)).all(-1)
 
     def steps_left(self, tol: float) -> float:
-        """Predict how many more steps the worst error needs to reach tol, from its decline in the later half so far."""
+        """Predict how many more steps the worst error needs to reach tol, from its decline in the later half so far.
+
+        The first two steps tell nothing: the error may even rise while larger values come into sight.
+        """
         last, middle = len(self._errors) - 1, (len(self._errors) - 1) // 2
-        if last == middle or self._errors[last] <= tol:
+        if last < 2 or self._errors[last] <= tol:
             return 1.0
         decline = math.log(self._errors[middle] / self._errors[last]) / (last - middle)
         return math.log(self._errors[last] / tol) / decline if decline > 0 else math.inf

@@ -20,8 +20,9 @@ __all__ = ["Settings", "Triplets", "leading_triplets"]
 # Sides up to which the eigendecomposition of the Gram matrix beats iteration with a start, and without one.
 _DIRECT_WARM = 64
 _DIRECT_COLD = 384
-# The Gram matrix of a large weight costs about as much as this many steps that do without.
-_PATIENCE = 8
+# The Gram matrix costs about as much as one step without it for so many rows, and never less than a few steps.
+_ROWS_PER_STEP = 150
+_FEWEST_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -82,31 +83,40 @@ def _rayleigh_ritz(a: Tensor, left: Tensor) -> Triplets:
     rotation, values, inverse = torch.linalg.svd(factor)
     left, right = left @ inverse.mT, basis @ rotation
     residual = (skinny_product(a, right) - left * values[:, None]).norm(dim=-2)
-    return Triplets(left, values, right, residual + _rounding(values, a.shape[-1]))
+    return Triplets(left, values, right, residual + _rounding(values, _product_rounding(a)))
 
 
-def _rounding(values: Tensor, long: int) -> Tensor:
+def _rounding(values: Tensor, products: float) -> Tensor:
     """Return by how much rounding can falsify each value, or hide one that is larger than it."""
-    precision, largest = torch.finfo(values.dtype).eps, values[:, :1]
-    # Of the products with A: twice the most that was measured, with equal entries, which are all rounded to one side.
-    products = precision * (32 + 2 * math.sqrt(long)) * largest
-    # Of G: its eigenvalues are off by some eps * s_0², which for a value far below s_0 is much.
-    gram = 8 * precision * largest.square()
-    return products + torch.minimum(gram / values, gram.sqrt()).nan_to_num(nan=0.0)
+    largest = values[:, :1]
+    # The eigenvalues of G are off by some eps * s_0², which for a value far below s_0 is much.
+    gram = 8 * torch.finfo(values.dtype).eps * largest.square()
+    return products * largest + torch.minimum(gram / values, gram.sqrt()).nan_to_num(nan=0.0)
+
+
+def _product_rounding(a: Tensor) -> float:
+    """Return the error of products with A relative to s_0: twice the most that was measured.
+
+    That was with equal entries, whose sums are all rounded to the same side.
+    """
+    return torch.finfo(a.dtype).eps * (32 + 2 * math.sqrt(a.shape[-1]))
 
 
 def _left_vectors(a: Tensor, guess: Tensor | None, settings: Settings) -> tuple[Tensor, bool]:
     """Return an orthonormal basis of the leading left vectors, and whether max_matvecs was enough to settle it."""
     short = a.shape[-2]
-    block = max(16, settings.count + 5) if guess is None else settings.count + 5
+    # Small matrices take time for each vector, large ones only for each pass over them.
+    block = max(16 if guess is None or short > _DIRECT_COLD else 0, settings.count + 5)
     if short <= (_DIRECT_COLD if guess is None else _DIRECT_WARM) or 4 * block > short:
         return _leading_eigenvectors(gram_matrix(a), settings.count), True
     start = draw((a.shape[0], short, block), like=a, generator=settings.generator)
     if guess is not None:
         start[..., : guess.shape[-1]] = guess[..., :block]
     lanczos = BlockLanczos(start, settings.count, settings.generator)
-    tol = settings.tol / 2  # the other half is for rounding
-    if _iterate(lanczos, partial(_gram_product, a), tol, settings.max_matvecs, patience=_PATIENCE):
+    # What rounding takes of the tolerance is not left for the residuals.
+    tol = max(settings.tol / 2, 0.9 * (settings.tol - _product_rounding(a)))
+    patience = max(_FEWEST_STEPS, short / _ROWS_PER_STEP)
+    if _iterate(lanczos, partial(_gram_product, a), tol, settings.max_matvecs, patience):
         return lanczos.vectors(), bool(lanczos.settled(tol).all())
     if short <= _DIRECT_COLD:
         left, slow = lanczos.vectors(), ~lanczos.settled(tol)
