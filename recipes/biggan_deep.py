@@ -60,30 +60,32 @@ class Config:
     num_classes: int = 10
     """Number of classes; labels run from 0 to this less one."""
 
-    channels: int = 32
+    channels: int = 16
     """The channel unit ch of Tables 7-9."""
-    generator_widths: tuple[int, ...] = (4, 4, 2, 1)
+    generator_widths: tuple[int, ...] = (8, 4, 2, 2)
     """Generator's widths in units of ch, at 4x4, 8x8, ... up to the full resolution."""
-    discriminator_widths: tuple[int, ...] = (1, 2, 4, 4)
+    discriminator_widths: tuple[int, ...] = (2, 4, 4, 8)
     """Discriminator's widths in units of ch: after its first convolution, then after each stage of two blocks."""
     discriminator_final_size: int = 4
     """The discriminator's stages halve the image until it has this height and width; later stages keep it."""
     attention_resolution: int = 16
     """Height and width at which both networks have a non-local block; 0: none."""
-    latent_dim: int = 128
+    latent_dim: int = 64
     """Dimension of z."""
-    embedding_dim: int = 128
+    embedding_dim: int = 64
     """Dimension of the class embedding that all blocks of the generator share."""
+    embedding_gain: float = 4.0
+    """Factor of the embedding's orthogonal initialisation (paper: 1); with more, a short run tells classes apart."""
     wide_rgb_conv: bool = False
     """Give G's last convolution ch outputs and keep the first, as the released weights do, not just enough outputs."""
 
-    batch_size: int = 64
+    batch_size: int = 32
     """Images in a batch, over all micro-batches."""
     discriminator_steps: int = 1
     """Updates of D for each update of G (the paper found 2 best for ImageNet)."""
-    generator_lr: float = 2e-4
+    generator_lr: float = 1e-3
     """Adam's learning rate for G, constant."""
-    discriminator_lr: float = 4e-4
+    discriminator_lr: float = 2e-3
     """Adam's learning rate for D, constant."""
     adam_beta1: float = 0.0
     """Adam's decay rate of the mean of gradients, for both networks."""
@@ -91,13 +93,13 @@ class Config:
     """Adam's decay rate of the mean of squared gradients, for both networks."""
     hinge_margin: float = 1.0
     """Margin of the discriminator's hinge loss."""
-    ema_decay: float = 0.998
+    ema_decay: float = 0.98
     """Decay of the moving average of G that samples are drawn from."""
     ema_start: int = 100
     """The average follows G without delay for this many steps."""
     standing_batches: int = 50
     """Batches whose pooled statistics BatchNorm uses for samples (Appendix C.1)."""
-    planned_steps: int = 1250
+    planned_steps: int = 1500
     """Length of the run, in updates of G, unless --steps says otherwise."""
     seed: int = 0
     """All randomness is a function of this, the step and the purpose."""
@@ -106,7 +108,8 @@ class Config:
         """Reject what cannot work."""
         require_positive(self, "num_classes", "channels", "discriminator_final_size", "latent_dim", "embedding_dim")
         require_positive(self, "batch_size", "discriminator_steps", "generator_lr", "discriminator_lr", "hinge_margin")
-        require_positive(self, "standing_batches", "planned_steps", "generator_widths", "discriminator_widths")
+        require_positive(self, "embedding_gain", "standing_batches", "planned_steps")
+        require_positive(self, "generator_widths", "discriminator_widths")
         require_within(self, 0, 1, "adam_beta1", "adam_beta2", "ema_decay")
         require_within(self, 0, 2**63 - 1, "ema_start", "seed")
         require(self, "image_channels", self.image_channels in (1, 3), "1 or 3")
@@ -126,7 +129,7 @@ class Config:
 
 
 def mnist5k_32() -> Config:
-    """5,000 real handwritten digits; minutes on a laptop."""
+    """5,000 real handwritten digits, minutes on a laptop: the defaults of Config."""
     return Config()
 
 
@@ -139,6 +142,9 @@ def cifar10_32() -> Config:
         generator_widths=(4, 4, 4, 4),
         discriminator_widths=(4, 4, 4, 4, 4),
         discriminator_final_size=8,
+        latent_dim=128,
+        embedding_dim=128,
+        embedding_gain=1.0,
         batch_size=256,
         discriminator_steps=2,
         generator_lr=5e-5,
@@ -162,6 +168,9 @@ def _imagenet(
         generator_widths=generator,
         discriminator_widths=discriminator,
         attention_resolution=64,
+        latent_dim=128,
+        embedding_dim=128,
+        embedding_gain=1.0,
         wide_rgb_conv=True,
         batch_size=2048,
         discriminator_steps=2,
@@ -232,7 +241,8 @@ class Generator(nn.Module):
         widths = [width * config.channels for width in config.generator_widths]
         stages = list(pairwise(widths))
         # The shared embedding alone is not spectrally normalised.
-        self.embedding = orthogonal_(SharedEmbedding(config.num_classes, config.embedding_dim))
+        embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
+        self.embedding = orthogonal_(embedding, gain=config.embedding_gain)
         self.skip_z = FullSkipZ(config.latent_dim, config.embedding_dim, num_blocks=2 * len(stages))
 
         def norm(num_features: int) -> nn.Module:

@@ -111,9 +111,9 @@ def write(out: Path, images: Tensor, labels: Tensor) -> None:
 
 def _columns(labels: Tensor) -> int:
     """One row a class where all classes are equally many and a row is of sensible length, else about a square."""
-    (count, *others) = Counter(labels.tolist()).values()
-    if 2 <= count <= 32 and all(other == count for other in others):
-        return count
+    counts: list[int] = list(Counter(labels.tolist()).values())
+    if 2 <= counts[0] <= 32 and counts == [counts[0]] * len(counts):
+        return counts[0]
     return math.ceil(len(labels) ** 0.5)
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,11 @@ def test_bad_names_end_with_one_line_and_status_2(args: list[str], message: str,
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"describe: error: {message}")
+
+
+@pytest.mark.parametrize("preset", list(biggan_deep.PRESETS))
+def test_the_readme_shows_the_parameters_of_every_preset(preset: str):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (row,) = [line for line in readme.splitlines() if f"| `{preset}` |" in line]
+    totals = [sum(entry.parameters for entry in rows) for rows in describe.describe("biggan_deep", preset).values()]
+    assert [f"{total:,}" in row for total in totals] == [True, True]
