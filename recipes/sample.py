@@ -114,7 +114,7 @@ def _columns(labels: Tensor) -> int:
     counts: list[int] = list(Counter(labels.tolist()).values())
     if 2 <= counts[0] <= 32 and counts == [counts[0]] * len(counts):
         return counts[0]
-    return math.ceil(len(labels) ** 0.5)
+    return math.ceil(math.sqrt(len(labels)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
