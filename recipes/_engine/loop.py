@@ -159,7 +159,9 @@ class Run:
         generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=standing_batches)
         images, classes = class_sheet(generator, self.prior, self.config)
         path = self.folder.samples_path(self.step)
-        save_sheet(path, images, columns=10, captions=[self.images.class_names[label] for label in classes])
+        names = self.images.class_names  # of the data, which may have fewer classes than the networks
+        captions = [names[label] if label < len(names) else str(label) for label in classes]
+        save_sheet(path, images, columns=10, captions=captions)
         return path
 
     def _save(self) -> None:

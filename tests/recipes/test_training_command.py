@@ -41,6 +41,12 @@ def test_a_run_leaves_log_sheet_config_and_checkpoint(tiny_args: list[str], tmp_
     }
 
 
+def test_the_networks_may_have_more_classes_than_the_data(tiny_args: list[str], tmp_path: Path):
+    run = tmp_path / "run"
+    assert biggan_deep.main([*tiny_args, "--num-classes", "5", "--run-dir", str(run), "--steps", "1"]) == 0
+    assert (run / "samples" / "step_000001.png").is_file()
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
 def test_a_run_interrupted_and_continued_has_the_same_bytes_as_one_that_was_not(
     precision: str, tiny_args: list[str], tmp_path: Path
