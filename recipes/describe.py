@@ -12,9 +12,8 @@ import torch
 import tyro
 
 from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.errors import UserError
 from recipes._engine.layer_table import LayerRow, format_table, layer_table
-from recipes._engine.recipe import load_recipe
+from recipes._engine.recipe import choose_preset, load_recipe
 
 __all__ = ["Options", "describe", "main"]
 
@@ -37,10 +36,7 @@ def describe(recipe_name: str, preset: str | None = None) -> dict[str, list[Laye
         UserError: If there is no such recipe or preset.
     """
     recipe = load_recipe(recipe_name)
-    name = next(iter(recipe.PRESETS)) if preset is None else preset
-    if name not in recipe.PRESETS:
-        raise UserError(f"--preset must be one of {', '.join(recipe.PRESETS)}, but got {name}.")
-    config = recipe.PRESETS[name]()
+    config = recipe.PRESETS[choose_preset(recipe, preset)]()
     with torch.device("meta"):
         labels = torch.zeros(1, dtype=torch.int64)
         z = torch.zeros(1, recipe.build_prior(config).dim)

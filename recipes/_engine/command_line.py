@@ -13,7 +13,7 @@ import tyro
 
 from recipes._engine.errors import UserError
 from recipes._engine.options import RunOptions
-from recipes._engine.recipe import Recipe, config_from_json, config_to_json
+from recipes._engine.recipe import Recipe, choose_preset, config_from_json, config_to_json
 from recipes._engine.run_folder import RunFolder, compare_configs
 
 __all__ = ["TrainingCommand", "parse_options", "parse_training_command", "run_command"]
@@ -65,7 +65,7 @@ def parse_training_command(recipe: Recipe, *, prog: str, args: Sequence[str] | N
     args = list(sys.argv[1:] if args is None else args)
     early = _early_options(args)
     run = _existing_run(recipe, early)
-    preset = _choose_preset(recipe, early.preset, run)
+    preset = _preset_of_run(recipe, early.preset, run)
     saved = None if run is None else config_from_json(recipe, run.config())
     default = recipe.PRESETS[preset]() if saved is None else saved
 
@@ -113,15 +113,12 @@ def _existing_run(recipe: Recipe, early: argparse.Namespace) -> RunFolder | None
     return run
 
 
-def _choose_preset(recipe: Recipe, asked: str | None, run: RunFolder | None) -> str:
+def _preset_of_run(recipe: Recipe, asked: str | None, run: RunFolder | None) -> str:
     if run is not None:
         if asked not in (None, run.preset):
             raise UserError(f"--preset is {asked} here, but the run in {run.path} was started with {run.preset}.")
         return run.preset
-    preset = next(iter(recipe.PRESETS)) if asked is None else asked
-    if preset not in recipe.PRESETS:
-        raise UserError(f"--preset must be one of {', '.join(recipe.PRESETS)}, but got {preset}.")
-    return preset
+    return choose_preset(recipe, asked)
 
 
 def _parse(kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None) -> Options:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recipes._engine.batches import StepBatches
     from recipes._engine.state import TrainingState
 
-__all__ = ["Recipe", "RecipeConfig", "config_from_json", "config_to_json", "load_recipe"]
+__all__ = ["Recipe", "RecipeConfig", "choose_preset", "config_from_json", "config_to_json", "load_recipe"]
 
 
 class RecipeConfig(Protocol):
@@ -77,6 +77,18 @@ def load_recipe(name: str) -> Recipe:
     if not hasattr(module, "PRESETS"):
         raise UserError(f"recipes.{name} is a command, not a training recipe.")
     return cast(Recipe, module)
+
+
+def choose_preset(recipe: Recipe, asked: str | None) -> str:
+    """The name of the preset asked for, or of the recipe's first.
+
+    Raises:
+        UserError: If the recipe has no preset of that name.
+    """
+    preset = next(iter(recipe.PRESETS)) if asked is None else asked
+    if preset not in recipe.PRESETS:
+        raise UserError(f"--preset must be one of {', '.join(recipe.PRESETS)}, but got {preset}.")
+    return preset
 
 
 def config_to_json(config: RecipeConfig) -> dict[str, Any]:
