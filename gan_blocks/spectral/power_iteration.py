@@ -60,7 +60,8 @@ def power_step(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         smallest = torch.finfo(matrix.dtype).tiny
         new_v = F.normalize(u @ matrix, dim=-1, eps=smallest)
         image = new_v @ matrix.mT
-        new_u = F.normalize(image, dim=-1, eps=smallest)
+        length = torch.linalg.vector_norm(image, dim=-1, keepdim=True)
+        new_u, alive = image / length.clamp_min(smallest), length > 0
     else:
         basis = torch.linalg.qr((u @ matrix).mT).Q.mT
         image = basis @ matrix.mT
@@ -68,12 +69,14 @@ def power_step(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         # LAPACK raises on a NaN; a diverged weight must show in the loss, not here.
         left, _, right = torch.linalg.svd(r.nan_to_num())
         new_u, new_v = (q @ left).mT, right @ basis
-    alive = image.abs().amax(dim=(-2, -1), keepdim=True) > 0
+        alive = image.abs().amax(dim=(-2, -1), keepdim=True) > 0
     return torch.where(alive, new_u, u), torch.where(alive, new_v, v)
 
 
 def random_rows(count: int, size: int, *, like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw ``count`` orthonormal rows of length ``size``, on the device of ``like``, in float32 or wider."""
+    if like.is_meta:
+        return torch.empty(count, size, device=like.device, dtype=wide_dtype(like))
     device = like.device if generator is None else generator.device
     draws = torch.randn(size, count, generator=generator, device=device, dtype=wide_dtype(like))
     rows: Tensor = torch.linalg.qr(draws).Q.mT
@@ -100,7 +103,7 @@ def matrix_axes(weight: Tensor, dim: int) -> tuple[int, ...]:
     A small weight is copied all the same: that costs less than to sort its axes and the vectors with them.
     """
     others = [axis for axis in range(weight.dim()) if axis != dim]
-    if weight.numel() > LARGEST_COPIED_WEIGHT:
+    if len(others) > 1 and weight.numel() > LARGEST_COPIED_WEIGHT:
         others.sort(key=lambda axis: -weight.stride()[axis])
     return (dim, *others)
 
@@ -119,8 +122,7 @@ def to_weight(matrix: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def to_memory_order(v: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Sort right vectors (n, rest) from torch's order of axes into the order of ``axes``."""
-    plain = sorted(axes[1:])
-    if plain == list(axes[1:]):
+    if (plain := sorted(axes[1:])) == list(axes[1:]):
         return v
     grid = v.reshape(len(v), *(weight.shape[axis] for axis in plain))
     return grid.permute(0, *(1 + plain.index(axis) for axis in axes[1:])).flatten(1)
@@ -128,5 +130,7 @@ def to_memory_order(v: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def to_torch_order(v: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Undo :func:`to_memory_order`."""
+    if sorted(axes[1:]) == list(axes[1:]):
+        return v
     grid = v.reshape(len(v), *(weight.shape[axis] for axis in axes[1:]))
     return grid.permute(0, *(1 + axes[1:].index(axis) for axis in sorted(axes[1:]))).flatten(1)

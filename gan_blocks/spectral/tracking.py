@@ -128,19 +128,20 @@ class SingularVectorTracker(nn.Module, ABC):
         """Take power iteration steps on ``weight``, in place; on the meta device nothing happens."""
         advance_together([(self, weight)], num_iterations)
 
-    def _matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the weight as a matrix, u and v, in at least float32; for use inside :func:`full_precision`.
 
-        u and v are copies: an advance must not reach a graph that still waits for its backward pass.
+        Where autograd records, u and v are copies: an advance must not reach a graph that waits for its backward pass.
         """
         axes, dtype = matrix_axes(weight, self.dim), wide_dtype(weight)
-        u, v = (vectors.to(dtype, copy=True) for vectors in (self.u, self.v))
+        recorded = weight.requires_grad and torch.is_grad_enabled()
+        u, v = self.u.to(dtype, copy=recorded), self.v.to(dtype, copy=recorded)
         return to_matrix(weight.to(dtype), axes), u, to_memory_order(v, weight, axes)
 
     def estimate(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``u[i] @ W @ v[i]``, of shape ``(n,)`` and with its gradient, and u and v with "rest" as in memory."""
         with full_precision(weight):
-            matrix, u, v = self._matrix_and_vectors(weight)
+            matrix, u, v = self.matrix_and_vectors(weight)
             return ((u @ matrix) * v).sum(dim=1), u, v
 
     def extra_repr(self) -> str:
@@ -262,11 +263,16 @@ def advance_together(pairs: Sequence[tuple[SingularVectorTracker, Tensor]], num_
     if example.is_meta:
         return
     with full_precision(example):
-        parts = zip(*(tracker._matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
+        parts = zip(*(tracker.matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
         matrices, us, vs = (torch.stack(part) if len(part) > 1 else part[0][None] for part in parts)
         for _ in range(num_iterations):
             us, vs = power_step(matrices, us, vs)
-    for (tracker, weight), u, v in zip(pairs, us, vs, strict=True):
-        # In place: the buffers may be shared with other processes or held by a compiled graph.
-        tracker.u.copy_(u)
-        tracker.v.copy_(to_torch_order(v, weight, matrix_axes(weight, tracker.dim)))
+    # In place: the buffers may be shared with other processes or held by a compiled graph.
+    torch._foreach_copy_([tracker.u for tracker, _ in pairs], us.unbind())
+    torch._foreach_copy_(
+        [tracker.v for tracker, _ in pairs],
+        [
+            to_torch_order(v, weight, matrix_axes(weight, tracker.dim))
+            for (tracker, weight), v in zip(pairs, vs.unbind(), strict=True)
+        ],
+    )

@@ -82,14 +82,18 @@ class ExponentialMovingAverage:
         _check_alike(averages, values)
         if decay == 1:
             return
+        moving: tuple[list[Tensor], list[Tensor]] = ([], [])
+        copied: tuple[list[Tensor], list[Tensor]] = ([], [])
         own = set() if decay == 0 else _singular_vectors(self.module)
-        names = [name for name in averages if name not in own]
-        moving = [name for name in names if averages[name].is_floating_point() and decay > 0]
-        copied = sorted({*names} - {*moving})
-        if moving:
-            torch._foreach_lerp_(*_pair_up(moving, averages, values), weight=1 - decay)
-        if copied:
-            torch._foreach_copy_(*_pair_up(copied, averages, values))
+        for name, average in averages.items():
+            if id(average) not in own:
+                group = moving if decay > 0 and average.is_floating_point() else copied
+                group[0].append(average)
+                group[1].append(values[name].to(average))  # they may live on two devices
+        if moving[0]:
+            torch._foreach_lerp_(*moving, weight=1 - decay)
+        if copied[0]:
+            torch._foreach_copy_(*copied)
         if decay > 0:
             advance_power_iteration(self.module)
 
@@ -107,16 +111,9 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(chain(model.named_parameters(), model.named_buffers()))
 
 
-def _singular_vectors(model: nn.Module) -> set[str]:
-    trackers = (item for item in model.named_modules() if isinstance(item[1], SingularVectorTracker))
-    return {f"{prefix}.{name}" for prefix, _ in trackers for name in ("u", "v")}
-
-
-def _pair_up(
-    names: list[str], averages: dict[str, Tensor], values: dict[str, Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """List averages and values by name, the values where the averages are: they may live on another device."""
-    return [averages[name] for name in names], [values[name].to(averages[name]) for name in names]
+def _singular_vectors(model: nn.Module) -> set[int]:
+    trackers = (module for module in model.modules() if isinstance(module, SingularVectorTracker))
+    return {id(vectors) for tracker in trackers for vectors in (tracker.u, tracker.v)}
 
 
 def _check_alike(averages: dict[str, Tensor], values: dict[str, Tensor]) -> None:
