@@ -20,9 +20,8 @@ from recipes._engine.options import torch_device
 from recipes._engine.quality import QualityReport, measure_quality
 from recipes._engine.report import write_report
 from recipes._engine.run_folder import RunFolder
-from recipes._engine.sampling import draw_latents, generate, sampling_generator
+from recipes._engine.sampling import check_truncation, draw_samples
 from recipes._engine.trained import load_trained
-from recipes.sample import even_labels
 
 __all__ = ["Options", "evaluate", "main"]
 
@@ -53,8 +52,7 @@ class Options:
         """Check the values."""
         if self.num < 2:
             raise UserError(f"--num must be at least 2, but got {self.num}.")
-        if self.truncation is not None and not self.truncation > 0:
-            raise UserError(f"--truncation must be greater than 0, but got {self.truncation}.")
+        check_truncation(self.truncation)
 
 
 def evaluate(options: Options) -> QualityReport:
@@ -65,11 +63,9 @@ def evaluate(options: Options) -> QualityReport:
     real = load_images(
         source, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
     )
-    model = sampling_generator(trained.average, trained.prior, config, truncation=options.truncation)
-    labels = even_labels(options.num, range(config.num_classes))
-    z = draw_latents(trained.prior, options.num, seed=options.seed, truncation=options.truncation)
+    images, labels = draw_samples(trained, options.num, seed=options.seed, truncation=options.truncation)
     return measure_quality(
-        generate(model, z, labels),
+        images,
         labels,
         real.batch(torch.arange(len(real)))[0],
         real.labels,

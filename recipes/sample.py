@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -19,11 +18,11 @@ from tqdm import tqdm
 from recipes._engine.command_line import parse_options, run_command
 from recipes._engine.errors import UserError
 from recipes._engine.options import torch_device
-from recipes._engine.sampling import draw_latents, generate, sampling_generator
+from recipes._engine.sampling import check_truncation, draw_samples
 from recipes._engine.sheets import image_grid, to_uint8
 from recipes._engine.trained import load_trained
 
-__all__ = ["Options", "even_labels", "main"]
+__all__ = ["Options", "main"]
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,9 @@ class Options:
         for name in ("num", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, but got {getattr(self, name)}.")
-        if self.truncation is not None and not self.truncation > 0:
-            raise UserError(f"--truncation must be greater than 0, but got {self.truncation}.")
+        check_truncation(self.truncation)
         if self.out.suffix not in (".png", ".npz", ""):
             raise UserError(f"--out must end in .png or .npz or be a folder, but got {self.out}.")
-
-
-def even_labels(num: int, classes: Sequence[int]) -> Tensor:
-    """Labels (num,) that name every class equally often, up to one, in the order of ``classes``."""
-    return torch.tensor([classes[number * len(classes) // num] for number in range(num)])
 
 
 def draw(options: Options) -> None:
@@ -83,10 +76,15 @@ def draw(options: Options) -> None:
     for label in options.classes:
         if not 0 <= label < num_classes:
             raise UserError(f"--classes must lie in 0 to {num_classes - 1}, but got {label}.")
-    model = sampling_generator(trained.average, trained.prior, trained.config, truncation=options.truncation)
-    labels = even_labels(options.num, options.classes or range(num_classes))
-    z = draw_latents(trained.prior, options.num, seed=options.seed, truncation=options.truncation)
-    write(options.out, generate(model, z, labels, batch_size=options.batch_size), labels)
+    images, labels = draw_samples(
+        trained,
+        options.num,
+        seed=options.seed,
+        classes=options.classes,
+        truncation=options.truncation,
+        batch_size=options.batch_size,
+    )
+    write(options.out, images, labels)
     print(f"{options.num} samples from {trained.source}: {options.out}")
 
 

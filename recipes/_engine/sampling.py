@@ -1,6 +1,7 @@
 """Samples from an averaged generator: the same image for a given (seed, number, class, truncation) in any batch."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from einops import repeat
@@ -18,11 +19,61 @@ from gan_blocks import (
 from recipes._engine.errors import UserError
 from recipes._engine.random_streams import random_stream
 from recipes._engine.recipe import RecipeConfig
+from recipes._engine.trained import TrainedGenerator
 
-__all__ = ["class_sheet", "draw_latents", "generate", "sampling_generator", "spread_classes"]
+__all__ = [
+    "check_truncation",
+    "class_sheet",
+    "draw_latents",
+    "draw_samples",
+    "even_labels",
+    "generate",
+    "sampling_generator",
+    "spread_classes",
+]
 
 # Far more than a warm start needs: the average's singular vectors already follow its weights.
 POWER_ITERATIONS = 20
+
+
+def check_truncation(truncation: float | None) -> None:
+    """Check a ``--truncation`` option.
+
+    Raises:
+        UserError: If it is not greater than 0.
+    """
+    if truncation is not None and not truncation > 0:
+        raise UserError(f"--truncation must be greater than 0, but got {truncation}.")
+
+
+def draw_samples(
+    trained: TrainedGenerator,
+    count: int,
+    *,
+    seed: int,
+    classes: Sequence[int] = (),
+    truncation: float | None = None,
+    batch_size: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Images and labels of samples 0 to count - 1, which do not depend on ``batch_size``.
+
+    Args:
+        trained: The generator, with its prior and Config.
+        count: How many.
+        seed: Seed of the latents.
+        classes: Classes to draw, equally often and in this order; none: all.
+        truncation: As in :func:`draw_latents`; the standing statistics are of such latents, too.
+        batch_size: Images generated at once.
+    """
+    model = sampling_generator(trained.average, trained.prior, trained.config, truncation=truncation)
+    labels = even_labels(count, classes or range(trained.config.num_classes))
+    z = draw_latents(trained.prior, count, seed=seed, truncation=truncation)
+    return generate(model, z, labels, batch_size=batch_size), labels
+
+
+def even_labels(count: int, classes: Sequence[int]) -> Tensor:
+    """Labels (count,) that name every class equally often, up to one, in the order of ``classes``."""
+    return torch.tensor([classes[number * len(classes) // count] for number in range(count)])
 
 
 def draw_latents(prior: Prior, count: int, *, seed: int, truncation: float | None = None) -> Tensor:
