@@ -5,6 +5,7 @@ Tested in ``tests/training/test_ema.py``.
 
 import copy
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -84,12 +85,15 @@ class ExponentialMovingAverage:
             return
         moving: tuple[list[Tensor], list[Tensor]] = ([], [])
         copied: tuple[list[Tensor], list[Tensor]] = ([], [])
-        own = set() if decay == 0 else _singular_vectors(self.module)
         for name, average in averages.items():
-            if id(average) not in own:
-                group = moving if decay > 0 and average.is_floating_point() else copied
-                group[0].append(average)
-                group[1].append(values[name].to(average))  # they may live on two devices
+            if decay == 0 or not (average.is_singular_vector or average.tensor.is_floating_point()):
+                group = copied
+            elif average.is_singular_vector:
+                continue
+            else:
+                group = moving
+            group[0].append(average.tensor)
+            group[1].append(values[name].tensor.to(average.tensor))  # they may live on two devices
         if moving[0]:
             torch._foreach_lerp_(*moving, weight=1 - decay)
         if copied[0]:
@@ -107,22 +111,31 @@ def _checked_decay(decay: float) -> float:
     return decay
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return dict(chain(model.named_parameters(), model.named_buffers()))
+class _Entry(NamedTuple):
+    """A parameter or buffer of a model."""
+
+    tensor: Tensor
+    is_singular_vector: bool
 
 
-def _singular_vectors(model: nn.Module) -> set[int]:
-    trackers = (module for module in model.modules() if isinstance(module, SingularVectorTracker))
-    return {id(vectors) for tracker in trackers for vectors in (tracker.u, tracker.v)}
+def _tensors(model: nn.Module) -> dict[str, _Entry]:
+    """List parameters and buffers by name, a shared one once, in a single walk: this happens at every update."""
+    found: dict[str, _Entry] = {}
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        tracked = isinstance(module, SingularVectorTracker)
+        for name, tensor in chain(module._parameters.items(), module._buffers.items()):
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[f"{prefix}.{name}" if prefix else name] = _Entry(tensor, tracked and name in ("u", "v"))
+    return found
 
 
-def _check_alike(averages: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-    if averages.keys() == values.keys() and all(averages[name].shape == values[name].shape for name in averages):
+def _check_alike(averages: dict[str, _Entry], values: dict[str, _Entry]) -> None:
+    shapes = [{name: entry.tensor.shape for name, entry in entries.items()} for entries in (averages, values)]
+    if shapes[0] == shapes[1]:
         return
     for name in [*averages, *values]:
-        wanted, got = (
-            f"{name} of shape {tuple(tensors[name].shape)}" if name in tensors else f"no {name}"
-            for tensors in (averages, values)
-        )
+        wanted, got = (f"{name} of shape {tuple(shape[name])}" if name in shape else f"no {name}" for shape in shapes)
         if wanted != got:
             raise ValueError(f"ExponentialMovingAverage: `model` must have {wanted}, as the average, but has {got}.")
