@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from gan_blocks._checks import bad_value, check_positive
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
+from gan_blocks.spectral.clamping import SigmaClamp
 from gan_blocks.spectral.power_iteration import wide_dtype
 from gan_blocks.spectral.tracking import default_dim
 from gan_blocks.spectral.weight_updates import chains_of, sources_of
@@ -23,7 +24,7 @@ _OWNER = "SpectrumMonitor"
 
 
 class LayerSpectrum(NamedTuple):
-    """What a :class:`SpectrumMonitor` measures of one weight, before any normalisation of it."""
+    """What a :class:`SpectrumMonitor` measures of one weight, after its clamps and before any normalisation of it."""
 
     depth: int
     """Position among the weights of the model, from 0, in the order in which its modules are registered."""
@@ -44,7 +45,8 @@ class SpectrumMonitor:
     whole weight.
 
     Measured is every parameter with two dimensions or more, read as (out, rest); where parametrisations make a tensor
-    (spectral norm, equalised learning rates), what they start from. Each call starts from the vectors of the previous
+    (spectral norm, equalised learning rates), what they start from. Where :func:`clamp_sigma` was registered first,
+    it is what the clamp makes of that, so that the curves show its effect. Each call starts from the vectors of the previous
     one, and layers of equal shape share their work. The model is not changed, nor is its training mode.
 
     Differences from the paper: it does not say how accurately it computes; ``tol`` is 1e-3 here, which no curve shows.
@@ -120,21 +122,25 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield the weight matrices by layer, "out" first, a shared one only once."""
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        for name, weight in _own_tensors(module):
-            if weight.dim() >= 2 and weight.numel() > 0 and id(weight) not in seen:
-                seen.add(id(weight))
+        for name, source, clamp in _own_tensors(module):
+            if source.dim() >= 2 and source.numel() > 0 and id(source) not in seen:
+                seen.add(id(source))
                 layer = prefix if name == "weight" and prefix else f"{prefix}.{name}".lstrip(".")
-                yield layer, weight.detach().transpose(0, default_dim(module))
+                weight: Tensor = source.detach() if clamp is None else clamp(source.detach())
+                yield layer, weight.transpose(0, default_dim(module))
 
 
-def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor, SigmaClamp | None]]:
+    """Yield what an optimiser moves in one layer, each with the clamp that acts on it before anything else."""
     if isinstance(module, ParametrizationList):
         return  # belongs to the layer that it parametrises
-    yield from module.named_parameters(recurse=False)
+    for name, parameter in module.named_parameters(recurse=False):
+        yield name, parameter, None
     for name, chain in chains_of(module).items():
-        sources = sources_of(chain, 0)
+        sources, first = sources_of(chain, 0), chain[0]
+        clamp = first if isinstance(first, SigmaClamp) else None
         for index, source in enumerate(sources):
-            yield name if len(sources) == 1 else f"{name}.original{index}", source
+            yield name if len(sources) == 1 else f"{name}.original{index}", source, clamp
 
 
 def _frobenius_norm(name: str, weight: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from gan_blocks import clamp_sigma
+from gan_blocks import spectral_norm as blocks_spectral_norm
 from gan_blocks.spectral import monitor as monitor_module
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.monitor import LayerSpectrum, SpectrumMonitor
@@ -109,6 +111,20 @@ def test_normalised_weights_are_measured_before_normalisation():
     assert_measures(spectra["1"], originals[1].flatten(1))
     assert all(value.equal(state[name]) for name, value in model.state_dict().items())
     assert model.training
+
+
+def test_a_clamp_that_acts_first_is_measured_with_its_effect(rng: torch.Generator):
+    matrix = torch.diag(torch.tensor([5.0, 3.0, 2.0, 1.0]))
+    layers = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(3)))
+    layers.load_state_dict({f"{number}.weight": matrix for number in range(3)})
+    clamp_sigma(layers[0], maximum=4.0, warmup_iterations=100, generator=rng)
+    blocks_spectral_norm(clamp_sigma(layers[1], ratio=1.0, warmup_iterations=100, generator=rng))
+    clamp_sigma(blocks_spectral_norm(layers[2]), maximum=0.5)
+    spectra = SpectrumMonitor(layers).measure()
+    for layer, expected in zip(layers, ([4.0, 3.0, 2.0], [3.0, 3.0, 2.0], [5.0, 3.0, 2.0]), strict=True):
+        assert layer.training
+        assert layer.parametrizations.weight.original.equal(matrix)
+        assert spectra.pop(next(iter(spectra))).sigmas.tolist() == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_tensor_made_from_several_is_measured_by_its_parts():
