@@ -35,11 +35,17 @@ from gan_blocks import (
     hinge_discriminator_loss,
     hinge_generator_loss,
     orthogonal_,
-    spectral_norm,
 )
 from recipes._engine.batches import StepBatches
 from recipes._engine.config_checks import require, require_positive, require_within
 from recipes._engine.loop import train
+from recipes._engine.spectral_layers import (
+    SpectralLayers,
+    check_spectral_fields,
+    discriminator_layers,
+    generator_layers,
+    sigma_penalty,
+)
 from recipes._engine.state import TrainingState
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
@@ -78,6 +84,25 @@ class Config:
     """Factor of the embedding's orthogonal initialisation (paper: 1); with more, a short run tells classes apart."""
     wide_rgb_conv: bool = False
     """Give G's last convolution ch outputs and keep the first, as the released weights do, not just enough outputs."""
+
+    tracked_singular_values: int = 1
+    """Singular values that spectral norm follows; the first divides, a penalty ratio needs the second."""
+    generator_sigma_clamp: float = 0.0
+    """Clamp the largest singular value of each raw weight of G to this (equation 4); 0: no clamp."""
+    generator_sigma_clamp_ratio: float = 0.0
+    """Clamp it in G to this multiple of the second largest one instead; 0: no clamp."""
+    discriminator_sigma_clamp: float = 0.0
+    """Clamp the largest singular value of each raw weight of D to this (equation 4); 0: no clamp."""
+    discriminator_sigma_clamp_ratio: float = 0.0
+    """Clamp it in D to this multiple of the second largest one instead; 0: no clamp."""
+    generator_sigma_penalty: float = 0.0
+    """Coefficient, in G's loss, of the squared distance of its largest singular values from their aim; 0: none."""
+    discriminator_sigma_penalty: float = 0.0
+    """Coefficient, in D's loss, of the squared distance of its largest singular values from their aim; 0: none."""
+    sigma_penalty_target: float = 0.0
+    """The aim of the sigma penalties as a number; 0: it is given as a ratio, or there is no penalty."""
+    sigma_penalty_ratio: float = 0.0
+    """The aim of the sigma penalties as a multiple of the second largest singular value; 0: it is given as a number."""
 
     batch_size: int = 32
     """Images in a batch, over all micro-batches."""
@@ -126,6 +151,7 @@ class Config:
         require(self, "discriminator_final_size", last in sizes, f"one of {sizes}, where its stages lead")
         places = [0, *(size for size in sizes if size >= max(last, 8))]
         require(self, "attention_resolution", self.attention_resolution in places, f"one of {places}")
+        check_spectral_fields(self)
 
 
 def mnist5k_32() -> Config:
@@ -207,26 +233,6 @@ PRESETS = {
 }
 
 
-# Layers: orthogonal initialisation comes first, so that the singular vectors start on the weights that are trained.
-
-
-def conv2d(in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, bias: bool = True) -> nn.Module:
-    """A spectrally normalised convolution."""
-    return spectral_norm(
-        orthogonal_(nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias)), eps=EPS
-    )
-
-
-def linear(in_features: int, out_features: int, bias: bool = True) -> nn.Module:
-    """A spectrally normalised linear layer."""
-    return spectral_norm(orthogonal_(nn.Linear(in_features, out_features, bias=bias)), eps=EPS)
-
-
-def embedding(num_embeddings: int, embedding_dim: int) -> nn.Module:
-    """A spectrally normalised table of class embeddings."""
-    return spectral_norm(orthogonal_(nn.Embedding(num_embeddings, embedding_dim)), eps=EPS)
-
-
 class Generator(nn.Module):
     """G of Tables 7-9: from (z, class) to images in [-1, 1].
 
@@ -240,27 +246,30 @@ class Generator(nn.Module):
         super().__init__()
         widths = [width * config.channels for width in config.generator_widths]
         stages = list(pairwise(widths))
+        layers = generator_layers(config, eps=EPS)  # orthogonal, spectrally normalised
         # The shared embedding alone is not spectrally normalised.
         embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
         self.embedding = orthogonal_(embedding, gain=config.embedding_gain)
         self.skip_z = FullSkipZ(config.latent_dim, config.embedding_dim, num_blocks=2 * len(stages))
 
         def norm(num_features: int) -> nn.Module:
-            return ConditionalBatchNorm2d(num_features, self.skip_z.condition_features, linear_layer=linear, eps=EPS)
+            return ConditionalBatchNorm2d(
+                num_features, self.skip_z.condition_features, linear_layer=layers.linear, eps=EPS
+            )
 
-        self.stem = linear(self.skip_z.stem_features, widths[0] * 4 * 4)
+        self.stem = layers.linear(self.skip_z.stem_features, widths[0] * 4 * 4)
         self.blocks = nn.ModuleList()
         for in_channels, out_channels in stages:
-            self.blocks.append(GeneratorBottleneck(in_channels, in_channels, norm_layer=norm, conv_layer=conv2d))
+            self.blocks.append(GeneratorBottleneck(in_channels, in_channels, norm_layer=norm, conv_layer=layers.conv2d))
             self.blocks.append(
-                GeneratorBottleneck(in_channels, out_channels, upsample=True, norm_layer=norm, conv_layer=conv2d)
+                GeneratorBottleneck(in_channels, out_channels, upsample=True, norm_layer=norm, conv_layer=layers.conv2d)
             )
         # The non-local block follows the block that arrives at its resolution: 4x4 doubled once every two blocks.
         self.attention_after = _doublings(4, config.attention_resolution) * 2 - 1
-        self.attention = _attention(config, widths[(self.attention_after + 1) // 2])
+        self.attention = _attention(config, widths[(self.attention_after + 1) // 2], layers)
         self.norm = BatchNorm2d(widths[-1], eps=EPS)
         rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
-        self.to_rgb = conv2d(widths[-1], rgb_channels, 3, padding=1)
+        self.to_rgb = layers.conv2d(widths[-1], rgb_channels, 3, padding=1)
         self.image_channels = config.image_channels
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -287,20 +296,23 @@ class Discriminator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         widths = [width * config.channels for width in config.discriminator_widths]
-        self.stem = conv2d(config.image_channels, widths[0], 3, padding=1)
+        layers = discriminator_layers(config, eps=EPS)
+        self.stem = layers.conv2d(config.image_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         size = config.resolution
         for in_channels, out_channels in pairwise(widths):
             downsample = size > config.discriminator_final_size
             size = size // 2 if downsample else size
             self.blocks.append(
-                DiscriminatorBottleneck(in_channels, out_channels, downsample=downsample, conv_layer=conv2d)
+                DiscriminatorBottleneck(in_channels, out_channels, downsample=downsample, conv_layer=layers.conv2d)
             )
-            self.blocks.append(DiscriminatorBottleneck(out_channels, out_channels, conv_layer=conv2d))
+            self.blocks.append(DiscriminatorBottleneck(out_channels, out_channels, conv_layer=layers.conv2d))
         # The non-local block follows both blocks of the stage at its resolution.
         self.attention_after = _doublings(config.attention_resolution, config.resolution) * 2 - 1
-        self.attention = _attention(config, widths[(self.attention_after + 1) // 2])
-        self.head = ProjectionHead(widths[-1], config.num_classes, linear_layer=linear, embedding_layer=embedding)
+        self.attention = _attention(config, widths[(self.attention_after + 1) // 2], layers)
+        self.head = ProjectionHead(
+            widths[-1], config.num_classes, linear_layer=layers.linear, embedding_layer=layers.embedding
+        )
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Judge each image."""
@@ -319,8 +331,8 @@ def _doublings(small: int, large: int) -> int:
     return (large // small).bit_length() - 1 if small and large else 0
 
 
-def _attention(config: Config, channels: int) -> nn.Module:
-    return SelfAttention2d(channels, conv_layer=conv2d) if config.attention_resolution else nn.Identity()
+def _attention(config: Config, channels: int, layers: SpectralLayers) -> nn.Module:
+    return SelfAttention2d(channels, conv_layer=layers.conv2d) if config.attention_resolution else nn.Identity()
 
 
 def build_generator(config: Config) -> Generator:
@@ -364,9 +376,10 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
                     torch.cat([part.real_images, fake_images]), torch.cat([part.real_labels, part.fake.labels])
                 )
             real_logits, fake_logits = logits.chunk(2)
-            loss = part.share * hinge_discriminator_loss(
+            adversarial = hinge_discriminator_loss(
                 real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin
             )
+            loss = part.share * (adversarial + sigma_penalty(discriminator, config.discriminator_sigma_penalty, config))
             loss.backward()
             loss_d = loss_d + loss.detach() / config.discriminator_steps
         state.optimizer_d.step()
@@ -377,7 +390,8 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     for fake in batches.generator():
         with state.autocast():
             logits = discriminator(generator(fake.z, fake.labels), fake.labels)
-        loss = fake.share * hinge_generator_loss(fake_logits=logits)
+        adversarial = hinge_generator_loss(fake_logits=logits)
+        loss = fake.share * (adversarial + sigma_penalty(generator, config.generator_sigma_penalty, config))
         loss.backward()
         loss_g = loss_g + loss.detach()
     state.optimizer_g.step()

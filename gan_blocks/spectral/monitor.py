@@ -46,8 +46,8 @@ class SpectrumMonitor:
 
     Measured is every parameter with two dimensions or more, read as (out, rest); where parametrisations make a tensor
     (spectral norm, equalised learning rates), what they start from. Where :func:`clamp_sigma` was registered first,
-    it is what the clamp makes of that, so that the curves show its effect. Each call starts from the vectors of the previous
-    one, and layers of equal shape share their work. The model is not changed, nor is its training mode.
+    it is what the clamp makes of that, so that the curves show its effect. Each call starts from the vectors of the
+    previous one, and layers of equal shape share their work. The model is not changed, nor is its training mode.
 
     Differences from the paper: it does not say how accurately it computes; ``tol`` is 1e-3 here, which no curve shows.
 

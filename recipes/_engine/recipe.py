@@ -99,12 +99,14 @@ def config_to_json(config: RecipeConfig) -> dict[str, Any]:
 def config_from_json(recipe: Recipe, values: Mapping[str, Any]) -> RecipeConfig:
     """The Config that :func:`config_to_json` wrote down.
 
+    A field that it lacks is younger than it and takes the Config's default; so the default of a new field has to mean
+    what was done before there was the field.
+
     Raises:
-        UserError: If fields are missing or unknown, as when another version of the recipe wrote them.
+        UserError: If there are unknown fields, as when another version of the recipe wrote them.
     """
     default = next(iter(recipe.PRESETS.values()))()
-    known, given = {field.name for field in dataclasses.fields(default)}, set(values)
-    if known != given:
-        differing = ", ".join(sorted(known ^ given))
-        raise UserError(f"the saved Config fits another version of {recipe.__name__}: fields {differing}.")
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(default)})
+    if unknown:
+        raise UserError(f"the saved Config fits another version of {recipe.__name__}: fields {', '.join(unknown)}.")
     return recipe.Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -1,0 +1,152 @@
+"""The spectrally normalised layers of a recipe's networks, and what its Config may ask of their singular values."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gan_blocks import clamp_sigma, orthogonal_, sigma_regularization, spectral_norm
+from recipes._engine.config_checks import require, require_positive
+
+__all__ = [
+    "SpectralConfig",
+    "SpectralLayers",
+    "check_spectral_fields",
+    "discriminator_layers",
+    "generator_layers",
+    "sigma_penalty",
+]
+
+NETWORKS = ("generator", "discriminator")
+PENALTIES = tuple(f"{name}_sigma_penalty" for name in NETWORKS)
+
+
+class SpectralConfig(Protocol):
+    """The fields of a Config that this module reads; 0 is off for all but the first."""
+
+    @property
+    def tracked_singular_values(self) -> int: ...
+    @property
+    def generator_sigma_clamp(self) -> float: ...
+    @property
+    def generator_sigma_clamp_ratio(self) -> float: ...
+    @property
+    def discriminator_sigma_clamp(self) -> float: ...
+    @property
+    def discriminator_sigma_clamp_ratio(self) -> float: ...
+    @property
+    def generator_sigma_penalty(self) -> float: ...
+    @property
+    def discriminator_sigma_penalty(self) -> float: ...
+    @property
+    def sigma_penalty_target(self) -> float: ...
+    @property
+    def sigma_penalty_ratio(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class SpectralLayers:
+    """Factories for ``conv_layer=``, ``linear_layer=`` and ``embedding_layer=``.
+
+    Each layer is initialised orthogonally, then clamped where that is asked for, then normalised: initialisation
+    comes first, so that the singular vectors start on the weights that are trained, and the clamp acts on the raw
+    weight, as in the paper.
+    """
+
+    eps: float
+    """Smallest divisor of spectral norm."""
+    num_singular_values: int = 1
+    """How many spectral norm follows; fewer where a weight has fewer."""
+    clamp: float = 0.0
+    """Clamp the largest singular value to this (equation 4); 0: no such clamp."""
+    clamp_ratio: float = 0.0
+    """Clamp it to this multiple of the second one; 0: no such clamp. A weight with but one is left alone."""
+
+    def conv2d(
+        self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, bias: bool = True
+    ) -> nn.Module:
+        """A convolution."""
+        return self._normalized(nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias))
+
+    def linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
+        """A linear layer."""
+        return self._normalized(nn.Linear(in_features, out_features, bias=bias))
+
+    def embedding(self, num_embeddings: int, embedding_dim: int) -> nn.Module:
+        """A table of class embeddings."""
+        return self._normalized(nn.Embedding(num_embeddings, embedding_dim))
+
+    def _normalized(self, layer: nn.Conv2d | nn.Linear | nn.Embedding) -> nn.Module:
+        orthogonal_(layer)
+        rank = min(layer.weight.shape[0], layer.weight[0].numel())
+        if self.clamp:
+            clamp_sigma(layer, maximum=self.clamp)
+        elif self.clamp_ratio and rank > 1:
+            clamp_sigma(layer, ratio=self.clamp_ratio)
+        return spectral_norm(layer, num_singular_values=min(self.num_singular_values, rank), eps=self.eps)
+
+
+def generator_layers(config: SpectralConfig, *, eps: float) -> SpectralLayers:
+    """The layers of G as the Config wants them."""
+    return SpectralLayers(
+        eps, config.tracked_singular_values, config.generator_sigma_clamp, config.generator_sigma_clamp_ratio
+    )
+
+
+def discriminator_layers(config: SpectralConfig, *, eps: float) -> SpectralLayers:
+    """The layers of D as the Config wants them."""
+    return SpectralLayers(
+        eps, config.tracked_singular_values, config.discriminator_sigma_clamp, config.discriminator_sigma_clamp_ratio
+    )
+
+
+def sigma_penalty(network: nn.Module, coefficient: float, config: SpectralConfig) -> Tensor:
+    """What is added to a network's loss: the coefficient times the distance of its singular values (section 4.1)."""
+    if not coefficient:
+        return torch.zeros(())  # a scalar of the CPU adds to a loss on any device
+    target, ratio = config.sigma_penalty_target or None, config.sigma_penalty_ratio or None
+    return coefficient * sigma_regularization(network, target=target, ratio=ratio)
+
+
+def check_spectral_fields(config: SpectralConfig) -> None:
+    """Reject what cannot work, for the ``__post_init__`` of a Config.
+
+    Raises:
+        UserError: If a value is outside its range, or two of them do not go together.
+    """
+    require_positive(config, "tracked_singular_values")
+    clamps = [(f"{name}_sigma_clamp", f"{name}_sigma_clamp_ratio") for name in NETWORKS]
+    for field in (
+        *(field for pair in clamps for field in pair),
+        *PENALTIES,
+        "sigma_penalty_target",
+        "sigma_penalty_ratio",
+    ):
+        require(config, field, 0 <= getattr(config, field) < math.inf, "a finite number of at least 0")
+    for clamp, ratio in clamps:
+        both = getattr(config, clamp) > 0 and getattr(config, ratio) > 0
+        require(config, ratio, not both, f"0 beside {_option(clamp)}, since a weight has one clamp")
+    _check_penalty(config)
+
+
+def _check_penalty(config: SpectralConfig) -> None:
+    target, ratio = config.sigma_penalty_target, config.sigma_penalty_ratio
+    penalties = [field for field in PENALTIES if getattr(config, field)]
+    if not penalties:
+        unused = f"0 without {' or '.join(map(_option, PENALTIES))}"
+        require(config, "sigma_penalty_target", target == 0, unused)
+        require(config, "sigma_penalty_ratio", ratio == 0, unused)
+        return
+    either = "greater than 0 for a penalty, or --sigma-penalty-ratio instead (one of the two)"
+    require(config, "sigma_penalty_target", (target > 0) != (ratio > 0), either)
+    if ratio:
+        require(config, "tracked_singular_values", config.tracked_singular_values > 1, "at least 2 for a penalty ratio")
+        for clamp in (field.replace("penalty", "clamp") for field in penalties):
+            rule = "0 for a penalty ratio, since such a clamp follows one singular value only"
+            require(config, clamp, getattr(config, clamp) == 0, rule)
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
