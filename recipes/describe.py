@@ -12,6 +12,7 @@ import torch
 import tyro
 
 from recipes._engine.command_line import parse_options, run_command
+from recipes._engine.dry_run import WithoutInitialization
 from recipes._engine.layer_table import LayerRow, format_table, layer_table
 from recipes._engine.recipe import choose_preset, load_recipe
 
@@ -37,7 +38,7 @@ def describe(recipe_name: str, preset: str | None = None) -> dict[str, list[Laye
     """
     recipe = load_recipe(recipe_name)
     config = recipe.PRESETS[choose_preset(recipe, preset)]()
-    with torch.device("meta"):
+    with WithoutInitialization(), torch.device("meta"):
         labels = torch.zeros(1, dtype=torch.int64)
         z = torch.zeros(1, recipe.build_prior(config).dim)
         images = torch.zeros(1, config.image_channels, config.resolution, config.resolution)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
-from torch.utils.flop_counter import FlopCounterMode
+
+from recipes._engine.dry_run import DryRun
 
 __all__ = ["LayerRow", "format_table", "layer_table"]
 
@@ -45,18 +46,18 @@ class _Frame:
 class _Meter:
     """Hooks that give each multiplication to the innermost module in whose forward it happens."""
 
-    def __init__(self, counter: FlopCounterMode) -> None:
-        self.counter = counter
+    def __init__(self, run: DryRun) -> None:
+        self.run = run
         self.running: list[_Frame] = []
         self.flops: dict[nn.Module, int] = {}
         self.shapes: dict[nn.Module, tuple[int, ...]] = {}
 
     def enter(self, _module: nn.Module, _args: Any) -> None:
-        self.running.append(_Frame(self.counter.get_total_flops()))
+        self.running.append(_Frame(self.run.flops))
 
     def leave(self, module: nn.Module, _args: Any, output: Any) -> None:
         frame = self.running.pop()
-        whole = self.counter.get_total_flops() - frame.start
+        whole = self.run.flops - frame.start
         self.flops[module] = self.flops.get(module, 0) + whole - frame.children
         self.shapes[module] = _first_shape(output)
         if self.running:
@@ -131,8 +132,8 @@ def _run_on_meta(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> _Mete
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     on_meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
     inputs = tuple(value.detach().to("meta") for value in example_inputs)
-    with FlopCounterMode(display=False) as counter, ExitStack() as stack, torch.no_grad(), _eval_mode(module):
-        meter = _Meter(counter)
+    with DryRun() as run, ExitStack() as stack, torch.no_grad(), _eval_mode(module):
+        meter = _Meter(run)
         for layer in module.modules():
             stack.callback(layer.register_forward_pre_hook(meter.enter).remove)
             stack.callback(layer.register_forward_hook(meter.leave).remove)

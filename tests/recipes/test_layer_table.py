@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.flop_counter import FlopCounterMode
 
+from recipes import biggan_deep
 from recipes._engine.layer_table import LayerRow, format_table, layer_table
+from recipes.biggan_deep import Discriminator, Generator
 
 
 class Attention(nn.Module):
@@ -161,6 +163,67 @@ def test_the_total_is_what_torch_counts_on_real_tensors(batch: int):
     with FlopCounterMode(display=False) as counter:
         plain(x)
     assert sum(row.multiply_adds for row in layer_table(plain, (x,))) * 2 * batch == counter.get_total_flops()
+
+
+class Merging(nn.Module):
+    """Multiplies over every arrangement of the images: merged with pixels, as heads, and a product of two maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.per_pixel = nn.Linear(3, 8)
+        self.over_pixels = nn.Linear(16, 5)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.up = spectral_norm(nn.ConvTranspose2d(8, 4, 3, stride=2, groups=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        pixels = self.per_pixel(x.permute(0, 2, 3, 1).reshape(-1, channels)).view(batch, height * width, 8)
+        pixels = pixels + self.attention(pixels, pixels, pixels)[0]
+        gram = torch.einsum("npc,npd->ncd", pixels, pixels) @ pixels.mT
+        h = self.over_pixels(gram).sum(dim=(1, 2)).view(-1, 1, 1, 1) + pixels.mT.unflatten(2, (height, width))
+        return self.up(h)
+
+
+def counted_by_torch(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, int]:
+    """Flops of every module with its children, by torch's own counter."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module.eval()(*example_inputs)
+    counts = {name: sum(per_operator.values()) for name, per_operator in counter.get_flop_counts().items()}
+    root, hidden = type(module).__name__ + ".", ".parametrizations"
+    return {
+        name.removeprefix(root) if name.startswith(root) else "": flops
+        for name, flops in counts.items()
+        if name != "Global" and hidden not in name
+    }
+
+
+def assert_counts_are_those_of_torch(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+    batch = example_inputs[0].shape[0]
+    expected = counted_by_torch(module, example_inputs)
+    rows = {row.name: row.multiply_adds for row in layer_table(module, example_inputs)}
+    for part, flops in expected.items():
+        inside = [count for name, count in rows.items() if not part or f"{name}.".startswith(f"{part}.")]
+        assert (part, 2 * batch * sum(inside)) == (part, flops)
+    assert sum(rows.values()) > 0
+
+
+@pytest.mark.parametrize("kind", [Critic, Merging])
+def test_every_row_counts_what_torch_counts(kind: type[nn.Module]):
+    with torch.device("meta"):
+        module = kind()
+    assert_counts_are_those_of_torch(module, inputs(size=4)[: 1 if kind is Merging else 2])
+
+
+@pytest.mark.parametrize("preset", ["mnist5k-32", "cifar10-32", "imagenet-128"])
+def test_every_row_of_the_presets_counts_what_torch_counts(preset: str):
+    config = biggan_deep.PRESETS[preset]()
+    with torch.device("meta"):
+        labels = torch.zeros(1, dtype=torch.long)
+        z = torch.empty(1, config.latent_dim)
+        images = torch.empty(1, config.image_channels, config.resolution, config.resolution)
+        generator, discriminator = Generator(config), Discriminator(config)
+    assert_counts_are_those_of_torch(generator, (z, labels))
+    assert_counts_are_those_of_torch(discriminator, (images, labels))
 
 
 def test_the_work_of_a_parametrisation_is_no_work_per_image():
