@@ -29,6 +29,8 @@ from recipes._engine.report import write_report
 from recipes._engine.run_folder import RunFolder
 from recipes._engine.sampling import class_sheet, sampling_generator
 from recipes._engine.sheets import save_sheet
+from recipes._engine.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
+from recipes._engine.spectra_figure import draw_spectra
 from recipes._engine.state import TrainingState, build_state
 
 __all__ = ["train"]
@@ -60,6 +62,9 @@ class Run:
         self.prior = recipe.build_prior(self.config)
         self.images = self._load_images()
         self.state: TrainingState = build_state(recipe, self.config, self.options)
+        self.spectra: SpectrumRecorder | None = None
+        if self.options.spectra_every:
+            self.spectra = SpectrumRecorder(self.state.generator, self.state.discriminator)
         self.step = 0
         self.folder = self._open_folder(command)
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
@@ -74,6 +79,8 @@ class Run:
         deadline = math.inf if self.options.minutes is None else began + 60 * self.options.minutes
         progress = tqdm(total=self.last_step, initial=self.step, unit="step", dynamic_ncols=True, desc="training")
         with StopRequest() as stop, progress:
+            if self.step == 0:
+                self._measure_spectra()  # of the initial weights
             while self.step < self.last_step and not stop.signal and time.monotonic() < deadline:
                 self.step += 1
                 losses = self.recipe.train_step(self.state, source.step(self.step), self.config)
@@ -126,10 +133,14 @@ class Run:
     def _do_what_is_due(self, progress: Progress) -> None:
         options = self.options
         save = self.step % options.checkpoint_every == 0
-        if save or self.step % options.log_every == 0:
+        measure = options.spectra_every and self.step % options.spectra_every == 0
+        if save or measure or self.step % options.log_every == 0:
             self._flush_losses(progress)
+        if measure:
+            self._measure_spectra()
         if options.sample_every and self.step % options.sample_every == 0:
             self._draw_sheet(SHEET_STANDING_BATCHES)
+            self._draw_spectra()
         if save:
             self._save()
 
@@ -145,15 +156,41 @@ class Run:
         for step, losses in self._pending:
             values = {name: loss.item() for name, loss in losses.items()}
             if not all(map(math.isfinite, values.values())):
-                shown = ", ".join(f"{name} {value}" for name, value in values.items())
                 self.folder.append_log({"event": "not finite", "step": step, **{n: str(v) for n, v in values.items()}})
-                raise UserError(
-                    f"the loss is not finite at step {step} ({shown}); the last good checkpoint, of step "
-                    f"{self._saved_step}, is kept in {self.folder.path}. Try a lower learning rate or fp32."
-                )
+                shown = ", ".join(f"{name} {value}" for name, value in values.items())
+                raise self._divergence(f"the loss is not finite at step {step} ({shown})")
             self.folder.append_log({"step": step, **values})
         self._pending.clear()
         progress.set_postfix({name: f"{value:.3f}" for name, value in values.items()} | {"images/s": f"{speed:.0f}"})
+
+    def _measure_spectra(self) -> None:
+        """Write the singular values of all weights to the log, if that was asked for.
+
+        Raises:
+            UserError: If a weight is not finite, which the next loss would show too.
+        """
+        if self.spectra is None:
+            return
+        try:
+            self.folder.append_log(self.spectra.measure(self.step))
+        except WeightsNotFiniteError as error:
+            self.folder.append_log({"event": "not finite", "step": self.step, "weight": str(error)})
+            raise self._divergence(f"a weight is not finite after step {self.step} ({error})") from None
+
+    def _divergence(self, what: str) -> UserError:
+        """The error that ends a training that has diverged; its spectra are drawn, being what one looks at then."""
+        self._draw_spectra()
+        kept = f"the last good checkpoint, of step {self._saved_step}, is kept in {self.folder.path}"
+        if not list_checkpoints(self.folder.checkpoints):
+            kept = f"that was before the first checkpoint of {self.folder.path}"
+        return UserError(f"{what}; {kept}. Try a lower learning rate or fp32.")
+
+    def _draw_spectra(self) -> None:
+        if self.spectra is None:
+            return
+        if curves := sigma_curves(self.folder.read_log()):
+            title = f"{self.folder.recipe}, {self.folder.preset}: singular values of the weights"
+            draw_spectra(self.folder.spectra_path, curves, title)
 
     def _draw_sheet(self, standing_batches: int | None = None) -> Path:
         generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=standing_batches)
@@ -181,10 +218,13 @@ class Run:
         if self.step > self._saved_step or self.step == 0:
             self._save()
         self._draw_sheet()
+        self._draw_spectra()
         write_report(self.folder)
 
     def _closing_words(self, stop: StopRequest, seconds: float) -> int:
         _say(f"Sample sheet: {self.folder.samples_path(self.step)}")
+        if self.spectra is not None:
+            _say(f"Spectra: {self.folder.spectra_path}")
         if stop.signal:
             _say(f"Stopped at step {self.step}; continue with --resume {self.folder.path}")
             return 128 + stop.signal

@@ -59,13 +59,16 @@ class RunOptions:
     log_every: int = 10
     """Steps between lines of log.jsonl and updates of the losses in the progress bar."""
 
+    spectra_every: int = 0
+    """Steps between measurements of the weights' largest singular values, logged and drawn (0: none)."""
+
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the machine."""
         for name in ("steps", "minutes", "threads", "accumulate", "checkpoint_every", "keep_last", "log_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be greater than 0, but got {value}.")
-        for name in ("keep_every", "sample_every"):
+        for name in ("keep_every", "sample_every", "spectra_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 0, but got {getattr(self, name)}.")
         if self.run_dir is not None and self.resume is not None and self.run_dir != self.resume:

@@ -39,6 +39,9 @@ def write_report(folder: RunFolder) -> None:
         step = int(sheets[-1].stem.removeprefix("step_"))
         parts.append(f'<h2>Samples at step {step:,}</h2>\n<p><img src="{newest}" alt="Sample sheet"></p>')
     parts += _losses(folder.read_log())
+    if folder.spectra_path.is_file():
+        picture = f'<img src="{folder.spectra_path.name}" alt="Largest singular values of every layer by step">'
+        parts.append(f"<h2>Spectra</h2>\n<p>{picture}</p>")
     if folder.evaluation_path.is_file():
         parts.append(_table("Evaluation", _flatten(json.loads(folder.evaluation_path.read_bytes()))))
     parts.append(_table("Config", folder.config()))

@@ -114,6 +114,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def spectra_path(self) -> Path:
+        """The picture of the spectra, drawn from the log when they are measured."""
+        return self.path / "spectra.png"
+
+    @property
     def evaluation_path(self) -> Path:
         """The newest evaluation's figures."""
         return self.path / "evaluation.json"
