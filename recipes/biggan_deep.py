@@ -80,7 +80,7 @@ class Config:
     """Dimension of z."""
     embedding_dim: int = 64
     """Dimension of the class embedding that all blocks of the generator share."""
-    embedding_gain: float = 4.0
+    embedding_gain: float = 4.5
     """Factor of the embedding's orthogonal initialisation (paper: 1); with more, a short run tells classes apart."""
     wide_rgb_conv: bool = False
     """Give G's last convolution ch outputs and keep the first, as the released weights do, not just enough outputs."""
@@ -104,7 +104,7 @@ class Config:
     sigma_penalty_ratio: float = 0.0
     """The aim of the sigma penalties as a multiple of the second largest singular value; 0: it is given as a number."""
 
-    batch_size: int = 32
+    batch_size: int = 16
     """Images in a batch, over all micro-batches."""
     discriminator_steps: int = 2
     """Updates of D for each update of G (the paper found 2 best for ImageNet; with 1, digits of a class look alike)."""
@@ -118,13 +118,13 @@ class Config:
     """Adam's decay rate of the mean of squared gradients, for both networks."""
     hinge_margin: float = 1.0
     """Margin of the discriminator's hinge loss."""
-    ema_decay: float = 0.97
+    ema_decay: float = 0.98
     """Decay of the moving average of G that samples are drawn from."""
     ema_start: int = 100
     """The average follows G without delay for this many steps."""
     standing_batches: int = 50
     """Batches whose pooled statistics BatchNorm uses for samples (Appendix C.1)."""
-    planned_steps: int = 1000
+    planned_steps: int = 1500
     """Length of the run, in updates of G, unless --steps says otherwise."""
     seed: int = 0
     """All randomness is a function of this, the step and the purpose."""
