@@ -21,7 +21,7 @@ help: ## list the targets
 	@echo "           PYTEST_ARGS='-k attention' (passed on to pytest)."
 
 demo: $(VENV)/.installed-demo ## train a small BigGAN-deep on real digits and show what it learnt
-	$(PY) -m recipes.biggan_deep --run-dir $(DEMO_RUN) --minutes 4.9
+	$(PY) -m recipes.biggan_deep --run-dir $(DEMO_RUN) --minutes 4.95
 	$(PY) -m recipes.evaluate --run $(DEMO_RUN)
 	@echo "The run is in $(DEMO_RUN). 'make demo' trains it further, up to its planned steps; to start afresh, remove it"
 	@echo "or name another: make demo DEMO_RUN=runs/second"

@@ -108,7 +108,7 @@ class Config:
     """Images in a batch, over all micro-batches."""
     discriminator_steps: int = 2
     """Updates of D for each update of G (the paper found 2 best for ImageNet; with 1, digits of a class look alike)."""
-    generator_lr: float = 1.3e-3
+    generator_lr: float = 1.5e-3
     """Adam's learning rate for G, constant."""
     discriminator_lr: float = 1e-3
     """Adam's learning rate for D, constant."""
