@@ -100,7 +100,7 @@ class SpectralNorm(SingularVectorTracker):
         if weight.is_meta:
             return weight.clone()
         with full_precision(weight):
-            matrix, u, v = self.matrix_and_vectors(weight)
+            matrix, u, v = self._matrix_and_vectors(weight)
             sigma = torch.dot(u[0], torch.mv(matrix, v[0]))
             return (weight.to(matrix.dtype) / sigma.clamp(min=self.eps)).to(weight.dtype)
 

@@ -128,7 +128,7 @@ class SingularVectorTracker(nn.Module, ABC):
         """Take power iteration steps on ``weight``, in place; on the meta device nothing happens."""
         advance_together([(self, weight)], num_iterations)
 
-    def matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the weight as a matrix, u and v, in at least float32; for use inside :func:`full_precision`.
 
         Where autograd records, u and v are copies: an advance must not reach a graph that waits for its backward pass.
@@ -141,7 +141,7 @@ class SingularVectorTracker(nn.Module, ABC):
     def estimate(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``u[i] @ W @ v[i]``, of shape ``(n,)`` and with its gradient, and u and v with "rest" as in memory."""
         with full_precision(weight):
-            matrix, u, v = self.matrix_and_vectors(weight)
+            matrix, u, v = self._matrix_and_vectors(weight)
             return ((u @ matrix) * v).sum(dim=1), u, v
 
     def extra_repr(self) -> str:
@@ -263,7 +263,7 @@ def advance_together(pairs: Sequence[tuple[SingularVectorTracker, Tensor]], num_
     if example.is_meta:
         return
     with full_precision(example):
-        parts = zip(*(tracker.matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
+        parts = zip(*(tracker._matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
         matrices, us, vs = (torch.stack(part) if len(part) > 1 else part[0][None] for part in parts)
         for _ in range(num_iterations):
             us, vs = power_step(matrices, us, vs)
