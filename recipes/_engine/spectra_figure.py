@@ -1,7 +1,6 @@
 """The picture of a run's spectra, after Figure 3 of Brock et al. 2018: each layer's largest singular value by step."""
 
 import io
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +62,7 @@ def _ratio(sigmas: Array) -> Array:
 
 def _draw_curves(axes: "Axes", network: SigmaCurves, values: Array) -> None:
     from matplotlib import colormaps
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
     steps, values = thinned(network.steps, np.where(values > 0, values, np.nan))  # a zero has no place on this axis
     shades = colormaps[COLORS](np.linspace(0, 1, len(values)))
@@ -77,20 +76,16 @@ def _draw_curves(axes: "Axes", network: SigmaCurves, values: Array) -> None:
     low, high = min(low, 0.99 * high), max(high, 1.01 * low)  # fresh orthogonal weights are all alike
     axes.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend, where it hides no curve
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    if high < 10 * low:  # powers of ten and their multiples would be one or two labels
+        axes.yaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: _minor_label(value, *axes.get_ylim())))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="both", linewidth=0.4, alpha=0.5)
     last = values[:, -1]
     largest = [depth for depth in np.argsort(-last) if np.isfinite(last[depth])][:NAMED]
     labels = [f"{network.layers[depth]} ({last[depth]:.3g})" for depth in largest]
     axes.legend([lines[depth] for depth in largest], labels, title="largest at the end", loc="upper left")
-
-
-def _minor_label(value: float, low: float, high: float) -> str:
-    """All ticks within one decade have a label, over some decades those at 2 and 5, over more none."""
-    leading = round(value / 10 ** math.floor(math.log10(value)))
-    shown = high < 10 * low or (high < 1000 * low and leading in (2, 5))
-    return f"{value:g}" if shown else ""
 
 
 def thinned(steps: npt.NDArray[np.int64], values: Array) -> tuple[npt.NDArray[np.int64], Array]:
