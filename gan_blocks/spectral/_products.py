@@ -8,9 +8,11 @@ from torch import Tensor
 __all__ = ["gram_matrix", "skinny_product"]
 
 # Measured on 2 AVX-512 cores: MKL multiplies a row-major matrix with a block of 3 to 32 vectors at the speed of memory,
-# but its transpose three times slower, unless the sum is split into terms of low rank.
+# but its transpose three times slower, unless the sum is split into terms of low rank. Below a million entries or so,
+# and for short rows, the calls for the terms cost more than that saves; then the order of the factors still counts.
 _RANK = 32
-_LARGE = 2**18
+_LARGE = 2**20
+_LONG_ROW = 512
 _PANELS = 8
 
 
@@ -36,8 +38,10 @@ def skinny_product(matrix: Tensor, vectors: Tensor) -> Tensor:
         [3.0, 4.0]
     """
     column_major = matrix.stride(-1) != 1 and matrix.stride(-2) == 1
-    if not column_major or matrix.shape[0] > 1 or matrix.numel() < _LARGE or matrix.device.type != "cpu":
+    if not column_major or matrix.device.type != "cpu":
         return matrix @ vectors
+    if matrix.shape[0] > 1 or matrix.numel() < _LARGE or matrix.shape[-2] < _LONG_ROW:
+        return (vectors.mT @ matrix.mT).mT
     rows, columns = matrix[0].mT, vectors[0].mT.contiguous()
     total = vectors.new_zeros(vectors.shape[-1], matrix.shape[-2])
     for first in range(0, len(rows), _RANK):

@@ -4,7 +4,7 @@ import torch
 from gan_blocks.spectral._products import gram_matrix, skinny_product
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 5), (4, 6, 5), (1, 700, 601), (1, 601, 700)])
+@pytest.mark.parametrize("shape", [(1, 3, 5), (4, 6, 5), (1, 1300, 900), (1, 90, 12_000)])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_product_with_few_vectors_is_the_product(
