@@ -42,8 +42,8 @@ class SingularTriplets(NamedTuple):
     converged: Tensor
     """Where the bound is at most ``tol * s[0]``, ``(k,)``, bool."""
     subspace: Tensor
-    """What a later call starts from: orthonormal vectors of the shorter side, some more than k, whose span holds the
-    singular ones, ``(m, min(out, rest))``."""
+    """Orthonormal vectors of the shorter side whose span holds the singular ones, some more than k, for a later call to
+    start from, ``(m, min(out, rest))``."""
 
 
 @torch.no_grad()
