@@ -80,6 +80,7 @@ def _check_not_parametrized(module: nn.Module) -> None:
 
 @torch.no_grad()
 def _fill_orthogonal(parameter: Tensor, gain: float, generator: torch.Generator | None) -> None:
-    # The QR decomposition behind it does not exist in half precision.
-    draft = parameter.float() if parameter.dtype in (torch.float16, torch.bfloat16) else parameter
+    # The QR decomposition behind it does not exist in half precision, and torch's function needs contiguous memory.
+    dtype = torch.float32 if parameter.dtype in (torch.float16, torch.bfloat16) else parameter.dtype
+    draft = torch.empty_like(parameter, dtype=dtype, memory_format=torch.contiguous_format)
     parameter.copy_(nn.init.orthogonal_(draft, gain=gain, generator=generator))

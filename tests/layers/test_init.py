@@ -117,3 +117,11 @@ def test_names_the_tensor_when_the_model_itself_is_parametrised():
 def test_rejects_a_gain_of_zero():
     with pytest.raises(ValueError, match=r"^orthogonal_: `gain` must be greater than 0, but got gain=0\.$"):
         orthogonal_(nn.Linear(2, 2), gain=0)
+
+
+def test_the_memory_format_of_a_weight_changes_nothing():
+    plain, nhwc = nn.Conv2d(4, 6, 3), nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    for layer in (plain, nhwc):
+        orthogonal_(layer, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(plain.weight, nhwc.weight)
+    assert nhwc.weight.is_contiguous(memory_format=torch.channels_last)
