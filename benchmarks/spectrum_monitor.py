@@ -1,6 +1,8 @@
 """What measuring the spectra every 10 steps adds to the training of a BigGAN-128.
 
-``python -m benchmarks.spectrum_monitor`` trains G and D and measures both between steps, warm after the first time.
+``python -m benchmarks.spectrum_monitor`` trains G and D. Of ten pairs of monitors one measures both after each step,
+so that each measurement starts from one ten steps old and is compared with the step just before it: what else the
+machine does then slows both. The first step and each pair's first, cold, measurement are left out.
 """
 
 import argparse
@@ -19,31 +21,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What measuring the spectra adds to a training of BigGAN-128.")
     parser.add_argument("--channels", type=int, default=32, help="channel multiplier")
     parser.add_argument("--batch", type=int, default=8, help="images in a training step")
-    parser.add_argument("--steps", type=int, default=12, help="training steps")
     parser.add_argument("--every", type=int, default=10, help="steps from one measurement to the next")
+    parser.add_argument("--measurements", type=int, default=15, help="warm measurements, of which the median counts")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
     options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
     generator = torch.Generator().manual_seed(0)
     g, d = Generator(options.channels), Discriminator(options.channels)
     initialise(g, generator)
     initialise(d, generator)
-    monitors = [SpectrumMonitor(model) for model in (g, d)]
+    monitors = [[SpectrumMonitor(model) for model in (g, d)] for _ in range(options.every)]
     steps, measurements = [], []
-    steps_taken = train(g, d, batch=options.batch)
-    for _ in range(options.steps):
-        began = time.perf_counter()
-        next(steps_taken)
-        trained = time.perf_counter()
-        for monitor in monitors:
+    training = train(g, d, batch=options.batch)
+    for step in range(options.every + options.measurements):
+        began = clock()
+        next(training)
+        trained = clock()
+        for monitor in monitors[step % options.every]:
             monitor.measure()
         steps.append(trained - began)
-        measurements.append(time.perf_counter() - trained)
-    # The first step and the first, cold, measurement set everything up.
-    step, measurement = statistics.median(steps[1:]), statistics.median(measurements[1:])
+        measurements.append(clock() - trained)
+    cold, warm = measurements[1 : options.every], measurements[options.every :]
+    ratios = [measured / trained for measured, trained in zip(warm, steps[options.every :], strict=True)]
+    share = 100 / options.every
+    lowest, *_, highest = statistics.quantiles(ratios, n=4)
     print(
         f"channels {options.channels}, batch {options.batch}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n"
-        f"step {step:.3f} s, measurement {measurement:.3f} s (first {measurements[0]:.3f} s), "
-        f"every {options.every} steps: +{100 * measurement / options.every / step:.2f} %"
+        f"medians: step {statistics.median(steps[1:]):.3f} s, measurement {statistics.median(warm):.3f} s "
+        f"(cold {statistics.median(cold):.3f} s)\n"
+        f"a measurement every {options.every} steps adds {share * statistics.median(ratios):.2f} % "
+        f"(quartiles {share * lowest:.2f} and {share * highest:.2f})"
     )
 
 
