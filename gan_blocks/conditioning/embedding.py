@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import check_labels, check_positive
+from gan_blocks._checks import bad_shape, check_labels, check_positive
 
 __all__ = ["SharedEmbedding"]
 
@@ -16,6 +16,10 @@ class SharedEmbedding(nn.Module):
     r"""One table of class vectors that all conditional layers of a generator read.
 
     .. math:: c = E_y, \qquad E \in \mathbb{R}^{K \times d}
+
+    A row of floating weights w in place of a label y gives :math:`c = \sum_k w_k E_k`: its class's vector where the row
+    is one-hot, a point on the line between two classes where it holds 1 - t and t. So a generator that looks up its
+    classes here takes mixtures of them wherever it takes labels, as interpolations between classes need.
 
     Each conditional BatchNorm projects :math:`c` to its own gains and biases, so that the classes cost one table
     instead of one per layer. The paper applies spectral normalisation to the projections, not to this table, and
@@ -35,20 +39,24 @@ class SharedEmbedding(nn.Module):
             generator; the paper's networks draw it again with :func:`gan_blocks.orthogonal_`.
 
     Shape:
-        - y: ``(batch,)``, int64, values in ``[0, num_classes)``
+        - y: ``(batch,)``, int64, values in ``[0, num_classes)``; or ``(batch, num_classes)``, floating, weights of any
+          value in the table's dtype
         - returns: ``(batch, embedding_dim)``
 
     Raises:
         ValueError: If a size is not positive, or ``y`` has another shape or a value outside its range.
-        TypeError: If ``y`` is not int64.
+        TypeError: If ``y`` is neither int64 nor floating.
 
     References:
-        Brock et al. 2018, section 3; Perez et al. 2018, "FiLM".
+        Brock et al. 2018, section 3, figures 8 and 9; Perez et al. 2018, "FiLM".
 
     Example:
         >>> embedding = SharedEmbedding(10, 128)
         >>> embedding(torch.tensor([3, 7])).shape
         torch.Size([2, 128])
+        >>> halfway = torch.tensor([[0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0]])
+        >>> torch.allclose(embedding(halfway), embedding(torch.tensor([3, 7])).mean(dim=0))
+        True
     """
 
     weight: nn.Parameter
@@ -73,7 +81,11 @@ class SharedEmbedding(nn.Module):
         nn.init.normal_(self.weight, generator=generator)
 
     def forward(self, y: Tensor) -> Tensor:
-        """Look up the class vector of every label."""
+        """Look up the class vector of every label, or mix the class vectors by every row of weights."""
+        if y.is_floating_point():
+            if y.dim() != 2 or y.shape[1] != self.num_classes:
+                raise bad_shape("SharedEmbedding", "y", f"(batch, {self.num_classes}) where it is floating", y)
+            return y @ self.weight
         check_labels("SharedEmbedding", "y", y, self.num_classes)
         return F.embedding(y, self.weight)
 

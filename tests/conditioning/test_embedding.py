@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,6 +16,20 @@ def test_returns_the_row_of_each_label(labels: list[int]):
     assert c.shape == (len(labels), 3)
     if labels:
         assert (c.detach().numpy() == reference.embedding(table, labels)).all()
+
+
+@given(weights=st.lists(st.lists(st.floats(-2, 2), min_size=5, max_size=5), min_size=1, max_size=4))
+def test_mixes_the_rows_by_weights(weights: list[list[float]]):
+    embedding = SharedEmbedding(5, 3, dtype=torch.float64)
+    table = embedding.weight.detach().numpy()
+    c = embedding(torch.tensor(weights, dtype=torch.float64))
+    np.testing.assert_allclose(c.detach().numpy(), reference.embedding_mixture(table, weights), rtol=1e-12, atol=1e-12)
+
+
+def test_one_hot_weights_give_exactly_the_row_of_the_label():
+    embedding = SharedEmbedding(7, 3)
+    y = torch.tensor([6, 0, 3])
+    assert torch.equal(embedding(torch.nn.functional.one_hot(y, 7).float()), embedding(y))
 
 
 def test_the_gradient_of_a_row_is_the_sum_over_the_samples_of_its_class():
@@ -76,11 +91,19 @@ def test_rejects_an_empty_table(name: str):
         SharedEmbedding(**sizes)
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.float32, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool])
 def test_rejects_labels_that_are_not_int64(dtype: torch.dtype):
     pattern = rf"^SharedEmbedding: `y` must be of dtype int64, but got y of dtype {dtype}\.$"
     with pytest.raises(TypeError, match=pattern):
         SharedEmbedding(5, 3)(torch.zeros(2, dtype=dtype))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 4), (2, 5, 1)])
+def test_rejects_weights_that_are_not_one_a_class(shape: tuple[int, ...]):
+    got = str(shape).replace("(", r"\(").replace(")", r"\)")
+    pattern = rf"^SharedEmbedding: `y` must be of shape \(batch, 5\) where it is floating, but got y of shape {got}\.$"
+    with pytest.raises(ValueError, match=pattern):
+        SharedEmbedding(5, 3)(torch.zeros(shape))
 
 
 def test_rejects_one_hot_labels():

@@ -7,6 +7,10 @@ def embedding(table: np.ndarray, labels: list[int]) -> np.ndarray:
     return np.stack([table[label] for label in labels])
 
 
+def embedding_mixture(table: np.ndarray, weights: list[list[float]]) -> np.ndarray:
+    return np.array([sum(w * row for w, row in zip(sample, table, strict=True)) for sample in weights])
+
+
 def full_skip_z(z: np.ndarray, c: np.ndarray, num_blocks: int) -> tuple[np.ndarray, list[np.ndarray]]:
     rows = np.array([[*z[sample], *c[sample]] for sample in range(len(z))])
     return rows, [rows for _ in range(num_blocks)]
