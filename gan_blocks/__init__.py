@@ -6,7 +6,7 @@ from gan_blocks.conditioning.embedding import SharedEmbedding
 from gan_blocks.conditioning.projection import ProjectionHead
 from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, SkipZ
 from gan_blocks.latents.priors import NormalPrior, Prior
-from gan_blocks.latents.truncation import truncated_normal
+from gan_blocks.latents.truncation import TruncatedNormalPrior, truncated_normal, truncated_prior
 from gan_blocks.layers.attention import SelfAttention2d
 from gan_blocks.layers.batchnorm import BatchNorm2d
 from gan_blocks.layers.init import orthogonal_
@@ -40,6 +40,7 @@ __all__ = [
     "SkipZ",
     "SpectralNorm",
     "SpectrumMonitor",
+    "TruncatedNormalPrior",
     "advance_power_iteration",
     "clamp_sigma",
     "downsample_average",
@@ -55,6 +56,7 @@ __all__ = [
     "top_singular_triplets",
     "tracked_sigmas",
     "truncated_normal",
+    "truncated_prior",
     "upsample_nearest",
 ]
 

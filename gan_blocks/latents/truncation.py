@@ -1,18 +1,22 @@
-"""The truncation trick: latent vectors without their tails.
+"""The truncation trick: latent vectors without their tails, by the paper's definition and by the released models'.
 
 Tested in ``tests/latents/test_truncation.py``.
 """
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_value, check_positive
+from gan_blocks._checks import bad_kind, bad_value, check_positive
+from gan_blocks.latents.priors import NormalPrior, Prior
 
-__all__ = ["truncated_normal"]
+__all__ = ["TruncatedNormalPrior", "truncated_normal", "truncated_prior"]
+
+RELEASED_THRESHOLD = 2.0  # of the "scaled" definition
 
 
 def truncated_normal(
@@ -32,8 +36,7 @@ def truncated_normal(
 
     It is evaluated in float64 whatever the dtype of the result, so that large thresholds keep their tails.
 
-    Other code calls other things truncation: the generators released by the paper's authors take
-    ``t * truncated_normal(..., threshold=2)`` for a truncation of ``t``; some scale the standard deviation or clamp.
+    Other code calls other things truncation; :func:`truncated_prior` has the other common definition.
 
     Args:
         shape: Sizes of the result, as numbers or as one sequence.
@@ -76,6 +79,121 @@ def truncated_normal(
     return z.clamp_(-bound, bound).to(dtype)
 
 
+@dataclass(frozen=True)
+class TruncatedNormalPrior(Prior):
+    r"""Independent normal components, each drawn again until it lies within a threshold.
+
+    .. math:: z = s\,t, \qquad t \sim \mathcal{N}(0, I) \ \text{given that all}\ |t_i| \le \tau
+
+    The variance is that of the truncated normal distribution,
+    :math:`s^2 \big(1 - 2 \tau \varphi(\tau) / \operatorname{erf}(\tau / \sqrt{2})\big)`, with the standard normal
+    density :math:`\varphi`.
+
+    Args:
+        dim: Number of components of z, at least 1.
+        threshold: The threshold :math:`\tau`, in units of ``std``, greater than 0.
+        std: Standard deviation s of the normal distribution before its tails are taken away, greater than 0.
+
+    Raises:
+        ValueError: If ``dim``, ``threshold`` or ``std`` is not positive.
+
+    References:
+        Brock et al. 2018, section 3.1.
+
+    Example:
+        >>> TruncatedNormalPrior(128, threshold=0.5, std=2.0).support
+        (-1.0, 1.0)
+    """
+
+    threshold: float = field(kw_only=True)
+    std: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("TruncatedNormalPrior", threshold=self.threshold, std=self.std)
+
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Draw ``(batch_size, dim)`` latent vectors; see :meth:`Prior.sample`."""
+        z = truncated_normal(
+            batch_size, self.dim, threshold=self.threshold, generator=generator, device=device, dtype=dtype
+        )
+        if self.std == 1:
+            return z
+        bound = _largest_within(self.support[1], z.dtype)
+        return z.mul_(self.std).clamp_(-bound, bound)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The threshold times ``std`` on both sides of 0."""
+        return -self.threshold * self.std, self.threshold * self.std
+
+    @property
+    def mean(self) -> Tensor:
+        """Zero for each component, ``(dim,)`` in float64."""
+        return torch.zeros(self.dim, dtype=torch.float64)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of what is left of each component, ``(dim,)`` in float64."""
+        return torch.full((self.dim,), self.std**2 * _truncated_variance(self.threshold), dtype=torch.float64)
+
+
+def truncated_prior(
+    prior: Prior, truncation: float | None, *, definition: Literal["threshold", "scaled"] = "threshold"
+) -> Prior:
+    r"""Take the tails off a normal prior, by a named definition of truncation.
+
+    Two definitions are in wide use, and the same number means different things in them:
+
+    * ``"threshold"``, the paper's: components beyond ``truncation`` standard deviations are drawn again. It goes
+      from any large number, which changes nothing, down to 0.
+    * ``"scaled"``, that of the generators which the paper's authors released: ``truncation`` times a normal
+      distribution cut at 2, :math:`t\,\mathcal{N}_{[-2, 2]}`. It goes from 1 down to 0, and the tables of BatchNorm
+      statistics in released weights belong to it.
+
+    At small numbers the first is nearly uniform and the second still bell-shaped: at 0.5 their standard deviations are
+    0.28 and 0.44. Code that scales the standard deviation alone, or clamps, does something else again.
+
+    Args:
+        prior: The normal prior that the generator was trained with.
+        truncation: How much to truncate, greater than 0: less is better looking and less varied. None: not at all.
+        definition: What the number means, ``"threshold"`` or ``"scaled"``.
+
+    Returns:
+        The prior to sample from; ``prior`` itself where ``truncation`` is None.
+
+    Raises:
+        ValueError: If ``truncation`` is not greater than 0, or there is no such definition.
+        TypeError: If ``prior`` is not normal: other distributions have no tails that the definitions could mean.
+
+    References:
+        Brock et al. 2018, section 3.1.
+
+    Example:
+        >>> truncated_prior(NormalPrior(128), 0.5)
+        TruncatedNormalPrior(dim=128, threshold=0.5, std=1.0)
+        >>> truncated_prior(NormalPrior(128), 0.5, definition="scaled")
+        TruncatedNormalPrior(dim=128, threshold=2.0, std=0.5)
+    """
+    if definition not in ("threshold", "scaled"):
+        raise bad_value("truncated_prior", "definition", "'threshold' or 'scaled'", definition)
+    if truncation is None:
+        return prior
+    check_positive("truncated_prior", truncation=truncation)
+    if not isinstance(prior, NormalPrior):
+        raise bad_kind("truncated_prior", "prior", "a NormalPrior", prior)
+    if definition == "threshold":
+        return TruncatedNormalPrior(prior.dim, threshold=truncation, std=prior.std)
+    return TruncatedNormalPrior(prior.dim, threshold=RELEASED_THRESHOLD, std=truncation * prior.std)
+
+
 def _sizes(shape: tuple[int | Sequence[int], ...]) -> torch.Size:
     """Read sizes as torch's factories do; torch words the error for what is no size."""
     sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
@@ -88,3 +206,14 @@ def _largest_within(threshold: float, dtype: torch.dtype) -> float:
     if rounded.item() > threshold:
         rounded = torch.nextafter(rounded, torch.zeros_like(rounded))
     return rounded.item()
+
+
+def _truncated_variance(threshold: float) -> float:
+    """E[t^2] of the standard normal distribution given |t| <= threshold."""
+    if threshold > 0.03:
+        density = math.exp(-(threshold**2) / 2) / math.sqrt(2 * math.pi)
+        return 1 - 2 * threshold * density / math.erf(threshold / math.sqrt(2))
+    # The difference above cancels: divide the series of both integrals by that of the uniform distribution instead.
+    square = threshold**2
+    second, mass = 1 - 3 * square / 10 + 3 * square**2 / 56, 1 - square / 6 + square**2 / 40
+    return square / 3 * second / mass

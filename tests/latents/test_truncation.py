@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_blocks import truncated_normal
+from gan_blocks import NormalPrior, Prior, TruncatedNormalPrior, truncated_normal, truncated_prior
 from tests.reference import latents as reference
 
 # Distance that a true sample of n exceeds with a probability below 1e-6 (Massart's bound: 2 exp(-2 n d^2)).
@@ -116,3 +116,84 @@ def test_rejects_an_integer_dtype(threshold: float | None):
 def test_rejects_sizes_that_are_no_numbers():
     with pytest.raises(TypeError):
         truncated_normal((3,), 4, threshold=1.0)
+
+
+# As a prior
+
+
+def test_the_papers_definition_cuts_at_the_number(rng: torch.Generator):
+    prior = truncated_prior(NormalPrior(COUNT, std=0.5), 1.5)
+    z = prior.sample(1, generator=rng, dtype=torch.float64).flatten()
+    distance = reference.kolmogorov_smirnov(z.tolist(), lambda x: reference.truncated_normal_cdf(x / 0.5, 1.5))
+    assert distance < CRITICAL_DISTANCE
+    assert prior.support == (-0.75, 0.75)
+
+
+def test_the_released_models_definition_scales_a_normal_cut_at_2(rng: torch.Generator):
+    prior = truncated_prior(NormalPrior(COUNT), 0.5, definition="scaled")
+    z = prior.sample(1, generator=rng, dtype=torch.float64).flatten()
+    distance = reference.kolmogorov_smirnov(z.tolist(), lambda x: reference.truncated_normal_cdf(x / 0.5, 2.0))
+    assert distance < CRITICAL_DISTANCE
+    assert prior.support == (-1.0, 1.0)
+    assert torch.equal(z, 0.5 * truncated_normal(COUNT, threshold=2, generator=rng.manual_seed(0), dtype=z.dtype))
+
+
+def test_the_two_definitions_differ_in_law_at_the_same_number():
+    cut, scaled = (truncated_prior(NormalPrior(3), 0.5, definition=name) for name in ("threshold", "scaled"))
+    assert [round(prior.variance[0].item() ** 0.5, 2) for prior in (cut, scaled)] == [0.28, 0.44]
+
+
+def test_no_truncation_is_the_prior_itself():
+    prior = NormalPrior(3, std=2.0)
+    assert truncated_prior(prior, None) is prior
+    assert truncated_prior(prior, None, definition="scaled") is prior
+
+
+@pytest.mark.parametrize("threshold", [1e-4, 0.0299, 0.03, 0.0301, 0.5, 2.0, 8.0])
+def test_a_truncated_prior_states_the_moments_of_its_density(threshold: float):
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    density = np.exp(-((threshold * nodes) ** 2) / 2) * weights
+    expected = 4 * ((threshold * nodes) ** 2 * density).sum() / density.sum()
+    prior = TruncatedNormalPrior(3, threshold=threshold, std=2.0)
+    assert prior.variance.tolist() == pytest.approx([expected] * 3, rel=1e-10)
+    assert prior.mean.tolist() == [0, 0, 0]
+
+
+@given(
+    threshold=st.floats(1e-2, 5),
+    std=st.floats(1e-2, 5),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+)
+def test_a_truncated_prior_never_leaves_its_support_in_any_dtype(threshold: float, std: float, dtype: torch.dtype):
+    prior = TruncatedNormalPrior(500, threshold=threshold, std=std)
+    z = prior.sample(1, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    low, high = prior.support
+    assert z.dtype == dtype
+    assert all(low <= value <= high for value in z.flatten().tolist())
+
+
+@pytest.mark.parametrize("truncation", [0.0, -1.0, math.nan])
+def test_rejects_a_truncation_that_leaves_nothing(truncation: float):
+    pattern = rf"^truncated_prior: `truncation` must be greater than 0, but got truncation={truncation}\.$"
+    with pytest.raises(ValueError, match=pattern):
+        truncated_prior(NormalPrior(3), truncation)
+
+
+@pytest.mark.parametrize("name", ["threshold", "std"])
+def test_a_truncated_prior_rejects_what_is_not_positive(name: str):
+    pattern = rf"^TruncatedNormalPrior: `{name}` must be greater than 0, but got {name}=0\.0\.$"
+    with pytest.raises(ValueError, match=pattern):
+        TruncatedNormalPrior(3, **{"threshold": 1.0, name: 0.0})
+
+
+def test_rejects_a_definition_that_it_does_not_know():
+    pattern = r"^truncated_prior: `definition` must be 'threshold' or 'scaled', but got definition='clamp'\.$"
+    with pytest.raises(ValueError, match=pattern):
+        truncated_prior(NormalPrior(3), 1.0, definition="clamp")  # type: ignore[arg-type]
+
+
+def test_rejects_a_prior_that_is_not_normal():
+    prior: Prior = TruncatedNormalPrior(3, threshold=1.0)
+    pattern = r"^truncated_prior: `prior` must be a NormalPrior, but got prior of type TruncatedNormalPrior\.$"
+    with pytest.raises(TypeError, match=pattern):
+        truncated_prior(prior, 1.0)
