@@ -14,12 +14,13 @@ Differences from the paper:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from gan_blocks import (
     BatchNorm2d,
@@ -31,22 +32,29 @@ from gan_blocks import (
     ProjectionHead,
     SelfAttention2d,
     SharedEmbedding,
-    advance_power_iteration,
     hinge_discriminator_loss,
     hinge_generator_loss,
     orthogonal_,
 )
-from recipes._engine.batches import StepBatches
-from recipes._engine.config_checks import require, require_positive, require_within
+from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
+from recipes._engine.config_checks import require, require_positive
+from recipes._engine.config_fields import AdamFields, ImageFields, TrainingFields
 from recipes._engine.loop import train
 from recipes._engine.spectral_layers import (
+    SpectralFields,
     SpectralLayers,
-    check_spectral_fields,
     discriminator_layers,
     generator_layers,
     sigma_penalty,
 )
 from recipes._engine.state import TrainingState
+from recipes._engine.updates import (
+    adam_optimizers,
+    judge_fake,
+    judge_pair,
+    update_discriminator,
+    update_generator,
+)
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
 
@@ -54,17 +62,8 @@ EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SpectralFields, AdamFields, TrainingFields, ImageFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
-
-    data: str = "mnist5k"
-    """Training images: mnist5k, fashion-mnist, npz:PATH, folder:PATH or cifar10:PATH."""
-    resolution: int = 32
-    """Height and width of the images in pixels: 4 doubled once per stage of the generator."""
-    image_channels: int = 1
-    """1 for grey images, 3 for RGB."""
-    num_classes: int = 10
-    """Number of classes; labels run from 0 to this less one."""
 
     channels: int = 16
     """The channel unit ch of Tables 7-9."""
@@ -85,59 +84,17 @@ class Config:
     wide_rgb_conv: bool = False
     """Give G's last convolution ch outputs and keep the first, as the released weights do, not just enough outputs."""
 
-    tracked_singular_values: int = 1
-    """Singular values that spectral norm follows; the first divides, a penalty ratio needs the second."""
-    generator_sigma_clamp: float = 0.0
-    """Clamp the largest singular value of each raw weight of G to this (equation 4); 0: no clamp."""
-    generator_sigma_clamp_ratio: float = 0.0
-    """Clamp it in G to this multiple of the second largest one instead; 0: no clamp."""
-    discriminator_sigma_clamp: float = 0.0
-    """Clamp the largest singular value of each raw weight of D to this (equation 4); 0: no clamp."""
-    discriminator_sigma_clamp_ratio: float = 0.0
-    """Clamp it in D to this multiple of the second largest one instead; 0: no clamp."""
-    generator_sigma_penalty: float = 0.0
-    """Coefficient, in G's loss, of the squared distance of its largest singular values from their aim; 0: none."""
-    discriminator_sigma_penalty: float = 0.0
-    """Coefficient, in D's loss, of the squared distance of its largest singular values from their aim; 0: none."""
-    sigma_penalty_target: float = 0.0
-    """The aim of the sigma penalties as a number; 0: it is given as a ratio, or there is no penalty."""
-    sigma_penalty_ratio: float = 0.0
-    """The aim of the sigma penalties as a multiple of the second largest singular value; 0: it is given as a number."""
-
-    batch_size: int = 16
-    """Images in a batch, over all micro-batches."""
-    discriminator_steps: int = 2
-    """Updates of D for each update of G (the paper found 2 best for ImageNet; with 1, digits of a class look alike)."""
-    generator_lr: float = 1.5e-3
-    """Adam's learning rate for G, constant."""
-    discriminator_lr: float = 1e-3
-    """Adam's learning rate for D, constant."""
-    adam_beta1: float = 0.0
-    """Adam's decay rate of the mean of gradients, for both networks."""
-    adam_beta2: float = 0.999
-    """Adam's decay rate of the mean of squared gradients, for both networks."""
     hinge_margin: float = 1.0
     """Margin of the discriminator's hinge loss."""
-    ema_decay: float = 0.98
-    """Decay of the moving average of G that samples are drawn from."""
-    ema_start: int = 100
-    """The average follows G without delay for this many steps."""
-    standing_batches: int = 50
-    """Batches whose pooled statistics BatchNorm uses for samples (Appendix C.1)."""
-    planned_steps: int = 1500
-    """Length of the run, in updates of G, unless --steps says otherwise."""
-    seed: int = 0
-    """All randomness is a function of this, the step and the purpose."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        require_positive(self, "num_classes", "channels", "discriminator_final_size", "latent_dim", "embedding_dim")
-        require_positive(self, "batch_size", "discriminator_steps", "generator_lr", "discriminator_lr", "hinge_margin")
-        require_positive(self, "embedding_gain", "standing_batches", "planned_steps")
-        require_positive(self, "generator_widths", "discriminator_widths")
-        require_within(self, 0, 1, "adam_beta1", "adam_beta2", "ema_decay")
-        require_within(self, 0, 2**63 - 1, "ema_start", "seed")
-        require(self, "image_channels", self.image_channels in (1, 3), "1 or 3")
+        self.check_image_fields()
+        self.check_training_fields()
+        self.check_adam_fields()
+        self.check_spectral_fields()
+        require_positive(self, "channels", "discriminator_final_size", "latent_dim", "embedding_dim")
+        require_positive(self, "embedding_gain", "hinge_margin", "generator_widths", "discriminator_widths")
         require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
         stages = len(self.generator_widths) - 1
         size = 4 * 2**stages
@@ -151,7 +108,6 @@ class Config:
         require(self, "discriminator_final_size", last in sizes, f"one of {sizes}, where its stages lead")
         places = [0, *(size for size in sizes if size >= max(last, 8))]
         require(self, "attention_resolution", self.attention_resolution in places, f"one of {places}")
-        check_spectral_fields(self)
 
 
 def mnist5k_32() -> Config:
@@ -351,53 +307,23 @@ def build_prior(config: Config) -> NormalPrior:
     return NormalPrior(config.latent_dim)
 
 
-def build_optimizers(config: Config, generator: nn.Module, discriminator: nn.Module) -> tuple[optim.Adam, optim.Adam]:
-    """Adam for each network (Appendix C)."""
-
-    def adam(network: nn.Module, lr: float) -> optim.Adam:
-        return optim.Adam(network.parameters(), lr=lr, betas=(config.adam_beta1, config.adam_beta2), fused=True)
-
-    return adam(generator, config.generator_lr), adam(discriminator, config.discriminator_lr)
+build_optimizers = adam_optimizers  # Appendix C
 
 
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
     """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
-    generator, discriminator = state.generator, state.discriminator
-    loss_d = loss_g = torch.zeros((), device=state.device)
 
-    discriminator.requires_grad_(True)
-    for number in range(config.discriminator_steps):
-        state.optimizer_d.zero_grad()
-        for part in batches.discriminator(number):
-            with state.autocast():
-                with torch.no_grad():
-                    fake_images = generator(part.fake.z, part.fake.labels)
-                # One call judges both: no layer of D looks across samples.
-                logits = discriminator(
-                    torch.cat([part.real_images, fake_images]), torch.cat([part.real_labels, part.fake.labels])
-                )
-            real_logits, fake_logits = logits.chunk(2)
-            adversarial = hinge_discriminator_loss(
-                real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin
-            )
-            loss = part.share * (adversarial + sigma_penalty(discriminator, config.discriminator_sigma_penalty, config))
-            loss.backward()
-            loss_d = loss_d + loss.detach() / config.discriminator_steps
-        state.optimizer_d.step()
-        advance_power_iteration(discriminator)
+    def discriminator_loss(part: PairBatch) -> Tensor:
+        real_logits, fake_logits = judge_pair(state, part)
+        return hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin)
 
-    discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
-    state.optimizer_g.zero_grad()
-    for fake in batches.generator():
-        with state.autocast():
-            logits = discriminator(generator(fake.z, fake.labels), fake.labels)
-        adversarial = hinge_generator_loss(fake_logits=logits)
-        loss = fake.share * (adversarial + sigma_penalty(generator, config.generator_sigma_penalty, config))
-        loss.backward()
-        loss_g = loss_g + loss.detach()
-    state.optimizer_g.step()
-    advance_power_iteration(generator)
-    state.ema.update(generator, decay=0.0 if batches.step <= config.ema_start else None)
+    def generator_loss(fake: FakeBatch) -> Tensor:
+        return hinge_generator_loss(fake_logits=judge_fake(state, fake))
+
+    spectra_d = partial(sigma_penalty, state.discriminator, config.discriminator_sigma_penalty, config)
+    spectra_g = partial(sigma_penalty, state.generator, config.generator_sigma_penalty, config)
+    loss_d = update_discriminator(state, batches, config, discriminator_loss, penalties=[spectra_d])
+    loss_g = update_generator(state, batches, config, generator_loss, penalties=[spectra_g])
     return {"loss_d": loss_d, "loss_g": loss_g}
 
 

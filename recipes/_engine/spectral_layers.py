@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,8 @@ from gan_blocks import clamp_sigma, orthogonal_, sigma_regularization, spectral_
 from recipes._engine.config_checks import require, require_positive
 
 __all__ = [
-    "SpectralConfig",
+    "SpectralFields",
     "SpectralLayers",
-    "check_spectral_fields",
     "discriminator_layers",
     "generator_layers",
     "sigma_penalty",
@@ -26,27 +24,44 @@ CLAMP_ITERATIONS = 5
 PENALTIES = tuple(f"{name}_sigma_penalty" for name in NETWORKS)
 
 
-class SpectralConfig(Protocol):
-    """The fields of a Config that this module reads; 0 is off for all but the first."""
+@dataclass(frozen=True)
+class SpectralFields:
+    """What a Config may ask of the singular values of G and D; 0 is off for all but the first."""
 
-    @property
-    def tracked_singular_values(self) -> int: ...
-    @property
-    def generator_sigma_clamp(self) -> float: ...
-    @property
-    def generator_sigma_clamp_ratio(self) -> float: ...
-    @property
-    def discriminator_sigma_clamp(self) -> float: ...
-    @property
-    def discriminator_sigma_clamp_ratio(self) -> float: ...
-    @property
-    def generator_sigma_penalty(self) -> float: ...
-    @property
-    def discriminator_sigma_penalty(self) -> float: ...
-    @property
-    def sigma_penalty_target(self) -> float: ...
-    @property
-    def sigma_penalty_ratio(self) -> float: ...
+    tracked_singular_values: int = 1
+    """Singular values that spectral norm follows; the first divides, a penalty ratio needs the second."""
+    generator_sigma_clamp: float = 0.0
+    """Clamp the largest singular value of each raw weight of G to this (equation 4); 0: no clamp."""
+    generator_sigma_clamp_ratio: float = 0.0
+    """Clamp it in G to this multiple of the second largest one instead; 0: no clamp."""
+    discriminator_sigma_clamp: float = 0.0
+    """Clamp the largest singular value of each raw weight of D to this (equation 4); 0: no clamp."""
+    discriminator_sigma_clamp_ratio: float = 0.0
+    """Clamp it in D to this multiple of the second largest one instead; 0: no clamp."""
+    generator_sigma_penalty: float = 0.0
+    """Coefficient, in G's loss, of the squared distance of its largest singular values from their aim; 0: none."""
+    discriminator_sigma_penalty: float = 0.0
+    """Coefficient, in D's loss, of the squared distance of its largest singular values from their aim; 0: none."""
+    sigma_penalty_target: float = 0.0
+    """The aim of the sigma penalties as a number; 0: it is given as a ratio, or there is no penalty."""
+    sigma_penalty_ratio: float = 0.0
+    """The aim of the sigma penalties as a multiple of the second largest singular value; 0: it is given as a number."""
+
+    def check_spectral_fields(self) -> None:
+        """Reject what cannot work; for ``__post_init__``.
+
+        Raises:
+            UserError: If a value is outside its range, or two of them do not go together.
+        """
+        require_positive(self, "tracked_singular_values")
+        clamps = [(f"{name}_sigma_clamp", f"{name}_sigma_clamp_ratio") for name in NETWORKS]
+        numbers = [*(field for pair in clamps for field in pair), *PENALTIES]
+        for field in (*numbers, "sigma_penalty_target", "sigma_penalty_ratio"):
+            require(self, field, 0 <= getattr(self, field) < math.inf, "a finite number of at least 0")
+        for clamp, ratio in clamps:
+            both = getattr(self, clamp) > 0 and getattr(self, ratio) > 0
+            require(self, ratio, not both, f"0 beside {_option(clamp)}, since a weight has one clamp")
+        _check_penalty(self)
 
 
 @dataclass(frozen=True)
@@ -91,21 +106,21 @@ class SpectralLayers:
         return spectral_norm(layer, num_singular_values=min(self.num_singular_values, rank), eps=self.eps)
 
 
-def generator_layers(config: SpectralConfig, *, eps: float) -> SpectralLayers:
+def generator_layers(config: SpectralFields, *, eps: float) -> SpectralLayers:
     """The layers of G as the Config wants them."""
     return SpectralLayers(
         eps, config.tracked_singular_values, config.generator_sigma_clamp, config.generator_sigma_clamp_ratio
     )
 
 
-def discriminator_layers(config: SpectralConfig, *, eps: float) -> SpectralLayers:
+def discriminator_layers(config: SpectralFields, *, eps: float) -> SpectralLayers:
     """The layers of D as the Config wants them."""
     return SpectralLayers(
         eps, config.tracked_singular_values, config.discriminator_sigma_clamp, config.discriminator_sigma_clamp_ratio
     )
 
 
-def sigma_penalty(network: nn.Module, coefficient: float, config: SpectralConfig) -> Tensor:
+def sigma_penalty(network: nn.Module, coefficient: float, config: SpectralFields) -> Tensor:
     """What is added to a network's loss: the coefficient times the distance of its singular values (section 4.1)."""
     if not coefficient:
         return torch.zeros(())  # a scalar of the CPU adds to a loss on any device
@@ -113,28 +128,7 @@ def sigma_penalty(network: nn.Module, coefficient: float, config: SpectralConfig
     return coefficient * sigma_regularization(network, target=target, ratio=ratio)
 
 
-def check_spectral_fields(config: SpectralConfig) -> None:
-    """Reject what cannot work, for the ``__post_init__`` of a Config.
-
-    Raises:
-        UserError: If a value is outside its range, or two of them do not go together.
-    """
-    require_positive(config, "tracked_singular_values")
-    clamps = [(f"{name}_sigma_clamp", f"{name}_sigma_clamp_ratio") for name in NETWORKS]
-    for field in (
-        *(field for pair in clamps for field in pair),
-        *PENALTIES,
-        "sigma_penalty_target",
-        "sigma_penalty_ratio",
-    ):
-        require(config, field, 0 <= getattr(config, field) < math.inf, "a finite number of at least 0")
-    for clamp, ratio in clamps:
-        both = getattr(config, clamp) > 0 and getattr(config, ratio) > 0
-        require(config, ratio, not both, f"0 beside {_option(clamp)}, since a weight has one clamp")
-    _check_penalty(config)
-
-
-def _check_penalty(config: SpectralConfig) -> None:
+def _check_penalty(config: SpectralFields) -> None:
     target, ratio = config.sigma_penalty_target, config.sigma_penalty_ratio
     penalties = [field for field in PENALTIES if getattr(config, field)]
     if not penalties:

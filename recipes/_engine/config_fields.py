@@ -1,0 +1,75 @@
+"""Fields that the Configs of several recipes share, as frozen dataclasses to inherit from, with their checks.
+
+A recipe's Config inherits the groups that its system has and adds its networks. The defaults are those of the small
+presets; a preset states what it needs otherwise.
+"""
+
+from dataclasses import dataclass
+
+from recipes._engine.config_checks import require, require_positive, require_within
+
+__all__ = ["AdamFields", "ImageFields", "TrainingFields"]
+
+
+@dataclass(frozen=True)
+class ImageFields:
+    """The images to learn."""
+
+    data: str = "mnist5k"
+    """Training images: mnist5k, fashion-mnist, npz:PATH, folder:PATH or cifar10:PATH."""
+    resolution: int = 32
+    """Height and width of the images in pixels: 4 doubled once per stage of the generator."""
+    image_channels: int = 1
+    """1 for grey images, 3 for RGB."""
+    num_classes: int = 10
+    """Number of classes; labels run from 0 to this less one."""
+
+    def check_image_fields(self) -> None:
+        """Reject what cannot work; for ``__post_init__``."""
+        require_positive(self, "num_classes")
+        require(self, "image_channels", self.image_channels in (1, 3), "1 or 3")
+
+
+@dataclass(frozen=True)
+class AdamFields:
+    """One Adam optimizer for each network, at a constant rate."""
+
+    generator_lr: float = 1.5e-3
+    """Adam's learning rate for G, constant."""
+    discriminator_lr: float = 1e-3
+    """Adam's learning rate for D, constant."""
+    adam_beta1: float = 0.0
+    """Adam's decay rate of the mean of gradients, for both networks."""
+    adam_beta2: float = 0.999
+    """Adam's decay rate of the mean of squared gradients, for both networks."""
+
+    def check_adam_fields(self) -> None:
+        """Reject what cannot work; for ``__post_init__``."""
+        require_positive(self, "generator_lr", "discriminator_lr")
+        require_within(self, 0, 1, "adam_beta1", "adam_beta2")
+
+
+@dataclass(frozen=True)
+class TrainingFields:
+    """The course of a training: batches, updates, averaging, length."""
+
+    batch_size: int = 16
+    """Images in a batch, over all micro-batches."""
+    discriminator_steps: int = 2
+    """Updates of D for each update of G (the paper found 2 best for ImageNet; with 1, digits of a class look alike)."""
+    ema_decay: float = 0.98
+    """Decay of the moving average of G that samples are drawn from."""
+    ema_start: int = 100
+    """The average follows G without delay for this many steps."""
+    standing_batches: int = 50
+    """Batches whose pooled statistics BatchNorm uses for samples (Appendix C.1)."""
+    planned_steps: int = 1500
+    """Length of the run, in updates of G, unless --steps says otherwise."""
+    seed: int = 0
+    """All randomness is a function of this, the step and the purpose."""
+
+    def check_training_fields(self) -> None:
+        """Reject what cannot work; for ``__post_init__``."""
+        require_positive(self, "batch_size", "discriminator_steps", "standing_batches", "planned_steps")
+        require_within(self, 0, 1, "ema_decay")
+        require_within(self, 0, 2**63 - 1, "ema_start", "seed")

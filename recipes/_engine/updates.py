@@ -1,0 +1,128 @@
+"""The updates that a training step consists of: a loss goes in, the engine sees to micro-batches and what follows.
+
+A recipe says what the loss of a micro-batch is. Here it is averaged over the batch, differentiated and descended; then
+the singular vectors advance on the new weights and, after an update of G, its average moves.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn, optim
+
+from gan_blocks import advance_power_iteration
+from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
+from recipes._engine.config_fields import AdamFields
+from recipes._engine.recipe import RecipeConfig
+from recipes._engine.state import TrainingState
+
+__all__ = ["adam_optimizers", "judge_fake", "judge_pair", "update_discriminator", "update_generator"]
+
+Part = TypeVar("Part", FakeBatch, PairBatch)
+Penalty = Callable[[], Tensor]
+
+
+def judge_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
+    """D's logits of real and of generated images, in one call: for a D without layers that look across samples."""
+    with torch.no_grad():
+        fake_images = state.generator(part.fake.z, part.fake.labels)
+    logits = state.discriminator(
+        torch.cat([part.real_images, fake_images]), torch.cat([part.real_labels, part.fake.labels])
+    )
+    real_logits, fake_logits = logits.chunk(2)
+    return real_logits, fake_logits
+
+
+def judge_fake(state: TrainingState, fake: FakeBatch) -> Tensor:
+    """D's logits of generated images, differentiable in G."""
+    logits: Tensor = state.discriminator(state.generator(fake.z, fake.labels), fake.labels)
+    return logits
+
+
+def update_discriminator(
+    state: TrainingState,
+    batches: StepBatches,
+    config: RecipeConfig,
+    loss: Callable[[PairBatch], Tensor],
+    *,
+    penalties: Iterable[Penalty] = (),
+) -> Tensor:
+    """Update D ``discriminator_steps`` times, each on a batch of its own.
+
+    Args:
+        state: Both players.
+        batches: The step's batches.
+        config: Says how many updates.
+        loss: The mean loss of a micro-batch, on the graph of D's weights.
+        penalties: Terms of the weights alone, added once an update.
+
+    Returns:
+        The mean of the losses over the updates, detached.
+    """
+    state.discriminator.requires_grad_(True)
+    total = torch.zeros((), device=state.device)
+    for number in range(config.discriminator_steps):
+        parts = batches.discriminator(number)
+        total = total + _descend(state, state.discriminator, state.optimizer_d, parts, loss, penalties)
+    return total / config.discriminator_steps
+
+
+def update_generator(
+    state: TrainingState,
+    batches: StepBatches,
+    config: RecipeConfig,
+    loss: Callable[[FakeBatch], Tensor],
+    *,
+    penalties: Iterable[Penalty] = (),
+) -> Tensor:
+    """Update G once, then its average.
+
+    Args:
+        state: Both players.
+        batches: The step's batches.
+        config: Says from which step on the average lags behind G.
+        loss: The mean loss of a micro-batch, on the graph of G's weights.
+        penalties: Terms of the weights alone, added once.
+
+    Returns:
+        The loss, detached.
+    """
+    state.discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
+    total = _descend(state, state.generator, state.optimizer_g, batches.generator(), loss, penalties)
+    state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else None)
+    return total
+
+
+def adam_optimizers(
+    config: AdamFields, generator: nn.Module, discriminator: nn.Module
+) -> tuple[optim.Adam, optim.Adam]:
+    """Adam for G and for D as the Config says."""
+    rates = ((generator, config.generator_lr), (discriminator, config.discriminator_lr))
+    betas = (config.adam_beta1, config.adam_beta2)
+    of_g, of_d = (optim.Adam(network.parameters(), lr=lr, betas=betas, fused=True) for network, lr in rates)
+    return of_g, of_d
+
+
+def _descend(
+    state: TrainingState,
+    network: nn.Module,
+    optimizer: optim.Optimizer,
+    parts: Iterable[Part],
+    loss: Callable[[Part], Tensor],
+    penalties: Iterable[Penalty],
+) -> Tensor:
+    optimizer.zero_grad()
+    total = torch.zeros((), device=state.device)
+    for part in parts:
+        with state.autocast():
+            value = part.share * loss(part)
+        value.backward()
+        total = total + value.detach()
+    for penalty in penalties:
+        value = penalty()
+        if value.requires_grad:  # a coefficient of 0 leaves a constant
+            value.backward()
+        total = total + value.detach().to(state.device)
+    optimizer.step()
+    advance_power_iteration(network)
+    return total
