@@ -5,8 +5,11 @@ from gan_blocks.conditioning.batchnorm import ConditionalBatchNorm2d
 from gan_blocks.conditioning.embedding import SharedEmbedding
 from gan_blocks.conditioning.projection import ProjectionHead
 from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, SkipZ
+from gan_blocks.latents.continuous_priors import CensoredNormalPrior, SphericalPrior, SpikeAndSlabPrior, UniformPrior
+from gan_blocks.latents.discrete_priors import BernoulliPrior, CategoricalPrior, NormalBernoulliPrior, RademacherPrior
 from gan_blocks.latents.priors import NormalPrior, Prior
 from gan_blocks.latents.truncation import TruncatedNormalPrior, truncated_normal, truncated_prior
+from gan_blocks.latents.varying_variance import AnnealedNormalPrior, VariableVariancePrior
 from gan_blocks.layers.attention import SelfAttention2d
 from gan_blocks.layers.batchnorm import BatchNorm2d
 from gan_blocks.layers.init import orthogonal_
@@ -22,7 +25,11 @@ from gan_blocks.training.ema import ExponentialMovingAverage
 from gan_blocks.training.standing_statistics import standing_statistics
 
 __all__ = [
+    "AnnealedNormalPrior",
     "BatchNorm2d",
+    "BernoulliPrior",
+    "CategoricalPrior",
+    "CensoredNormalPrior",
     "ConditionalBatchNorm2d",
     "DiscriminatorBottleneck",
     "ExponentialMovingAverage",
@@ -30,9 +37,11 @@ __all__ = [
     "GeneratorBottleneck",
     "HierarchicalSkipZ",
     "LayerSpectrum",
+    "NormalBernoulliPrior",
     "NormalPrior",
     "Prior",
     "ProjectionHead",
+    "RademacherPrior",
     "SelfAttention2d",
     "SharedEmbedding",
     "SigmaClamp",
@@ -40,7 +49,11 @@ __all__ = [
     "SkipZ",
     "SpectralNorm",
     "SpectrumMonitor",
+    "SphericalPrior",
+    "SpikeAndSlabPrior",
     "TruncatedNormalPrior",
+    "UniformPrior",
+    "VariableVariancePrior",
     "advance_power_iteration",
     "clamp_sigma",
     "downsample_average",

@@ -1,6 +1,6 @@
-"""Prior distributions of the latent vector, one class each, behind one interface.
+"""What every prior distribution of the latent vector offers, and the normal one.
 
-Tested in ``tests/latents/test_priors.py``.
+The other priors are in the modules beside this one. Tested in ``tests/latents/test_priors.py``.
 """
 
 import math
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import check_positive
+from gan_blocks._checks import bad_value, check_positive
+from gan_blocks.latents._draws import Draws
 
 __all__ = ["NormalPrior", "Prior"]
 
@@ -18,6 +19,10 @@ __all__ = ["NormalPrior", "Prior"]
 @dataclass(frozen=True)
 class Prior(ABC):
     """What a generator's latent vector is drawn from: independent samples of ``dim`` components.
+
+    A GAN may draw its latents from any distribution: nothing has to be inverted or differentiated. Appendix E tried
+    ten; each class says what was found. A prior is a value: equal arguments make equal priors, and none ever changes.
+    One of your own is a subclass with ``_sample``, ``support``, ``mean`` and ``variance``.
 
     Args:
         dim: Number of components of z, at least 1.
@@ -34,7 +39,6 @@ class Prior(ABC):
     def __post_init__(self) -> None:
         check_positive(type(self).__name__, dim=self.dim)
 
-    @abstractmethod
     def sample(
         self,
         batch_size: int,
@@ -52,7 +56,26 @@ class Prior(ABC):
             generator: Source of the draws, on ``device``; None takes torch's global one.
             device: Device of the result.
             dtype: Floating dtype of the result; None takes torch's default.
+
+        Raises:
+            ValueError: If ``dtype`` is not a floating one.
         """
+        dtype = dtype or torch.get_default_dtype()
+        if not dtype.is_floating_point:
+            raise bad_value(type(self).__name__, "dtype", "a floating dtype", dtype)
+        return self._sample(Draws(batch_size, generator, device, dtype))
+
+    def at(self, step: int) -> "Prior":  # noqa: ARG002
+        """What training draws from at a step: the prior itself, unless it changes over training.
+
+        Args:
+            step: The training step.
+        """
+        return self
+
+    @abstractmethod
+    def _sample(self, draws: Draws) -> Tensor:
+        """``(draws.batch_size, dim)`` latent vectors of ``draws.dtype``, made of nothing random but ``draws``."""
 
     @property
     @abstractmethod
@@ -69,12 +92,18 @@ class Prior(ABC):
     def variance(self) -> Tensor:
         """Variance of each component, ``(dim,)`` in float64."""
 
+    def _for_each_component(self, value: float) -> Tensor:
+        return torch.full((self.dim,), value, dtype=torch.float64)
+
 
 @dataclass(frozen=True)
 class NormalPrior(Prior):
     r"""Independent normal components, the prior of the paper's main experiments.
 
     .. math:: z \sim \mathcal{N}(0, s^2 I)
+
+    The paper prefers it to the latents that scored better because it is the one to truncate: see
+    :func:`truncated_prior`.
 
     Differences from the paper: Appendix E writes :math:`\mathcal{N}(0, \sigma I)`, in which :math:`\sigma` is a
     variance. ``std`` is the standard deviation :math:`s`: for the paper's :math:`\sigma` pass its square root.
@@ -103,16 +132,8 @@ class NormalPrior(Prior):
         super().__post_init__()
         check_positive("NormalPrior", std=self.std)
 
-    def sample(
-        self,
-        batch_size: int,
-        *,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
-        """Draw ``(batch_size, dim)`` latent vectors; see :meth:`Prior.sample`."""
-        z = torch.randn(batch_size, self.dim, generator=generator, device=device, dtype=dtype)
+    def _sample(self, draws: Draws) -> Tensor:
+        z = draws.normal(self.dim)
         return z if self.std == 1 else z.mul_(self.std)
 
     @property
@@ -123,9 +144,9 @@ class NormalPrior(Prior):
     @property
     def mean(self) -> Tensor:
         """Zero for each component, ``(dim,)`` in float64."""
-        return torch.zeros(self.dim, dtype=torch.float64)
+        return self._for_each_component(0)
 
     @property
     def variance(self) -> Tensor:
         """The square of ``std`` for each component, ``(dim,)`` in float64."""
-        return torch.full((self.dim,), self.std**2, dtype=torch.float64)
+        return self._for_each_component(self.std**2)

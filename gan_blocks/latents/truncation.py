@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from gan_blocks._checks import bad_kind, bad_value, check_positive
+from gan_blocks.latents._draws import Draws
+from gan_blocks.latents._rounding import largest_within
 from gan_blocks.latents.priors import NormalPrior, Prior
+from gan_blocks.latents.varying_variance import AnnealedNormalPrior
 
 __all__ = ["TruncatedNormalPrior", "truncated_normal", "truncated_prior"]
 
@@ -75,7 +78,7 @@ def truncated_normal(
     # rand gives multiples of 2^-53 from 0 on: their midpoints are symmetric about 1/2 and never reach an infinite z.
     centred = u.mul_(2).add_(2.0**-53 - 1)
     z = centred.mul_(math.erf(threshold / math.sqrt(2))).erfinv_().mul_(math.sqrt(2))
-    bound = _largest_within(threshold, dtype)
+    bound = largest_within(threshold, dtype)
     return z.clamp_(-bound, bound).to(dtype)
 
 
@@ -112,21 +115,18 @@ class TruncatedNormalPrior(Prior):
         super().__post_init__()
         check_positive("TruncatedNormalPrior", threshold=self.threshold, std=self.std)
 
-    def sample(
-        self,
-        batch_size: int,
-        *,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
-        """Draw ``(batch_size, dim)`` latent vectors; see :meth:`Prior.sample`."""
+    def _sample(self, draws: Draws) -> Tensor:
         z = truncated_normal(
-            batch_size, self.dim, threshold=self.threshold, generator=generator, device=device, dtype=dtype
+            draws.batch_size,
+            self.dim,
+            threshold=self.threshold,
+            generator=draws.generator,
+            device=draws.device,
+            dtype=draws.dtype,
         )
         if self.std == 1:
             return z
-        bound = _largest_within(self.support[1], z.dtype)
+        bound = largest_within(self.support[1], z.dtype)
         return z.mul_(self.std).clamp_(-bound, bound)
 
     @property
@@ -137,12 +137,12 @@ class TruncatedNormalPrior(Prior):
     @property
     def mean(self) -> Tensor:
         """Zero for each component, ``(dim,)`` in float64."""
-        return torch.zeros(self.dim, dtype=torch.float64)
+        return self._for_each_component(0)
 
     @property
     def variance(self) -> Tensor:
         """Variance of what is left of each component, ``(dim,)`` in float64."""
-        return torch.full((self.dim,), self.std**2 * _truncated_variance(self.threshold), dtype=torch.float64)
+        return self._for_each_component(self.std**2 * _truncated_variance(self.threshold))
 
 
 def truncated_prior(
@@ -162,7 +162,7 @@ def truncated_prior(
     0.28 and 0.44. Code that scales the standard deviation alone, or clamps, does something else again.
 
     Args:
-        prior: The normal prior that the generator was trained with.
+        prior: The normal prior that the generator was trained with; an annealed one as it was in the end.
         truncation: How much to truncate, greater than 0: less is better looking and less varied. None: not at all.
         definition: What the number means, ``"threshold"`` or ``"scaled"``.
 
@@ -187,6 +187,8 @@ def truncated_prior(
     if truncation is None:
         return prior
     check_positive("truncated_prior", truncation=truncation)
+    if isinstance(prior, AnnealedNormalPrior):
+        prior = prior.final
     if not isinstance(prior, NormalPrior):
         raise bad_kind("truncated_prior", "prior", "a NormalPrior", prior)
     if definition == "threshold":
@@ -198,14 +200,6 @@ def _sizes(shape: tuple[int | Sequence[int], ...]) -> torch.Size:
     """Read sizes as torch's factories do; torch words the error for what is no size."""
     sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
     return torch.Size(cast("Sequence[int]", sizes))
-
-
-def _largest_within(threshold: float, dtype: torch.dtype) -> float:
-    """Round the threshold towards 0 to a number of ``dtype``, so that rounding a draw cannot pass the threshold."""
-    rounded = torch.tensor(threshold, dtype=dtype, device="cpu")
-    if rounded.item() > threshold:
-        rounded = torch.nextafter(rounded, torch.zeros_like(rounded))
-    return rounded.item()
 
 
 def _truncated_variance(threshold: float) -> float:

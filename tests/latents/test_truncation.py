@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_blocks import NormalPrior, Prior, TruncatedNormalPrior, truncated_normal, truncated_prior
+from gan_blocks import AnnealedNormalPrior, NormalPrior, Prior, TruncatedNormalPrior, truncated_normal, truncated_prior
 from tests.reference import latents as reference
 
 # Distance that a true sample of n exceeds with a probability below 1e-6 (Massart's bound: 2 exp(-2 n d^2)).
@@ -197,3 +197,9 @@ def test_rejects_a_prior_that_is_not_normal():
     pattern = r"^truncated_prior: `prior` must be a NormalPrior, but got prior of type TruncatedNormalPrior\.$"
     with pytest.raises(TypeError, match=pattern):
         truncated_prior(prior, 1.0)
+
+
+def test_an_annealed_prior_is_truncated_as_it_is_in_the_end():
+    prior = AnnealedNormalPrior(3, milestones=((0, 2.0), (9, 0.25)))
+    assert truncated_prior(prior, 1.0) == TruncatedNormalPrior(3, threshold=1.0, std=0.5)
+    assert truncated_prior(prior, None) is prior
