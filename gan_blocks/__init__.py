@@ -1,9 +1,10 @@
 """Reusable GAN building blocks for PyTorch."""
 
 from gan_blocks.blocks.bottleneck import DiscriminatorBottleneck, GeneratorBottleneck
-from gan_blocks.conditioning.batchnorm import ConditionalBatchNorm2d
+from gan_blocks.blocks.residual import DiscriminatorResBlock, GeneratorResBlock
+from gan_blocks.conditioning.batchnorm import ClassBatchNorm2d, ConditionalBatchNorm2d
 from gan_blocks.conditioning.embedding import SharedEmbedding
-from gan_blocks.conditioning.projection import ProjectionHead
+from gan_blocks.conditioning.projection import ProjectionHead, UnconditionalHead
 from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, SkipZ
 from gan_blocks.latents.continuous_priors import CensoredNormalPrior, SphericalPrior, SpikeAndSlabPrior, UniformPrior
 from gan_blocks.latents.discrete_priors import BernoulliPrior, CategoricalPrior, NormalBernoulliPrior, RademacherPrior
@@ -13,7 +14,7 @@ from gan_blocks.latents.varying_variance import AnnealedNormalPrior, VariableVar
 from gan_blocks.layers.attention import SelfAttention2d
 from gan_blocks.layers.batchnorm import BatchNorm2d
 from gan_blocks.layers.init import orthogonal_
-from gan_blocks.layers.resampling import downsample_average, upsample_nearest
+from gan_blocks.layers.resampling import downsample_average, upsample_bilinear, upsample_nearest
 from gan_blocks.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
@@ -30,11 +31,14 @@ __all__ = [
     "BernoulliPrior",
     "CategoricalPrior",
     "CensoredNormalPrior",
+    "ClassBatchNorm2d",
     "ConditionalBatchNorm2d",
     "DiscriminatorBottleneck",
+    "DiscriminatorResBlock",
     "ExponentialMovingAverage",
     "FullSkipZ",
     "GeneratorBottleneck",
+    "GeneratorResBlock",
     "HierarchicalSkipZ",
     "LayerSpectrum",
     "NormalBernoulliPrior",
@@ -52,6 +56,7 @@ __all__ = [
     "SphericalPrior",
     "SpikeAndSlabPrior",
     "TruncatedNormalPrior",
+    "UnconditionalHead",
     "UniformPrior",
     "VariableVariancePrior",
     "advance_power_iteration",
@@ -70,6 +75,7 @@ __all__ = [
     "tracked_sigmas",
     "truncated_normal",
     "truncated_prior",
+    "upsample_bilinear",
     "upsample_nearest",
 ]
 

@@ -1,4 +1,4 @@
-"""Batch normalisation whose gains and biases come from a condition.
+"""Batch normalisation whose gains and biases come from a condition or a class.
 
 Tested in ``tests/conditioning/test_batchnorm.py``.
 """
@@ -9,11 +9,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_positive
+from gan_blocks._checks import bad_shape, check_labels, check_positive
 from gan_blocks.conditioning._modulation import FoldableBatchNorm2d, modulate
 from gan_blocks.layers.batchnorm import Statistics
 
-__all__ = ["ConditionalBatchNorm2d"]
+__all__ = ["ClassBatchNorm2d", "ConditionalBatchNorm2d"]
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -96,11 +96,101 @@ class ConditionalBatchNorm2d(nn.Module):
         if condition.shape != (x.shape[0], self.condition_features):
             pattern = f"({x.shape[0]}, {self.condition_features})"
             raise bad_shape("ConditionalBatchNorm2d", "condition", pattern, condition)
-        gain: Tensor = 1 + self.gain(condition)
-        bias: Tensor = self.bias(condition)
-        moments = self.norm.moments(x)
-        if moments is not None:
-            return modulate(x, *moments, gain, bias, eps=self.norm.eps, of_batch=self.norm.training)
-        normalized: Tensor = self.norm(x)
-        gain, bias = (rearrange(value, "batch c -> batch c 1 1").to(normalized.dtype) for value in (gain, bias))
-        return torch.addcmul(bias, normalized, gain)
+        return _normalize(self.norm, x, 1 + self.gain(condition), self.bias(condition))
+
+
+class ClassBatchNorm2d(nn.Module):
+    r"""Batch normalisation with a gain and a bias per class, each in a table of this layer's own.
+
+    .. math:: y_{nchw} = (1 + G_{y_n c})\,\hat x_{nchw} + B_{y_n c}, \qquad G, B \in \mathbb{R}^{K \times C}
+
+    Here :math:`\hat x` is the output of :class:`gan_blocks.BatchNorm2d` without parameters, which also says what train
+    and eval mode normalise by, and :math:`y_n` the label. So SN-GAN and SA-GAN tell their generators the class. Every
+    layer has 2 K C parameters; :class:`ConditionalBatchNorm2d` projects one table that all layers share instead.
+
+    On the CPU, float32 maps are normalised and modulated in one pass, as in :class:`ConditionalBatchNorm2d`.
+    The range of the labels is checked on the CPU only, where that costs no synchronisation.
+
+    Args:
+        num_features: Number of channels C of the feature map, at least 1.
+        num_classes: Number of classes K, at least 1.
+        eps: Added to the variance, greater than 0.
+        momentum: Weight of the newest batch in the running statistics, from 0 to 1.
+        statistics: What eval mode normalises by: ``"running"`` or ``"batch"``.
+        device: Device of the tables and of the statistics.
+        dtype: Dtype of the tables and of the statistics.
+
+    Attributes:
+        norm: The normalisation, without parameters.
+        gain: The table G of the gains, less 1. It starts at 0, so that all classes start alike.
+        bias: The table B of the biases, which starts at 0.
+
+    Shape:
+        - x: ``(batch, num_features, height, width)``
+        - y: ``(batch,)``, int64, values in ``[0, num_classes)``
+        - returns: same as ``x``
+
+    Raises:
+        ValueError: If an argument is outside its range, an input has another shape, or a label is outside its range.
+        TypeError: If ``y`` is not int64.
+
+    References:
+        Dumoulin et al. 2017, "A Learned Representation For Artistic Style"; de Vries et al. 2017, "Modulating early
+        visual processing by language"; Brock et al. 2018, section 3 (the baseline).
+
+    Example:
+        >>> norm = ClassBatchNorm2d(64, 10)
+        >>> norm(torch.randn(4, 64, 8, 8), torch.tensor([0, 1, 2, 9])).shape
+        torch.Size([4, 64, 8, 8])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        eps: float = 1e-4,
+        momentum: float = 0.1,
+        statistics: Statistics = "running",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive("ClassBatchNorm2d", num_classes=num_classes)
+        self.num_classes = num_classes
+        self.norm = FoldableBatchNorm2d(
+            num_features,
+            eps=eps,
+            momentum=momentum,
+            affine=False,
+            statistics=statistics,
+            device=device,
+            dtype=dtype,
+        )
+        self.gain = nn.Embedding(num_classes, num_features, device=device, dtype=dtype)
+        self.bias = nn.Embedding(num_classes, num_features, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set gains and biases to the identity; the statistics of ``norm`` are left to it."""
+        nn.init.zeros_(self.gain.weight)
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Normalise ``x``, then scale and shift each sample's channels by what its class's row says."""
+        if x.dim() != 4 or x.shape[1] != self.norm.num_features:
+            raise bad_shape("ClassBatchNorm2d", "x", f"(batch, {self.norm.num_features}, height, width)", x)
+        check_labels("ClassBatchNorm2d", "y", y, self.num_classes)
+        if y.shape[0] != x.shape[0]:
+            raise bad_shape("ClassBatchNorm2d", "y", f"({x.shape[0]},)", y)
+        return _normalize(self.norm, x, 1 + self.gain(y), self.bias(y))
+
+
+def _normalize(norm: FoldableBatchNorm2d, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """Normalise ``x``, then apply gain and bias of each sample and channel, ``(batch, channels)``."""
+    moments = norm.moments(x)
+    if moments is not None:
+        return modulate(x, *moments, gain, bias, eps=norm.eps, of_batch=norm.training)
+    normalized: Tensor = norm(x)
+    gain, bias = (rearrange(value, "batch c -> batch c 1 1").to(normalized.dtype) for value in (gain, bias))
+    return torch.addcmul(bias, normalized, gain)

@@ -1,4 +1,4 @@
-"""The discriminator's head that judges an image together with its class.
+"""The discriminator's heads: one that judges an image together with its class, and one that does not ask for it.
 
 Tested in ``tests/conditioning/test_projection.py``.
 """
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_labels, check_positive
 
-__all__ = ["ProjectionHead"]
+__all__ = ["ProjectionHead", "UnconditionalHead"]
 
 
 class ProjectionHead(nn.Module):
@@ -77,3 +77,47 @@ class ProjectionHead(nn.Module):
         # Under autocast a matrix product would round to bfloat16; the product of the elements does not.
         match = reduce(class_vector * h, "batch features -> batch", "sum")
         return rearrange(score, "batch 1 -> batch") + match
+
+
+class UnconditionalHead(nn.Module):
+    r"""A linear score of the features, for images without classes.
+
+    .. math:: D(h) = w^\top h + b
+
+    This is :class:`ProjectionHead` without its class vectors.
+
+    Args:
+        in_features: Width of the pooled features h, at least 1.
+        linear_layer: Factory of the linear score, called as ``linear_layer(in_features, 1)`` like ``nn.Linear``.
+
+    Attributes:
+        linear: The linear score, w and b.
+
+    Shape:
+        - h: ``(batch, in_features)``
+        - returns: ``(batch,)``, raw logits, larger means more real
+
+    Raises:
+        ValueError: If ``in_features`` is not positive, or ``h`` has another shape.
+
+    References:
+        Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks".
+
+    Example:
+        >>> head = UnconditionalHead(64)
+        >>> head(torch.zeros(4, 64)).shape
+        torch.Size([4])
+    """
+
+    def __init__(self, in_features: int, *, linear_layer: Callable[[int, int], nn.Module] = nn.Linear) -> None:
+        super().__init__()
+        check_positive("UnconditionalHead", in_features=in_features)
+        self.in_features = in_features
+        self.linear = linear_layer(in_features, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Score every sample."""
+        if h.dim() != 2 or h.shape[1] != self.in_features:
+            raise bad_shape("UnconditionalHead", "h", f"(batch, {self.in_features})", h)
+        score: Tensor = self.linear(h)
+        return rearrange(score, "batch 1 -> batch")

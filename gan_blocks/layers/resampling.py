@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gan_blocks._checks import bad_shape, check_rank
 
-__all__ = ["downsample_average", "upsample_nearest"]
+__all__ = ["downsample_average", "upsample_bilinear", "upsample_nearest"]
 
 
 def upsample_nearest(x: Tensor) -> Tensor:
@@ -39,6 +39,39 @@ def upsample_nearest(x: Tensor) -> Tensor:
     check_rank("upsample_nearest", "x", x, ("batch", "channels", "height", "width"))
     # einops.repeat says the same, but its backward was 2 to 30 times slower and it loses channels_last.
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def upsample_bilinear(x: Tensor) -> Tensor:
+    r"""Double height and width by interpolating linearly between the centres of pixels.
+
+    .. math:: y_{c,2h} = \tfrac{1}{4} x_{c,h-1} + \tfrac{3}{4} x_{c,h}, \qquad
+        y_{c,2h+1} = \tfrac{3}{4} x_{c,h} + \tfrac{1}{4} x_{c,h+1}
+
+    along the height, and the same along the width; at the borders the outermost pixel is repeated. In BigGAN's
+    generator it gave worse images than :func:`upsample_nearest`.
+
+    Args:
+        x: Feature map of any floating dtype; the result keeps dtype, device and memory format.
+
+    Returns:
+        The larger feature map.
+
+    Shape:
+        - x: ``(batch, channels, height, width)``
+        - returns: ``(batch, channels, 2 * height, 2 * width)``
+
+    Raises:
+        ValueError: If ``x`` is not four-dimensional.
+
+    References:
+        Brock et al. 2018, Appendix H.
+
+    Example:
+        >>> upsample_bilinear(torch.tensor([[[[1.0, 3.0]]]]))[0, 0, 0].tolist()
+        [1.0, 1.5, 2.5, 3.0]
+    """
+    check_rank("upsample_bilinear", "x", x, ("batch", "channels", "height", "width"))
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def downsample_average(x: Tensor) -> Tensor:

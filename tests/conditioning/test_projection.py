@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gan_blocks import ProjectionHead
+from gan_blocks import ProjectionHead, UnconditionalHead
 from tests.reference import conditioning as reference
 
 
@@ -126,3 +126,49 @@ def test_rejects_labels_that_are_not_class_indices():
     pattern = r"^ProjectionHead: `y` must be at least 0 and less than num_classes=3, but got values from 0 to 3\.$"
     with pytest.raises(ValueError, match=pattern):
         ProjectionHead(4, 3)(torch.zeros(2, 4), torch.tensor([0, 3]))
+
+
+@given(batch=st.integers(1, 4), seed=st.integers(0, 99))
+def test_the_unconditional_head_equals_the_sum_over_features(batch: int, seed: int):
+    head = UnconditionalHead(4).double()
+    h = torch.randn(batch, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    weight, bias = head.linear.weight.detach().numpy()[0], head.linear.bias.item()
+    table = torch.zeros(1, 4).numpy()
+    expected = reference.projection_logits(h.numpy(), [0] * batch, weight, bias, table)
+    assert head(h).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_unconditional_head_is_the_projection_head_without_class_vectors(rng: torch.Generator):
+    projection, head = make_head(), UnconditionalHead(4).double()
+    nn.init.zeros_(projection.embedding.weight)
+    assert list(head.state_dict()) == ["linear.weight", "linear.bias"]
+    head.load_state_dict({key: value for key, value in projection.state_dict().items() if key.startswith("linear")})
+    h = torch.randn(3, 4, dtype=torch.float64, generator=rng)
+    torch.testing.assert_close(head(h), projection(h, torch.tensor([0, 1, 2])), rtol=0, atol=1e-14)
+    compiled = torch.compile(head, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(h), head(h))
+    assert head.to("meta")(h.to("meta")).shape == (3,)
+
+
+def test_the_gradient_of_the_unconditional_head_agrees_with_finite_differences(rng: torch.Generator):
+    head = UnconditionalHead(4).double()
+    h = torch.randn(3, 4, dtype=torch.float64, generator=rng, requires_grad=True)
+    assert torch.autograd.gradcheck(head, (h,))
+    assert torch.autograd.gradgradcheck(lambda h: head(h).square(), (h,))
+
+
+def test_the_linear_layer_of_the_unconditional_head_comes_from_the_factory():
+    head = UnconditionalHead(4, linear_layer=partial(nn.Linear, bias=False))
+    assert set(head.state_dict()) == {"linear.weight"}
+    assert head.linear.weight.shape == (1, 4)
+
+
+def test_the_unconditional_head_rejects_sizes_of_zero_and_features_of_another_shape():
+    pattern = r"^UnconditionalHead: `in_features` must be greater than 0, but got in_features=0\.$"
+    with pytest.raises(ValueError, match=pattern):
+        UnconditionalHead(0)
+    for shape in ((2, 5), (2, 4, 1, 1)):
+        got = ", ".join(map(str, shape))
+        pattern = rf"^UnconditionalHead: `h` must be of shape \(batch, 4\), but got h of shape \({got}\)\.$"
+        with pytest.raises(ValueError, match=pattern):
+            UnconditionalHead(4)(torch.zeros(shape))

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gan_blocks import downsample_average, upsample_nearest
+from gan_blocks import downsample_average, upsample_bilinear, upsample_nearest
 from tests.reference import layers as reference
 
 sizes = st.integers(1, 4)
-both = pytest.mark.parametrize("resample", [upsample_nearest, downsample_average])
+every = pytest.mark.parametrize("resample", [upsample_nearest, upsample_bilinear, downsample_average])
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -22,6 +22,22 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def test_upsampling_repeats_each_pixel_in_a_square(batch: int, channels: int, height: int, width: int):
     x = draw(batch, channels, height, width)
     np.testing.assert_array_equal(upsample_nearest(x).numpy(), reference.upsample_nearest(x.numpy()))
+
+
+@given(batch=sizes, channels=sizes, height=sizes, width=sizes)
+def test_bilinear_upsampling_interpolates_between_the_centres_of_pixels(
+    batch: int, channels: int, height: int, width: int
+):
+    x = draw(batch, channels, height, width)
+    np.testing.assert_allclose(upsample_bilinear(x).numpy(), reference.upsample_bilinear(x.numpy()), atol=1e-14)
+
+
+def test_bilinear_upsampling_continues_a_slope_and_keeps_constants():
+    slope = torch.arange(6, dtype=torch.float64).expand(1, 1, 6, 6)
+    inner = upsample_bilinear(slope)[..., 1:-1]
+    torch.testing.assert_close(inner.diff(dim=-1), torch.full_like(inner.diff(dim=-1), 0.5))
+    constant = torch.full((1, 2, 3, 3), 7.0)
+    assert torch.equal(upsample_bilinear(constant), torch.full((1, 2, 6, 6), 7.0))
 
 
 @given(batch=sizes, channels=sizes, height=sizes, width=sizes)
@@ -41,14 +57,14 @@ def test_the_two_are_adjoint_up_to_the_factor_of_the_mean():
     torch.testing.assert_close((downsample_average(x) * y).sum(), (x * upsample_nearest(y)).sum() / 4)
 
 
-@both
+@every
 def test_gradients_agree_with_finite_differences(resample: Callable[[Tensor], Tensor]):
     x = draw(2, 2, 2, 4).requires_grad_()
     assert torch.autograd.gradcheck(resample, (x,))
     assert torch.autograd.gradgradcheck(resample, (x,))
 
 
-@both
+@every
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_keeps_dtype_and_memory_format(
@@ -62,7 +78,7 @@ def test_keeps_dtype_and_memory_format(
     torch.testing.assert_close(y.double(), resample(x.double()), rtol=1e-2, atol=1e-2)
 
 
-@both
+@every
 def test_compiles_without_graph_breaks_and_runs_on_meta(resample: Callable[[Tensor], Tensor]):
     x = draw(1, 2, 4, 4)
     compiled = torch.compile(resample, fullgraph=True, backend="eager")
@@ -80,7 +96,7 @@ def test_downsampling_rejects_odd_sizes(size: tuple[int, int]):
         downsample_average(torch.zeros(1, 2, *size))
 
 
-@both
+@every
 def test_rejects_what_is_not_a_batch_of_feature_maps(resample: Callable[[Tensor], Tensor]):
     message = (
         rf"^{resample.__name__}: `x` must be of shape \(batch, channels, height, width\), "

@@ -31,7 +31,7 @@ def downsample(x: np.ndarray) -> np.ndarray:
     return y
 
 
-def conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dilation: int = 1) -> np.ndarray:
     """Cross-correlation of stride 1 with zeros around, so that the size stays."""
     batch, _, height, width = x.shape
     out, _, kernel, _ = weight.shape
@@ -42,15 +42,15 @@ def conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
             total = np.tile(bias, (batch, 1))
             for a in range(kernel):
                 for b in range(kernel):
-                    row, column = i + a - margin, j + b - margin
+                    row, column = i + dilation * (a - margin), j + dilation * (b - margin)
                     if 0 <= row < height and 0 <= column < width:
                         total = total + x[:, :, row, column] @ weight[:, :, a, b].T
             y[:, :, i, j] = total
     return y
 
 
-def _conv(state: State, name: str, x: np.ndarray) -> np.ndarray:
-    return conv(x, state[f"{name}.weight"], state[f"{name}.bias"])
+def _conv(state: State, name: str, x: np.ndarray, dilation: int = 1) -> np.ndarray:
+    return conv(x, state[f"{name}.weight"], state[f"{name}.bias"], dilation)
 
 
 def generator_bottleneck(x: np.ndarray, state: State, norm: Norm, out_channels: int, up: bool) -> np.ndarray:
@@ -88,4 +88,44 @@ def discriminator_bottleneck(x: np.ndarray, state: State, down: bool) -> np.ndar
     shortcut = downsample(x) if down else x
     if "shortcut.weight" in state:
         shortcut = np.concatenate([shortcut, _conv(state, "shortcut", shortcut)], axis=1)
+    return h + shortcut
+
+
+def generator_res_block(x: np.ndarray, state: State, norm: Norm, up: bool, dilation: int = 1) -> np.ndarray:
+    """Figure 15 (b) of the BigGAN paper; without ``up`` and with equal widths the shortcut is the input."""
+    h = norm("norm1", x)
+    h = relu(h)
+    if up:
+        h = upsample(h)
+    h = _conv(state, "conv1", h, dilation)
+    h = norm("norm2", h)
+    h = relu(h)
+    h = _conv(state, "conv2", h, dilation)
+    shortcut = upsample(x) if up else x
+    if up or h.shape[1] != x.shape[1]:
+        shortcut = _conv(state, "shortcut", shortcut)
+    return h + shortcut
+
+
+def discriminator_res_block(
+    x: np.ndarray, state: State, down: bool, first: bool, dilation: int = 1, norm: Norm = lambda _, h: h
+) -> np.ndarray:
+    """Figure 15 (c) of the BigGAN paper; the first block of D has no activation in front and pools its input first."""
+    h = x
+    if not first:
+        h = norm("norm1", h)
+        h = relu(h)
+    h = _conv(state, "conv1", h, dilation)
+    h = norm("norm2", h)
+    h = relu(h)
+    h = _conv(state, "conv2", h, dilation)
+    if down:
+        h = downsample(h)
+    shortcut = x
+    if first and down:
+        shortcut = downsample(shortcut)
+    if down or h.shape[1] != x.shape[1]:
+        shortcut = _conv(state, "shortcut", shortcut)
+    if down and not first:
+        shortcut = downsample(shortcut)
     return h + shortcut

@@ -58,3 +58,24 @@ def conditional_batch_norm(
                 for j in range(width):
                     y[n, channel, i, j] = (x[n, channel, i, j] - mean) / (variance + eps) ** 0.5 * gain + bias
     return y
+
+
+def class_batch_norm(
+    x: np.ndarray,
+    labels: list[int],
+    gain_table: np.ndarray,
+    bias_table: np.ndarray,
+    eps: float,
+    moments: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
+    """Normalise as above, then scale by one plus the class's gain, and shift by its bias."""
+    batch, channels, height, width = x.shape
+    y = np.empty_like(x)
+    for channel in range(channels):
+        values = [x[n, channel, i, j] for n in range(batch) for i in range(height) for j in range(width)]
+        mean = sum(values) / len(values) if moments is None else moments[0][channel]
+        variance = sum((v - mean) ** 2 for v in values) / len(values) if moments is None else moments[1][channel]
+        for n, i, j in np.ndindex(batch, height, width):
+            normalized = (x[n, channel, i, j] - mean) / (variance + eps) ** 0.5
+            y[n, channel, i, j] = (1 + gain_table[labels[n]][channel]) * normalized + bias_table[labels[n]][channel]
+    return y

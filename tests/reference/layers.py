@@ -29,6 +29,19 @@ def upsample_nearest(x: Array) -> Array:
     return y
 
 
+def upsample_bilinear(x: Array) -> Array:
+    """Every new pixel is interpolated at its centre between the centres of the old ones, which continue outwards."""
+    batch, channels, height, width = x.shape
+    y = np.zeros((batch, channels, 2 * height, 2 * width))
+    for n, c, h, w in np.ndindex(y.shape):
+        row, column = (h + 0.5) / 2 - 0.5, (w + 0.5) / 2 - 0.5
+        for i in (math.floor(row), math.floor(row) + 1):
+            for j in (math.floor(column), math.floor(column) + 1):
+                share = (1 - abs(row - i)) * (1 - abs(column - j))
+                y[n, c, h, w] += share * x[n, c, min(max(i, 0), height - 1), min(max(j, 0), width - 1)]
+    return y
+
+
 def downsample_average(x: Array) -> Array:
     batch, channels, height, width = x.shape
     y = np.empty((batch, channels, height // 2, width // 2))
