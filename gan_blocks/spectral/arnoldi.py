@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks.spectral._triplets import Settings, Triplets, leading_triplets, subspace_size
 from gan_blocks.spectral.power_iteration import (
-    full_precision,
     matrix_axes,
     to_matrix,
     to_memory_order,
     to_torch_order,
-    wide_dtype,
 )
 
 __all__ = ["SingularTriplets", "top_singular_triplets"]

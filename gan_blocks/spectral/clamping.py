@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from gan_blocks._checks import bad_value, check_exactly_one, check_positive
-from gan_blocks.spectral.power_iteration import full_precision, matrix_axes, to_weight
+from gan_blocks._precision import full_precision
+from gan_blocks.spectral.power_iteration import matrix_axes, to_weight
 from gan_blocks.spectral.tracking import (
     SingularVectorTracker,
     catch_up,

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from gan_blocks._checks import bad_value, check_positive
+from gan_blocks._precision import wide_dtype
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp
-from gan_blocks.spectral.power_iteration import wide_dtype
 from gan_blocks.spectral.tracking import default_dim
 from gan_blocks.spectral.weight_updates import chains_of, sources_of
 

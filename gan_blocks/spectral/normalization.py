@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, remove_parametrizations
 
 from gan_blocks._checks import bad_value, check_positive
+from gan_blocks._precision import full_precision
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
-from gan_blocks.spectral.power_iteration import full_precision
 from gan_blocks.spectral.tracking import (
     SingularVectorTracker,
     default_dim,

@@ -3,14 +3,13 @@
 Tested in ``tests/spectral/test_power_iteration.py``.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_blocks._precision import wide_dtype
+
 __all__ = [
-    "full_precision",
     "matrix_axes",
     "power_step",
     "random_rows",
@@ -18,7 +17,6 @@ __all__ = [
     "to_memory_order",
     "to_torch_order",
     "to_weight",
-    "wide_dtype",
 ]
 
 # Elements up to which a weight is rather copied than its axes sorted. Measured on one CPU core, channels_last: 576
@@ -81,19 +79,6 @@ def random_rows(count: int, size: int, *, like: Tensor, generator: torch.Generat
     draws = torch.randn(size, count, generator=generator, device=device, dtype=wide_dtype(like))
     rows: Tensor = torch.linalg.qr(draws).Q.mT
     return rows.contiguous().to(like.device)
-
-
-def wide_dtype(weight: Tensor) -> torch.dtype:
-    """Return the dtype to compute in: that of the weight, or float32 when it is narrower."""
-    return torch.promote_types(weight.dtype, torch.float32)
-
-
-def full_precision(weight: Tensor) -> AbstractContextManager[None]:
-    """Return a context without autocast, which would turn a product with u or v into a bfloat16 one."""
-    kind = weight.device.type
-    # The meta device knows no autocast, and to ask it is an error.
-    active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.autocast(kind, enabled=False) if active else nullcontext()
 
 
 def matrix_axes(weight: Tensor, dim: int) -> tuple[int, ...]:

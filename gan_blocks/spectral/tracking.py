@@ -20,15 +20,14 @@ from torch.nn.utils.parametrize import (
 )
 
 from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks.spectral.power_iteration import (
-    full_precision,
     matrix_axes,
     power_step,
     random_rows,
     to_matrix,
     to_memory_order,
     to_torch_order,
-    wide_dtype,
 )
 from gan_blocks.spectral.weight_updates import (
     WeightState,
