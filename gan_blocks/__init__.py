@@ -15,7 +15,33 @@ from gan_blocks.layers.attention import SelfAttention2d
 from gan_blocks.layers.batchnorm import BatchNorm2d
 from gan_blocks.layers.init import orthogonal_
 from gan_blocks.layers.resampling import downsample_average, upsample_bilinear, upsample_nearest
-from gan_blocks.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
+from gan_blocks.losses.adversarial import (
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    least_squares_discriminator_loss,
+    least_squares_generator_loss,
+    minimax_discriminator_loss,
+    minimax_generator_loss,
+    non_saturating_discriminator_loss,
+    non_saturating_generator_loss,
+    wasserstein_discriminator_loss,
+    wasserstein_generator_loss,
+)
+from gan_blocks.losses.orthogonal import (
+    off_diagonal_penalty,
+    off_diagonal_penalty_gradient,
+    orthogonal_penalty,
+    orthogonal_penalty_gradient,
+    orthogonal_regularization,
+)
+from gan_blocks.losses.penalties import (
+    clip_weights_,
+    drift_penalty,
+    gradient_penalty,
+    lazy_coefficient,
+    mode_seeking_penalty,
+    r1_penalty,
+)
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regularization
@@ -61,12 +87,29 @@ __all__ = [
     "VariableVariancePrior",
     "advance_power_iteration",
     "clamp_sigma",
+    "clip_weights_",
     "downsample_average",
+    "drift_penalty",
     "fold_spectral_norm",
     "frozen_power_iteration",
+    "gradient_penalty",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "lazy_coefficient",
+    "least_squares_discriminator_loss",
+    "least_squares_generator_loss",
+    "minimax_discriminator_loss",
+    "minimax_generator_loss",
+    "mode_seeking_penalty",
+    "non_saturating_discriminator_loss",
+    "non_saturating_generator_loss",
+    "off_diagonal_penalty",
+    "off_diagonal_penalty_gradient",
     "orthogonal_",
+    "orthogonal_penalty",
+    "orthogonal_penalty_gradient",
+    "orthogonal_regularization",
+    "r1_penalty",
     "sigma_regularization",
     "spectral_norm",
     "spectral_norm_state",
@@ -77,6 +120,8 @@ __all__ = [
     "truncated_prior",
     "upsample_bilinear",
     "upsample_nearest",
+    "wasserstein_discriminator_loss",
+    "wasserstein_generator_loss",
 ]
 
 __version__ = "0.1.0"

@@ -1,12 +1,42 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from gan_blocks import hinge_discriminator_loss, hinge_generator_loss
+import gan_blocks
+from gan_blocks import (
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    least_squares_discriminator_loss,
+    least_squares_generator_loss,
+    minimax_discriminator_loss,
+    minimax_generator_loss,
+    non_saturating_discriminator_loss,
+    non_saturating_generator_loss,
+    wasserstein_discriminator_loss,
+    wasserstein_generator_loss,
+)
 from tests.reference import losses as reference
 
 logits = st.lists(st.floats(-10, 10), min_size=1, max_size=8)
+names = [name for name in gan_blocks.__all__ if name.endswith(("_generator_loss", "_discriminator_loss"))]
+
+DISCRIMINATOR_LOSSES: list[tuple[Callable[..., Tensor], Callable[[list[float], list[float]], float]]] = [
+    (minimax_discriminator_loss, reference.minimax_discriminator_loss),
+    (non_saturating_discriminator_loss, reference.minimax_discriminator_loss),
+    (wasserstein_discriminator_loss, reference.wasserstein_discriminator_loss),
+    (least_squares_discriminator_loss, reference.least_squares_discriminator_loss),
+]
+GENERATOR_LOSSES: list[tuple[Callable[..., Tensor], Callable[[list[float]], float]]] = [
+    (hinge_generator_loss, reference.hinge_generator_loss),
+    (minimax_generator_loss, reference.minimax_generator_loss),
+    (non_saturating_generator_loss, reference.non_saturating_generator_loss),
+    (wasserstein_generator_loss, reference.wasserstein_generator_loss),
+    (least_squares_generator_loss, reference.least_squares_generator_loss),
+]
 
 
 @given(real=logits, fake=logits, margin=st.floats(0.1, 3))
@@ -19,10 +49,20 @@ def test_hinge_discriminator_loss_equals_the_sum_over_samples(real: list[float],
     assert loss.item() == pytest.approx(reference.hinge_discriminator_loss(real, fake, margin), abs=1e-12)
 
 
+@pytest.mark.parametrize(("loss", "expected"), DISCRIMINATOR_LOSSES)
+@given(real=logits, fake=logits)
+def test_discriminator_losses_equal_the_sum_over_samples(loss, expected, real: list[float], fake: list[float]):
+    value = loss(
+        real_logits=torch.tensor(real, dtype=torch.float64), fake_logits=torch.tensor(fake, dtype=torch.float64)
+    )
+    assert value.item() == pytest.approx(expected(real, fake), abs=1e-10)
+
+
+@pytest.mark.parametrize(("loss", "expected"), GENERATOR_LOSSES)
 @given(fake=logits)
-def test_hinge_generator_loss_equals_the_negative_mean(fake: list[float]):
-    loss = hinge_generator_loss(fake_logits=torch.tensor(fake, dtype=torch.float64))
-    assert loss.item() == pytest.approx(reference.hinge_generator_loss(fake), abs=1e-12)
+def test_generator_losses_equal_the_sum_over_samples(loss, expected, fake: list[float]):
+    value = loss(fake_logits=torch.tensor(fake, dtype=torch.float64))
+    assert value.item() == pytest.approx(expected(fake), abs=1e-10)
 
 
 @given(distance=st.floats(0, 5), margin=st.floats(0.1, 3))
@@ -36,22 +76,48 @@ def test_a_critic_beyond_the_margin_has_zero_loss_and_zero_gradient(distance: fl
     assert not fake.grad.any()
 
 
-def test_gradients_agree_with_finite_differences(rng: torch.Generator):
+@pytest.mark.parametrize("name", names)
+def test_gradients_agree_with_finite_differences(name: str, rng: torch.Generator):
+    loss = getattr(gan_blocks, name)
     real, fake = (torch.randn(4, dtype=torch.float64, generator=rng, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(
-        lambda r, f: hinge_discriminator_loss(real_logits=r, fake_logits=f, margin=0.7), (real, fake)
-    )
-    assert torch.autograd.gradcheck(lambda f: hinge_generator_loss(fake_logits=f), (fake,))
+    if name.endswith("_generator_loss"):
+        assert torch.autograd.gradcheck(lambda f: loss(fake_logits=f), (fake,))
+    else:
+        assert torch.autograd.gradcheck(lambda r, f: loss(real_logits=r, fake_logits=f), (real, fake))
+
+
+@pytest.mark.parametrize("name", names)
+def test_a_more_convincing_critic_lowers_its_loss_and_a_more_convincing_image_lowers_the_generators(name: str):
+    loss = getattr(gan_blocks, name)
+    real, fake = (torch.zeros(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    if name.endswith("_generator_loss"):
+        loss(fake_logits=fake).backward()
+        assert (fake.grad < 0).all()
+    else:
+        loss(real_logits=real + 0.5, fake_logits=fake + 0.5).backward()
+        assert (real.grad < 0).all()
+        assert (fake.grad > 0).all()
+
+
+@pytest.mark.parametrize(("loss", "gradient"), [(minimax_generator_loss, 0.0), (non_saturating_generator_loss, -1.0)])
+def test_where_an_image_is_surely_generated_only_the_saturating_loss_has_no_gradient(loss, gradient: float):
+    fake = torch.tensor([-1000.0], requires_grad=True)
+    value = loss(fake_logits=fake)
+    value.backward()
+    assert value.isfinite()
+    assert fake.grad.item() == gradient
 
 
 @pytest.mark.parametrize("shape", [(0,), (2, 1), ()])
-def test_rejects_logits_that_are_not_one_value_per_sample(shape: tuple[int, ...]):
+@pytest.mark.parametrize("name", names)
+def test_rejects_logits_that_are_not_one_value_per_sample(name: str, shape: tuple[int, ...]):
     pattern = (
-        rf"^hinge_generator_loss: `fake_logits` must be of shape \(batch,\) with at least one sample, "
+        rf"^{name}: `fake_logits` must be of shape \(batch,\) with at least one sample, "
         rf"but got fake_logits of shape \({', '.join(map(str, shape))},?\)\.$"
     )
+    real = {} if name.endswith("_generator_loss") else {"real_logits": torch.zeros(1)}
     with pytest.raises(ValueError, match=pattern):
-        hinge_generator_loss(fake_logits=torch.zeros(shape))
+        getattr(gan_blocks, name)(fake_logits=torch.zeros(shape), **real)
 
 
 def test_rejects_a_margin_of_zero():
