@@ -42,6 +42,9 @@ from gan_blocks.losses.penalties import (
     mode_seeking_penalty,
     r1_penalty,
 )
+from gan_blocks.losses.top_k import bottom_k_mask, critic_top_k_select, top_k_mask, top_k_select
+from gan_blocks.losses.top_k_global import TopKSelection, global_top_k
+from gan_blocks.losses.top_k_schedule import TopKSchedule
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regularization
@@ -81,17 +84,22 @@ __all__ = [
     "SpectrumMonitor",
     "SphericalPrior",
     "SpikeAndSlabPrior",
+    "TopKSchedule",
+    "TopKSelection",
     "TruncatedNormalPrior",
     "UnconditionalHead",
     "UniformPrior",
     "VariableVariancePrior",
     "advance_power_iteration",
+    "bottom_k_mask",
     "clamp_sigma",
     "clip_weights_",
+    "critic_top_k_select",
     "downsample_average",
     "drift_penalty",
     "fold_spectral_norm",
     "frozen_power_iteration",
+    "global_top_k",
     "gradient_penalty",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
@@ -114,6 +122,8 @@ __all__ = [
     "spectral_norm",
     "spectral_norm_state",
     "standing_statistics",
+    "top_k_mask",
+    "top_k_select",
     "top_singular_triplets",
     "tracked_sigmas",
     "truncated_normal",

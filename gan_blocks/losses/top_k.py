@@ -1,0 +1,180 @@
+"""Top-k training: the generator learns from the samples of a batch that the discriminator scores highest.
+
+Tested in ``tests/losses/test_top_k.py``.
+"""
+
+import torch
+from torch import Tensor
+
+from gan_blocks._checks import bad_dtype, bad_kind, bad_shape, bad_value
+
+__all__ = ["bottom_k_mask", "critic_top_k_select", "top_k_mask", "top_k_select"]
+
+
+def top_k_mask(fake_logits: Tensor, k: int) -> Tensor:
+    r"""Mark the k samples of a batch that the discriminator scores highest.
+
+    Exactly k are marked, whatever the ties: among equal scores, the lowest index comes first. NaN is no score: such
+    samples are never marked, and where fewer than k others are left, all of those are; how many there are is
+    ``fake_logits.isnan().sum()``. No gradient flows through the choice, and nothing waits for the device.
+
+    Args:
+        fake_logits: Outputs of the discriminator on generated images, of any floating dtype; larger means more real.
+        k: How many to mark, from 1 to batch.
+
+    Returns:
+        True for the samples to learn from, of dtype bool.
+
+    Shape:
+        - fake_logits: ``(..., batch)``; leading axes are batches of their own
+        - returns: same as ``fake_logits``
+
+    Raises:
+        ValueError: If the batch is empty or a scalar, or ``k`` is not from 1 to batch.
+        TypeError: If ``fake_logits`` is not floating point, or ``k`` is not an integer.
+
+    References:
+        Sinha et al. 2020, "Top-k Training of GANs", section 3.1.
+
+    Example:
+        >>> top_k_mask(torch.tensor([0.5, -1.0, 2.0, 0.5]), 2).tolist()
+        [True, False, True, False]
+    """
+    _check("top_k_mask", "fake_logits", fake_logits, k)
+    scores = fake_logits.detach()
+    # NaN would count as the largest. As the smallest it can tie with -inf, but no comparison below holds for it.
+    threshold = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).topk(k, sorted=True).values
+    above, level = scores > threshold[..., -1:], scores == threshold[..., -1:]
+    room = k - above.sum(dim=-1, keepdim=True)
+    return above | (level & (level.cumsum(dim=-1) <= room))
+
+
+def top_k_select(fake_logits: Tensor, k: int) -> Tensor:
+    r"""Keep the k highest outputs of the discriminator, for any loss of the generator.
+
+    .. math:: L_G = \ell\big(\max\nolimits_k\{D(G(z_j))\}\big)
+
+    where :math:`\ell` is the loss that the generator has anyway, such as :func:`hinge_generator_loss`, which averages
+    over the samples that it is given. The gradient is zero for every dropped sample. The outputs keep their order, so
+    that with k equal to the batch the loss is the plain one to the last bit. Which are kept is what
+    :func:`top_k_mask` says; a batch over several processes or micro-batches needs :func:`global_top_k`.
+
+    Args:
+        fake_logits: Outputs of the discriminator on generated images, of any floating dtype; larger means more real.
+        k: How many to keep, from 1 to batch; :class:`TopKSchedule` anneals it.
+
+    Returns:
+        The kept outputs; fewer than k where more than batch - k of them are NaN.
+
+    Shape:
+        - fake_logits: ``(batch,)``
+        - returns: ``(k,)``
+
+    Raises:
+        ValueError: If the batch is empty or not one-dimensional, ``k`` is not from 1 to batch, or all outputs are NaN.
+        TypeError: If ``fake_logits`` is not floating point, or ``k`` is not an integer.
+
+    References:
+        Sinha et al. 2020, "Top-k Training of GANs", sections 3.1 and 3.3.
+
+    Example:
+        >>> from gan_blocks import hinge_generator_loss
+        >>> fake_logits = torch.tensor([0.5, -1.0, 2.0, 0.25], requires_grad=True)
+        >>> hinge_generator_loss(fake_logits=top_k_select(fake_logits, 2)).backward()
+        >>> fake_logits.grad.tolist()
+        [-0.5, 0.0, -0.5, 0.0]
+    """
+    return _select("top_k_select", "fake_logits", fake_logits, k)
+
+
+def bottom_k_mask(fake_logits: Tensor, k: int) -> Tensor:
+    """Mark the k samples of a batch that the discriminator scores lowest; for study only.
+
+    It breaks training: updates from the worst samples push samples away from the mode that they are nearest to, even
+    those that were close (section 4.3 and Figures 2 to 4, which this is for). Ties and NaN as in :func:`top_k_mask`.
+
+    Args:
+        fake_logits: Outputs of the discriminator on generated images, of any floating dtype; larger means more real.
+        k: How many to mark, from 1 to batch.
+
+    Returns:
+        True for the samples with the lowest scores, of dtype bool.
+
+    Shape:
+        - fake_logits: ``(..., batch)``; leading axes are batches of their own
+        - returns: same as ``fake_logits``
+
+    Raises:
+        ValueError: If the batch is empty or a scalar, or ``k`` is not from 1 to batch.
+        TypeError: If ``fake_logits`` is not floating point, or ``k`` is not an integer.
+
+    References:
+        Sinha et al. 2020, "Top-k Training of GANs", section 4.3.
+
+    Example:
+        >>> bottom_k_mask(torch.tensor([0.5, -1.0, 2.0, 0.5]), 2).tolist()
+        [True, True, False, False]
+    """
+    _check("bottom_k_mask", "fake_logits", fake_logits, k)
+    return top_k_mask(-fake_logits, k)
+
+
+def critic_top_k_select(*, real_logits: Tensor, fake_logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Keep the k highest outputs on real and on generated images for the discriminator's loss; for study only.
+
+    It breaks training (section 6.1): in Table 5 the FID of SA-GAN rises from 17.93 to 27.44. The discriminator then
+    looks only at the modes that the generator has learned already, so that the generator never hears of the others.
+    The method leaves the discriminator's update alone.
+
+    Differences from the paper: it does not say which batch of the discriminator is reduced. Its equation 1 and its
+    explanation speak of the real one, so both are here; for the generated one alone, give :func:`top_k_select`'s
+    result to the loss beside the whole ``real_logits``.
+
+    Args:
+        real_logits: Outputs of the discriminator on real images, of any floating dtype; larger means more real.
+        fake_logits: Its outputs on generated images.
+        k: How many of each to keep, from 1 to the smaller batch.
+
+    Returns:
+        The kept outputs on real and on generated images; ties and NaN as in :func:`top_k_select`.
+
+    Shape:
+        - real_logits: ``(batch,)``
+        - fake_logits: ``(batch',)``
+        - returns: ``(k,)`` and ``(k,)``
+
+    Raises:
+        ValueError: If a batch is empty or not one-dimensional, ``k`` is outside it, or all its outputs are NaN.
+        TypeError: If a batch is not floating point, or ``k`` is not an integer.
+
+    References:
+        Sinha et al. 2020, "Top-k Training of GANs", section 6.1 and Table 5.
+
+    Example:
+        >>> real_logits, fake_logits = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([-1.0, 0.5])
+        >>> [kept.tolist() for kept in critic_top_k_select(real_logits=real_logits, fake_logits=fake_logits, k=1)]
+        [[3.0], [0.5]]
+    """
+    owner = "critic_top_k_select"
+    return _select(owner, "real_logits", real_logits, k), _select(owner, "fake_logits", fake_logits, k)
+
+
+def _select(owner: str, name: str, logits: Tensor, k: int) -> Tensor:
+    if logits.dim() != 1:
+        raise bad_shape(owner, name, "(batch,) with at least one sample", logits)
+    _check(owner, name, logits, k)
+    kept = logits[top_k_mask(logits, k)]
+    if kept.numel() == 0:
+        raise ValueError(f"{owner}: `{name}` must hold at least one number, but got {logits.numel()} NaN.")
+    return kept
+
+
+def _check(owner: str, name: str, logits: Tensor, k: int) -> None:
+    if logits.dim() == 0 or logits.shape[-1] == 0:
+        raise bad_shape(owner, name, "(..., batch) with at least one sample", logits)
+    if not logits.is_floating_point():
+        raise bad_dtype(owner, name, "floating point", logits)
+    if not isinstance(k, int) or isinstance(k, bool):
+        raise bad_kind(owner, "k", "an integer", k, remedy="A schedule's k is kept real and floored when it is used.")
+    if not 1 <= k <= logits.shape[-1]:
+        raise bad_value(owner, "k", f"from 1 to the batch of {logits.shape[-1]}", k)
