@@ -8,7 +8,6 @@ exponential moving average of the generator with standing statistics (Appendix C
 Differences from the paper:
 
 * The small presets (mnist5k-32, cifar10-32) are in no table of the paper: their widths and batches are ours.
-* The imagenet presets train without orthogonal regularisation (equation 3) so far.
 * BatchNorm takes its statistics over one process so far, not over all devices.
 """
 
@@ -40,6 +39,14 @@ from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_checks import require, require_positive
 from recipes._engine.config_fields import AdamFields, ImageFields, TrainingFields
 from recipes._engine.loop import train
+from recipes._engine.regularization import (
+    RegularizationFields,
+    clip_gradients,
+    discriminator_weight_penalty,
+    embedding_norms,
+    generator_weight_penalty,
+    r1_term,
+)
 from recipes._engine.spectral_layers import (
     SpectralFields,
     SpectralLayers,
@@ -62,7 +69,7 @@ EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
 
 
 @dataclass(frozen=True)
-class Config(SpectralFields, AdamFields, TrainingFields, ImageFields):
+class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, ImageFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
     channels: int = 16
@@ -85,7 +92,7 @@ class Config(SpectralFields, AdamFields, TrainingFields, ImageFields):
     """Give G's last convolution ch outputs and keep the first, as the released weights do, not just enough outputs."""
 
     hinge_margin: float = 1.0
-    """Margin of the discriminator's hinge loss."""
+    """Margin of D's hinge loss (paper: half of 1 hurts, up to 3 changes nothing, more is unstable)."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
@@ -93,6 +100,7 @@ class Config(SpectralFields, AdamFields, TrainingFields, ImageFields):
         self.check_training_fields()
         self.check_adam_fields()
         self.check_spectral_fields()
+        self.check_regularization_fields()
         require_positive(self, "channels", "discriminator_final_size", "latent_dim", "embedding_dim")
         require_positive(self, "embedding_gain", "hinge_margin", "generator_widths", "discriminator_widths")
         require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
@@ -132,6 +140,7 @@ def cifar10_32() -> Config:
         discriminator_steps=2,
         generator_lr=5e-5,
         discriminator_lr=2e-4,
+        generator_orthogonal_penalty=1e-4,
         ema_decay=0.9999,
         ema_start=1000,
         standing_batches=100,
@@ -159,6 +168,7 @@ def _imagenet(
         discriminator_steps=2,
         generator_lr=lr[0],
         discriminator_lr=lr[1],
+        generator_orthogonal_penalty=1e-4,
         ema_decay=0.9999,
         ema_start=0,
         standing_batches=100,
@@ -267,6 +277,7 @@ class Discriminator(nn.Module):
         # The non-local block follows both blocks of the stage at its resolution.
         self.attention_after = _doublings(config.attention_resolution, config.resolution) * 2 - 1
         self.attention = _attention(config, widths[(self.attention_after + 1) // 2], layers)
+        self.dropout = nn.Dropout(config.discriminator_dropout)
         self.head = ProjectionHead(
             widths[-1], config.num_classes, linear_layer=layers.linear, embedding_layer=layers.embedding
         )
@@ -279,7 +290,7 @@ class Discriminator(nn.Module):
             if number == self.attention_after:
                 h = self.attention(h)
         features = reduce(F.relu(h), "batch c h w -> batch c", "sum")
-        logits: Tensor = self.head(features, labels)
+        logits: Tensor = self.head(self.dropout(features), labels)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
 
 
@@ -315,16 +326,24 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
     def discriminator_loss(part: PairBatch) -> Tensor:
         real_logits, fake_logits = judge_pair(state, part)
-        return hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin)
+        loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin)
+        return loss + r1_term(state, part, config)
 
     def generator_loss(fake: FakeBatch) -> Tensor:
         return hinge_generator_loss(fake_logits=judge_fake(state, fake))
 
-    spectra_d = partial(sigma_penalty, state.discriminator, config.discriminator_sigma_penalty, config)
-    spectra_g = partial(sigma_penalty, state.generator, config.generator_sigma_penalty, config)
-    loss_d = update_discriminator(state, batches, config, discriminator_loss, penalties=[spectra_d])
-    loss_g = update_generator(state, batches, config, generator_loss, penalties=[spectra_g])
-    return {"loss_d": loss_d, "loss_g": loss_g}
+    terms_d = [
+        partial(sigma_penalty, state.discriminator, config.discriminator_sigma_penalty, config),
+        partial(discriminator_weight_penalty, state.discriminator, config),
+    ]
+    terms_g = [
+        partial(sigma_penalty, state.generator, config.generator_sigma_penalty, config),
+        partial(generator_weight_penalty, state.generator, config),
+    ]
+    clip = partial(clip_gradients, config=config)
+    loss_d = update_discriminator(state, batches, config, discriminator_loss, penalties=terms_d, before_step=clip)
+    loss_g = update_generator(state, batches, config, generator_loss, penalties=terms_g, before_step=clip)
+    return {"loss_d": loss_d, "loss_g": loss_g, **embedding_norms(state.generator)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,11 +18,14 @@ __all__ = ["BatchSource", "FakeBatch", "PairBatch", "StepBatches", "draw_fake"]
 
 @dataclass(frozen=True)
 class FakeBatch:
-    """Latents and labels to generate from; ``share`` is this micro-batch's part of the whole batch, in (0, 1]."""
+    """Latents and labels to generate from."""
 
     z: Tensor
     labels: Tensor
     share: float
+    """This micro-batch's part of the whole batch, in (0, 1]."""
+    noise_key: tuple[int | str, ...]
+    """What the noise inside the networks, such as dropout, is a function of besides the seed."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,13 @@ class PairBatch:
     real_images: Tensor
     real_labels: Tensor
     fake: FakeBatch
+    update: int
+    """Updates of D in the whole run before this one."""
+
+    @property
+    def noise_key(self) -> tuple[int | str, ...]:
+        """What the noise inside the networks is a function of besides the seed."""
+        return self.fake.noise_key
 
     @property
     def share(self) -> float:
@@ -58,9 +68,10 @@ class StepBatches:
         """Micro-batches of the step's ``number``-th update of D, counted from 0."""
         images, labels = self._real[number]
         parts = self._source.options.accumulate
+        update = (self.step - 1) * self._source.config.discriminator_steps + number
         real = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
         for (real_images, real_labels), fake in zip(real, self._fake("discriminator", number), strict=True):
-            yield PairBatch(self._source.to_images(real_images), real_labels.to(fake.labels.device), fake)
+            yield PairBatch(self._source.to_images(real_images), real_labels.to(fake.labels.device), fake, update)
 
     def generator(self) -> Iterator[FakeBatch]:
         """Micro-batches of the step's update of G."""
@@ -70,9 +81,14 @@ class StepBatches:
         options, config = self._source.options, self._source.config
         z, labels = draw_fake(self._source.prior, config, config.batch_size, self.step, *purpose)
         parts = zip(z.tensor_split(options.accumulate), labels.tensor_split(options.accumulate), strict=True)
-        for z_part, labels_part in parts:
+        for number, (z_part, labels_part) in enumerate(parts):
             share = len(z_part) / config.batch_size
-            yield FakeBatch(z_part.to(self._source.device, options.dtype()), labels_part.to(self._source.device), share)
+            yield FakeBatch(
+                z_part.to(self._source.device, options.dtype()),
+                labels_part.to(self._source.device),
+                share,
+                noise_key=(self.step, *purpose, number),
+            )
 
 
 class BatchSource:

@@ -157,11 +157,12 @@ class Run:
             values = {name: loss.item() for name, loss in losses.items()}
             if not all(map(math.isfinite, values.values())):
                 self.folder.append_log({"event": "not finite", "step": step, **{n: str(v) for n, v in values.items()}})
-                shown = ", ".join(f"{name} {value}" for name, value in values.items())
-                raise self._divergence(f"the loss is not finite at step {step} ({shown})")
+                every = ", ".join(f"{name} {value}" for name, value in values.items())
+                raise self._divergence(f"the loss is not finite at step {step} ({every})")
             self.folder.append_log({"step": step, **values})
         self._pending.clear()
-        progress.set_postfix({name: f"{value:.3f}" for name, value in values.items()} | {"images/s": f"{speed:.0f}"})
+        shown = {name: f"{value:.3f}" for name, value in values.items() if name.startswith("loss_")}
+        progress.set_postfix(shown | {"images/s": f"{speed:.0f}"})
 
     def _measure_spectra(self) -> None:
         """Write the singular values of all weights to the log, if that was asked for.

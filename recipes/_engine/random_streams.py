@@ -12,7 +12,7 @@ from operator import index
 import torch
 from torch import Tensor
 
-__all__ = ["random_stream", "sample_indices", "seeded_construction"]
+__all__ = ["random_stream", "sample_indices", "seeded_construction", "seeded_noise"]
 
 
 def random_stream(seed: int, *key: int | str, device: torch.device | str | None = None) -> torch.Generator:
@@ -60,6 +60,28 @@ def seeded_construction(seed: int, *key: int | str) -> Iterator[None]:
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_hash((seed, "construction", *key)))
+        yield
+
+
+@contextmanager
+def seeded_noise(seed: int, *key: int | str, device: torch.device) -> Iterator[None]:
+    """Run networks in the ``with`` block so that their noise, such as dropout, is a function of the seed and the key.
+
+    It comes from the global generators of the CPU and of the device, seeded on entry and as before on exit.
+
+    Args:
+        seed: The seed of the run.
+        key: Integers and strings that name the pass, such as ``("generator", step)``.
+        device: Where the networks are.
+
+    Raises:
+        TypeError: If a part of the key is neither an integer nor a string.
+    """
+    hashed = _hash((seed, "noise", *key))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(hashed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(hashed)
         yield
 
 

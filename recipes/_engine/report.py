@@ -15,6 +15,7 @@ __all__ = ["write_report"]
 
 WIDTH, HEIGHT = 640, 200
 MOST_POINTS = 400  # of a curve: more than the page has pixels for only makes it slow
+CHARTS = {"Losses": "loss_", "Norms of the class embeddings": "embedding_norm_"}  # heading: prefix of names in the log
 COLORS = ("#c0392b", "#2471a3", "#1e8449", "#7d3c98")
 
 PAGE = """<!doctype html>
@@ -38,7 +39,7 @@ def write_report(folder: RunFolder) -> None:
         newest = sheets[-1].relative_to(folder.path)
         step = int(sheets[-1].stem.removeprefix("step_"))
         parts.append(f'<h2>Samples at step {step:,}</h2>\n<p><img src="{newest}" alt="Sample sheet"></p>')
-    parts += _losses(folder.read_log())
+    parts += _curves(folder.read_log())
     if folder.spectra_path.is_file():
         picture = f'<img src="{folder.spectra_path.name}" alt="Largest singular values of every layer by step">'
         parts.append(f"<h2>Spectra</h2>\n<p>{picture}</p>")
@@ -49,14 +50,17 @@ def write_report(folder: RunFolder) -> None:
     replace_durably(folder.report_path, PAGE.format(title=title, body="\n".join(parts)).encode())
 
 
-def _losses(log: Sequence[Mapping[str, Any]]) -> list[str]:
+def _curves(log: Sequence[Mapping[str, Any]]) -> list[str]:
     entries = [entry for entry in log if "event" not in entry]
-    if len(entries) < 2:
-        return []
-    names = [name for name in entries[0] if name != "step"]
-    steps = np.array([entry["step"] for entry in entries], dtype=float)
-    curves = {name: np.array([entry[name] for entry in entries], dtype=float) for name in names}
-    return ["<h2>Losses</h2>", _chart(steps, curves)]
+    parts = []
+    for title, prefix in CHARTS.items():
+        names = [name for name in (entries[-1] if entries else {}) if name.startswith(prefix)]
+        # The lines of a run that an older version began lack what that did not log.
+        lines = [entry for entry in entries if all(name in entry for name in names)]
+        if names and len(lines) > 1:
+            steps, *curves = (np.array([line[name] for line in lines], dtype=float) for name in ("step", *names))
+            parts += [f"<h2>{title}</h2>", _chart(steps, dict(zip(names, curves, strict=True)))]
+    return parts
 
 
 def _chart(x: npt.NDArray[np.float64], curves: Mapping[str, npt.NDArray[np.float64]]) -> str:
@@ -66,13 +70,14 @@ def _chart(x: npt.NDArray[np.float64], curves: Mapping[str, npt.NDArray[np.float
     at = np.array([x[share].mean() for share in shares])
     low, high = min(y.min() for y in means.values()), max(y.max() for y in means.values())
     across = (at - at[0]) / (np.ptp(at) or 1) * (WIDTH - 60) + 50
-    lines = []
+    lines, caption_at = [], 60
     for number, (name, y) in enumerate(means.items()):
         up = HEIGHT - 25 - (y - low) / ((high - low) or 1) * (HEIGHT - 40)
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, up, strict=True))
         color = COLORS[number % len(COLORS)]
         lines.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.2"/>')
-        lines.append(f'<text x="{60 + 90 * number}" y="12" fill="{color}">{html.escape(name)}</text>')
+        lines.append(f'<text x="{caption_at}" y="12" fill="{color}">{html.escape(name)}</text>')
+        caption_at += 20 + 7 * len(name)
     lines.append(f'<text x="45" y="{HEIGHT - 22}" text-anchor="end">{low:.2f}</text>')
     lines.append(f'<text x="45" y="20" text-anchor="end">{high:.2f}</text>')
     lines.append(f'<text x="{WIDTH - 10}" y="{HEIGHT - 5}" text-anchor="end">step {x[-1]:,.0f}</text>')

@@ -5,6 +5,7 @@ the singular vectors advance on the new weights and, after an update of G, its a
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn, optim
 from gan_blocks import advance_power_iteration
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_fields import AdamFields
+from recipes._engine.random_streams import seeded_noise
 from recipes._engine.recipe import RecipeConfig
 from recipes._engine.state import TrainingState
 
@@ -20,6 +22,7 @@ __all__ = ["adam_optimizers", "judge_fake", "judge_pair", "update_discriminator"
 
 Part = TypeVar("Part", FakeBatch, PairBatch)
 Penalty = Callable[[], Tensor]
+BeforeStep = Callable[[nn.Module], None]
 
 
 def judge_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
@@ -46,6 +49,7 @@ def update_discriminator(
     loss: Callable[[PairBatch], Tensor],
     *,
     penalties: Iterable[Penalty] = (),
+    before_step: BeforeStep | None = None,
 ) -> Tensor:
     """Update D ``discriminator_steps`` times, each on a batch of its own.
 
@@ -55,15 +59,16 @@ def update_discriminator(
         config: Says how many updates.
         loss: The mean loss of a micro-batch, on the graph of D's weights.
         penalties: Terms of the weights alone, added once an update.
+        before_step: Given D when its gradients are complete, such as to clip them.
 
     Returns:
         The mean of the losses over the updates, detached.
     """
     state.discriminator.requires_grad_(True)
+    descend = partial(_descend, state, state.discriminator, state.optimizer_d, config.seed)
     total = torch.zeros((), device=state.device)
     for number in range(config.discriminator_steps):
-        parts = batches.discriminator(number)
-        total = total + _descend(state, state.discriminator, state.optimizer_d, parts, loss, penalties)
+        total = total + descend(batches.discriminator(number), loss, penalties, before_step)
     return total / config.discriminator_steps
 
 
@@ -74,6 +79,7 @@ def update_generator(
     loss: Callable[[FakeBatch], Tensor],
     *,
     penalties: Iterable[Penalty] = (),
+    before_step: BeforeStep | None = None,
 ) -> Tensor:
     """Update G once, then its average.
 
@@ -83,12 +89,14 @@ def update_generator(
         config: Says from which step on the average lags behind G.
         loss: The mean loss of a micro-batch, on the graph of G's weights.
         penalties: Terms of the weights alone, added once.
+        before_step: Given G when its gradients are complete, such as to clip them.
 
     Returns:
         The loss, detached.
     """
     state.discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
-    total = _descend(state, state.generator, state.optimizer_g, batches.generator(), loss, penalties)
+    descend = partial(_descend, state, state.generator, state.optimizer_g, config.seed)
+    total = descend(batches.generator(), loss, penalties, before_step)
     state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else None)
     return total
 
@@ -107,14 +115,16 @@ def _descend(
     state: TrainingState,
     network: nn.Module,
     optimizer: optim.Optimizer,
+    seed: int,
     parts: Iterable[Part],
     loss: Callable[[Part], Tensor],
     penalties: Iterable[Penalty],
+    before_step: BeforeStep | None,
 ) -> Tensor:
     optimizer.zero_grad()
     total = torch.zeros((), device=state.device)
     for part in parts:
-        with state.autocast():
+        with state.autocast(), seeded_noise(seed, *part.noise_key, device=state.device):
             value = part.share * loss(part)
         value.backward()
         total = total + value.detach()
@@ -123,6 +133,8 @@ def _descend(
         if value.requires_grad:  # a coefficient of 0 leaves a constant
             value.backward()
         total = total + value.detach().to(state.device)
+    if before_step is not None:
+        before_step(network)
     optimizer.step()
     advance_power_iteration(network)
     return total
