@@ -77,3 +77,14 @@ def test_every_use_draws_its_own_latents(config: Config):
     for first in range(4):
         for second in range(first):
             assert not torch.equal(draws[first], draws[second])
+
+
+def test_every_pass_through_the_networks_has_a_noise_of_its_own(config: Config):
+    batches = source(config, accumulate=2)
+    keys = [
+        part.noise_key
+        for step in (batches.step(1), batches.step(2))
+        for parts in (step.discriminator(0), step.discriminator(1), step.generator())
+        for part in parts
+    ]
+    assert len(set(keys)) == len(keys) == 12

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from recipes._engine.random_streams import random_stream, sample_indices, seeded_construction
+from recipes._engine.random_streams import random_stream, sample_indices, seeded_construction, seeded_noise
 
 
 def draw(*key: int | str, seed: int = 0) -> list[float]:
@@ -122,3 +122,17 @@ def test_construction_leaves_the_global_generator_as_it_was_even_after_an_error(
     with pytest.raises(ZeroDivisionError), seeded_construction(0, "generator"):
         torch.rand(1 // 0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_noise_is_a_function_of_seed_and_key_and_leaves_the_global_generator_as_it_was():
+    def noise(seed: int, *key: int | str) -> torch.Tensor:
+        with seeded_noise(seed, *key, device=torch.device("cpu")):
+            return torch.rand(3)
+
+    before = torch.get_rng_state()
+    first = noise(0, "generator", 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(noise(0, "generator", 1), first)
+    for other in (noise(1, "generator", 1), noise(0, "generator", 2), noise(0, "discriminator", 1)):
+        assert not torch.equal(other, first)
