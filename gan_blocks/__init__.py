@@ -53,6 +53,7 @@ from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, 
 from gan_blocks.spectral.torch_layouts import spectral_norm_state
 from gan_blocks.training.ema import ExponentialMovingAverage
 from gan_blocks.training.standing_statistics import standing_statistics
+from gan_blocks.training.truncation_statistics import StatisticsTable, TruncationStatistics
 
 __all__ = [
     "AnnealedNormalPrior",
@@ -84,9 +85,11 @@ __all__ = [
     "SpectrumMonitor",
     "SphericalPrior",
     "SpikeAndSlabPrior",
+    "StatisticsTable",
     "TopKSchedule",
     "TopKSelection",
     "TruncatedNormalPrior",
+    "TruncationStatistics",
     "UnconditionalHead",
     "UniformPrior",
     "VariableVariancePrior",

@@ -172,11 +172,29 @@ class BatchNorm2d(nn.Module):
         if store and self._collected is not None:
             num_values, mean, centred_squares = self._collected
             self._create_missing_buffers(mean.device, self._collected_dtype)
-            for buffer, value in ((self.running_mean, mean), (self.running_var, centred_squares / num_values)):
-                if buffer is not None:
-                    buffer.copy_(value)
+            self.set_statistics(mean, centred_squares / num_values)
         self._collecting = False
         self._collected = None
+
+    def set_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Make these the statistics to evaluate with, whatever the layer's ``statistics``.
+
+        A layer that has had neither statistics nor parameters takes over their dtype and device.
+
+        Args:
+            mean: Mean of each channel, ``(num_features,)``.
+            variance: Variance of each channel, ``(num_features,)``.
+
+        Raises:
+            ValueError: If they have another shape.
+        """
+        for name, value in (("mean", mean), ("variance", variance)):
+            if value.shape != (self.num_features,):
+                raise bad_shape("BatchNorm2d", name, f"({self.num_features},)", value)
+        self._create_missing_buffers(mean.device, mean.dtype)
+        for buffer, value in ((self.running_mean, mean), (self.running_var, variance)):
+            if buffer is not None:
+                buffer.copy_(value)
 
     def extra_repr(self) -> str:
         """Return the arguments as ``repr`` shows them."""
