@@ -137,10 +137,14 @@ class SingularVectorTracker(nn.Module, ABC):
         u, v = self.u.to(dtype, copy=recorded), self.v.to(dtype, copy=recorded)
         return to_matrix(weight.to(dtype), axes), u, to_memory_order(v, weight, axes)
 
-    def estimate(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``u[i] @ W @ v[i]``, of shape ``(n,)`` and with its gradient, and u and v with "rest" as in memory."""
+    def estimate(self, weight: Tensor, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the first ``count`` (None: all) of ``u[i] @ W @ v[i]``, with their gradient, and those of u and v.
+
+        The values have the shape ``(count,)``; v has "rest" as in memory.
+        """
         with full_precision(weight):
             matrix, u, v = self._matrix_and_vectors(weight)
+            u, v = u[:count], v[:count]
             return ((u @ matrix) * v).sum(dim=1), u, v
 
     def extra_repr(self) -> str:

@@ -195,16 +195,6 @@ EITHER = "greater than 0 for a penalty, or --sigma-penalty-ratio instead (one of
             {"generator_sigma_penalty": 1.0, "sigma_penalty_ratio": 2.0},
             "--tracked-singular-values must be at least 2 for a penalty ratio, but got 1.",
         ),
-        (
-            {
-                "discriminator_sigma_penalty": 1.0,
-                "sigma_penalty_ratio": 2.0,
-                "tracked_singular_values": 2,
-                "discriminator_sigma_clamp": 4.0,
-            },
-            "--discriminator-sigma-clamp must be 0 for a penalty ratio, since such a clamp follows one singular value "
-            "only, but got 4.0.",
-        ),
     ],
 )
 def test_rejects_fields_that_cannot_work(change: dict[str, float], message: str):

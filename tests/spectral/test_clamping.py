@@ -202,8 +202,8 @@ def test_the_names_and_shapes_in_the_state_dict_are_fixed():
     assert {key: tuple(value.shape) for key, value in layer.state_dict().items()} == {
         "bias": (4,),
         "parametrizations.weight.original": (4, 3, 2, 2),
-        "parametrizations.weight.0.u": (2, 4),
-        "parametrizations.weight.0.v": (2, 12),
+        "parametrizations.weight.0.u": (4, 4),
+        "parametrizations.weight.0.v": (4, 12),
         "parametrizations.weight.1.u": (1, 4),
         "parametrizations.weight.1.v": (1, 12),
     }
@@ -246,10 +246,21 @@ def test_it_compiles_as_one_graph(rng: torch.Generator):
     assert torch.equal(compiled(x), layer(x))
 
 
+@pytest.mark.parametrize(("size", "followed"), [(3, 3), (12, 8)])
+def test_follows_eight_singular_values_or_all_that_there_are(size: int, followed: int):
+    assert tracker_of(clamp_sigma(nn.Linear(size, 20), ratio=2)).u.shape == (followed, 20)
+
+
+def test_rejects_to_follow_one_singular_value_for_a_ratio():
+    message = "SigmaClamp: `num_singular_values` must be at least 2 with `ratio`, but got num_singular_values=1."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        clamp_sigma(nn.Linear(3, 4), ratio=2, num_singular_values=1)
+
+
 def test_settings_are_shown():
     shown = [
-        "SigmaClamp(maximum=2, num_singular_values=1, num_iterations=1, dim=0)",
-        "SigmaClamp(ratio=2, num_singular_values=2, num_iterations=1, dim=0)",
+        "SigmaClamp(maximum=2, num_singular_values=3, num_iterations=1, dim=0)",
+        "SigmaClamp(ratio=2, num_singular_values=3, num_iterations=1, dim=0)",
     ]
     options = [{"maximum": 2}, {"ratio": 2}]
     assert [repr(tracker_of(clamp_sigma(nn.Linear(3, 4), **option))) for option in options] == shown
