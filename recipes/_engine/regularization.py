@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gan_blocks import (
+    ClassBatchNorm2d,
     SharedEmbedding,
     lazy_coefficient,
     off_diagonal_penalty,
@@ -83,11 +84,16 @@ class RegularizationFields:
 def generator_weight_penalty(generator: nn.Module, config: RegularizationFields) -> Tensor:
     """What G's loss has of its weights: orthogonal regularisation, decay of the class embedding.
 
+    Tables of classes are no filters: the shared embedding stays out of the first, as in the paper, and so do the gains
+    and biases that each class has in SA-GAN.
+
     Raises:
         UserError: If a class embedding that G does not have is to decay.
     """
     embeddings = _shared_embeddings(generator)
-    penalty = _orthogonal(generator, config.generator_orthogonal_penalty, config, embeddings)
+    tables = [module for module in generator.modules() if isinstance(module, ClassBatchNorm2d)]
+    exclude: list[nn.Module] = [*embeddings, *tables]
+    penalty = _orthogonal(generator, config.generator_orthogonal_penalty, config, exclude)
     if config.embedding_weight_decay:
         if not embeddings:
             raise UserError("--embedding-weight-decay must be 0, since this generator has no shared class embedding.")

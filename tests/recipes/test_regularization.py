@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gan_blocks import ClassBatchNorm2d, SharedEmbedding
 from recipes import biggan_deep
 from recipes._engine.batches import BatchSource, PairBatch
 from recipes._engine.data import load_images
@@ -136,6 +137,14 @@ def test_a_penalty_adds_its_gradient_and_value_to_the_loss_of_its_network_once(
     loss = f"loss_{network[0]}"
     difference = changed.logged[loss] - plain.logged[loss]
     torch.testing.assert_close(difference, term(start).detach().double(), atol=1e-10, rtol=1e-9)
+
+
+def test_tables_of_classes_are_no_filters(config: biggan_deep.Config):
+    convolution = nn.Conv2d(3, 4, 3)
+    generator = nn.Sequential(SharedEmbedding(5, 3), ClassBatchNorm2d(3, num_classes=5), convolution)
+    nn.init.ones_(generator[1].gain.weight)
+    penalty = generator_weight_penalty(generator, replace(config, generator_orthogonal_penalty=1.0))
+    assert penalty.item() == pytest.approx(off_diagonal([convolution.weight.double()]).item(), rel=1e-5)
 
 
 def squared_slopes(discriminator: nn.Module, part: PairBatch) -> Tensor:
