@@ -5,7 +5,7 @@ from gan_blocks.blocks.residual import DiscriminatorResBlock, GeneratorResBlock
 from gan_blocks.conditioning.batchnorm import ClassBatchNorm2d, ConditionalBatchNorm2d
 from gan_blocks.conditioning.embedding import SharedEmbedding
 from gan_blocks.conditioning.projection import ProjectionHead, UnconditionalHead
-from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, SkipZ
+from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, NoSkipZ, SkipZ
 from gan_blocks.latents.continuous_priors import CensoredNormalPrior, SphericalPrior, SpikeAndSlabPrior, UniformPrior
 from gan_blocks.latents.discrete_priors import BernoulliPrior, CategoricalPrior, NormalBernoulliPrior, RademacherPrior
 from gan_blocks.latents.priors import NormalPrior, Prior
@@ -71,6 +71,7 @@ __all__ = [
     "GeneratorResBlock",
     "HierarchicalSkipZ",
     "LayerSpectrum",
+    "NoSkipZ",
     "NormalBernoulliPrior",
     "NormalPrior",
     "Prior",

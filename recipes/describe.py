@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 import tyro
 
+from gan_blocks import SharedEmbedding
 from recipes._engine.command_line import parse_options, run_command
 from recipes._engine.dry_run import WithoutInitialization
 from recipes._engine.layer_table import LayerRow, format_table, layer_table
 from recipes._engine.recipe import choose_preset, load_recipe
 
-__all__ = ["Options", "describe", "main"]
+__all__ = ["Options", "describe", "main", "table_1_parameters"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ def describe(recipe_name: str, preset: str | None = None) -> dict[str, list[Laye
     }
 
 
+def table_1_parameters(tables: dict[str, list[LayerRow]]) -> int:
+    """What BigGAN's Table 1 counts: the parameters of G and D, but for the class embedding that G's blocks share."""
+    return sum(row.parameters for rows in tables.values() for row in rows if row.type != SharedEmbedding.__name__)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables; see ``python -m recipes.describe --help``."""
 
@@ -57,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse_options(Options, prog="python -m recipes.describe", description=__doc__ or "", args=argv)
         tables = describe(options.recipe, options.preset)
         print("\n\n".join(format_table(rows, title) for title, rows in tables.items()))
+        print(f"\nParam (G + D without G's shared embedding): {table_1_parameters(tables):,}")
         return 0
 
     return run_command("describe", command)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
 
-__all__ = ["FullSkipZ", "HierarchicalSkipZ", "SkipZ"]
+__all__ = ["FullSkipZ", "HierarchicalSkipZ", "NoSkipZ", "SkipZ"]
 
 
 class SkipZ(NamedTuple):
@@ -70,6 +70,57 @@ class FullSkipZ(nn.Module):
         _check_inputs("FullSkipZ", z, self.latent_dim, embedding, self.embedding_dim)
         condition = torch.cat([z, embedding], dim=1)
         return SkipZ(stem=condition, conditions=(condition,) * self.num_blocks)
+
+    def extra_repr(self) -> str:
+        """Name the sizes."""
+        return f"{self.latent_dim}, {self.embedding_dim}, num_blocks={self.num_blocks}"
+
+
+class NoSkipZ(nn.Module):
+    r"""The generator without skip-z: the first linear layer sees z alone, the blocks the class vector alone.
+
+    .. math:: s = z, \qquad h_1 = \dots = h_B = c
+
+    Args:
+        latent_dim: Width of z, at least 1; the paper's baseline uses 128.
+        embedding_dim: Width of the class vector c, at least 1; the paper uses 128.
+        num_blocks: Number of blocks B, at least 1.
+
+    Attributes:
+        stem_features: Input width of the first linear layer, ``latent_dim``.
+        condition_features: Width of a block's condition, ``embedding_dim``.
+
+    Shape:
+        - z: ``(batch, latent_dim)``
+        - embedding: ``(batch, embedding_dim)``
+        - returns: :class:`SkipZ`, stem ``(batch, latent_dim)``, ``num_blocks`` conditions ``(batch, embedding_dim)``
+
+    Raises:
+        ValueError: If a size is not positive, or an input has another shape.
+
+    References:
+        Brock et al. 2018, Table 1, row 6: the shared embedding without skip-z.
+
+    Example:
+        >>> skip_z = NoSkipZ(128, 64, num_blocks=5)
+        >>> parts = skip_z(torch.zeros(4, 128), torch.zeros(4, 64))
+        >>> parts.stem.shape, len(parts.conditions), parts.conditions[0].shape
+        (torch.Size([4, 128]), 5, torch.Size([4, 64]))
+    """
+
+    def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
+        super().__init__()
+        check_positive("NoSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
+        self.latent_dim = latent_dim
+        self.embedding_dim = embedding_dim
+        self.num_blocks = num_blocks
+        self.stem_features = latent_dim
+        self.condition_features = embedding_dim
+
+    def forward(self, z: Tensor, embedding: Tensor) -> SkipZ:
+        """Give z to the stem and the class vector to the blocks."""
+        _check_inputs("NoSkipZ", z, self.latent_dim, embedding, self.embedding_dim)
+        return SkipZ(stem=z, conditions=(embedding,) * self.num_blocks)
 
     def extra_repr(self) -> str:
         """Name the sizes."""

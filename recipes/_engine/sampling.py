@@ -11,6 +11,7 @@ from tqdm import tqdm
 from gan_blocks import (
     NormalPrior,
     Prior,
+    SpectralNorm,
     advance_power_iteration,
     fold_spectral_norm,
     standing_statistics,
@@ -107,7 +108,8 @@ def sampling_generator(
     """
     model = copy.deepcopy(average).eval()
     advance_power_iteration(model, num_iterations=POWER_ITERATIONS)
-    fold_spectral_norm(model)
+    if any(isinstance(module, SpectralNorm) for module in model.modules()):  # not so in every recipe
+        fold_spectral_norm(model)
     reference = next(model.parameters())
 
     def inputs(number: int) -> tuple[Tensor, Tensor]:

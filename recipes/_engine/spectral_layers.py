@@ -80,10 +80,17 @@ class SpectralLayers:
     """Clamp it to this multiple of the second one; 0: no such clamp. A weight with but one is left alone."""
 
     def conv2d(
-        self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, bias: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        padding: int = 0,
+        dilation: int = 1,
+        bias: bool = True,
     ) -> nn.Module:
         """A convolution."""
-        return self._normalized(nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias))
+        layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
+        return self._normalized(layer)
 
     def linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
         """A linear layer."""

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from recipes import biggan_deep, describe
+from recipes import biggan, biggan_deep, describe, sagan, sngan
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_totals_are_the_parameters_of_the_networks(capsys: pytest.CaptureFixture[str]):
@@ -50,9 +52,28 @@ def test_bad_names_end_with_one_line_and_status_2(args: list[str], message: str,
     assert lines[0].startswith(f"describe: error: {message}")
 
 
-@pytest.mark.parametrize("preset", list(biggan_deep.PRESETS))
-def test_the_readme_shows_the_parameters_of_every_preset(preset: str):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (row,) = [line for line in readme.splitlines() if f"| `{preset}` |" in line]
-    totals = [sum(entry.parameters for entry in rows) for rows in describe.describe("biggan_deep", preset).values()]
+RECIPES = {module.__name__.removeprefix("recipes."): module for module in (biggan, biggan_deep, sagan, sngan)}
+PRESETS = [(recipe, preset) for recipe, module in RECIPES.items() for preset in module.PRESETS]
+
+
+@pytest.mark.parametrize(("recipe", "preset"), PRESETS)
+def test_the_readme_or_the_table_of_the_papers_rows_shows_the_parameters_of_every_preset(recipe: str, preset: str):
+    page = ROOT / ("docs/recipes.md" if preset.startswith("table1") else "README.md")
+    (row,) = [line for line in page.read_text().splitlines() if f"| `{recipe}` | `{preset}` |" in line]
+    totals = [sum(entry.parameters for entry in rows) for rows in describe.describe(recipe, preset).values()]
     assert [f"{total:,}" in row for total in totals] == [True, True]
+
+
+TABLE_1 = {1: "81.5", 2: "81.5", 3: "81.5", 4: "81.5", 5: "173.5", 6: "160.6", 7: "158.3", 8: "158.3", 9: "71.3"}
+
+
+@pytest.mark.parametrize(("row", "millions"), TABLE_1.items())
+def test_every_row_of_table_1_has_the_papers_number_of_parameters(
+    row: int, millions: str, capsys: pytest.CaptureFixture[str]
+):
+    recipe = "sagan" if row <= 5 else "biggan"
+    assert describe.main([recipe, "--preset", f"table1-row{row}"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    title, _, number = line.partition(": ")
+    assert title == "Param (G + D without G's shared embedding)"
+    assert f"{int(number.replace(',', '')) / 1e6:.1f}" == millions

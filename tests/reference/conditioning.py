@@ -26,6 +26,10 @@ def hierarchical_skip_z(z: np.ndarray, c: np.ndarray, num_blocks: int) -> tuple[
     return stem, conditions
 
 
+def no_skip_z(z: np.ndarray, c: np.ndarray, num_blocks: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    return z, [c for _ in range(num_blocks)]
+
+
 def projection_logits(
     h: np.ndarray, labels: list[int], weight: np.ndarray, bias: float, table: np.ndarray
 ) -> list[float]:

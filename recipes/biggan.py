@@ -1,0 +1,275 @@
+"""BigGAN: class-conditional images from residual blocks that see chunks of z (Brock et al. 2018, Tables 1 and 4-6).
+
+The generator cuts the latent vector into chunks: the first makes 4x4 pixels, each other one, beside an embedding of the
+class that all blocks share, sets the gains and biases of one block's batch normalisation. The discriminator sums the
+features of its residual blocks over all pixels and compares them with an embedding of the class. Both have a non-local
+block, are spectrally normalised, initialised orthogonally and trained with the hinge loss; samples are drawn from an
+exponential moving average of the generator with standing statistics (Appendix C).
+
+Rows 6 to 9 of Table 1 are presets here, rows 1 to 5 in recipes.sagan.
+
+Differences from the paper:
+
+* The 32x32 presets are in no table of the paper: their widths and batches are ours.
+* Tables 4-6 print 20 + 128 inputs of the first layer; the published parameter counts hold for its chunk of 20 alone.
+* BatchNorm takes its statistics over one process so far, not over all devices.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor, nn
+
+from gan_blocks import (
+    BatchNorm2d,
+    ConditionalBatchNorm2d,
+    HierarchicalSkipZ,
+    NormalPrior,
+    NoSkipZ,
+    SharedEmbedding,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    orthogonal_,
+)
+from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
+from recipes._engine.config_checks import require, require_positive
+from recipes._engine.config_fields import AdamFields, TrainingFields
+from recipes._engine.loop import train
+from recipes._engine.regularization import (
+    RegularizationFields,
+    clip_gradients,
+    discriminator_weight_penalty,
+    embedding_norms,
+    generator_weight_penalty,
+    r1_term,
+)
+from recipes._engine.residual_fields import ResidualFields
+from recipes._engine.residual_networks import ResidualDiscriminator, ResidualGenerator
+from recipes._engine.spectral_layers import SpectralFields, discriminator_layers, generator_layers, sigma_penalty
+from recipes._engine.state import TrainingState
+from recipes._engine.updates import adam_optimizers, judge_fake, judge_pair, update_discriminator, update_generator
+
+__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+
+EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
+
+
+@dataclass(frozen=True)
+class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, ResidualFields):
+    """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
+
+    skip_z: bool = True
+    """Cut z into a chunk for the first layer and one for each stage (paper: 4% better, 18% faster than all at once)."""
+    embedding_dim: int = 64
+    """Dimension of the class embedding that all blocks of the generator share."""
+    embedding_gain: float = 4.5
+    """Factor of the embedding's orthogonal initialisation (paper: 1); with more, a short run tells classes apart."""
+
+    hinge_margin: float = 1.0
+    """Margin of D's hinge loss (paper: half of 1 hurts, up to 3 changes nothing, more is unstable)."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work."""
+        self.check_residual_fields()
+        self.check_training_fields()
+        self.check_adam_fields()
+        self.check_spectral_fields()
+        self.check_regularization_fields()
+        require_positive(self, "embedding_dim", "embedding_gain", "hinge_margin")
+        chunks = self.stages + 1
+        nearest = max(1, round(self.latent_dim / chunks)) * chunks
+        rule = f"a multiple of {chunks} chunks, such as {nearest}, or go with --skip-z False"
+        require(self, "latent_dim", not self.skip_z or self.latent_dim % chunks == 0, rule)
+
+
+def mnist5k_32() -> Config:
+    """5,000 real handwritten digits, minutes on a laptop: the defaults of Config."""
+    return Config()
+
+
+def fashion_mnist_32() -> Config:
+    """Fashion-MNIST, a quarter of an hour on two cores; needs the data of Debian's dataset-fashion-mnist."""
+    return Config(data="fashion-mnist", planned_steps=3000)
+
+
+def cifar10_32() -> Config:
+    """CIFAR-10 with the settings of Table 1, row 8, but a batch of 256; give --data cifar10:PATH."""
+    return replace(
+        _imagenet(32, (4, 4, 4, 4), (4, 4, 4, 4), latent_dim=80, attention=(16, 16)),
+        data="cifar10:data/cifar-10-binary.tar.gz",
+        num_classes=10,
+        channels=64,
+        discriminator_final_size=8,
+        batch_size=256,
+        ema_start=1000,
+        planned_steps=100_000,
+    )
+
+
+def _imagenet(
+    resolution: int,
+    generator: tuple[int, ...],
+    discriminator: tuple[int, ...],
+    *,
+    latent_dim: int,
+    attention: tuple[int, int],
+) -> Config:
+    return Config(
+        data=f"folder:data/imagenet-{resolution}",
+        resolution=resolution,
+        image_channels=3,
+        num_classes=1000,
+        channels=96,
+        generator_widths=generator,
+        discriminator_widths=discriminator,
+        generator_attention=attention[:1],
+        discriminator_attention=attention[1:],
+        latent_dim=latent_dim,
+        embedding_dim=128,
+        embedding_gain=1.0,
+        generator_orthogonal_penalty=1e-4,
+        batch_size=2048,
+        discriminator_steps=2,
+        generator_lr=5e-5,
+        discriminator_lr=2e-4,
+        ema_decay=0.9999,
+        ema_start=0,
+        standing_batches=100,
+        planned_steps=500_000,
+    )
+
+
+def imagenet_128() -> Config:
+    """ImageNet at 128x128 as in Table 4, which is row 8 of Table 1; give --data folder:PATH."""
+    return _imagenet(128, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), latent_dim=120, attention=(64, 64))
+
+
+def imagenet_256() -> Config:
+    """ImageNet at 256x256 as in Table 5; give --data folder:PATH."""
+    return _imagenet(256, (16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16, 16), latent_dim=140, attention=(128, 64))
+
+
+def imagenet_512() -> Config:
+    """ImageNet at 512x512 as in Table 6; give --data folder:PATH."""
+    return _imagenet(512, (16, 16, 8, 8, 4, 2, 1, 1), (1, 1, 2, 4, 8, 8, 16, 16), latent_dim=160, attention=(64, 64))
+
+
+def table1_row6() -> Config:
+    """Row 6 of Table 1: the shared embedding, without skip-z and orthogonal regularisation."""
+    return replace(table1_row7(), skip_z=False, latent_dim=128)
+
+
+def table1_row7() -> Config:
+    """Row 7 of Table 1: shared embedding and skip-z, without orthogonal regularisation."""
+    return replace(imagenet_128(), generator_orthogonal_penalty=0.0)
+
+
+def table1_row9() -> Config:
+    """Row 9 of Table 1: all of BigGAN at the baseline's width."""
+    return replace(imagenet_128(), channels=64)
+
+
+PRESETS = {
+    "mnist5k-32": mnist5k_32,
+    "fashion-mnist-32": fashion_mnist_32,
+    "cifar10-32": cifar10_32,
+    "imagenet-128": imagenet_128,
+    "imagenet-256": imagenet_256,
+    "imagenet-512": imagenet_512,
+    "table1-row6": table1_row6,
+    "table1-row7": table1_row7,
+    "table1-row8": imagenet_128,
+    "table1-row9": table1_row9,
+}
+
+
+class Generator(ResidualGenerator):
+    """G of Tables 4-6: from (z, class) to images in [-1, 1].
+
+    Shape:
+        - z: ``(batch, latent_dim)``
+        - labels: ``(batch,)``, int64
+        - returns: ``(batch, image_channels, resolution, resolution)``
+    """
+
+    def __init__(self, config: Config) -> None:
+        layers = generator_layers(config, eps=EPS)  # orthogonal, spectrally normalised
+        skip_z = (HierarchicalSkipZ if config.skip_z else NoSkipZ)(
+            config.latent_dim, config.embedding_dim, num_blocks=config.stages
+        )
+        norm = partial(
+            ConditionalBatchNorm2d,
+            condition_features=skip_z.condition_features,
+            linear_layer=layers.linear,
+            eps=EPS,
+        )
+        super().__init__(
+            config,
+            stem_features=skip_z.stem_features,
+            norm_layer=norm,
+            last_norm_layer=partial(BatchNorm2d, eps=EPS),
+            layers=layers,
+        )
+        self.skip_z = skip_z
+        # The shared embedding alone is not spectrally normalised.
+        embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
+        self.embedding = orthogonal_(embedding, gain=config.embedding_gain)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Generate one image for each row of ``z``."""
+        stem_input, conditions = self.skip_z(z, self.embedding(labels))
+        return self.render(stem_input, conditions)
+
+
+def build_generator(config: Config) -> Generator:
+    """G with fresh weights from the global random state."""
+    return Generator(config)
+
+
+def build_discriminator(config: Config) -> nn.Module:
+    """D of Tables 4-6 with fresh weights from the global random state."""
+    layers = discriminator_layers(config, eps=EPS)
+    return ResidualDiscriminator(config, layers=layers, dropout=config.discriminator_dropout)
+
+
+def build_prior(config: Config) -> NormalPrior:
+    """What z is drawn from: N(0, I)."""
+    return NormalPrior(config.latent_dim)
+
+
+build_optimizers = adam_optimizers  # Appendix C
+
+
+def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
+    """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
+
+    def discriminator_loss(part: PairBatch) -> Tensor:
+        real_logits, fake_logits = judge_pair(state, part)
+        loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin)
+        return loss + r1_term(state, part, config)
+
+    def generator_loss(fake: FakeBatch) -> Tensor:
+        return hinge_generator_loss(fake_logits=judge_fake(state, fake))
+
+    terms_d = [
+        partial(sigma_penalty, state.discriminator, config.discriminator_sigma_penalty, config),
+        partial(discriminator_weight_penalty, state.discriminator, config),
+    ]
+    terms_g = [
+        partial(sigma_penalty, state.generator, config.generator_sigma_penalty, config),
+        partial(generator_weight_penalty, state.generator, config),
+    ]
+    clip = partial(clip_gradients, config=config)
+    loss_d = update_discriminator(state, batches, config, discriminator_loss, penalties=terms_d, before_step=clip)
+    loss_g = update_generator(state, batches, config, generator_loss, penalties=terms_g, before_step=clip)
+    return {"loss_d": loss_d, "loss_g": loss_g, **embedding_norms(state.generator)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, or continue a run; see ``python -m recipes.biggan --help``."""
+    return train("biggan", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

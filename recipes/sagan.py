@@ -1,0 +1,209 @@
+"""SA-GAN, the baseline of BigGAN: each layer has class tables of its own (Zhang et al. 2018).
+
+The first layer of the generator sees the whole latent vector, and nothing else does. The class sets gains and biases in
+the batch normalisation of the residual blocks, each of which has a table of them. The discriminator is BigGAN's. Both
+are spectrally normalised and have a non-local block; the loss is the hinge loss.
+
+Rows 1 to 5 of Table 1 are presets here, rows 6 to 9 in recipes.biggan. Row 1 is trained as Zhang et al. did, rows 2 to
+5 at half the rates with two updates of D.
+
+Differences from the papers:
+
+* The non-local block of G stands at 64x64 as in BigGAN, which is what the parameters in Table 1 were counted with.
+* All weights start orthogonal, as in BigGAN's paper, and gains at 1 and biases at 0 for every class.
+* The 32x32 preset is in no table of the papers.
+* BatchNorm takes its statistics over one process so far, not over all devices.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor, nn
+
+from gan_blocks import (
+    BatchNorm2d,
+    ClassBatchNorm2d,
+    NormalPrior,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+)
+from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
+from recipes._engine.config_checks import require, require_positive
+from recipes._engine.config_fields import AdamFields, TrainingFields
+from recipes._engine.loop import train
+from recipes._engine.regularization import (
+    RegularizationFields,
+    clip_gradients,
+    discriminator_weight_penalty,
+    generator_weight_penalty,
+    r1_term,
+)
+from recipes._engine.residual_fields import ResidualFields
+from recipes._engine.residual_networks import ResidualDiscriminator, ResidualGenerator
+from recipes._engine.spectral_layers import SpectralFields, discriminator_layers, generator_layers, sigma_penalty
+from recipes._engine.state import TrainingState
+from recipes._engine.updates import adam_optimizers, judge_fake, judge_pair, update_discriminator, update_generator
+
+__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+
+EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
+
+
+@dataclass(frozen=True)
+class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, ResidualFields):
+    """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
+
+    hinge_margin: float = 1.0
+    """Margin of D's hinge loss (paper: half of 1 hurts, up to 3 changes nothing, more is unstable)."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work."""
+        self.check_residual_fields()
+        self.check_training_fields()
+        self.check_adam_fields()
+        self.check_spectral_fields()
+        self.check_regularization_fields()
+        require_positive(self, "hinge_margin")
+        rule = "0, since this generator has no shared class embedding"
+        require(self, "embedding_weight_decay", self.embedding_weight_decay == 0, rule)
+
+
+def mnist5k_32() -> Config:
+    """5,000 real handwritten digits, minutes on a laptop: the defaults of Config."""
+    return Config()
+
+
+def _table1(*, batch_size: int, channels: int = 64) -> Config:
+    return Config(
+        data="folder:data/imagenet-128",
+        resolution=128,
+        image_channels=3,
+        num_classes=1000,
+        channels=channels,
+        generator_widths=(16, 16, 8, 4, 2, 1),
+        discriminator_widths=(1, 2, 4, 8, 16, 16),
+        generator_attention=(64,),
+        discriminator_attention=(64,),
+        latent_dim=128,
+        batch_size=batch_size,
+        discriminator_steps=2,
+        generator_lr=5e-5,
+        discriminator_lr=2e-4,
+        ema_decay=0.9999,
+        ema_start=0,
+        standing_batches=100,
+        planned_steps=1_000_000,
+    )
+
+
+def table1_row1() -> Config:
+    """Row 1 of Table 1: SA-GAN as Zhang et al. trained it on ImageNet at 128x128; give --data folder:PATH."""
+    config = _table1(batch_size=256)
+    return replace(config, discriminator_steps=1, generator_lr=1e-4, discriminator_lr=4e-4, adam_beta2=0.9)
+
+
+def table1_row2() -> Config:
+    """Row 2 of Table 1: batches of 512, and from here on half the rates and two updates of D."""
+    return _table1(batch_size=512)
+
+
+def table1_row3() -> Config:
+    """Row 3 of Table 1: batches of 1024."""
+    return _table1(batch_size=1024)
+
+
+def table1_row4() -> Config:
+    """Row 4 of Table 1: batches of 2048."""
+    return _table1(batch_size=2048)
+
+
+def table1_row5() -> Config:
+    """Row 5 of Table 1: half as many channels again."""
+    return _table1(batch_size=2048, channels=96)
+
+
+PRESETS = {
+    "mnist5k-32": mnist5k_32,
+    "table1-row1": table1_row1,
+    "table1-row2": table1_row2,
+    "table1-row3": table1_row3,
+    "table1-row4": table1_row4,
+    "table1-row5": table1_row5,
+}
+
+
+class Generator(ResidualGenerator):
+    """G of SA-GAN: from (z, class) to images in [-1, 1].
+
+    Shape:
+        - z: ``(batch, latent_dim)``
+        - labels: ``(batch,)``, int64
+        - returns: ``(batch, image_channels, resolution, resolution)``
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            config,
+            stem_features=config.latent_dim,
+            norm_layer=partial(ClassBatchNorm2d, num_classes=config.num_classes, eps=EPS),
+            last_norm_layer=partial(BatchNorm2d, eps=EPS),
+            layers=generator_layers(config, eps=EPS),  # orthogonal, spectrally normalised
+        )
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Generate one image for each row of ``z``."""
+        return self.render(z, [labels] * len(self.blocks))
+
+
+def build_generator(config: Config) -> Generator:
+    """G with fresh weights from the global random state."""
+    return Generator(config)
+
+
+def build_discriminator(config: Config) -> nn.Module:
+    """D, which is BigGAN's, with fresh weights from the global random state."""
+    layers = discriminator_layers(config, eps=EPS)
+    return ResidualDiscriminator(config, layers=layers, dropout=config.discriminator_dropout)
+
+
+def build_prior(config: Config) -> NormalPrior:
+    """What z is drawn from: N(0, I)."""
+    return NormalPrior(config.latent_dim)
+
+
+build_optimizers = adam_optimizers
+
+
+def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
+    """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
+
+    def discriminator_loss(part: PairBatch) -> Tensor:
+        real_logits, fake_logits = judge_pair(state, part)
+        loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin)
+        return loss + r1_term(state, part, config)
+
+    def generator_loss(fake: FakeBatch) -> Tensor:
+        return hinge_generator_loss(fake_logits=judge_fake(state, fake))
+
+    terms_d = [
+        partial(sigma_penalty, state.discriminator, config.discriminator_sigma_penalty, config),
+        partial(discriminator_weight_penalty, state.discriminator, config),
+    ]
+    terms_g = [
+        partial(sigma_penalty, state.generator, config.generator_sigma_penalty, config),
+        partial(generator_weight_penalty, state.generator, config),
+    ]
+    clip = partial(clip_gradients, config=config)
+    loss_d = update_discriminator(state, batches, config, discriminator_loss, penalties=terms_d, before_step=clip)
+    loss_g = update_generator(state, batches, config, generator_loss, penalties=terms_g, before_step=clip)
+    return {"loss_d": loss_d, "loss_g": loss_g}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, or continue a run; see ``python -m recipes.sagan --help``."""
+    return train("sagan", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
