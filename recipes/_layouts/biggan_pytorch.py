@@ -5,8 +5,9 @@ Its generator sees [class vector, z], ours [z, class vector]. Each of its normal
 
     v = normalize(u0 W),  u = normalize(v W^T),  sigma = v W^T u^T,
 
-which are the u and v that the conversion gives our layers. The other way u becomes u0, so what it evaluates with is one
-step further than what we do: the same once the iteration has converged. ``sv0`` is a record of sigma that it never reads.
+which are the u and v that the conversion gives our layers. The other way u becomes u0, so what it evaluates with is
+one step further than what we do: the same once the iteration has converged. ``sv0`` is a record of sigma that it never
+reads.
 """
 
 from collections.abc import Mapping
@@ -36,9 +37,9 @@ def convert_biggan_pytorch(
     Args:
         generator_state: As its ``G.pth`` or ``G_ema.pth`` holds it.
         discriminator_state: As its ``D.pth`` holds it; None: the Config describes a D that mirrors G.
-        config: Its options (``ch``, ``resolution``, ``dim_z``, ``shared_dim``, ``num_classes``, ``G_attn``,
-            ``bn_eps``, ``sn_eps``, ``hier``, ``G_shared``; others are ignored), to check the tensors against; None: they
-            speak for themselves.
+        config: Its options, to check the tensors against: ``ch``, ``resolution``, ``dim_z``, ``shared_dim``,
+            ``num_classes``, ``G_attn``, ``bn_eps``, ``sn_eps``, ``hier``, ``G_shared``; others are ignored. None: the
+            tensors speak for themselves.
 
     Returns:
         The Config of ``recipes.biggan_deep`` or ``recipes.biggan``, with the training settings of the paper, and both

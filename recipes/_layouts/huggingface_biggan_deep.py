@@ -64,7 +64,9 @@ def convert_huggingface_biggan_deep(
     wanted = key_map.to_theirs(expected)
     for ours, theirs in names.items():
         channels = expected[f"{ours}.running_mean"].shape[0]
-        wanted |= {f"{theirs}.{kind}": torch.zeros(()).expand(ROWS, channels) for kind in ("running_means", "running_vars")}
+        wanted |= {
+            f"{theirs}.{kind}": torch.zeros(()).expand(ROWS, channels) for kind in ("running_means", "running_vars")
+        }
     check_fits(SOURCE, state_dict, wanted)
     statistics = TruncationStatistics(
         torch.arange(ROWS, dtype=torch.float64) / (ROWS - 1),
@@ -105,7 +107,9 @@ def export_huggingface_biggan_deep(
     ):
         if not holds:
             option = f"--{field.replace('_', '-')}"
-            raise UserError(f"the layout huggingface-biggan-deep needs {option} to be {rule}, but got {getattr(config, field)}.")
+            raise UserError(
+                f"the layout huggingface-biggan-deep needs {option} to be {rule}, but got {getattr(config, field)}."
+            )
     check_fits("the generator", generator, expected_state(build_generator, config))
     theirs = _key_map(config).to_theirs(generator)
     grid = [row / (ROWS - 1) for row in range(ROWS)]
@@ -171,7 +175,9 @@ def _check_config(found: Config, given: Mapping[str, object]) -> None:
     known = huggingface_config(found)
     for name, value in known.items():
         if name in given and _plain(given[name]) != _plain(value):
-            raise UserError(f"{SOURCE} does not fit its config: {name} is {given[name]} there, but the tensors say {value}.")
+            raise UserError(
+                f"{SOURCE} does not fit its config: {name} is {given[name]} there, but the tensors say {value}."
+            )
 
 
 def _plain(value: object) -> object:
@@ -206,7 +212,8 @@ def _blocks(config: Config) -> list[tuple[str, str]]:
     place = _attention_place(config)
     number_of_blocks = 2 * (len(config.generator_widths) - 1)
     return [
-        (f"blocks.{number}", f"generator.layers.{number + (0 <= place <= number)}") for number in range(number_of_blocks)
+        (f"blocks.{number}", f"generator.layers.{number + (0 <= place <= number)}")
+        for number in range(number_of_blocks)
     ]
 
 
