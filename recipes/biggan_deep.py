@@ -205,7 +205,7 @@ class Generator(nn.Module):
 
     Shape:
         - z: ``(batch, latent_dim)``
-        - labels: ``(batch,)``, int64
+        - labels: ``(batch,)``, int64; or class weights ``(batch, num_classes)``, floating, to mix classes
         - returns: ``(batch, image_channels, resolution, resolution)``
     """
 

@@ -20,7 +20,7 @@ from recipes._engine.options import torch_device
 from recipes._engine.quality import QualityReport, measure_quality
 from recipes._engine.report import write_report
 from recipes._engine.run_folder import RunFolder
-from recipes._engine.sampling import check_truncation, draw_samples
+from recipes._engine.sampling import TruncationKind, check_truncation, draw_samples, truncated
 from recipes._engine.trained import load_trained
 
 __all__ = ["Options", "evaluate", "main"]
@@ -37,7 +37,11 @@ class Options:
     """How many samples, classes evenly."""
 
     truncation: float | None = None
-    """Resample every component of z beyond this many standard deviations (default: no truncation)."""
+    """Truncate z: less is better looking and less varied (default: no truncation)."""
+
+    truncation_by: TruncationKind | None = None
+    """What the number means. threshold: components beyond it are drawn again (the paper's, default). scaled: it times a
+    normal distribution cut at 2 (the released models')."""
 
     seed: int = 0
     """Seed of the latents and of the classifier."""
@@ -52,18 +56,19 @@ class Options:
         """Check the values."""
         if self.num < 2:
             raise UserError(f"--num must be at least 2, but got {self.num}.")
-        check_truncation(self.truncation)
+        check_truncation(self.truncation, self.truncation_by)
 
 
 def evaluate(options: Options) -> QualityReport:
     """Draw the samples and measure them."""
     trained = load_trained(run=options.run, weights=None, device=torch_device(options.device))
+    trained = truncated(trained, options.truncation, options.truncation_by)
     config = trained.config
     source = options.data or config.data
     real = load_images(
         source, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
     )
-    images, labels = draw_samples(trained, options.num, seed=options.seed, truncation=options.truncation)
+    images, labels = draw_samples(trained, options.num, seed=options.seed)
     return measure_quality(
         images,
         labels,

@@ -1,7 +1,7 @@
-"""Draw samples from a trained generator, with its moving average and standing statistics (Appendix C.1).
+"""Draw from a trained generator: its moving average with standing statistics (Appendix C.1).
 
-A sample is a function of --seed, its number, its class and --truncation: the same in any batch, on any call. --out
-chooses the form: a .png is a grid, a .npz holds `images` (uint8, NHWC) and `labels`, and a folder gets one PNG each.
+The first word says what is drawn; without one it is a grid. `python -m recipes.sample WORD --help` lists its options.
+Every image is a function of --seed, its number, its class and its truncation: the same in any batch, on any call.
 """
 
 import math
@@ -9,102 +9,142 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from recipes._engine.command_line import parse_options, run_command
+from recipes._engine.command_line import parse_choice, run_command
 from recipes._engine.errors import UserError
-from recipes._engine.options import torch_device
-from recipes._engine.sampling import check_truncation, draw_samples
-from recipes._engine.sheets import image_grid, to_uint8
-from recipes._engine.trained import load_trained
+from recipes._engine.path_options import Interpolation, Walk
+from recipes._engine.sample_options import SampleOptions, TruncatedOptions
+from recipes._engine.sampling import draw_latents, draw_samples, generate, ready_generator, spread_classes, truncated
+from recipes._engine.sheets import image_grid, save_sheet, to_uint8
+from recipes._engine.trained import TrainedGenerator
 
-__all__ = ["Options", "main"]
+__all__ = ["KINDS", "Classes", "Grid", "Truncation", "main"]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to draw, and where to put it."""
+class Grid(TruncatedOptions):
+    """Independent samples, classes evenly: as a grid, as arrays or as one file each."""
 
-    run: Path | None = None
-    """Folder of a run; its newest checkpoint is used."""
-
-    weights: Path | None = None
-    """One weights file (ema.safetensors of a checkpoint), instead of --run."""
+    out: Path = Path("samples.png")
+    """A .png is a grid, a .npz holds `images` (uint8, NHWC) and `labels`, and a folder gets one PNG a sample."""
 
     num: int = 100
     """How many samples."""
 
-    classes: tuple[int, ...] = ()
-    """Classes to draw, each equally often and in this order (default: all)."""
-
-    truncation: float | None = None
-    """Resample every component of z beyond this many standard deviations: smaller is better looking and less varied."""
-
-    seed: int = 0
-    """Seed of the latents."""
-
-    out: Path = Path("samples.png")
-    """A .png (grid), a .npz (arrays) or a folder (one PNG a sample)."""
-
-    batch_size: int = 64
-    """Images generated at once; the samples do not depend on it."""
-
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ... or auto."""
-
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ("num", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, but got {getattr(self, name)}.")
-        check_truncation(self.truncation)
+        super().__post_init__()
+        self.check_counts("num")
         if self.out.suffix not in (".png", ".npz", ""):
             raise UserError(f"--out must end in .png or .npz or be a folder, but got {self.out}.")
 
-
-def draw(options: Options) -> None:
-    """Draw the samples and write them."""
-    device = torch_device(options.device)
-    trained = load_trained(run=options.run, weights=options.weights, device=device)
-    for note in trained.notes:
-        print(note)
-    num_classes = trained.config.num_classes
-    for label in options.classes:
-        if not 0 <= label < num_classes:
-            raise UserError(f"--classes must lie in 0 to {num_classes - 1}, but got {label}.")
-    images, labels = draw_samples(
-        trained,
-        options.num,
-        seed=options.seed,
-        classes=options.classes,
-        truncation=options.truncation,
-        batch_size=options.batch_size,
-    )
-    write(options.out, images, labels)
-    print(f"{options.num} samples from {trained.source}: {options.out}")
+    def draw(self, trained: TrainedGenerator) -> str:
+        """Draw the samples and write them."""
+        images, labels = draw_samples(
+            trained, self.num, seed=self.seed, classes=self.classes, batch_size=self.batch_size
+        )
+        _write(self.out, images, labels)
+        return f"{self.num} samples"
 
 
-def write(out: Path, images: Tensor, labels: Tensor) -> None:
+@dataclass(frozen=True)
+class Truncation(SampleOptions):
+    """What truncation does, as in the paper's Figure 2a: a row a class, a block of columns a truncation.
+
+    The same random numbers are truncated in every block. Less truncation is more varied, more is better looking.
+    """
+
+    out: Path = Path("truncation.png")
+    """A .png."""
+
+    truncations: tuple[float, ...] = (2.0, 1.0, 0.5, 0.04)
+    """The truncations, one block each; Figure 2a's by default."""
+
+    truncation_by: Literal["threshold", "scaled"] = "threshold"
+    """What the numbers mean. threshold: components beyond it are drawn again (the paper's). scaled: it times a normal
+    distribution cut at 2 (the released models')."""
+
+    columns: int = 4
+    """Samples a class and truncation."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        self.check_counts("columns")
+        self.check_suffix(".png")
+        if not self.truncations or not all(number > 0 for number in self.truncations):
+            got = " ".join(f"{number:g}" for number in self.truncations) or "none"
+            raise UserError(f"--truncations must be one or more numbers greater than 0, but got {got}.")
+
+    def draw(self, trained: TrainedGenerator) -> str:
+        """Draw the blocks and write the sheet."""
+        classes = self.classes or spread_classes(trained.config.num_classes)
+        blocks = []
+        for number in tqdm(self.truncations, desc="truncations", unit="block", delay=2, leave=False):
+            of_block = truncated(trained, number, self.truncation_by)
+            images, _ = draw_samples(
+                of_block,
+                len(classes) * self.columns,
+                seed=self.seed,
+                classes=tuple(classes),
+                batch_size=self.batch_size,
+            )
+            blocks.append(images)
+        headers = [f"{number:g}" for number in self.truncations]
+        save_sheet(self.out, *blocks, columns=self.columns, captions=[str(label) for label in classes], headers=headers)
+        return f"Truncations {', '.join(headers)} of {len(classes)} classes"
+
+
+@dataclass(frozen=True)
+class Classes(TruncatedOptions):
+    """One sheet a class, in a folder: what a class looks like, and whether its samples repeat themselves."""
+
+    out: Path = Path("classes")
+    """A folder; it gets class_0.png, class_1.png, ..."""
+
+    num: int = 64
+    """Samples a class; class by class they have the same latents."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        self.check_counts("num")
+        self.check_suffix("")
+
+    def draw(self, trained: TrainedGenerator) -> str:
+        """Draw and write class by class."""
+        classes = self.classes or range(trained.config.num_classes)
+        model, z = ready_generator(trained), draw_latents(trained.prior, self.num, seed=self.seed)
+        for label in tqdm(classes, desc="classes", unit="sheet", delay=2, leave=False):
+            images = generate(model, z, torch.full((self.num,), label), batch_size=self.batch_size)
+            save_sheet(self.out / f"class_{label}.png", images, columns=math.ceil(math.sqrt(self.num)))
+        return f"{self.num} samples of each of {len(classes)} classes"
+
+
+KINDS = {"grid": Grid, "truncation": Truncation, "classes": Classes, "interpolation": Interpolation, "walk": Walk}
+
+
+def _write(out: Path, images: Tensor, labels: Tensor) -> None:
     """Write images in [-1, 1] in the form that the name asks for."""
     pictures = to_uint8(images)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".png":
-            image_grid(pictures, columns=_columns(labels)).save(out)
-        elif out.suffix == ".npz":
-            np.savez(out, images=pictures, labels=labels.numpy())
-        else:
-            out.mkdir(parents=True, exist_ok=True)
-            named = zip(pictures, labels.tolist(), strict=True)
-            for number, (picture, label) in enumerate(tqdm(named, total=len(pictures), unit="image", delay=2)):
-                pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
-                Image.fromarray(pixels).save(out / f"{number:06d}_class_{label}.png")
-    except OSError as error:
-        raise UserError(f"cannot write --out {out}: {error.strerror}.") from None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".png":
+        image_grid(pictures, columns=_columns(labels)).save(out)
+    elif out.suffix == ".npz":
+        np.savez(out, images=pictures, labels=labels.numpy())
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        named = zip(pictures, labels.tolist(), strict=True)
+        for number, (picture, label) in enumerate(tqdm(named, total=len(pictures), unit="image", delay=2)):
+            pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
+            Image.fromarray(pixels).save(out / f"{number:06d}_class_{label}.png")
 
 
 def _columns(labels: Tensor) -> int:
@@ -116,10 +156,16 @@ def _columns(labels: Tensor) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw samples; see ``python -m recipes.sample --help``."""
+    """Draw; see ``python -m recipes.sample --help``."""
 
     def command() -> int:
-        draw(parse_options(Options, prog="python -m recipes.sample", description=__doc__ or "", args=argv))
+        options = parse_choice(KINDS, prog="python -m recipes.sample", description=__doc__ or "", args=argv)
+        trained = options.load()
+        try:
+            what = options.draw(trained)
+        except OSError as error:
+            raise UserError(f"cannot write --out {options.out}: {error.strerror}.") from None
+        print(f"{what} from {trained.source}: {options.out}")
         return 0
 
     return run_command("sample", command)

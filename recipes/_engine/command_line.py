@@ -5,9 +5,9 @@ import contextlib
 import dataclasses
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import tyro
 
@@ -16,7 +16,7 @@ from recipes._engine.options import RunOptions
 from recipes._engine.recipe import Recipe, choose_preset, config_from_json, config_to_json
 from recipes._engine.run_folder import RunFolder, compare_configs
 
-__all__ = ["TrainingCommand", "parse_options", "parse_training_command", "run_command"]
+__all__ = ["TrainingCommand", "parse_choice", "parse_options", "parse_training_command", "run_command"]
 
 Options = TypeVar("Options")
 
@@ -51,6 +51,22 @@ def parse_options(kind: type[Options], *, prog: str, description: str, args: Seq
         UserError: If an option is unknown or a value does not fit.
     """
     return _parse(kind, prog=prog, description=description, args=args)
+
+
+def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str, args: Sequence[str] | None) -> Any:
+    """Parse a command line whose first word chooses one of several dataclasses; without such a word it is the first.
+
+    Raises:
+        UserError: If the word is none of ``kinds``, an option is unknown or a value does not fit.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+        args.insert(0, next(iter(kinds)))
+    elif not args[0].startswith("-") and args[0] not in kinds:
+        raise UserError(f"the first word must be one of {', '.join(kinds)}, but got {args[0]}.")
+    choices = tuple(Annotated[kind, tyro.conf.subcommand(name=name)] for name, kind in kinds.items())
+    union: Any = Union[choices]  # noqa: UP007 - the kinds are known here only
+    return _parse(union, prog=prog, description=description, args=args)
 
 
 def parse_training_command(recipe: Recipe, *, prog: str, args: Sequence[str] | None) -> TrainingCommand:

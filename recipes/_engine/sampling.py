@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from einops import repeat
@@ -9,13 +11,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_blocks import (
-    NormalPrior,
+    BatchNorm2d,
     Prior,
     SpectralNorm,
     advance_power_iteration,
     fold_spectral_norm,
     standing_statistics,
-    truncated_normal,
+    truncated_prior,
 )
 from recipes._engine.errors import UserError
 from recipes._engine.random_streams import random_stream
@@ -23,38 +25,56 @@ from recipes._engine.recipe import RecipeConfig
 from recipes._engine.trained import TrainedGenerator
 
 __all__ = [
+    "TruncationKind",
     "check_truncation",
     "class_sheet",
     "draw_latents",
     "draw_samples",
     "even_labels",
     "generate",
+    "ready_generator",
     "sampling_generator",
     "spread_classes",
+    "truncated",
 ]
 
 # Far more than a warm start needs: the average's singular vectors already follow its weights.
 POWER_ITERATIONS = 20
 
+TruncationKind = Literal["threshold", "scaled"]
 
-def check_truncation(truncation: float | None) -> None:
-    """Check a ``--truncation`` option.
+
+def check_truncation(truncation: float | None, kind: TruncationKind | None) -> None:
+    """Check the options ``--truncation`` and ``--truncation-by``.
 
     Raises:
-        UserError: If it is not greater than 0.
+        UserError: If the truncation is not greater than 0, or there is a kind without a truncation.
     """
     if truncation is not None and not truncation > 0:
         raise UserError(f"--truncation must be greater than 0, but got {truncation}.")
+    if truncation is None and kind is not None:
+        raise UserError("--truncation-by says what the number of --truncation means, but there is no --truncation.")
+
+
+def truncated(trained: TrainedGenerator, truncation: float | None, kind: TruncationKind | None) -> TrainedGenerator:
+    """The same generator with its prior truncated, so that latents and standing statistics are of one distribution.
+
+    Args:
+        trained: The generator with the prior that it was trained with.
+        truncation: How much; None: not at all.
+        kind: What the number means (see ``gan_blocks.truncated_prior``); None: the paper's threshold.
+
+    Raises:
+        UserError: If a truncation is asked for and the prior is not normal.
+    """
+    try:
+        return replace(trained, prior=truncated_prior(trained.prior, truncation, definition=kind or "threshold"))
+    except TypeError:
+        raise UserError("--truncation works for a normal latent only.") from None
 
 
 def draw_samples(
-    trained: TrainedGenerator,
-    count: int,
-    *,
-    seed: int,
-    classes: Sequence[int] = (),
-    truncation: float | None = None,
-    batch_size: int = 64,
+    trained: TrainedGenerator, count: int, *, seed: int, classes: Sequence[int] = (), batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
     """Images and labels of samples 0 to count - 1, which do not depend on ``batch_size``.
 
@@ -63,13 +83,11 @@ def draw_samples(
         count: How many.
         seed: Seed of the latents.
         classes: Classes to draw, equally often and in this order; none: all.
-        truncation: As in :func:`draw_latents`; the standing statistics are of such latents, too.
         batch_size: Images generated at once.
     """
-    model = sampling_generator(trained.average, trained.prior, trained.config, truncation=truncation)
     labels = even_labels(count, classes or range(trained.config.num_classes))
-    z = draw_latents(trained.prior, count, seed=seed, truncation=truncation)
-    return generate(model, z, labels, batch_size=batch_size), labels
+    z = draw_latents(trained.prior, count, seed=seed)
+    return generate(ready_generator(trained), z, labels, batch_size=batch_size), labels
 
 
 def even_labels(count: int, classes: Sequence[int]) -> Tensor:
@@ -77,44 +95,42 @@ def even_labels(count: int, classes: Sequence[int]) -> Tensor:
     return torch.tensor([classes[number * len(classes) // count] for number in range(count)])
 
 
-def draw_latents(prior: Prior, count: int, *, seed: int, truncation: float | None = None) -> Tensor:
+def draw_latents(prior: Prior, count: int, *, seed: int) -> Tensor:
     """Latents (count, dim) of samples 0 to count - 1; each depends on the seed and its own number alone.
 
     Args:
-        prior: The distribution that the generator was trained with.
+        prior: The distribution that the generator was trained with, or that truncated.
         count: How many.
         seed: Seed of the samples.
-        truncation: Resample every component beyond this many standard deviations (section 3.1); None: none.
-
-    Raises:
-        UserError: If a truncation is asked for and the prior is not normal.
     """
-    return torch.cat([_draw(prior, 1, truncation, random_stream(seed, "sample", number)) for number in range(count)])
+    return torch.cat([prior.sample(1, generator=random_stream(seed, "sample", number)) for number in range(count)])
+
+
+def ready_generator(trained: TrainedGenerator) -> nn.Module:
+    """The generator as :func:`sampling_generator` prepares it."""
+    return sampling_generator(trained.average, trained.prior, trained.config)
 
 
 def sampling_generator(
-    average: nn.Module,
-    prior: Prior,
-    config: RecipeConfig,
-    *,
-    truncation: float | None = None,
-    batches: int | None = None,
+    average: nn.Module, prior: Prior, config: RecipeConfig, *, batches: int | None = None
 ) -> nn.Module:
     """A plain copy of the averaged generator, ready to sample (Appendix C.1).
 
-    Its singular vectors are converged on the averaged weights and folded into them, and its BatchNorm layers get
-    standing statistics over ``batches`` batches (default: the Config's) of such latents as will be sampled. The average
-    itself does not change.
+    Where it has spectral norm, its singular vectors are converged on the averaged weights and folded into them. Its
+    BatchNorm layers, where it has any, get standing statistics over ``batches`` batches (default: the Config's) of
+    latents of ``prior``, which is to be the one that will be sampled. The average itself does not change.
     """
     model = copy.deepcopy(average).eval()
-    advance_power_iteration(model, num_iterations=POWER_ITERATIONS)
-    if any(isinstance(module, SpectralNorm) for module in model.modules()):  # not so in every recipe
+    if any(isinstance(module, SpectralNorm) for module in model.modules()):
+        advance_power_iteration(model, num_iterations=POWER_ITERATIONS)
         fold_spectral_norm(model)
+    if not any(isinstance(module, BatchNorm2d) for module in model.modules()):
+        return model
     reference = next(model.parameters())
 
     def inputs(number: int) -> tuple[Tensor, Tensor]:
         z_stream, label_stream = (random_stream(config.seed, "standing", number, name) for name in ("z", "labels"))
-        z = _draw(prior, config.batch_size, truncation, z_stream)
+        z = prior.sample(config.batch_size, generator=z_stream)
         labels = torch.randint(config.num_classes, (config.batch_size,), generator=label_stream)
         return z.to(reference), labels.to(reference.device)
 
@@ -124,22 +140,23 @@ def sampling_generator(
     return model
 
 
-def _draw(prior: Prior, count: int, truncation: float | None, stream: torch.Generator) -> Tensor:
-    if truncation is None:
-        return prior.sample(count, generator=stream)
-    if not isinstance(prior, NormalPrior):
-        raise UserError("--truncation works for a normal latent only.")
-    return prior.std * truncated_normal(count, prior.dim, threshold=truncation, generator=stream)
-
-
 @torch.no_grad()
-def generate(model: nn.Module, z: Tensor, labels: Tensor, *, batch_size: int = 64) -> Tensor:
-    """Images for latents and labels, on the CPU in float32."""
+def generate(model: nn.Module, z: Tensor, classes: Tensor, *, batch_size: int = 64) -> Tensor:
+    """Images for latents and classes, on the CPU in float32.
+
+    Args:
+        model: The generator.
+        z: Latents, ``(images, dim)``.
+        classes: Labels, int64 of shape ``(images,)``, or class weights, floating of shape ``(images, num_classes)``,
+            for a generator that mixes classes.
+        batch_size: Images generated at once.
+    """
     reference = next(model.parameters())
-    parts = list(zip(torch.split(z, batch_size), torch.split(labels, batch_size), strict=True))
+    dtype = reference.dtype if classes.is_floating_point() else classes.dtype
+    parts = list(zip(torch.split(z, batch_size), torch.split(classes, batch_size), strict=True))
     images = [
-        model(z_part.to(reference), labels_part.to(reference.device)).float().cpu()
-        for z_part, labels_part in tqdm(parts, desc="sampling", unit="batch", delay=2, leave=False)
+        model(z_part.to(reference), classes_part.to(reference.device, dtype)).float().cpu()
+        for z_part, classes_part in tqdm(parts, desc="sampling", unit="batch", delay=2, leave=False)
     ]
     return torch.cat(images)
 

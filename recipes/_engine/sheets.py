@@ -1,6 +1,7 @@
 """Sheets of images: grids with a caption per row."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["image_grid", "save_sheet", "to_uint8"]
+__all__ = ["image_grid", "save_picture", "save_sheet", "to_uint8"]
 
 GAP = 2
 MARGIN = 6
@@ -35,25 +36,63 @@ def image_grid(images: npt.NDArray[np.uint8], columns: int) -> Image.Image:
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def save_sheet(path: Path, images: Tensor, *, columns: int, captions: Sequence[str] = ()) -> None:
-    """Write a PNG of images in [-1, 1], with one caption to the left of each row where captions are given."""
-    grid = image_grid(to_uint8(images), columns)
+def save_sheet(
+    path: Path, *blocks: Tensor, columns: int, captions: Sequence[str] = (), headers: Sequence[str] = ()
+) -> None:
+    """Write a PNG of images in [-1, 1]: blocks of rows side by side.
+
+    Args:
+        path: Where to.
+        blocks: Images of each block, ``(images, channels, height, width)``, all of one shape.
+        columns: Images in a row of a block.
+        captions: One caption to the left of each row, if wanted.
+        headers: One header above each block, if wanted.
+    """
+    grids = [image_grid(to_uint8(images), columns) for images in blocks]
+    sheet = _side_by_side([_with_header(grid, header) for grid, header in zip_longest(grids, headers)])
     if captions:
-        grid = _with_captions(grid, captions)
+        sheet = _with_captions(sheet, captions, top=sheet.height - grids[0].height)
+    save_picture(path, sheet)
+
+
+def save_picture(path: Path, picture: Image.Image) -> None:
+    """Write a PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written beside its final name first: a kill never leaves half a picture.
     partial = path.with_suffix(".partial")
-    grid.save(partial, format="PNG")
+    picture.save(partial, format="PNG")
     partial.replace(path)
 
 
-def _with_captions(grid: Image.Image, captions: Sequence[str]) -> Image.Image:
+def _with_header(grid: Image.Image, header: str | None) -> Image.Image:
+    if header is None:
+        return grid
+    font = ImageFont.load_default(16)
+    top = 16 + 2 * MARGIN
+    width = max(grid.width, 2 * MARGIN + round(font.getlength(header)))
+    picture = Image.new(grid.mode, (width, grid.height + top), "white")
+    picture.paste(grid, (0, top))
+    ImageDraw.Draw(picture).text((grid.width / 2, MARGIN + 8), header, fill="black", font=font, anchor="mm")
+    return picture
+
+
+def _side_by_side(grids: Sequence[Image.Image]) -> Image.Image:
+    width = sum(grid.width for grid in grids) + 2 * MARGIN * (len(grids) - 1)
+    picture = Image.new(grids[0].mode, (width, grids[0].height), "white")
+    left = 0
+    for grid in grids:
+        picture.paste(grid, (left, 0))
+        left += grid.width + 2 * MARGIN
+    return picture
+
+
+def _with_captions(grid: Image.Image, captions: Sequence[str], top: int) -> Image.Image:
     font = ImageFont.load_default(16)
     left = MARGIN * 2 + round(max(font.getlength(caption) for caption in captions))
     picture = Image.new(grid.mode, (grid.width + left, grid.height), "white")
     picture.paste(grid, (left, 0))
     draw = ImageDraw.Draw(picture)
-    row_height = grid.height / len(captions)
+    row_height = (grid.height - top) / len(captions)
     for row, caption in enumerate(captions):
-        draw.text((left - MARGIN, (row + 0.5) * row_height), caption, fill="black", font=font, anchor="rm")
+        draw.text((left - MARGIN, top + (row + 0.5) * row_height), caption, fill="black", font=font, anchor="rm")
     return picture
