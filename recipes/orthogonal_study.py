@@ -5,7 +5,7 @@ at each truncation: the share that a classifier takes for the class that was ask
 beside that of the real images. The paper found 60% of its models amenable with a coefficient of 1e-4, 16% without.
 
 The folder gets ``table.md``, and for each coefficient a sheet of the first seed: one row a class, and for each
-truncation, left to right, the same few latents. Type the same command again to go on where it stopped.
+truncation a block of columns, the same few latents. Type the same command again to go on where it stopped.
 """
 
 import statistics
@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from einops import rearrange
 
 from gan_blocks import SharedEmbedding, orthogonal_regularization
 from recipes._engine.command_line import parse_options, run_command
@@ -24,7 +23,7 @@ from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.quality import measure_quality
 from recipes._engine.recipe import choose_preset, load_recipe
-from recipes._engine.sampling import check_truncation, draw_samples, spread_classes
+from recipes._engine.sampling import check_truncation, draw_samples, spread_classes, truncated
 from recipes._engine.sheets import save_sheet
 from recipes._engine.studies import Result, Study, StudyStoppedError
 from recipes._engine.trained import TrainedGenerator, load_trained
@@ -120,7 +119,7 @@ def _measure_weights(trained: TrainedGenerator) -> Result:
 
 
 def _measure_samples(trained: TrainedGenerator, real: ImageSet, truncation: float, count: int) -> Result:
-    images, labels = draw_samples(trained, count, seed=SEED, truncation=truncation)
+    images, labels = draw_samples(truncated(trained, truncation), count, seed=SEED)
     everything = real.batch(torch.arange(len(real)))[0]
     report = measure_quality(images, labels, everything, real.labels, num_classes=trained.config.num_classes, seed=SEED)
     return report.as_dict()
@@ -129,15 +128,11 @@ def _measure_samples(trained: TrainedGenerator, real: ImageSet, truncation: floa
 def _draw_sheet(trained: TrainedGenerator, real: ImageSet, truncations: Sequence[float], path: Path) -> None:
     classes = spread_classes(trained.config.num_classes)
     count = LATENTS_ON_SHEET * len(classes)
-    drawn = [draw_samples(trained, count, seed=SEED, classes=classes, truncation=t)[0] for t in truncations]
-    images = rearrange(
-        torch.stack(drawn),
-        "truncation (label latent) c h w -> (label truncation latent) c h w",
-        latent=LATENTS_ON_SHEET,
-    )
+    drawn = [draw_samples(truncated(trained, t), count, seed=SEED, classes=classes)[0] for t in truncations]
     names = real.class_names
     captions = [names[label] if label < len(names) else str(label) for label in classes]
-    save_sheet(path, images, columns=LATENTS_ON_SHEET * len(truncations), captions=captions)
+    headers = [f"{truncation:g}" for truncation in truncations]
+    save_sheet(path, *drawn, columns=LATENTS_ON_SHEET, captions=captions, headers=headers)
 
 
 def _table(study: Study, options: Options) -> str:

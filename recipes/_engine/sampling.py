@@ -44,7 +44,7 @@ POWER_ITERATIONS = 20
 TruncationKind = Literal["threshold", "scaled"]
 
 
-def check_truncation(truncation: float | None, kind: TruncationKind | None) -> None:
+def check_truncation(truncation: float | None, kind: TruncationKind | None = None) -> None:
     """Check the options ``--truncation`` and ``--truncation-by``.
 
     Raises:
@@ -56,7 +56,9 @@ def check_truncation(truncation: float | None, kind: TruncationKind | None) -> N
         raise UserError("--truncation-by says what the number of --truncation means, but there is no --truncation.")
 
 
-def truncated(trained: TrainedGenerator, truncation: float | None, kind: TruncationKind | None) -> TrainedGenerator:
+def truncated(
+    trained: TrainedGenerator, truncation: float | None, kind: TruncationKind | None = None
+) -> TrainedGenerator:
     """The same generator with its prior truncated, so that latents and standing statistics are of one distribution.
 
     Args:
