@@ -58,7 +58,7 @@ def test_a_study_trains_measures_and_draws_each_coefficient_and_goes_on_where_it
 
     # 3 rows of 16 pixels fourfold with a gap of 2; 2 truncations of 3 latents, and a caption.
     with Image.open(tmp_path / "sheet_0.01.png") as sheet:
-        assert sheet.height == (3 * 18 + 2) * 4
+        assert sheet.height == 28 + (3 * 18 + 2) * 4  # headers, then three rows
         assert sheet.width > (6 * 18 + 2) * 4
     plain, penalised = (results(tmp_path)[f"coefficient_{c}_seed_0"]["equation_3"] for c in ("0", "0.01"))
     assert penalised < plain
