@@ -1,6 +1,14 @@
 """Reusable GAN building blocks for PyTorch."""
 
 from gan_blocks.blocks.bottleneck import DiscriminatorBottleneck, GeneratorBottleneck
+from gan_blocks.blocks.progressive import (
+    FromRGB,
+    ProgressiveDiscriminatorBlock,
+    ProgressiveDiscriminatorHead,
+    ProgressiveGeneratorBlock,
+    ProgressiveGeneratorStem,
+    ToRGB,
+)
 from gan_blocks.blocks.residual import DiscriminatorResBlock, GeneratorResBlock
 from gan_blocks.conditioning.batchnorm import ClassBatchNorm2d, ConditionalBatchNorm2d
 from gan_blocks.conditioning.embedding import SharedEmbedding
@@ -13,8 +21,18 @@ from gan_blocks.latents.truncation import TruncatedNormalPrior, truncated_normal
 from gan_blocks.latents.varying_variance import AnnealedNormalPrior, VariableVariancePrior
 from gan_blocks.layers.attention import SelfAttention2d
 from gan_blocks.layers.batchnorm import BatchNorm2d
+from gan_blocks.layers.equalized import (
+    EqualizedConv2d,
+    EqualizedConvTranspose2d,
+    EqualizedLearningRate,
+    EqualizedLinear,
+    equalized_lr,
+)
 from gan_blocks.layers.init import orthogonal_
-from gan_blocks.layers.resampling import downsample_average, upsample_bilinear, upsample_nearest
+from gan_blocks.layers.minibatch import MinibatchDiscrimination, MinibatchStdDev, minibatch_stddev
+from gan_blocks.layers.noise import AdaptiveGaussianNoise, update_adaptive_noise
+from gan_blocks.layers.normalization import PixelNorm, pixel_norm
+from gan_blocks.layers.resampling import downsample_average, fade_images, fade_in, upsample_bilinear, upsample_nearest
 from gan_blocks.losses.adversarial import (
     hinge_discriminator_loss,
     hinge_generator_loss,
@@ -52,10 +70,12 @@ from gan_blocks.spectral.monitor import LayerSpectrum, SpectrumMonitor
 from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, spectral_norm, tracked_sigmas
 from gan_blocks.spectral.torch_layouts import spectral_norm_state
 from gan_blocks.training.ema import ExponentialMovingAverage
+from gan_blocks.training.schedules import GrowthPosition, GrowthSchedule
 from gan_blocks.training.standing_statistics import standing_statistics
 from gan_blocks.training.truncation_statistics import StatisticsTable, TruncationStatistics
 
 __all__ = [
+    "AdaptiveGaussianNoise",
     "AnnealedNormalPrior",
     "BatchNorm2d",
     "BernoulliPrior",
@@ -65,16 +85,30 @@ __all__ = [
     "ConditionalBatchNorm2d",
     "DiscriminatorBottleneck",
     "DiscriminatorResBlock",
+    "EqualizedConv2d",
+    "EqualizedConvTranspose2d",
+    "EqualizedLearningRate",
+    "EqualizedLinear",
     "ExponentialMovingAverage",
+    "FromRGB",
     "FullSkipZ",
     "GeneratorBottleneck",
     "GeneratorResBlock",
+    "GrowthPosition",
+    "GrowthSchedule",
     "HierarchicalSkipZ",
     "LayerSpectrum",
+    "MinibatchDiscrimination",
+    "MinibatchStdDev",
     "NoSkipZ",
     "NormalBernoulliPrior",
     "NormalPrior",
+    "PixelNorm",
     "Prior",
+    "ProgressiveDiscriminatorBlock",
+    "ProgressiveDiscriminatorHead",
+    "ProgressiveGeneratorBlock",
+    "ProgressiveGeneratorStem",
     "ProjectionHead",
     "RademacherPrior",
     "SelfAttention2d",
@@ -87,6 +121,7 @@ __all__ = [
     "SphericalPrior",
     "SpikeAndSlabPrior",
     "StatisticsTable",
+    "ToRGB",
     "TopKSchedule",
     "TopKSelection",
     "TruncatedNormalPrior",
@@ -101,6 +136,9 @@ __all__ = [
     "critic_top_k_select",
     "downsample_average",
     "drift_penalty",
+    "equalized_lr",
+    "fade_images",
+    "fade_in",
     "fold_spectral_norm",
     "frozen_power_iteration",
     "global_top_k",
@@ -110,6 +148,7 @@ __all__ = [
     "lazy_coefficient",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
+    "minibatch_stddev",
     "minimax_discriminator_loss",
     "minimax_generator_loss",
     "mode_seeking_penalty",
@@ -121,6 +160,7 @@ __all__ = [
     "orthogonal_penalty",
     "orthogonal_penalty_gradient",
     "orthogonal_regularization",
+    "pixel_norm",
     "r1_penalty",
     "sigma_regularization",
     "spectral_norm",
@@ -132,6 +172,7 @@ __all__ = [
     "tracked_sigmas",
     "truncated_normal",
     "truncated_prior",
+    "update_adaptive_noise",
     "upsample_bilinear",
     "upsample_nearest",
     "wasserstein_discriminator_loss",

@@ -1,4 +1,4 @@
-"""Up- and downsampling by two.
+"""Up- and downsampling by two, and the blend between two resolutions.
 
 Tested in ``tests/layers/test_resampling.py``.
 """
@@ -6,9 +6,9 @@ Tested in ``tests/layers/test_resampling.py``.
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, check_rank
+from gan_blocks._checks import bad_shape, bad_value, check_rank
 
-__all__ = ["downsample_average", "upsample_bilinear", "upsample_nearest"]
+__all__ = ["downsample_average", "fade_images", "fade_in", "upsample_bilinear", "upsample_nearest"]
 
 
 def upsample_nearest(x: Tensor) -> Tensor:
@@ -107,3 +107,73 @@ def downsample_average(x: Tensor) -> Tensor:
     if height % 2 or width % 2 or not height or not width:
         raise bad_shape("downsample_average", "x", f"({', '.join(axes)}) with even height and width", x)
     return F.avg_pool2d(x, kernel_size=2)
+
+
+def fade_in(old: Tensor, new: Tensor, alpha: float) -> Tensor:
+    r"""Blend what a network computed before it grew with what it computes now.
+
+    .. math:: y = (1 - \alpha)\,\text{old} + \alpha\,\text{new}
+
+    Both ends are exact: 0 gives ``old`` and 1 gives ``new``, bit for bit. The generator blends its images, the
+    discriminator its feature maps, and :func:`fade_images` the real images, all with one alpha.
+
+    Args:
+        old: Path of the previous resolution, brought to the size of ``new``.
+        new: Path through the new layers.
+        alpha: Weight of the new path, from 0 to 1.
+
+    Returns:
+        The blend.
+
+    Shape:
+        - old: ``(...)``
+        - new: same as ``old``
+        - returns: same as ``old``
+
+    Raises:
+        ValueError: If the shapes differ, or ``alpha`` is outside its range.
+
+    References:
+        Karras et al. 2018, "Progressive Growing of GANs", section 2, Figure 2.
+
+    Example:
+        >>> fade_in(torch.tensor([0.0, 4.0]), torch.tensor([4.0, 8.0]), 0.25).tolist()
+        [1.0, 5.0]
+    """
+    if not 0 <= alpha <= 1:
+        raise bad_value("fade_in", "alpha", "from 0 to 1", alpha)
+    if old.shape != new.shape:
+        raise bad_shape("fade_in", "old", f"{tuple(new.shape)}, that of new", old)
+    return old.lerp(new, alpha)
+
+
+def fade_images(images: Tensor, alpha: float) -> Tensor:
+    r"""Blend real images with their own half resolution, as a fading generator blends its two.
+
+    .. math:: y = (1 - \alpha)\,\text{up}(\text{down}(x)) + \alpha\,x
+
+    with :func:`downsample_average` and :func:`upsample_nearest`. Without it a discriminator tells real from generated
+    images by their finest details alone while a resolution fades in.
+
+    Args:
+        images: Real images at the new resolution.
+        alpha: Weight of the new resolution, from 0 to 1; 1 returns ``images`` bit for bit.
+
+    Returns:
+        The blend.
+
+    Shape:
+        - images: ``(batch, channels, height, width)`` with even height and width
+        - returns: same as ``images``
+
+    Raises:
+        ValueError: If ``images`` has another shape, or ``alpha`` is outside its range.
+
+    References:
+        Karras et al. 2018, "Progressive Growing of GANs", section 2, Figure 2.
+
+    Example:
+        >>> fade_images(torch.tensor([[[[0.0, 0.0], [0.0, 4.0]]]]), 0.5).flatten().tolist()
+        [0.5, 0.5, 0.5, 2.5]
+    """
+    return fade_in(upsample_nearest(downsample_average(images)), images, alpha)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gan_blocks import downsample_average, upsample_bilinear, upsample_nearest
+from gan_blocks import downsample_average, fade_images, fade_in, upsample_bilinear, upsample_nearest
 from tests.reference import layers as reference
 
 sizes = st.integers(1, 4)
@@ -104,3 +104,48 @@ def test_rejects_what_is_not_a_batch_of_feature_maps(resample: Callable[[Tensor]
     )
     with pytest.raises(ValueError, match=message):
         resample(torch.zeros(2, 4, 4))
+
+
+@given(alpha=st.floats(0, 1))
+def test_fading_is_the_weighted_mean(alpha: float):
+    old, new = draw(2, 3), draw(2, 3, seed=1)
+    torch.testing.assert_close(fade_in(old, new, alpha), (1 - alpha) * old + alpha * new)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_fading_is_exact_at_both_ends(dtype: torch.dtype):
+    old, new = draw(50).to(dtype), (1e4 * draw(50, seed=1)).to(dtype)
+    assert torch.equal(fade_in(old, new, 0.0), old)
+    assert torch.equal(fade_in(old, new, 1.0), new)
+
+
+@given(alpha=st.floats(0, 1), height=sizes, width=sizes)
+def test_real_images_fade_like_the_two_resolutions_of_a_generator(alpha: float, height: int, width: int):
+    images = draw(2, 3, 2 * height, 2 * width)
+    coarse = reference.upsample_nearest(reference.downsample_average(images.numpy()))
+    wanted = (1 - alpha) * coarse + alpha * images.numpy()
+    np.testing.assert_allclose(fade_images(images, alpha).numpy(), wanted, atol=1e-14)
+
+
+@given(alpha=st.floats(0, 1))
+def test_faded_images_have_the_same_half_resolution(alpha: float):
+    images = draw(2, 3, 4, 6)
+    torch.testing.assert_close(downsample_average(fade_images(images, alpha)), downsample_average(images))
+
+
+def test_fading_has_gradients_on_both_paths():
+    old, new = draw(2, 3).requires_grad_(), draw(2, 3, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda old, new: fade_in(old, new, 0.3), (old, new))
+    assert torch.autograd.gradgradcheck(lambda old, new: fade_in(old, new, 0.3), (old, new))
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_fading_rejects_weights_outside_their_range(alpha: float):
+    with pytest.raises(ValueError, match=rf"^fade_in: `alpha` must be from 0 to 1, but got alpha={alpha}\.$"):
+        fade_in(draw(2), draw(2), alpha)
+
+
+def test_fading_rejects_two_shapes():
+    rule = r"^fade_in: `old` must be of shape \(2, 3\), that of new, but got old of shape \(3,\)\.$"
+    with pytest.raises(ValueError, match=rule):
+        fade_in(draw(3), draw(2, 3), 0.5)

@@ -129,3 +129,52 @@ def discriminator_res_block(
     if down and not first:
         shortcut = downsample(shortcut)
     return h + shortcut
+
+
+def leaky_relu(x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0, x, 0.2 * x)
+
+
+def _pixel_norm(x: np.ndarray) -> np.ndarray:
+    return x / np.sqrt((x**2).sum(axis=1, keepdims=True) / x.shape[1] + 1e-8)
+
+
+def _scaled(state: State, name: str, gain: float, fan_in: int) -> tuple[np.ndarray, np.ndarray]:
+    weight = state[f"{name}.parametrizations.weight.original"]
+    return weight * (gain / np.sqrt(fan_in)), state[f"{name}.bias"]
+
+
+def _equalized_conv(state: State, name: str, x: np.ndarray, gain: float = 2**0.5) -> np.ndarray:
+    kernel = state[f"{name}.parametrizations.weight.original"].shape[-1]
+    return conv(x, *_scaled(state, name, gain, x.shape[1] * kernel * kernel))
+
+
+def progressive_generator_stem(z: np.ndarray, state: State) -> np.ndarray:
+    """Rows Conv 4x4 and Conv 3x3 at the top of ProGAN's Table 2."""
+    weight, bias = _scaled(state, "conv1", 2**0.5, z.shape[1] * 16)  # (in, out, 4, 4)
+    h = np.einsum("ni,iohw->nohw", z, weight) + bias[:, None, None]
+    h = _pixel_norm(leaky_relu(h))
+    return _pixel_norm(leaky_relu(_equalized_conv(state, "conv2", h)))
+
+
+def progressive_generator_block(x: np.ndarray, state: State) -> np.ndarray:
+    """Three rows of ProGAN's Table 2: Upsample, Conv 3x3, Conv 3x3."""
+    h = upsample(x)
+    h = _pixel_norm(leaky_relu(_equalized_conv(state, "conv1", h)))
+    return _pixel_norm(leaky_relu(_equalized_conv(state, "conv2", h)))
+
+
+def progressive_discriminator_block(x: np.ndarray, state: State) -> np.ndarray:
+    """Three rows of ProGAN's Table 2: Conv 3x3, Conv 3x3, Downsample."""
+    h = leaky_relu(_equalized_conv(state, "conv1", x))
+    return downsample(leaky_relu(_equalized_conv(state, "conv2", h)))
+
+
+def progressive_discriminator_head(x: np.ndarray, stddev: np.ndarray, state: State) -> np.ndarray:
+    """The last rows of Table 2; ``stddev`` is the statistic of each sample."""
+    extra = np.broadcast_to(stddev[:, None, None, None], (x.shape[0], 1, 4, 4))
+    h = leaky_relu(_equalized_conv(state, "conv1", np.concatenate([x, extra], axis=1)))
+    weight, bias = _scaled(state, "conv2", 2**0.5, h.shape[1] * 16)
+    h = leaky_relu(np.einsum("nihw,oihw->no", h, weight) + bias)
+    weight, bias = _scaled(state, "linear", 1.0, h.shape[1])
+    return (h @ weight.T + bias)[:, 0]

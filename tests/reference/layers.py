@@ -50,6 +50,49 @@ def downsample_average(x: Array) -> Array:
     return y
 
 
+def equalized_scale(gain: float, fan_in: int) -> float:
+    """The constant of section 4.1: He's standard deviation."""
+    return gain / math.sqrt(fan_in)
+
+
+def pixel_norm(x: Array, eps: float) -> Array:
+    batch, channels, height, width = x.shape
+    y = np.empty_like(x)
+    for n, h, w in np.ndindex(batch, height, width):
+        length = math.sqrt(math.fsum(float(x[n, j, h, w]) ** 2 for j in range(channels)) / channels + eps)
+        for c in range(channels):
+            y[n, c, h, w] = x[n, c, h, w] / length
+    return y
+
+
+def minibatch_stddev(x: Array, largest_group: int, eps: float) -> Array:
+    """One number per sample: the mean standard deviation over its group, samples apart by a constant stride."""
+    batch = x.shape[0]
+    members = next(size for size in range(largest_group, 0, -1) if batch % size == 0)
+    stride = batch // members
+    values = np.empty(batch)
+    for n in range(batch):
+        group = [x[(n + k * stride) % batch] for k in range(members)]
+        deviations = []
+        for place in np.ndindex(x.shape[1:]):
+            feature = [float(sample[place]) for sample in group]
+            mean = math.fsum(feature) / members
+            deviations.append(math.sqrt(math.fsum((value - mean) ** 2 for value in feature) / members + eps))
+        values[n] = math.fsum(deviations) / len(deviations)
+    return values
+
+
+def minibatch_discrimination(f: Array, tensor: Array) -> Array:
+    """The statistics o of Salimans et al.; ``tensor`` T is (in_features, kernels, kernel_dim)."""
+    batch, features = f.shape
+    kernels = tensor.shape[1]
+    m = [[sum(f[i, a] * tensor[a, b] for a in range(features)) for b in range(kernels)] for i in range(batch)]
+    o = np.zeros((batch, kernels))
+    for i, b, j in np.ndindex(batch, kernels, batch):
+        o[i, b] += math.exp(-float(np.abs(m[i][b] - m[j][b]).sum()))
+    return o
+
+
 def moments(values: Array) -> tuple[Array, Array]:
     """Mean and variance (divided by the count) of every channel of (batch, channels, height, width)."""
     means, variances = [], []

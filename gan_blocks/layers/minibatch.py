@@ -1,0 +1,166 @@
+"""Statistics across the samples of a batch, for discriminators that are to notice a lack of variation.
+
+Tested in ``tests/layers/test_minibatch.py``.
+"""
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange, reduce, repeat
+from torch import Tensor, nn
+
+from gan_blocks._checks import bad_shape, check_positive, check_rank
+
+__all__ = ["MinibatchDiscrimination", "MinibatchStdDev", "minibatch_stddev"]
+
+
+def minibatch_stddev(x: Tensor, *, group_size: int = 4, eps: float = 1e-8) -> Tensor:
+    r"""Measure how much the samples of a batch differ: one number for each group of samples, as a feature map.
+
+    The batch is split into M groups by a stride: sample i belongs to group i mod M, with samples i + M, i + 2M, ...
+    A group S has the largest size that divides the batch and is at most ``group_size``; one that is
+    alone in its group sees :math:`\sqrt\epsilon`. Its number is the standard deviation of each feature at each pixel
+    over the group, averaged:
+
+    .. math:: s = \frac{1}{CHW} \sum_{c,h,w} \sqrt{\frac{1}{|S|} \sum_{i \in S} (x_{ichw} - \mu_{chw})^2 + \epsilon},
+        \qquad \mu_{chw} = \frac{1}{|S|} \sum_{i \in S} x_{ichw}
+
+    Real and generated images must be judged in batches of their own: in a mixed batch the number is one of the mixture.
+
+    Args:
+        x: Feature map of any floating dtype. The statistics are taken in float32 or wider, and rounded to its dtype.
+        group_size: Largest size of a group, at least 1. The paper takes the whole batch; its code groups of 4.
+        eps: Added to each variance, inside the root; greater than 0.
+
+    Returns:
+        A map that is constant over the pixels of a sample and equal for all samples of a group.
+
+    Shape:
+        - x: ``(batch, channels, height, width)`` with at least one element
+        - returns: ``(batch, 1, height, width)``
+
+    Raises:
+        ValueError: If ``x`` is not of that shape, or ``group_size`` or ``eps`` is not greater than 0.
+
+    References:
+        Karras et al. 2018, "Progressive Growing of GANs", section 3; the groups are those of its published code.
+
+    Example:
+        >>> x = torch.tensor([0.0, 10.0, 2.0, 14.0]).reshape(4, 1, 1, 1)  # groups {0, 2} and {10, 14}
+        >>> minibatch_stddev(x, group_size=2).flatten().tolist()
+        [1.0, 2.0, 1.0, 2.0]
+    """
+    check_positive("minibatch_stddev", group_size=group_size, eps=eps)
+    check_rank("minibatch_stddev", "x", x, ("batch", "channels", "height", "width"))
+    if x.numel() == 0:
+        raise bad_shape("minibatch_stddev", "x", "(batch, channels, height, width) with at least one element", x)
+    batch, _, height, width = x.shape
+    members = max(size for size in range(1, min(group_size, batch) + 1) if batch % size == 0)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    # "(group member)" would be the contiguous groups of a well-known port: neighbours instead of strides.
+    grouped = rearrange(wide, "(member group) c h w -> member group c h w", member=members)
+    deviation = (grouped.var(dim=0, correction=0) + eps).sqrt()
+    value = reduce(deviation, "group c h w -> group", "mean").to(x.dtype)
+    return repeat(value, "group -> (member group) 1 h w", member=members, h=height, w=width)
+
+
+class MinibatchStdDev(nn.Module):
+    r"""Append the map of :func:`minibatch_stddev` to a feature map; no parameters, the same in train and eval mode.
+
+    Its place is towards the end of a discriminator, in ProGAN before the last 3x3 convolution, at 4x4 pixels.
+
+    Args:
+        group_size: Largest number of samples that are compared, at least 1.
+        eps: Added to each variance, inside the root; greater than 0.
+
+    Shape:
+        - x: ``(batch, channels, height, width)``
+        - returns: ``(batch, channels + 1, height, width)``
+
+    Raises:
+        ValueError: If ``group_size`` or ``eps`` is not greater than 0, or the input has another shape.
+
+    References:
+        Karras et al. 2018, "Progressive Growing of GANs", section 3 and Table 2.
+
+    Example:
+        >>> MinibatchStdDev()(torch.randn(8, 512, 4, 4)).shape
+        torch.Size([8, 513, 4, 4])
+    """
+
+    def __init__(self, *, group_size: int = 4, eps: float = 1e-8) -> None:
+        super().__init__()
+        check_positive("MinibatchStdDev", group_size=group_size, eps=eps)
+        self.group_size = group_size
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Append the map."""
+        return torch.cat([x, minibatch_stddev(x, group_size=self.group_size, eps=self.eps)], dim=1)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"group_size={self.group_size}, eps={self.eps}"
+
+
+class MinibatchDiscrimination(nn.Module):
+    r"""Append learned distances of each sample to all samples of the batch to its features.
+
+    .. math:: M_i = f_i T \in \mathbb{R}^{B \times C}, \qquad
+        o_{ib} = \sum_j \exp\bigl(-\lVert M_{ib} - M_{jb} \rVert_1\bigr)
+
+    The sum includes the sample itself, which adds 1. The paper's experiment with ProGAN (row e* of its Table 1) says
+    nothing about sizes; the default ones are those of Salimans' published code.
+
+    Args:
+        in_features: Size A of the features f, at least 1.
+        num_kernels: Number B of statistics per sample, at least 1.
+        kernel_dim: Size C of the vectors that are compared, at least 1.
+        linear_layer: Factory of the projection T, called as ``linear_layer(in_features, num_kernels * kernel_dim,
+            bias=False)`` like ``nn.Linear``.
+
+    Shape:
+        - f: ``(batch, in_features)``
+        - returns: ``(batch, in_features + num_kernels)``
+
+    Raises:
+        ValueError: If a size is not positive, or the input has another shape.
+
+    References:
+        Salimans et al. 2016, "Improved Techniques for Training GANs", section 3.2.
+
+    Example:
+        >>> MinibatchDiscrimination(512)(torch.randn(16, 512)).shape
+        torch.Size([16, 612])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        num_kernels: int = 100,
+        kernel_dim: int = 5,
+        linear_layer: Callable[..., nn.Module] = nn.Linear,
+    ) -> None:
+        super().__init__()
+        owner = "MinibatchDiscrimination"
+        check_positive(owner, in_features=in_features, num_kernels=num_kernels, kernel_dim=kernel_dim)
+        self.in_features = in_features
+        self.num_kernels = num_kernels
+        self.kernel_dim = kernel_dim
+        self.projection = linear_layer(in_features, num_kernels * kernel_dim, bias=False)
+
+    def forward(self, f: Tensor) -> Tensor:
+        """Append the statistics."""
+        if f.dim() != 2 or f.shape[1] != self.in_features:
+            raise bad_shape("MinibatchDiscrimination", "f", f"(batch, {self.in_features})", f)
+        vectors: Tensor = self.projection(f)
+        m = rearrange(vectors, "batch (kernel dim) -> batch kernel dim", kernel=self.num_kernels)
+        # Written out, because the derivative of torch.cdist has none, and gradient penalties need it.
+        distance = reduce((m[:, None] - m[None]).abs(), "i j kernel dim -> i j kernel", "sum")
+        closeness = reduce((-distance).exp(), "i j kernel -> i kernel", "sum")
+        return torch.cat([f, closeness.to(f.dtype)], dim=1)
+
+    def extra_repr(self) -> str:
+        """Show the sizes."""
+        return f"{self.in_features}, num_kernels={self.num_kernels}, kernel_dim={self.kernel_dim}"
