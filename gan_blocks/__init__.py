@@ -63,6 +63,7 @@ from gan_blocks.losses.penalties import (
 from gan_blocks.losses.top_k import bottom_k_mask, critic_top_k_select, top_k_mask, top_k_select
 from gan_blocks.losses.top_k_global import TopKSelection, global_top_k
 from gan_blocks.losses.top_k_schedule import TopKSchedule
+from gan_blocks.metrics.mode_coverage import ModeCoverage, mode_coverage
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regularization
@@ -100,6 +101,7 @@ __all__ = [
     "LayerSpectrum",
     "MinibatchDiscrimination",
     "MinibatchStdDev",
+    "ModeCoverage",
     "NoSkipZ",
     "NormalBernoulliPrior",
     "NormalPrior",
@@ -151,6 +153,7 @@ __all__ = [
     "minibatch_stddev",
     "minimax_discriminator_loss",
     "minimax_generator_loss",
+    "mode_coverage",
     "mode_seeking_penalty",
     "non_saturating_discriminator_loss",
     "non_saturating_generator_loss",

@@ -1,0 +1,1 @@
+"""Measures of generators that no maintained library has."""

@@ -1,0 +1,220 @@
+"""Runs of recipes.mixture_of_gaussians on tiny networks."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recipes import mixture_of_gaussians as mixture
+from recipes._engine.errors import UserError
+from recipes._engine.mixture_analysis import analyse
+from recipes._engine.mixture_table import Row, tabulate
+from recipes._engine.replicas import ReplicatedMLP, perceptron
+
+SMALL = mixture.Config(
+    modes=4, hidden_units=8, batch_size=16, top_k_gamma=0.5, top_k_period=2, seeds=2, evaluation_samples=50
+)
+ARGS = [
+    *("--modes", "4", "--hidden-units", "8", "--batch-size", "16", "--top-k-period", "2", "--seeds", "2"),
+    *("--evaluation-samples", "50", "--planned-steps", "6", "--checkpoint-every", "2", "--log-every", "1"),
+]
+
+
+def trained(config: mixture.Config, steps: int = 6) -> mixture.Replicas:
+    replicas = mixture.build_replicas(config)
+    replicas.generator.double()
+    replicas.discriminator.double()
+    torch.set_default_dtype(torch.float64)
+    try:
+        for step in range(1, steps + 1):
+            mixture.train_step(replicas, step, config.schedule(), config.centres())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return replicas
+
+
+def newest_weights(run: Path) -> dict[str, bytes]:
+    newest = sorted((run / "checkpoints").glob("step_*"))[-1]
+    return {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
+
+
+def test_stacked_perceptrons_compute_what_each_computes_alone(rng: torch.Generator):
+    alone = [perceptron([3, 5, 4]).double() for _ in range(3)]
+    x = torch.randn(3, 7, 3, dtype=torch.float64, generator=rng)
+    stacked = ReplicatedMLP(alone)
+    outputs = stacked(x)
+    outputs.square().sum().backward()
+    for number, network in enumerate(alone):
+        output = network(x[number])
+        output.square().sum().backward()
+        torch.testing.assert_close(outputs[number], output, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(stacked.weights[0].grad[number], network[0].weight.grad, rtol=1e-12, atol=1e-12)
+        assert torch.equal(stacked.select(number)(x[number : number + 1]), stacked.select(number)(x[number][None]))
+        torch.testing.assert_close(stacked.select(number)(x[number][None])[0], output, rtol=1e-12, atol=1e-12)
+
+
+def test_each_seed_and_arm_learns_what_it_learns_alone_up_to_rounding():
+    together = trained(SMALL)
+    for arm, name in enumerate(("plain", "top-k")):
+        for seed in range(2):
+            alone = trained(dataclasses.replace(SMALL, seeds=1, seed=seed, arms=name))
+            for network in ("generator", "discriminator"):
+                stacked, single = (getattr(replicas, network).state_dict() for replicas in (together, alone))
+                for key, value in single.items():
+                    torch.testing.assert_close(stacked[key][2 * arm + seed], value[0], rtol=1e-9, atol=1e-9)
+    weights = together.generator.weights[0]
+    assert not torch.allclose(weights[0], weights[2])  # top-k has parted from plain training
+    assert not torch.allclose(weights[0], weights[1])
+
+
+def test_a_step_is_the_papers_update_written_out():
+    """One step of plain and of top-k training against perceptrons of torch and losses from their definition."""
+    config = dataclasses.replace(SMALL, seeds=1, top_k_gamma=0.75, top_k_period=1)
+    for arm in ("plain", "top-k"):
+        chosen = dataclasses.replace(config, arms=arm)
+        replicas = trained(chosen, steps=1)
+        with mixture.seeded_construction(0, "generator"):
+            g = perceptron([2, 8, 8, 8, 8, 2]).double()
+        with mixture.seeded_construction(0, "discriminator"):
+            d = perceptron([2, 8, 8, 8, 8, 1]).double()
+        of_g, of_d = (torch.optim.Adam(network.parameters(), lr=1e-4) for network in (g, d))
+        torch.set_default_dtype(torch.float64)
+        real, z_d, z_g = mixture._draw(config, config.centres(), 0, 1)
+        real2, z_d2, z_g2 = mixture._draw(config, config.centres(), 0, 2)
+        torch.set_default_dtype(torch.float32)
+        for x, zd, zg, k in ((real, z_d, z_g, 16), (real2, z_d2, z_g2, 12)):
+            of_d.zero_grad()
+            (F.softplus(-d(x)).mean() + F.softplus(d(g(zd).detach())).mean()).backward()
+            of_d.step()
+            of_g.zero_grad()
+            scores = d(g(zg)).flatten()
+            best = sorted(range(16), key=lambda i: -scores[i].item())[: k if arm == "top-k" else 16]
+            F.softplus(-scores[best]).mean().backward()
+            of_g.step()
+        torch.set_default_dtype(torch.float64)
+        mixture.train_step(replicas, 2, chosen.schedule(), chosen.centres())
+        torch.set_default_dtype(torch.float32)
+        torch.testing.assert_close(replicas.generator.weights[1][0], g[2].weight.detach(), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(replicas.discriminator.weights[1][0], d[2].weight.detach(), rtol=1e-8, atol=1e-8)
+
+
+def test_the_modes_stand_on_a_centred_grid():
+    centres = mixture.Config(modes=25).centres()
+    assert sorted(map(tuple, centres.tolist())) == [
+        (float(x), float(y)) for x in range(-4, 5, 2) for y in range(-4, 5, 2)
+    ]
+
+
+def test_a_run_continued_by_the_same_command_has_the_bytes_of_one_that_was_not_interrupted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert mixture.main([*ARGS, "--run-dir", str(whole)]) == 0
+    assert mixture.main([*ARGS, "--run-dir", str(parts), "--steps", "3"]) == 0
+    assert mixture.main([*ARGS, "--run-dir", str(parts)]) == 0
+    assert newest_weights(whole) == newest_weights(parts)
+    lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [line["k"] for line in lines if "k" in line] == [16, 16, 15, 15, 15, 15]
+    assert (whole / "samples" / "step_000006.png").is_file()
+    assert "high quality / modes recovered, by seed:" in capfd.readouterr().out
+
+
+def test_the_table_trains_all_rows_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mixture, "TABLE_1", ((25, 2), (64, 1)))
+    out = tmp_path / "table.md"
+    args = [*ARGS[2:], "--run-dir", str(tmp_path / "runs"), "--table", str(out)]
+    assert mixture.main([*args, "--steps", "2"]) == 0
+    assert mixture.main(args) == 0
+    rows = out.read_text().splitlines()[2:]
+    assert [row.split(" | ")[:3] for row in rows] == [["| 25", "2", "6"], ["| 64", "1", "6"]]
+    assert "(85.6)" in rows[0]
+
+
+def test_the_table_shows_mean_and_standard_deviation_beside_the_paper():
+    row = Row(25, 3, 100_000, [[80.0, 82.0, 84.0], [90.0, 90.0, 90.0]], [[100.0] * 3, [96.0, 100.0, 100.0]])
+    last = tabulate([row]).splitlines()[-1]
+    cells = "82.0 ± 2.0 (85.6) | 90.0 ± 0.0 (95.5) | 100.0 ± 0.0 (100.0) | 98.7 ± 2.3 (100.0)"
+    assert last == f"| 25 | 3 | 100,000 | {cells} |"
+
+
+def test_the_analysis_moves_samples_by_the_gradient_of_the_best_and_of_the_worst(rng: torch.Generator):
+    """A linear G and D, whose update can be written down: every sample moves along D's slope."""
+    g, d = ReplicatedMLP([perceptron([2, 2])]), ReplicatedMLP([perceptron([2, 1])])
+    slope = torch.tensor([[1.0, 0.0]])
+    with torch.no_grad():
+        g.weights[0].copy_(torch.eye(2)[None])
+        g.biases[0].zero_()
+        d.weights[0].copy_(slope[None])
+        d.biases[0].zero_()
+    z = 0.1 * torch.randn(400, 2, generator=rng)
+    centres, std, rate = torch.tensor([[0.0, 0.0]]), 0.05, 1e-3
+    effect = analyse(g, d, centres=centres, std=std, z=z, learning_rate=rate)
+
+    points = [[float(x), float(y)] for x, y in z.double()]
+    order = sorted(range(400), key=lambda i: -points[i][0])
+    for name, kept in (("top", order[:300]), ("bottom", order[300:])):
+        # The non-saturating loss pulls sample i along +x by 1 - sigmoid(x_i).
+        pulls = {i: 1 / (1 + math.exp(points[i][0])) / len(kept) for i in kept}
+        wx, wy, b = (
+            sum(pulls[i] * factor(points[i]) for i in kept) for factor in (lambda p: p[0], lambda p: p[1], lambda p: 1)
+        )
+        bins: dict[int, list[tuple[float, float]]] = {}
+        for x, y in points:
+            move = rate * (wx * x + wy * y + b)
+            distance = math.hypot(x, y)
+            cosine = math.copysign(1, move) * -x / distance
+            change = (math.hypot(x + move, y) - distance) / std
+            bins.setdefault(min(4, math.ceil(distance / std) - 1), []).append((cosine, change))
+        assert effect.counts.tolist() == [len(bins.get(number, [])) for number in range(5)]
+        for number, pairs in bins.items():
+            assert effect.cosine[name][number].item() == pytest.approx(sum(c for c, _ in pairs) / len(pairs), abs=1e-9)
+            assert effect.change[name][number].item() == pytest.approx(sum(c for _, c in pairs) / len(pairs), abs=1e-9)
+
+
+def test_the_analysis_is_written_at_the_end(tmp_path: Path):
+    assert mixture.main([*ARGS, "--run-dir", str(tmp_path / "run"), "--analysis", "True", "--arms", "plain"]) == 0
+    assert "2 seeds" in (tmp_path / "run" / "analysis.md").read_text()
+    assert (tmp_path / "run" / "analysis.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--modes", "24"], "--modes must be a square number, but got 24."),
+        (["--top-k-gamma", "0"], "--top-k-gamma must be greater than 0 and at most 1, but got 0.0."),
+        (["--top-k-floor", "1.5"], "--top-k-floor must be greater than 0 and at most 1, but got 1.5."),
+        (
+            ["--analysis", "True", "--arms", "top-k"],
+            "--analysis looks at plain training: --arms must be plain or both.",
+        ),
+        (["--steps", "0"], "--steps must be greater than 0, but got 0."),
+        (["--arms", "top-k", "--table", "t.md"], "--table compares both arms: leave out --arms."),
+    ],
+)
+def test_bad_options_end_with_one_line_and_status_2(
+    args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert mixture.main(args) == 2
+    assert capfd.readouterr().err == f"mixture_of_gaussians: error: {message}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_rejects_another_config_for_a_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    args = [*ARGS, "--run-dir", str(tmp_path / "run"), "--steps", "1"]
+    assert mixture.main(args) == 0
+    capfd.readouterr()
+    assert mixture.main([*args, "--spacing", "3"]) == 2
+    assert "--spacing is 3.0 here, but the run was started with 2.0." in capfd.readouterr().err
+
+
+def test_a_critic_that_says_nan_ends_the_run_with_a_word():
+    replicas = mixture.build_replicas(SMALL)
+    with torch.no_grad():
+        replicas.generator.weights[0][2, 0, 0] = math.nan
+    with pytest.raises(UserError, match=r"^a logit is not a number: the training has diverged"):
+        mixture.train_step(replicas, 5, SMALL.schedule(), SMALL.centres())
