@@ -17,13 +17,13 @@ from torch import Tensor
 
 from recipes._engine.errors import UserError
 from recipes._engine.recipe import load_recipe
-from recipes._layouts import biggan_pytorch_deep
+from recipes._layouts import biggan_pytorch_deep, biggan_pytorch_residual
 from recipes._layouts.biggan_pytorch_layers import DISCRIMINATOR, GENERATOR, Architecture
 from recipes._layouts.key_map import Converted, check_fits, expected_state
 
 __all__ = ["convert_biggan_pytorch", "export_biggan_pytorch"]
 
-ARCHITECTURES: dict[str, Architecture] = {"biggan_deep": biggan_pytorch_deep}
+ARCHITECTURES: dict[str, Architecture] = {"biggan": biggan_pytorch_residual, "biggan_deep": biggan_pytorch_deep}
 
 
 def convert_biggan_pytorch(
@@ -50,8 +50,6 @@ def convert_biggan_pytorch(
             all of them are named.
     """
     recipe = "biggan_deep" if any(".conv4." in key for key in generator_state) else "biggan"
-    if recipe not in ARCHITECTURES:
-        raise UserError(f"{GENERATOR} has blocks of two convolutions, which no recipe builds.")
     architecture = ARCHITECTURES[recipe]
     try:
         found = architecture.read_config(generator_state, discriminator_state, _whole_number(config, "ch"))
@@ -98,12 +96,13 @@ def export_biggan_pytorch(
         raise UserError(f"the layout biggan-pytorch has no networks of recipes.{recipe}.")
     module, architecture = load_recipe(recipe), ARCHITECTURES[recipe]
     architecture.check_exportable(config)
+    g_map, d_map = architecture.generator_map(config), architecture.discriminator_map(config)
     check_fits("the generator", generator, expected_state(module.build_generator, config))
-    theirs = architecture.generator_map(config).to_theirs(generator)
+    theirs = g_map.to_theirs(generator)
     if discriminator is None:
         return theirs, None
     check_fits("the discriminator", discriminator, expected_state(module.build_discriminator, config))
-    return theirs, architecture.discriminator_map(config).to_theirs(discriminator)
+    return theirs, d_map.to_theirs(discriminator)
 
 
 def _check_config(found: Mapping[str, object], given: Mapping[str, object]) -> None:

@@ -13,6 +13,7 @@ from recipes._layouts.biggan_pytorch_layers import (
     channel_unit,
     conditional_norm,
     last_norm,
+    rows_of,
 )
 from recipes._layouts.key_map import KeyMap, NormalizedLayer, PlainTensor, rolled
 from recipes.biggan_deep import EPS, PRESETS, Config
@@ -29,12 +30,12 @@ def read_config(g: Mapping[str, Tensor], d: Mapping[str, Tensor] | None, channel
         KeyError: If a tensor that tells a size is missing.
         UserError: If the recipe cannot build them.
     """
-    outputs = _sizes(g, "blocks.{}.0.conv4.weight")
+    outputs = rows_of(g, "blocks.{}.0.conv4.weight")
     generator = (g["blocks.0.0.conv1.weight"].shape[1], *outputs[1::2])
     if d is None:
         discriminator = generator[::-1]  # D mirrors G, as in Tables 7 to 9
     else:
-        discriminator = (d["input_conv.weight"].shape[0], *_sizes(d, "blocks.{}.1.conv4.weight"))
+        discriminator = (d["input_conv.weight"].shape[0], *rows_of(d, "blocks.{}.1.conv4.weight"))
     unit = channel_unit((*generator, *discriminator), channels)
     resolution = 4 * 2 ** (len(generator) - 1)
     num_classes, embedding_dim = g["shared.weight"].shape
@@ -125,13 +126,3 @@ def discriminator_map(config: Config) -> KeyMap:
         layers += attention[0]
         tensors += attention[1]
     return KeyMap(Names(), tuple(layers), tuple(tensors))
-
-
-def _sizes(state: Mapping[str, Tensor], pattern: str) -> list[int]:
-    """Rows of the weights of consecutive numbers."""
-    sizes: list[int] = []
-    while (key := pattern.format(len(sizes))) in state:
-        sizes.append(state[key].shape[0])
-    if not sizes:
-        raise KeyError(key)
-    return sizes

@@ -20,6 +20,7 @@ __all__ = [
     "channel_unit",
     "conditional_norm",
     "last_norm",
+    "rows_of",
 ]
 
 GENERATOR, DISCRIMINATOR = (f"the {network} (layout biggan-pytorch)" for network in ("generator", "discriminator"))
@@ -84,6 +85,18 @@ def attention_places(state: Mapping[str, Tensor]) -> list[int]:
 def channel_unit(widths: tuple[int, ...], given: int | None) -> int:
     """The unit of a table of widths: as it is given, or the largest."""
     return given if given is not None and all(width % given == 0 for width in widths) else math.gcd(*widths)
+
+
+def rows_of(state: Mapping[str, Tensor], pattern: str) -> list[int]:
+    """Rows of the weights whose names differ by a number that counts from 0.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    sizes = [state[pattern.format(0)].shape[0]]
+    while (key := pattern.format(len(sizes))) in state:
+        sizes.append(state[key].shape[0])
+    return sizes
 
 
 def _statistics(ours: str, theirs: str) -> list[PlainTensor]:

@@ -61,7 +61,7 @@ def convert_huggingface_biggan_deep(
     _check_config(found, config or {})
     names = _norms(found)
     key_map, expected = _key_map(found), expected_state(build_generator, found)
-    wanted = key_map.to_theirs(expected)
+    wanted = key_map.to_theirs(_without_statistics(expected))
     for ours, theirs in names.items():
         channels = expected[f"{ours}.running_mean"].shape[0]
         wanted |= {
@@ -111,7 +111,7 @@ def export_huggingface_biggan_deep(
                 f"the layout huggingface-biggan-deep needs {option} to be {rule}, but got {getattr(config, field)}."
             )
     check_fits("the generator", generator, expected_state(build_generator, config))
-    theirs = _key_map(config).to_theirs(generator)
+    theirs = _key_map(config).to_theirs(_without_statistics(generator))
     grid = [row / (ROWS - 1) for row in range(ROWS)]
     rows = None if statistics is None else [statistics.at(truncation) for truncation in grid]
     for ours, name in _norms(config).items():
@@ -225,6 +225,10 @@ def _norms(config: Config) -> dict[str, str]:
         for number in range(1, 5)
     }
     return {**inner, "norm": "generator.bn"}
+
+
+def _without_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not name.endswith((".running_mean", ".running_var"))}
 
 
 def _key_map(config: Config) -> KeyMap:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gan_blocks import TruncationStatistics
 from recipes._engine.dry_run import WithoutInitialization
+from recipes._engine.errors import UserError
 from recipes._engine.weights import mismatch_error
 
 __all__ = [
@@ -117,7 +118,14 @@ class KeyMap:
         return ours
 
     def to_theirs(self, state: State) -> dict[str, Tensor]:
-        """Their state dict; ours must be whole. Tensors may share memory with ours."""
+        """Their state dict; ours must be whole. Tensors may share memory with ours.
+
+        Raises:
+            UserError: If there are others, as those of a clamp, that the layout has no place for.
+        """
+        homeless = [name for name in state if not self._has_place_for(name)]
+        if homeless:
+            raise UserError(f"the layout has no place for {len(homeless)} tensors, such as {homeless[0]}.")
         theirs = {}
         for layer in self.layers:
             place = f"{layer.ours}.parametrizations.weight"
@@ -130,6 +138,13 @@ class KeyMap:
         for tensor in self.tensors:
             theirs[tensor.theirs] = tensor.change.to_theirs(state[tensor.ours])
         return theirs
+
+    def _has_place_for(self, name: str) -> bool:
+        layer, _, part = name.partition(".parametrizations.weight.")
+        if part:
+            return part in ("original", "0.u", "0.v") and any(layer == known.ours for known in self.layers)
+        bias = name.removesuffix(".bias")
+        return any(name == known.ours for known in self.tensors) or any(bias == known.ours for known in self.layers)
 
 
 def expected_state(build: Callable[[Any], nn.Module], config: object) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_blocks import advance_power_iteration
-from recipes import biggan_deep
+from recipes import biggan, biggan_deep
 from recipes._engine.errors import UserError
 from recipes._engine.recipe import load_recipe
 from recipes._layouts.biggan_pytorch import convert_biggan_pytorch, export_biggan_pytorch
@@ -22,7 +22,10 @@ from recipes._layouts.key_map import expected_state
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("GAN_BLOCKS_REFERENCE_DATA", ROOT.parent / "shared" / "data"))
-FILES = {"biggan_deep": "biggan_deep_pytorch_64_ch16.safetensors"}
+FILES = {
+    "biggan": "biggan_pytorch_64_ch8.safetensors",
+    "biggan_deep": "biggan_deep_pytorch_64_ch16.safetensors",
+}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -60,7 +63,24 @@ SMALL_DEEP = biggan_deep.Config(
     latent_dim=5,
     embedding_dim=6,
 )
-SMALL = {"biggan_deep": SMALL_DEEP}
+SMALL_PLAIN = biggan.Config(
+    resolution=32,
+    image_channels=3,
+    num_classes=3,
+    channels=8,
+    generator_widths=(4, 2, 2, 1),
+    discriminator_widths=(1, 2, 2, 4),
+    discriminator_final_size=8,
+    generator_attention=(16,),
+    discriminator_attention=(16,),
+    latent_dim=8,
+    embedding_dim=6,
+)
+SMALL = {
+    "biggan": SMALL_PLAIN,
+    "biggan_without_skip_z": replace(SMALL_PLAIN, skip_z=False, latent_dim=5, generator_attention=(16, 32)),
+    "biggan_deep": SMALL_DEEP,
+}
 SIZES = (
     "resolution",
     "num_classes",
@@ -70,7 +90,11 @@ SIZES = (
     "latent_dim",
     "embedding_dim",
 )
-ARCHITECTURE = {"biggan_deep": (*SIZES, "attention_resolution", "wide_rgb_conv")}
+ATTENTION = ("generator_attention", "discriminator_attention")
+ARCHITECTURE = {
+    biggan.Config: (*SIZES, *ATTENTION, "skip_z"),
+    biggan_deep.Config: (*SIZES, "attention_resolution", "wide_rgb_conv"),
+}
 
 
 def random_state(build: Callable[[Any], nn.Module], config: Any) -> dict[str, Tensor]:
@@ -87,8 +111,12 @@ def random_state(build: Callable[[Any], nn.Module], config: Any) -> dict[str, Te
     return state
 
 
+def recipe_of(config: Any) -> Any:
+    return load_recipe(type(config).__module__.removeprefix("recipes."))
+
+
 def random_states(config: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    recipe = load_recipe(type(config).__module__.removeprefix("recipes."))
+    recipe = recipe_of(config)
     return random_state(recipe.build_generator, config), random_state(recipe.build_discriminator, config)
 
 
@@ -103,8 +131,8 @@ def test_networks_come_back_from_that_layout_as_they_were(name: str):
     generator, discriminator = random_states(config)
     exported = export_biggan_pytorch(generator, discriminator, config=config)
     converted = convert_biggan_pytorch(*exported, config={"ch": 8})
-    kept = {field: getattr(config, field) for field in ARCHITECTURE[name]}
-    assert {field: getattr(converted.config, field) for field in ARCHITECTURE[name]} == kept
+    kept = {field: getattr(config, field) for field in ARCHITECTURE[type(config)]}
+    assert {field: getattr(converted.config, field) for field in ARCHITECTURE[type(config)]} == kept
     for before, after in ((generator, converted.generator), (discriminator, converted.discriminator)):
         assert before.keys() == after.keys()
         for key, value in before.items():
@@ -117,7 +145,7 @@ def test_networks_come_back_from_that_layout_as_they_were(name: str):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_network_that_is_not_converged_comes_back_one_step_of_power_iteration_further(name: str):
     config = SMALL[name]
-    recipe = load_recipe(name)
+    recipe = recipe_of(config)
     network = recipe.build_generator(config).double()
     random = random_state(recipe.build_generator, config)
     vectors = {key: value.clone() for key, value in network.state_dict().items() if is_singular_vector(key)}
@@ -137,7 +165,7 @@ def test_a_network_that_is_not_converged_comes_back_one_step_of_power_iteration_
 @pytest.mark.parametrize("name", SMALL)
 def test_without_a_discriminator_the_config_describes_one_that_mirrors_the_generator(name: str):
     config = SMALL[name]
-    recipe = load_recipe(name)
+    recipe = recipe_of(config)
     exported, none = export_biggan_pytorch(random_state(recipe.build_generator, config), config=config)
     converted = convert_biggan_pytorch(exported, config={"ch": "8"})
     assert none is None
@@ -188,4 +216,17 @@ def test_rejects_to_export_a_wide_last_convolution():
     config = replace(SMALL_DEEP, wide_rgb_conv=True)
     generator = random_state(biggan_deep.build_generator, config)
     with pytest.raises(UserError, match=r"has no --wide-rgb-conv: its last convolution makes the image\.$"):
+        export_biggan_pytorch(generator, config=config)
+
+
+def test_rejects_to_export_what_the_layout_has_no_place_for():
+    config = replace(SMALL_PLAIN, upsampling="bilinear")
+    generator = random_state(biggan.build_generator, config)
+    message = r"^the layout biggan-pytorch needs --upsampling to be nearest, but got bilinear\.$"
+    with pytest.raises(UserError, match=message):
+        export_biggan_pytorch(generator, config=config)
+    config = replace(SMALL_PLAIN, generator_sigma_clamp=1.0)
+    generator = expected_state(biggan.build_generator, config)
+    message = r"^the layout has no place for \d+ tensors, such as \S*\.parametrizations\.weight\.1\.u\.$"
+    with pytest.raises(UserError, match=message):
         export_biggan_pytorch(generator, config=config)
