@@ -25,7 +25,6 @@ from gan_blocks import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
     HierarchicalSkipZ,
-    NormalPrior,
     NoSkipZ,
     SharedEmbedding,
     hinge_discriminator_loss,
@@ -35,6 +34,7 @@ from gan_blocks import (
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_checks import require, require_positive
 from recipes._engine.config_fields import AdamFields, TrainingFields
+from recipes._engine.latents import latent_prior
 from recipes._engine.loop import train
 from recipes._engine.regularization import (
     RegularizationFields,
@@ -233,11 +233,7 @@ def build_discriminator(config: Config) -> nn.Module:
     return ResidualDiscriminator(config, layers=layers, dropout=config.discriminator_dropout)
 
 
-def build_prior(config: Config) -> NormalPrior:
-    """What z is drawn from: N(0, I)."""
-    return NormalPrior(config.latent_dim)
-
-
+build_prior = latent_prior  # --latent
 build_optimizers = adam_optimizers  # Appendix C
 
 

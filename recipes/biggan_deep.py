@@ -27,7 +27,6 @@ from gan_blocks import (
     DiscriminatorBottleneck,
     FullSkipZ,
     GeneratorBottleneck,
-    NormalPrior,
     ProjectionHead,
     SelfAttention2d,
     SharedEmbedding,
@@ -38,6 +37,7 @@ from gan_blocks import (
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_checks import require, require_positive
 from recipes._engine.config_fields import AdamFields, ImageFields, TrainingFields
+from recipes._engine.latents import LatentFields, latent_prior
 from recipes._engine.loop import train
 from recipes._engine.regularization import (
     RegularizationFields,
@@ -69,7 +69,7 @@ EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
 
 
 @dataclass(frozen=True)
-class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, ImageFields):
+class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, LatentFields, ImageFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
     channels: int = 16
@@ -82,8 +82,6 @@ class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, I
     """The discriminator's stages halve the image until it has this height and width; later stages keep it."""
     attention_resolution: int = 8
     """Height and width at which both networks have a non-local block; 0: none."""
-    latent_dim: int = 128
-    """Dimension of z."""
     embedding_dim: int = 64
     """Dimension of the class embedding that all blocks of the generator share."""
     embedding_gain: float = 4.5
@@ -97,11 +95,12 @@ class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, I
     def __post_init__(self) -> None:
         """Reject what cannot work."""
         self.check_image_fields()
+        self.check_latent_fields()
         self.check_training_fields()
         self.check_adam_fields()
         self.check_spectral_fields()
         self.check_regularization_fields()
-        require_positive(self, "channels", "discriminator_final_size", "latent_dim", "embedding_dim")
+        require_positive(self, "channels", "discriminator_final_size", "embedding_dim")
         require_positive(self, "embedding_gain", "hinge_margin", "generator_widths", "discriminator_widths")
         require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
         stages = len(self.generator_widths) - 1
@@ -313,11 +312,7 @@ def build_discriminator(config: Config) -> Discriminator:
     return Discriminator(config)
 
 
-def build_prior(config: Config) -> NormalPrior:
-    """What z is drawn from: N(0, I)."""
-    return NormalPrior(config.latent_dim)
-
-
+build_prior = latent_prior  # --latent
 build_optimizers = adam_optimizers  # Appendix C
 
 

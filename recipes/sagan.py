@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from gan_blocks import (
     BatchNorm2d,
     ClassBatchNorm2d,
-    NormalPrior,
     hinge_discriminator_loss,
     hinge_generator_loss,
 )
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_checks import require, require_positive
 from recipes._engine.config_fields import AdamFields, TrainingFields
+from recipes._engine.latents import latent_prior
 from recipes._engine.loop import train
 from recipes._engine.regularization import (
     RegularizationFields,
@@ -167,11 +167,7 @@ def build_discriminator(config: Config) -> nn.Module:
     return ResidualDiscriminator(config, layers=layers, dropout=config.discriminator_dropout)
 
 
-def build_prior(config: Config) -> NormalPrior:
-    """What z is drawn from: N(0, I)."""
-    return NormalPrior(config.latent_dim)
-
-
+build_prior = latent_prior  # --latent
 build_optimizers = adam_optimizers
 
 

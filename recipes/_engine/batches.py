@@ -79,7 +79,8 @@ class StepBatches:
 
     def _fake(self, *purpose: int | str) -> Iterator[FakeBatch]:
         options, config = self._source.options, self._source.config
-        z, labels = draw_fake(self._source.prior, config, config.batch_size, self.step, *purpose)
+        prior = self._source.prior.at(self.step)
+        z, labels = draw_fake(prior, config, config.batch_size, self.step, *purpose)
         parts = zip(z.tensor_split(options.accumulate), labels.tensor_split(options.accumulate), strict=True)
         for number, (z_part, labels_part) in enumerate(parts):
             share = len(z_part) / config.batch_size

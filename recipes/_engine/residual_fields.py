@@ -5,12 +5,13 @@ from typing import Literal
 
 from recipes._engine.config_checks import require, require_positive
 from recipes._engine.config_fields import ImageFields
+from recipes._engine.latents import LatentFields
 
 __all__ = ["ResidualFields"]
 
 
 @dataclass(frozen=True)
-class ResidualFields(ImageFields):
+class ResidualFields(LatentFields, ImageFields):
     """Residual networks of SN-GAN's, SA-GAN's and BigGAN's kind; the last seven fields are results of Appendix H."""
 
     channels: int = 16
@@ -25,8 +26,6 @@ class ResidualFields(ImageFields):
     """Heights at which G has a non-local block (paper: one; several at 128x128 gain nothing, 256x256 wants 128)."""
     discriminator_attention: tuple[int, ...] = (16,)
     """Heights at which D has one (paper: as in G, or the largest that fits into memory)."""
-    latent_dim: int = 128
-    """Dimension of z."""
 
     generator_kernel_size: int = 3
     """Filters of G's blocks (paper: 5 helps a little at a cost that is not justified, 7 hurts)."""
@@ -50,8 +49,9 @@ class ResidualFields(ImageFields):
             UserError: If a value is outside its range, or two of them do not go together.
         """
         self.check_image_fields()
+        self.check_latent_fields()
         require_positive(self, "channels", "generator_widths", "discriminator_widths", "discriminator_final_size")
-        require_positive(self, "latent_dim", "blocks_per_stage")
+        require_positive(self, "blocks_per_stage")
         require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
         size = 4 * 2**self.stages
         doubled = f"{size}, which is 4 doubled by {self.stages} generator stages"
