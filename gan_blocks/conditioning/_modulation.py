@@ -21,10 +21,16 @@ _SMALLEST_TRAINING_MAP = 2**18
 class FoldableBatchNorm2d(BatchNorm2d):
     """Batch normalisation without parameters that can tell its statistics instead of applying them."""
 
+    @property
+    def uses_own_batch(self) -> bool:
+        """Whether an input is normalised by its own mean and variance, and not by other processes' too."""
+        return self.training and self._sharing_group() is None
+
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the mean and biased variance to normalise ``x`` by, or None where an ordinary call serves better.
 
-        In train mode the running statistics move, as in a call; the moments are constants to autograd.
+        In train mode the running statistics move, as in a call. The moments are constants to autograd, unless they are
+        shared with other processes.
         """
         mean, variance = self.running_mean, self.running_var
         if self._collecting or mean is None or variance is None or mean.dtype != x.dtype:
@@ -34,6 +40,9 @@ class FoldableBatchNorm2d(BatchNorm2d):
             return None
         if not self.training:
             return mean, variance
+        group = self._sharing_group()
+        if group is not None and x.numel() > 0:
+            return self._share_moments(x, group)
         if self.statistics != "running" or x.numel() < _SMALLEST_TRAINING_MAP or x.numel() <= x.shape[1]:
             return None
         with torch.no_grad():
@@ -47,7 +56,8 @@ def modulate(
 
     .. math:: y = x \cdot g s + (b - \mu g s), \qquad s = 1 / \sqrt{\sigma^2 + \epsilon}
 
-    ``of_batch`` says that the moments are those of ``x`` itself, so that its gradient passes through them.
+    ``of_batch`` says that the moments are those of ``x`` itself, so that its gradient passes through them, although
+    they are constants to autograd.
 
     Shape:
         - x: ``(batch, channels, height, width)``

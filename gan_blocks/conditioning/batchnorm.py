@@ -6,6 +6,7 @@ Tested in ``tests/conditioning/test_batchnorm.py``.
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -37,6 +38,7 @@ class ConditionalBatchNorm2d(nn.Module):
         eps: Added to the variance, greater than 0.
         momentum: Weight of the newest batch in the running statistics, from 0 to 1.
         statistics: What eval mode normalises by: ``"running"`` or ``"batch"``.
+        process_group: The processes whose batches are normalised as one in train mode; None takes all of them.
         device: Device of the projections and of the statistics.
         dtype: Dtype of the projections and of the statistics.
 
@@ -71,6 +73,7 @@ class ConditionalBatchNorm2d(nn.Module):
         eps: float = 1e-4,
         momentum: float = 0.1,
         statistics: Statistics = "running",
+        process_group: "dist.ProcessGroup | None" = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -83,6 +86,7 @@ class ConditionalBatchNorm2d(nn.Module):
             momentum=momentum,
             affine=False,
             statistics=statistics,
+            process_group=process_group,
             device=device,
             dtype=dtype,
         )
@@ -117,6 +121,7 @@ class ClassBatchNorm2d(nn.Module):
         eps: Added to the variance, greater than 0.
         momentum: Weight of the newest batch in the running statistics, from 0 to 1.
         statistics: What eval mode normalises by: ``"running"`` or ``"batch"``.
+        process_group: The processes whose batches are normalised as one in train mode; None takes all of them.
         device: Device of the tables and of the statistics.
         dtype: Dtype of the tables and of the statistics.
 
@@ -152,6 +157,7 @@ class ClassBatchNorm2d(nn.Module):
         eps: float = 1e-4,
         momentum: float = 0.1,
         statistics: Statistics = "running",
+        process_group: "dist.ProcessGroup | None" = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -164,6 +170,7 @@ class ClassBatchNorm2d(nn.Module):
             momentum=momentum,
             affine=False,
             statistics=statistics,
+            process_group=process_group,
             device=device,
             dtype=dtype,
         )
@@ -190,7 +197,7 @@ def _normalize(norm: FoldableBatchNorm2d, x: Tensor, gain: Tensor, bias: Tensor)
     """Normalise ``x``, then apply gain and bias of each sample and channel, ``(batch, channels)``."""
     moments = norm.moments(x)
     if moments is not None:
-        return modulate(x, *moments, gain, bias, eps=norm.eps, of_batch=norm.training)
+        return modulate(x, *moments, gain, bias, eps=norm.eps, of_batch=norm.uses_own_batch)
     normalized: Tensor = norm(x)
     gain, bias = (rearrange(value, "batch c -> batch c 1 1").to(normalized.dtype) for value in (gain, bias))
     return torch.addcmul(bias, normalized, gain)

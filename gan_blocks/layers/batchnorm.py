@@ -1,40 +1,23 @@
-"""Batch normalisation by running, batch or standing statistics.
+"""Batch normalisation by running, batch or standing statistics, in one process or across several.
 
-Tested in ``tests/layers/test_batchnorm.py``.
+Tested in ``tests/layers/test_batchnorm.py`` and ``tests/layers/test_cross_replica_batchnorm.py``.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._precision import wide_dtype
+from gan_blocks.layers._moments import GroupReference, Moments, shared_moments, sharing_group
 
 __all__ = ["BatchNorm2d"]
 
 Statistics = Literal["running", "batch"]
-
-
-class _Moments(NamedTuple):
-    """What is known about a set of values per channel, in float64; two sets combine exactly."""
-
-    num_values: Tensor  # ()
-    mean: Tensor  # (channels,)
-    centred_squares: Tensor  # (channels,): sum of (value - mean)^2
-
-    def combine(self, other: "_Moments") -> "_Moments":
-        # Chan et al. 1983: the difference of the means, not of raw squares, so that a large mean costs no digits.
-        num_values = self.num_values + other.num_values
-        share = other.num_values / num_values
-        difference = other.mean - self.mean
-        between = difference.square() * (self.num_values * share)
-        return _Moments(
-            num_values,
-            self.mean + difference * share,
-            self.centred_squares + other.centred_squares + between,
-        )
 
 
 class BatchNorm2d(nn.Module):
@@ -61,12 +44,20 @@ class BatchNorm2d(nn.Module):
 
     Statistics are computed in float32 for inputs of lower precision. The memory format of the input is kept.
 
+    Where ``torch.distributed`` is initialised, the batch of train mode is that of all processes together, and so is the
+    gradient through its statistics; the running ones are the same bits in all. The batches may differ in size, and each
+    holds at least one value per channel. This costs one collective operation forward and one backward, of three and
+    two numbers per channel, so every process has to make each call in train mode and its backward pass. Eval mode and
+    the collection of standing statistics stay within a process: one of them may evaluate alone.
+
     Args:
         num_features: Number of channels, at least 1.
         eps: Added to the variance, greater than 0.
         momentum: Weight of the newest batch in the running statistics, from 0 (frozen) to 1 (the last batch alone).
         affine: Whether there are a learned gain, starting at 1, and bias, starting at 0.
         statistics: What eval mode normalises by: ``"running"`` or ``"batch"``.
+        process_group: The processes whose batches are normalised as one in train mode; None takes all of them. A group
+            of this process alone keeps to its own batch.
         device: Where parameters and buffers are created.
         dtype: Their dtype.
 
@@ -77,8 +68,6 @@ class BatchNorm2d(nn.Module):
 
     Raises:
         ValueError: If an argument is out of its range, or the input is not of the shape above.
-
-    Differences from the paper: statistics are those of one process; they are not combined across devices.
 
     References:
         Ioffe and Szegedy 2015, "Batch Normalization"; Brock et al. 2018, Appendix C (epsilon) and C.1 (statistics).
@@ -105,6 +94,7 @@ class BatchNorm2d(nn.Module):
         momentum: float = 0.1,
         affine: bool = True,
         statistics: Statistics = "running",
+        process_group: "dist.ProcessGroup | None" = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -119,6 +109,7 @@ class BatchNorm2d(nn.Module):
         self.momentum = momentum
         self.affine = affine
         self.statistics = statistics
+        self._group = GroupReference(process_group)
         for name in ("weight", "bias"):
             values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if affine else None
             self.register_parameter(name, values)
@@ -126,7 +117,7 @@ class BatchNorm2d(nn.Module):
             running = torch.empty(num_features, device=device, dtype=dtype) if statistics == "running" else None
             self.register_buffer(name, running)
         self._collecting = False
-        self._collected: _Moments | None = None
+        self._collected: Moments | None = None
         self._collected_dtype = torch.float32
         self.reset_parameters()
 
@@ -146,12 +137,20 @@ class BatchNorm2d(nn.Module):
         mean, variance = self.running_mean, self.running_var
         if not self._collecting and not self.training and mean is not None:
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+        group = self._sharing_group()
+        if group is not None and x.numel() > 0:
+            return self._normalize_across(x, group)
         if x.numel() <= x.shape[1]:
             rule = f"(batch, {self.num_features}, height, width) with more than one value per channel"
             raise bad_shape("BatchNorm2d", "x", rule, x, "A single value has no variance to normalise by.")
         if self.training and not self._collecting and self.statistics == "running":
             return F.batch_norm(x, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
         return self._normalize_by_batch(x)
+
+    @property
+    def process_group(self) -> "dist.ProcessGroup | None":
+        """The processes whose batches are normalised as one in train mode; None: all of them."""
+        return self._group.group
 
     def start_collecting(self) -> None:
         """Normalise by the batch at hand, and pool the statistics of all batches, until :meth:`stop_collecting`.
@@ -160,6 +159,18 @@ class BatchNorm2d(nn.Module):
         """
         self._collecting = True
         self._collected = None
+
+    def collected_row(self, like: Tensor) -> Tensor:
+        """What has been collected as one float64 vector on the device of ``like``, zeros where no batch has come."""
+        if self._collected is None:
+            return torch.zeros(1 + 2 * self.num_features, dtype=torch.float64, device=like.device)
+        return self._collected.row()
+
+    def collect_rows(self, rows: Tensor, like: Tensor) -> None:
+        """Take the collections of all processes, one :meth:`collected_row` each, for what has been collected here."""
+        if self._collected is None:
+            self._collected_dtype = wide_dtype(like)
+        self._collected = Moments.of_rows(rows) if rows[:, 0].any() else None
 
     def stop_collecting(self, *, store: bool) -> None:
         """End what :meth:`start_collecting` began.
@@ -201,17 +212,39 @@ class BatchNorm2d(nn.Module):
         names = ("eps", "momentum", "affine", "statistics")
         return ", ".join([str(self.num_features), *(f"{name}={getattr(self, name)!r}" for name in names)])
 
+    def _sharing_group(self) -> "dist.ProcessGroup | None":
+        """The group with which statistics are shared in the present mode, or None where they are this process's own."""
+        return sharing_group(self.process_group) if self.training and not self._collecting else None
+
+    def _share_moments(self, x: Tensor, group: "dist.ProcessGroup") -> tuple[Tensor, Tensor]:
+        """Mean and biased variance over all processes of ``group``, differentiable; the running statistics move."""
+        count, mean, variance = shared_moments(x, group)
+        if self.statistics == "running":
+            with torch.no_grad():
+                for running, new in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
+                    if running is not None:
+                        running.lerp_(new.to(running.dtype), self.momentum)
+        return mean, variance
+
+    def _normalize_across(self, x: Tensor, group: "dist.ProcessGroup") -> Tensor:
+        mean, variance = self._share_moments(x, group)
+        scale = (variance + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        return torch.addcmul(shift.reshape(-1, 1, 1), x, scale.reshape(-1, 1, 1)).to(x.dtype)
+
     def _normalize_by_batch(self, x: Tensor) -> Tensor:
         # With momentum 1 torch's kernel leaves the batch's statistics in its running buffers: they cost no extra pass
         # over x. Buffers of float32 also keep it from rounding the mean to the 8 bits of a bfloat16 input.
-        dtype = torch.promote_types(x.dtype, torch.float32)
+        dtype = wide_dtype(x)
         mean, variance = (torch.zeros(self.num_features, device=x.device, dtype=dtype) for _ in range(2))
         gain, bias = (None if p is None else p.to(dtype) for p in (self.weight, self.bias))
         y = F.batch_norm(x, mean, variance, gain, bias, True, 1.0, self.eps)
         if self._collecting:
             count = x.numel() // self.num_features
             centred_squares = variance.double() * (count - 1)
-            new = _Moments(torch.full_like(mean[0], count, dtype=torch.float64), mean.double(), centred_squares)
+            new = Moments(torch.full_like(mean[0], count, dtype=torch.float64), mean.double(), centred_squares)
             self._collected = new if self._collected is None else self._collected.combine(new)
             self._collected_dtype = dtype
         return y

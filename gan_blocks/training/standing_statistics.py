@@ -5,18 +5,23 @@ Tested in ``tests/training/test_standing_statistics.py``.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from gan_blocks._checks import bad_kind, bad_value
+from gan_blocks.layers._moments import gather_rows
 from gan_blocks.layers.batchnorm import BatchNorm2d
 
 __all__ = ["standing_statistics"]
 
 
-def standing_statistics(model: nn.Module, batches: Iterable[tuple[Any, ...]]) -> None:
+def standing_statistics(
+    model: nn.Module, batches: Iterable[tuple[Any, ...]], *, process_group: "dist.ProcessGroup | None" = None
+) -> None:
     r"""Give every BatchNorm2d of a model the statistics of many batches pooled, to evaluate with.
 
     Running averages describe the weights of the training steps behind them, not the averaged weights that one samples
@@ -36,15 +41,20 @@ def standing_statistics(model: nn.Module, batches: Iterable[tuple[Any, ...]]) ->
     how samples are split into batches; take batches of the size used in training. Meanwhile all modules are in eval
     mode, so that dropout is off and no power iteration advances, no gradient is recorded, and compiled models run
     uncompiled. Afterwards each module is in its own mode again. A layer that no pass has reached keeps its statistics,
-    and torch's own batch norms take no part. Statistics are those of this process alone.
+    and torch's own batch norms take no part.
+
+    The batches may be spread over the processes of a group, in any way: each passes those that it has, none perhaps,
+    and all of them get the same statistics, those of all passes. This takes one collective operation at the end.
 
     Args:
         model: The network, usually the generator with averaged weights.
         batches: One tuple of positional arguments a pass: ``model(*batch)``. A generator is drawn from lazily, with
             the model already in eval mode and gradients off.
+        process_group: Processes that pool what they collect, such as ``torch.distributed.group.WORLD``, each of which
+            has to call this; None: this process alone.
 
     Raises:
-        ValueError: If ``model`` has no BatchNorm2d, or ``batches`` is empty.
+        ValueError: If ``model`` has no BatchNorm2d, or ``batches`` is empty, in all processes.
         TypeError: If a batch is not a tuple.
         Exception: Whatever the model or ``batches`` raises. After any exception the old statistics are in place.
 
@@ -68,10 +78,23 @@ def standing_statistics(model: nn.Module, batches: Iterable[tuple[Any, ...]]) ->
                 raise bad_kind("standing_statistics", "batches", "an iterable of tuples of arguments", batch)
             model(*batch)
             num_batches += 1
+        if process_group is not None:
+            num_batches = _pool(model, layers, num_batches, process_group)
         if num_batches == 0:
             rule = "an iterable of at least one tuple of arguments"
             remedy = "A generator that has been used up is empty."
             raise bad_value("standing_statistics", "batches", rule, batches, remedy)
+
+
+def _pool(model: nn.Module, layers: Sequence[BatchNorm2d], num_batches: int, group: "dist.ProcessGroup") -> int:
+    """Give all layers what all processes have collected; returns how many batches that were."""
+    like = next(chain(model.parameters(), model.buffers()), torch.empty(0))
+    own = [layer.collected_row(like) for layer in layers]
+    own.append(torch.tensor([num_batches], dtype=torch.float64, device=like.device))
+    *rows, counts = gather_rows(torch.cat(own), group).split([len(row) for row in own], dim=1)
+    for layer, collected in zip(layers, rows, strict=True):
+        layer.collect_rows(collected, like)
+    return int(counts.sum())
 
 
 @contextmanager
