@@ -14,6 +14,7 @@ __all__ = [
     "bad_kind",
     "bad_shape",
     "bad_value",
+    "check_classes",
     "check_exactly_one",
     "check_labels",
     "check_positive",
@@ -74,6 +75,14 @@ def check_labels(owner: str, name: str, value: Tensor, num_classes: int) -> None
     if low < 0 or high >= num_classes:
         rule = f"at least 0 and less than num_classes={num_classes}"
         raise ValueError(_message(owner, name, rule, f"values from {low} to {high}", ""))
+
+
+def check_classes(owner: str, name: str, value: Tensor, num_classes: int) -> None:
+    """Raise unless ``value`` holds labels, or floating weights of shape ``(batch, num_classes)`` that mix classes."""
+    if not value.is_floating_point():
+        check_labels(owner, name, value, num_classes)
+    elif value.dim() != 2 or value.shape[1] != num_classes:
+        raise bad_shape(owner, name, f"(batch, {num_classes}) where it is floating", value)
 
 
 def _message(owner: str, name: str, rule: str, got: str, remedy: str) -> str:

@@ -138,7 +138,7 @@ class Generator(ResidualGenerator):
 
     Shape:
         - z: ``(batch, latent_dim)``
-        - labels: ``(batch,)``, int64
+        - labels: ``(batch,)``, int64; or class weights ``(batch, num_classes)``, floating, to mix classes
         - returns: ``(batch, image_channels, resolution, resolution)``
     """
 

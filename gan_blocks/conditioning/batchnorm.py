@@ -10,7 +10,7 @@ import torch.distributed as dist
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_labels, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_positive
 from gan_blocks.conditioning._modulation import FoldableBatchNorm2d, modulate
 from gan_blocks.layers.batchnorm import Statistics
 
@@ -132,12 +132,13 @@ class ClassBatchNorm2d(nn.Module):
 
     Shape:
         - x: ``(batch, num_features, height, width)``
-        - y: ``(batch,)``, int64, values in ``[0, num_classes)``
+        - y: ``(batch,)``, int64, values in ``[0, num_classes)``; or ``(batch, num_classes)``, floating, weights that
+          mix the rows of the classes
         - returns: same as ``x``
 
     Raises:
         ValueError: If an argument is outside its range, an input has another shape, or a label is outside its range.
-        TypeError: If ``y`` is not int64.
+        TypeError: If ``y`` is neither int64 nor floating.
 
     References:
         Dumoulin et al. 2017, "A Learned Representation For Artistic Style"; de Vries et al. 2017, "Modulating early
@@ -184,12 +185,14 @@ class ClassBatchNorm2d(nn.Module):
         nn.init.zeros_(self.bias.weight)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Normalise ``x``, then scale and shift each sample's channels by what its class's row says."""
+        """Normalise ``x``, then scale and shift each sample's channels by the row of its class, or by a mixture."""
         if x.dim() != 4 or x.shape[1] != self.norm.num_features:
             raise bad_shape("ClassBatchNorm2d", "x", f"(batch, {self.norm.num_features}, height, width)", x)
-        check_labels("ClassBatchNorm2d", "y", y, self.num_classes)
+        check_classes("ClassBatchNorm2d", "y", y, self.num_classes)
         if y.shape[0] != x.shape[0]:
-            raise bad_shape("ClassBatchNorm2d", "y", f"({x.shape[0]},)", y)
+            raise bad_shape("ClassBatchNorm2d", "y", str((x.shape[0], *y.shape[1:])), y)
+        if y.is_floating_point():
+            return _normalize(self.norm, x, 1 + y @ self.gain.weight, y @ self.bias.weight)
         return _normalize(self.norm, x, 1 + self.gain(y), self.bias(y))
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_labels, check_positive
+from gan_blocks._checks import check_classes, check_positive
 
 __all__ = ["SharedEmbedding"]
 
@@ -82,12 +82,8 @@ class SharedEmbedding(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Look up the class vector of every label, or mix the class vectors by every row of weights."""
-        if y.is_floating_point():
-            if y.dim() != 2 or y.shape[1] != self.num_classes:
-                raise bad_shape("SharedEmbedding", "y", f"(batch, {self.num_classes}) where it is floating", y)
-            return y @ self.weight
-        check_labels("SharedEmbedding", "y", y, self.num_classes)
-        return F.embedding(y, self.weight)
+        check_classes("SharedEmbedding", "y", y, self.num_classes)
+        return y @ self.weight if y.is_floating_point() else F.embedding(y, self.weight)
 
     def extra_repr(self) -> str:
         """Name the sizes."""

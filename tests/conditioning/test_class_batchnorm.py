@@ -57,6 +57,20 @@ def test_eval_mode_normalises_by_the_running_moments_and_leaves_them(mean: float
     assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
 
 
+def test_weights_mix_the_rows_of_the_classes():
+    norm, x = make_norm().eval(), draw(3, CHANNELS, 2, 2)
+    labels, other = torch.tensor([3, 0, 1]), torch.tensor([1, 0, 2])
+    one_hot, other_hot = (torch.nn.functional.one_hot(y, CLASSES).double() for y in (labels, other))
+    assert torch.equal(norm(x, one_hot), norm(x, labels))
+    # Gain and bias are linear in the weights, so the output is too.
+    torch.testing.assert_close(
+        norm(x, 0.25 * one_hot + 0.75 * other_hot),
+        0.25 * norm(x, labels) + 0.75 * norm(x, other),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
 def test_eval_mode_normalises_by_standing_statistics_where_there_are_any():
     norm = make_norm(statistics="batch")
     batches = [(draw(size, CHANNELS, 3, 3, seed=size) + 5, torch.arange(size)) for size in (2, 3)]
@@ -161,6 +175,13 @@ def test_rejects_labels_that_are_not_class_indices_of_each_sample():
         ValueError, match=r"^ClassBatchNorm2d: `y` must be of shape \(2,\), but got y of shape \(1,\)\.$"
     ):
         norm(x, torch.tensor([0]))
-    pattern = r"^ClassBatchNorm2d: `y` must be of dtype int64, but got y of dtype torch\.float32\.$"
+    pattern = r"^ClassBatchNorm2d: `y` must be of dtype int64, but got y of dtype torch\.int32\.$"
     with pytest.raises(TypeError, match=pattern):
+        norm(x, torch.zeros(2, dtype=torch.int32))
+    with pytest.raises(
+        ValueError, match=r"^ClassBatchNorm2d: `y` must be of shape \(2, 4\), but got y of shape \(1, 4\)\.$"
+    ):
+        norm(x, torch.zeros(1, 4))
+    pattern = r"^ClassBatchNorm2d: `y` must be of shape \(batch, 4\) where it is floating, but got y of shape \(2,\)\.$"
+    with pytest.raises(ValueError, match=pattern):
         norm(x, torch.zeros(2))
