@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan_blocks import Prior
+from gan_blocks import Prior, TopKSchedule
 from recipes._engine.data import ImageSet
 from recipes._engine.options import RunOptions, torch_device
 from recipes._engine.random_streams import random_stream, sample_indices
 from recipes._engine.recipe import RecipeConfig
 
-__all__ = ["BatchSource", "FakeBatch", "PairBatch", "StepBatches", "draw_fake"]
+__all__ = ["BatchSource", "FakeBatch", "PairBatch", "StepBatches", "draw_fake", "top_k_schedule"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class FakeBatch:
     """This micro-batch's part of the whole batch, in (0, 1]."""
     noise_key: tuple[int | str, ...]
     """What the noise inside the networks, such as dropout, is a function of besides the seed."""
+    k: int | None = None
+    """How many of these samples G learns from, the best of them; None: all, or those of ``chosen``."""
+    chosen: Tensor | None = None
+    """The samples that G learns from, bool, ``(batch,)``; ``share`` is then their part of all chosen ones, or 0."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ class StepBatches:
         self._real = real
         self.step = step
 
+    @property
+    def k(self) -> int:
+        """How many samples of the whole batch G learns from in this step."""
+        config = self._source.config
+        return self._source.schedule.k(images=(self.step - 1) * config.discriminator_steps * config.batch_size)
+
     def discriminator(self, number: int) -> Iterator[PairBatch]:
         """Micro-batches of the step's ``number``-th update of D, counted from 0."""
         images, labels = self._real[number]
@@ -92,12 +102,25 @@ class StepBatches:
             )
 
 
+def top_k_schedule(config: RecipeConfig, num_images: int) -> TopKSchedule:
+    """How k falls, once every epoch of the real images."""
+    floor = config.top_k_floor
+    return TopKSchedule(
+        batch_size=config.batch_size,
+        gamma=config.top_k_gamma,
+        floor=int(floor) if floor > 1 else None,
+        floor_share=None if floor > 1 else floor,
+        decay_images=num_images,
+    )
+
+
 class BatchSource:
     """Gives the batches of any step; reads the next step's real images while the present one trains."""
 
     def __init__(self, images: ImageSet, prior: Prior, config: RecipeConfig, options: RunOptions) -> None:
         self.images, self.prior, self.config, self.options = images, prior, config, options
         self.device = torch_device(options.device)
+        self.schedule = top_k_schedule(config, len(images))
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
         self._ahead: tuple[int, Future[list[tuple[Tensor, Tensor]]]] | None = None
 

@@ -57,6 +57,10 @@ class TrainingFields:
     """Images in a batch, over all micro-batches."""
     discriminator_steps: int = 2
     """Updates of D for each update of G (the paper found 2 best for ImageNet; with 1, digits of a class look alike)."""
+    top_k_gamma: float = 1.0
+    """Top-k training: G learns from the k best-scored samples, k times this after each epoch; 1: from all."""
+    top_k_floor: float = 0.5
+    """Least k of top-k training: a share of the batch up to 1, or else a number of images."""
     ema_decay: float = 0.98
     """Decay of the moving average of G that samples are drawn from."""
     ema_start: int = 100
@@ -71,5 +75,10 @@ class TrainingFields:
     def check_training_fields(self) -> None:
         """Reject what cannot work; for ``__post_init__``."""
         require_positive(self, "batch_size", "discriminator_steps", "standing_batches", "planned_steps")
+        require(self, "top_k_gamma", 0 < self.top_k_gamma <= 1, "greater than 0 and at most 1")
+        floor, most = self.top_k_floor, self.batch_size
+        whole = float(floor).is_integer() and 1 < floor <= most
+        rule = f"a share greater than 0 and at most 1, or a whole number up to the batch of {most}"
+        require(self, "top_k_floor", 0 < floor <= 1 or whole, rule)
         require_within(self, 0, 1, "ema_decay")
         require_within(self, 0, 2**63 - 1, "ema_start", "seed")

@@ -83,7 +83,10 @@ class Run:
                 self._measure_spectra()  # of the initial weights
             while self.step < self.last_step and not stop.signal and time.monotonic() < deadline:
                 self.step += 1
-                losses = self.recipe.train_step(self.state, source.step(self.step), self.config)
+                batches = source.step(self.step)
+                losses = self.recipe.train_step(self.state, batches, self.config)
+                if self.config.top_k_gamma < 1:
+                    losses["k"] = torch.tensor(batches.k)
                 self._pending.append((self.step, losses))
                 progress.update()
                 self._do_what_is_due(progress)

@@ -11,12 +11,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn, optim
 
-from gan_blocks import advance_power_iteration
+from gan_blocks import advance_power_iteration, top_k_select
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_fields import AdamFields
 from recipes._engine.random_streams import seeded_noise
 from recipes._engine.recipe import RecipeConfig
 from recipes._engine.state import TrainingState
+from recipes._engine.top_k import choose_top_k
 
 __all__ = ["adam_optimizers", "judge_fake", "judge_pair", "update_discriminator", "update_generator"]
 
@@ -37,9 +38,16 @@ def judge_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
 
 
 def judge_fake(state: TrainingState, fake: FakeBatch) -> Tensor:
-    """D's logits of generated images, differentiable in G."""
-    logits: Tensor = state.discriminator(state.generator(fake.z, fake.labels), fake.labels)
-    return logits
+    """D's logits of generated images, differentiable in G; under top-k training, of the chosen ones alone.
+
+    G always sees the whole batch, since its BatchNorm looks across samples; D, which does not, only what was chosen.
+    """
+    images, labels = state.generator(fake.z, fake.labels), fake.labels
+    if fake.chosen is not None:
+        images, labels = images[fake.chosen], labels[fake.chosen]
+    logits: Tensor = state.discriminator(images, labels)
+    # A second pass of D over the best alone would save no more than it costs: see benchmarks/top_k_step.py.
+    return logits if fake.k is None else top_k_select(logits, fake.k)
 
 
 def update_discriminator(
@@ -81,7 +89,7 @@ def update_generator(
     penalties: Iterable[Penalty] = (),
     before_step: BeforeStep | None = None,
 ) -> Tensor:
-    """Update G once, then its average.
+    """Update G once, then its average; under top-k training from the best samples of the whole batch.
 
     Args:
         state: Both players.
@@ -96,7 +104,18 @@ def update_generator(
     """
     state.discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
     descend = partial(_descend, state, state.generator, state.optimizer_g, config.seed)
-    total = descend(batches.generator(), loss, penalties, before_step)
+    parts = list(batches.generator())
+    if batches.k < config.batch_size:
+        parts = choose_top_k(state, parts, batches.k, config.seed)
+
+    def loss_or_zero(fake: FakeBatch) -> Tensor:
+        if fake.share > 0:
+            return loss(fake)
+        # None of these samples was chosen, but G's running statistics move as without top-k.
+        nothing: Tensor = 0 * state.generator(fake.z, fake.labels).sum()
+        return nothing
+
+    total = descend(parts, loss_or_zero, penalties, before_step)
     state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else None)
     return total
 

@@ -1,0 +1,76 @@
+"""What top-k training costs in an update of G, and whether a second pass of D over the best alone would pay.
+
+``python -m benchmarks.top_k_step`` times updates of G in turn, so that what else the machine does slows all of them:
+
+* all samples, as in plain training;
+* the best half, chosen from the logits of the one pass of D (what the recipes do with one micro-batch);
+* the best half, scored by a pass of D without graph and judged by a second one, whose backward pass skips the others.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gan_blocks import hinge_generator_loss, top_k_mask, top_k_select
+from recipes import biggan
+
+
+def main() -> None:
+    """Time all three, print medians and ratios to plain training."""
+    parser = argparse.ArgumentParser(description="Cost of top-k training in an update of the G of a BigGAN-128.")
+    parser.add_argument("--channels", type=int, default=16, help="channel multiplier")
+    parser.add_argument("--batch", type=int, default=8, help="samples in an update")
+    parser.add_argument("--rounds", type=int, default=9, help="measurements, of which the median counts")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    random = torch.Generator().manual_seed(0)
+    config = replace(biggan.PRESETS["imagenet-128"](), channels=options.channels)
+    g, d = biggan.build_generator(config), biggan.build_discriminator(config).requires_grad_(False)
+    labels = torch.arange(options.batch)
+
+    def images() -> Tensor:
+        made: Tensor = g(torch.randn(options.batch, config.latent_dim, generator=random), labels)
+        return made
+
+    def one_pass(k: int) -> Tensor:
+        return top_k_select(d(images(), labels), k)
+
+    def two_passes(k: int) -> Tensor:
+        made = images()
+        with torch.no_grad():
+            best = top_k_mask(d(made, labels), k)
+        logits: Tensor = d(made[best], labels[best])
+        return logits
+
+    half = options.batch // 2
+    cases: dict[str, Callable[[], Tensor]] = {
+        "all samples": lambda: one_pass(options.batch),
+        "best half, one pass of D": lambda: one_pass(half),
+        "best half, two passes of D": lambda: two_passes(half),
+    }
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(options.rounds + 1):
+        for name, judge in cases.items():
+            g.zero_grad()
+            began = clock()
+            hinge_generator_loss(fake_logits=judge()).backward()
+            if number:  # the first is warm-up
+                times[name].append(clock() - began)
+    print(
+        f"channels {options.channels}, batch {options.batch}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
+    for name, measured in times.items():
+        ratios = [one / plain for one, plain in zip(measured, times["all samples"], strict=True)]
+        print(f"{name}: {statistics.median(measured):.3f} s, {statistics.median(ratios):.2f} of all samples")
+
+
+if __name__ == "__main__":
+    main()

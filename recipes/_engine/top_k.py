@@ -1,0 +1,48 @@
+"""Top-k training in a step: which generated images an update of G learns from, over the whole batch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from gan_blocks import global_top_k
+from recipes._engine.batches import FakeBatch
+from recipes._engine.random_streams import seeded_noise
+from recipes._engine.state import TrainingState
+
+__all__ = ["choose_top_k"]
+
+
+def choose_top_k(state: TrainingState, parts: Sequence[FakeBatch], k: int, seed: int) -> list[FakeBatch]:
+    """The parts of a batch, told which of their samples are among the k that D scores highest in all of it.
+
+    The only part of a batch is told k alone: it chooses by the logits that it computes anyway. Several parts do not fit
+    into memory together, so they are scored without graph first, which changes no state.
+    """
+    if len(parts) == 1 and not (dist.is_available() and dist.is_initialized()):
+        return [replace(parts[0], k=k)]
+    scores = []
+    with torch.no_grad(), state.autocast(), _kept_buffers(state.generator, state.discriminator):
+        for part in parts:
+            with seeded_noise(seed, *part.noise_key, device=state.device):
+                scores.append(state.discriminator(state.generator(part.z, part.labels), part.labels))
+    selections = global_top_k(scores, k)
+    return [
+        replace(part, chosen=selection.mask, share=selection.share)
+        for part, selection in zip(parts, selections, strict=True)
+    ]
+
+
+@contextmanager
+def _kept_buffers(*networks: nn.Module) -> Iterator[None]:
+    """Undo what forward passes do to buffers, such as the running statistics of BatchNorm in train mode."""
+    before = [(buffer, buffer.clone()) for network in networks for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)

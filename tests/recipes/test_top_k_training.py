@@ -1,0 +1,148 @@
+"""Top-k training in the recipes' shared update of G."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recipes import biggan_deep
+from recipes._engine.batches import BatchSource
+from recipes._engine.data import load_images
+from recipes._engine.errors import UserError
+from recipes._engine.options import RunOptions
+from recipes._engine.state import TrainingState, build_state
+
+CONFIG = biggan_deep.Config(
+    resolution=16,
+    num_classes=3,
+    channels=8,
+    latent_dim=6,
+    embedding_dim=5,
+    generator_widths=(2, 2, 1),
+    discriminator_widths=(1, 2, 2),
+    attention_resolution=8,
+    batch_size=8,
+    discriminator_steps=1,
+    top_k_gamma=0.5,
+    top_k_floor=5,
+)
+LATE = 100  # a step at which k has reached its floor
+
+
+@pytest.fixture
+def images_path(tiny_data: Path) -> str:
+    return f"npz:{tiny_data}"
+
+
+def trained_step(
+    images_path: str, config: biggan_deep.Config, *, step: int = LATE, frozen: bool = False, **options: object
+) -> TrainingState:
+    """The state after one training step; ``frozen`` BatchNorm normalises by its running statistics."""
+    config = dataclasses.replace(config, data=images_path)
+    run = RunOptions(channels_last=False, **options)
+    state = build_state(biggan_deep, config, run)
+    state.generator.train(not frozen)
+    images = load_images(config.data, resolution=16, channels=1, num_classes=3)
+    source = BatchSource(images, biggan_deep.build_prior(config), config, run)
+    biggan_deep.train_step(state, source.step(step), config)
+    source.close()
+    return state
+
+
+def gradients(state: TrainingState) -> Iterator[tuple[str, torch.Tensor]]:
+    return ((name, p.grad) for name, p in state.generator.named_parameters() if p.grad is not None)
+
+
+def test_while_k_is_the_batch_a_step_is_the_plain_one_to_the_last_bit(images_path: str):
+    plain = trained_step(images_path, dataclasses.replace(CONFIG, top_k_gamma=1.0), step=1)
+    top_k = trained_step(images_path, CONFIG, step=1)
+    for network in ("generator", "discriminator"):
+        values = getattr(top_k, network).state_dict()
+        for name, value in getattr(plain, network).state_dict().items():
+            assert torch.equal(values[name], value), name
+
+
+def test_the_gradient_is_that_of_the_mean_over_the_best_samples(images_path: str):
+    """Against a choice and a mean written out, on D as it is after its update and G as it was before its own."""
+    state = trained_step(images_path, CONFIG, precision="fp64", frozen=True)
+    config = dataclasses.replace(CONFIG, data=images_path)
+    fresh = build_state(biggan_deep, config, RunOptions(precision="fp64", channels_last=False))
+    fresh.generator.eval()
+    images = load_images(config.data, resolution=16, channels=1, num_classes=3)
+    source = BatchSource(images, biggan_deep.build_prior(config), config, RunOptions(precision="fp64"))
+    (fake,) = source.step(LATE).generator()
+    source.close()
+    logits = state.discriminator(fresh.generator(fake.z, fake.labels), fake.labels)
+    best = sorted(range(8), key=lambda index: -logits[index].item())[:5]
+    loss = -sum(logits[index] for index in best) / 5
+    loss.backward()
+    expected = dict(gradients(fresh))
+    assert expected
+    for name, gradient in gradients(state):
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 8])
+def test_micro_batches_have_the_gradient_of_the_whole_batch(accumulate: int, images_path: str):
+    """Eight micro-batches of one sample: those of three dropped samples learn nothing."""
+    whole = trained_step(images_path, CONFIG, precision="fp64", frozen=True)
+    parts = trained_step(images_path, CONFIG, precision="fp64", frozen=True, accumulate=accumulate)
+    expected = dict(gradients(whole))
+    for name, gradient in gradients(parts):
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
+    plain = dict(
+        gradients(
+            trained_step(images_path, dataclasses.replace(CONFIG, top_k_gamma=1.0), precision="fp64", frozen=True)
+        )
+    )
+    assert not all(torch.allclose(gradient, expected[name]) for name, gradient in plain.items())
+
+
+def test_scoring_changes_no_state(images_path: str):
+    """G's running statistics are those of plain training, which sees the same micro-batches once each."""
+    plain = trained_step(images_path, dataclasses.replace(CONFIG, top_k_gamma=1.0), accumulate=4)
+    top_k = trained_step(images_path, CONFIG, accumulate=4)
+    buffers = dict(top_k.generator.named_buffers())
+    running = [name for name in buffers if "running" in name]
+    assert running
+    for name, value in plain.generator.named_buffers():
+        if "running" in name:
+            assert torch.equal(buffers[name], value), name
+
+
+def test_k_falls_by_epochs_of_the_real_images_and_is_logged(tiny_args: list[str], tmp_path: Path):
+    """60 images, batches of 8, two updates of D a step: an epoch is 3.75 steps."""
+    run = tmp_path / "run"
+    args = [*tiny_args, "--run-dir", str(run), "--planned-steps", "9", "--discriminator-steps", "2", "--log-every", "1"]
+    assert biggan_deep.main([*args, "--top-k-gamma", "0.5", "--top-k-floor", "0.3"]) == 0
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["k"] for line in lines if "k" in line] == [8, 8, 8, 8, 4, 4, 4, 4, 2]
+
+
+def test_the_whole_batch_is_learnt_from_by_default():
+    assert biggan_deep.Config().top_k_gamma == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"top_k_gamma": 0.0}, "--top-k-gamma must be greater than 0 and at most 1, but got 0.0."),
+        ({"top_k_gamma": 1.5}, "--top-k-gamma must be greater than 0 and at most 1, but got 1.5."),
+        *(
+            (
+                {"top_k_floor": floor},
+                "--top-k-floor must be a share greater than 0 and at most 1, or a whole number up to the batch of 8, "
+                f"but got {floor}.",
+            )
+            for floor in (0.0, 9, 1.5, np.inf)
+        ),
+    ],
+)
+def test_rejects_a_schedule_that_cannot_work(change: dict[str, float], message: str):
+    with pytest.raises(UserError) as error:
+        dataclasses.replace(CONFIG, **change)
+    assert str(error.value) == message
