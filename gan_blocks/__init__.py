@@ -64,6 +64,7 @@ from gan_blocks.losses.top_k import bottom_k_mask, critic_top_k_select, top_k_ma
 from gan_blocks.losses.top_k_global import TopKSelection, global_top_k
 from gan_blocks.losses.top_k_schedule import TopKSchedule
 from gan_blocks.metrics.mode_coverage import ModeCoverage, mode_coverage
+from gan_blocks.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wasserstein_distance
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regularization
@@ -147,6 +148,7 @@ __all__ = [
     "gradient_penalty",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "laplacian_pyramid",
     "lazy_coefficient",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
@@ -166,6 +168,7 @@ __all__ = [
     "pixel_norm",
     "r1_penalty",
     "sigma_regularization",
+    "sliced_wasserstein_distance",
     "spectral_norm",
     "spectral_norm_state",
     "standing_statistics",
