@@ -12,6 +12,7 @@ from gan_blocks.blocks.progressive import (
 from gan_blocks.blocks.residual import DiscriminatorResBlock, GeneratorResBlock
 from gan_blocks.conditioning.batchnorm import ClassBatchNorm2d, ConditionalBatchNorm2d
 from gan_blocks.conditioning.embedding import SharedEmbedding
+from gan_blocks.conditioning.modulation import ConditionalModulation2d
 from gan_blocks.conditioning.projection import ProjectionHead, UnconditionalHead
 from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, NoSkipZ, SkipZ
 from gan_blocks.latents.continuous_priors import CensoredNormalPrior, SphericalPrior, SpikeAndSlabPrior, UniformPrior
@@ -85,6 +86,7 @@ __all__ = [
     "CensoredNormalPrior",
     "ClassBatchNorm2d",
     "ConditionalBatchNorm2d",
+    "ConditionalModulation2d",
     "DiscriminatorBottleneck",
     "DiscriminatorResBlock",
     "EqualizedConv2d",

@@ -18,12 +18,14 @@ Differences from the paper:
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
 from gan_blocks import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
+    ConditionalModulation2d,
     HierarchicalSkipZ,
     NoSkipZ,
     SharedEmbedding,
@@ -35,6 +37,7 @@ from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_checks import require, require_positive
 from recipes._engine.config_fields import AdamFields, TrainingFields
 from recipes._engine.latents import latent_prior
+from recipes._engine.layer_factories import LayerFactories, WeightNormLayers
 from recipes._engine.loop import train
 from recipes._engine.regularization import (
     RegularizationFields,
@@ -65,6 +68,10 @@ class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, R
     """Dimension of the class embedding that all blocks of the generator share."""
     embedding_gain: float = 4.5
     """Factor of the embedding's orthogonal initialisation (paper: 1); with more, a short run tells classes apart."""
+    embedding_hidden: int = 0
+    """Width of a hidden layer between condition and gains or biases (paper: no benefit); 0: a linear projection."""
+    generator_norm: Literal["batch", "weight", "none"] = "batch"
+    """What G normalises: features by batch, or filters alone by length or sigma (paper: both cripple training)."""
 
     hinge_margin: float = 1.0
     """Margin of D's hinge loss (paper: half of 1 hurts, up to 3 changes nothing, more is unstable)."""
@@ -77,6 +84,15 @@ class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, R
         self.check_spectral_fields()
         self.check_regularization_fields()
         require_positive(self, "embedding_dim", "embedding_gain", "hinge_margin")
+        require(self, "embedding_hidden", self.embedding_hidden >= 0, "at least 0")
+        norms = ("batch", "weight", "none")
+        require(self, "generator_norm", self.generator_norm in norms, f"one of {', '.join(norms)}")
+        for field in ("generator_sigma_clamp", "generator_sigma_clamp_ratio", "generator_sigma_penalty"):
+            spectral = self.generator_norm != "weight" or getattr(self, field) == 0
+            require(self, field, spectral, "0 with --generator-norm weight, which takes spectral norm out of G")
+        mixed = self.discriminator_norm == "batch" and self.r1_penalty > 0
+        rule = "0 with --discriminator-norm batch, since the slope at one image is then not its own"
+        require(self, "r1_penalty", not mixed, rule)
         chunks = self.stages + 1
         nearest = max(1, round(self.latent_dim / chunks)) * chunks
         rule = f"a multiple of {chunks} chunks, such as {nearest}, or go with --skip-z False"
@@ -194,21 +210,26 @@ class Generator(ResidualGenerator):
     """
 
     def __init__(self, config: Config) -> None:
-        layers = generator_layers(config, eps=EPS)  # orthogonal, spectrally normalised
+        by_length = config.generator_norm == "weight"
+        layers: LayerFactories = (
+            WeightNormLayers() if by_length else generator_layers(config, eps=EPS)
+        )  # both orthogonal
         skip_z = (HierarchicalSkipZ if config.skip_z else NoSkipZ)(
             config.latent_dim, config.embedding_dim, num_blocks=config.stages
         )
-        norm = partial(
-            ConditionalBatchNorm2d,
-            condition_features=skip_z.condition_features,
-            linear_layer=layers.linear,
-            eps=EPS,
-        )
+
+        def perceptron(in_features: int, out_features: int, bias: bool) -> nn.Module:
+            hidden = layers.linear(in_features, config.embedding_hidden)
+            return nn.Sequential(hidden, nn.ReLU(), layers.linear(config.embedding_hidden, out_features, bias))
+
+        by_batch = config.generator_norm == "batch"
+        project = perceptron if config.embedding_hidden else layers.linear
+        modulate = partial(ConditionalBatchNorm2d, eps=EPS) if by_batch else ConditionalModulation2d
         super().__init__(
             config,
             stem_features=skip_z.stem_features,
-            norm_layer=norm,
-            last_norm_layer=partial(BatchNorm2d, eps=EPS),
+            norm_layer=partial(modulate, condition_features=skip_z.condition_features, linear_layer=project),
+            last_norm_layer=partial(BatchNorm2d, eps=EPS) if by_batch else nn.Identity,
             layers=layers,
         )
         self.skip_z = skip_z

@@ -65,6 +65,9 @@ class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, R
         self.check_spectral_fields()
         self.check_regularization_fields()
         require_positive(self, "hinge_margin")
+        mixed = self.discriminator_norm == "batch" and self.r1_penalty > 0
+        rule = "0 with --discriminator-norm batch, since the slope at one image is then not its own"
+        require(self, "r1_penalty", not mixed, rule)
         rule = "0, since this generator has no shared class embedding"
         require(self, "embedding_weight_decay", self.embedding_weight_decay == 0, rule)
 

@@ -1,0 +1,72 @@
+"""Gains and biases from a condition, without normalisation.
+
+Tested in ``tests/conditioning/test_modulation.py``.
+"""
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from gan_blocks._checks import bad_shape, check_positive
+
+__all__ = ["ConditionalModulation2d"]
+
+
+class ConditionalModulation2d(nn.Module):
+    r"""Scale and shift every channel by what a condition says, and leave its statistics alone.
+
+    .. math:: y_{nchw} = (1 + W^{\text{gain}}_c \cdot h_n)\,x_{nchw} + W^{\text{bias}}_c \cdot h_n
+
+    This is :class:`ConditionalBatchNorm2d` without the normalisation, for generators whose weights alone are
+    normalised, spectrally or otherwise. In BigGAN that crippled training. Train and eval mode do the same.
+
+    Args:
+        num_features: Number of channels of the feature map, at least 1.
+        condition_features: Width of the condition h, at least 1.
+        linear_layer: Factory of both projections, called as
+            ``linear_layer(condition_features, num_features, bias=False)`` like ``nn.Linear``.
+
+    Attributes:
+        gain: The projection to the gains, less 1.
+        bias: The projection to the biases.
+
+    Shape:
+        - x: ``(batch, num_features, height, width)``
+        - condition: ``(batch, condition_features)``
+        - returns: same as ``x``
+
+    Raises:
+        ValueError: If a size is not positive, or an input has another shape.
+
+    References:
+        Perez et al. 2018, "FiLM"; Brock et al. 2018, Appendix H for batch normalisation taken out of G.
+
+    Example:
+        >>> modulation = ConditionalModulation2d(64, 148)
+        >>> modulation(torch.randn(4, 64, 8, 8), torch.randn(4, 148)).shape
+        torch.Size([4, 64, 8, 8])
+    """
+
+    def __init__(
+        self, num_features: int, condition_features: int, *, linear_layer: Callable[..., nn.Module] = nn.Linear
+    ) -> None:
+        super().__init__()
+        owner = "ConditionalModulation2d"
+        check_positive(owner, num_features=num_features, condition_features=condition_features)
+        self.num_features = num_features
+        self.condition_features = condition_features
+        self.gain = linear_layer(condition_features, num_features, bias=False)
+        self.bias = linear_layer(condition_features, num_features, bias=False)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Scale and shift each sample's channels by what its condition says."""
+        if x.dim() != 4 or x.shape[1] != self.num_features:
+            raise bad_shape("ConditionalModulation2d", "x", f"(batch, {self.num_features}, height, width)", x)
+        if condition.shape != (x.shape[0], self.condition_features):
+            pattern = f"({x.shape[0]}, {self.condition_features})"
+            raise bad_shape("ConditionalModulation2d", "condition", pattern, condition)
+        factors = (1 + self.gain(condition), self.bias(condition))
+        gain, bias = (rearrange(value, "batch c -> batch c 1 1").to(x.dtype) for value in factors)
+        return torch.addcmul(bias, x, gain)
