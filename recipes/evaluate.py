@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         replace_durably(folder.evaluation_path, json.dumps(report.as_dict(), indent=2).encode() + b"\n")
         write_report(folder)
         print("\n".join(report.lines()))
-        print(f"Sample sheet: {max(folder.path.glob('samples/step_*.png'))}")
+        if sheets := sorted(folder.path.glob("samples/step_*.png")):
+            print(f"Sample sheet: {sheets[-1]}")
         return 0
 
     return run_command("evaluate", command)

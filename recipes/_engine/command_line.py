@@ -14,7 +14,7 @@ import tyro
 from recipes._engine.errors import UserError
 from recipes._engine.options import RunOptions
 from recipes._engine.recipe import Recipe, choose_preset, config_from_json, config_to_json
-from recipes._engine.run_folder import RunFolder, compare_configs
+from recipes._engine.run_folder import CONVERTED, RunFolder, compare_configs
 
 __all__ = ["TrainingCommand", "parse_choice", "parse_options", "parse_training_command", "run_command"]
 
@@ -22,6 +22,8 @@ Options = TypeVar("Options")
 
 # A run may be continued after its data moved to another place; every other field of a Config is fixed at the start.
 CHANGEABLE_ON_RESUME = ("data",)
+
+FINE_TUNED = "fine-tuned"  # in the place of the preset, where the Config is that of another run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ def parse_training_command(recipe: Recipe, *, prog: str, args: Sequence[str] | N
     """Parse the command line of a training recipe.
 
     Every field of the recipe's Config and of RunOptions is an option. The defaults of the Config come from
-    ``--preset``, or from the run that ``--resume`` or ``--run-dir`` names.
+    ``--preset``, or from the run that ``--resume``, ``--run-dir`` or ``--init-from`` names.
 
     Raises:
         UserError: If an option is unknown, a value does not fit, or the run was started with another Config.
@@ -81,9 +83,15 @@ def parse_training_command(recipe: Recipe, *, prog: str, args: Sequence[str] | N
     args = list(sys.argv[1:] if args is None else args)
     early = _early_options(args)
     run = _existing_run(recipe, early)
-    preset = _preset_of_run(recipe, early.preset, run)
     saved = None if run is None else config_from_json(recipe, run.config())
-    default = recipe.PRESETS[preset]() if saved is None else saved
+    origin = None if early.init_from is None or run is not None else _open_run(recipe, Path(early.init_from))
+    if origin is not None:
+        if early.preset is not None:
+            raise UserError("--init-from takes the Config of that run, so that --preset has no place beside it.")
+        preset, default = FINE_TUNED, config_from_json(recipe, origin.config())
+    else:
+        preset = _preset_of_run(recipe, early.preset, run)
+        default = recipe.PRESETS[preset]() if saved is None else saved
 
     # The field types are only known here: the Config is the recipe's, the choices of --preset are its presets.
     command_type: type[Any] = dataclasses.make_dataclass(
@@ -92,7 +100,7 @@ def parse_training_command(recipe: Recipe, *, prog: str, args: Sequence[str] | N
             (
                 "preset",
                 Annotated[
-                    Literal[tuple(recipe.PRESETS)],
+                    Literal[tuple(dict.fromkeys([*recipe.PRESETS, preset]))],
                     tyro.conf.arg(help="Named settings that the options below start from."),
                 ],
                 preset,
@@ -111,18 +119,26 @@ def parse_training_command(recipe: Recipe, *, prog: str, args: Sequence[str] | N
 def _early_options(args: list[str]) -> argparse.Namespace:
     """The options that decide what the other options' defaults are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--preset", "--resume", "--run-dir"):
+    for name in ("--preset", "--resume", "--run-dir", "--init-from"):
         parser.add_argument(name, nargs="?")
     return parser.parse_known_args(args)[0]
 
 
 def _existing_run(recipe: Recipe, early: argparse.Namespace) -> RunFolder | None:
     if early.resume is not None:
-        run = RunFolder.open(Path(early.resume))
+        run = _open_run(recipe, Path(early.resume))
     elif early.run_dir is not None and RunFolder.holds_run(Path(early.run_dir)):
-        run = RunFolder.open(Path(early.run_dir))
+        run = _open_run(recipe, Path(early.run_dir))
     else:
         return None
+    if run.preset == CONVERTED:
+        remedy = f"start a new run with --init-from {run.path}"
+        raise UserError(f"{run.path} holds converted weights and no training to continue: {remedy}.")
+    return run
+
+
+def _open_run(recipe: Recipe, path: Path) -> RunFolder:
+    run = RunFolder.open(path)
     name = recipe.__name__.removeprefix("recipes.")
     if run.recipe != name:
         raise UserError(f"{run.path} holds a run of recipes.{run.recipe}, not of recipes.{name}.")

@@ -23,6 +23,7 @@ from recipes._engine.checkpoints import (
 from recipes._engine.command_line import TrainingCommand, parse_training_command, run_command
 from recipes._engine.data import ImageSet, load_images
 from recipes._engine.errors import UserError
+from recipes._engine.initial_weights import start_from
 from recipes._engine.interrupts import StopRequest
 from recipes._engine.recipe import Recipe, config_to_json, load_recipe
 from recipes._engine.report import write_report
@@ -104,9 +105,11 @@ class Run:
     def _open_folder(self, command: TrainingCommand) -> RunFolder:
         """Make the run's folder, or bring back its newest sound checkpoint."""
         if command.run is None:
+            self._start_from_other_run()  # before there is a folder: it may not fit
             return self._new_folder(command.preset)
         remove_stale_temporaries(command.run.checkpoints)
         if not list_checkpoints(command.run.checkpoints):
+            self._start_from_other_run()
             return command.run  # stopped before its first checkpoint: start again
         checkpoint = load_latest_checkpoint(command.run.checkpoints)
         for note in checkpoint.notes:
@@ -114,6 +117,11 @@ class Run:
         self.state.restore(checkpoint.tensors)
         self.step = checkpoint.step
         return command.run
+
+    def _start_from_other_run(self) -> None:
+        if self.options.init_from is not None:
+            for note in start_from(self.state, self.options.init_from, self.config):
+                _say(note)
 
     def _new_folder(self, preset: str) -> RunFolder:
         name, config = self.recipe.__name__.removeprefix("recipes."), config_to_json(self.config)

@@ -29,6 +29,9 @@ class RunOptions:
     resume: Path | None = None
     """Continue the run in this folder from its newest checkpoint."""
 
+    init_from: Path | None = None
+    """Start a new run from the weights of the run in this folder; its Config gives the other options' defaults."""
+
     precision: Precision = "fp32"
     """Arithmetic: fp32, bf16 (autocast; the weights stay in float32) or fp64 (for checks)."""
 
@@ -73,6 +76,8 @@ class RunOptions:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 0, but got {getattr(self, name)}.")
         if self.run_dir is not None and self.resume is not None and self.run_dir != self.resume:
             raise UserError("--run-dir and --resume name two folders; give one of them.")
+        if self.resume is not None and self.init_from is not None:
+            raise UserError("--resume continues a run and --init-from starts one; give one of them.")
 
     def dtype(self) -> torch.dtype:
         """The type of the weights and images: float64 for fp64, else float32."""

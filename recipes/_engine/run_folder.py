@@ -12,9 +12,10 @@ from typing import Any
 from recipes._engine.durable_files import replace_durably, sync_directory, writing_error
 from recipes._engine.errors import UserError
 
-__all__ = ["RunFolder", "compare_configs"]
+__all__ = ["CONVERTED", "RunFolder", "compare_configs"]
 
 CONFIG_NAME = "config.json"
+CONVERTED = "converted"  # in the place of the preset, where a run holds converted weights and no training
 
 
 @dataclass(frozen=True)

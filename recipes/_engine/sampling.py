@@ -14,6 +14,7 @@ from gan_blocks import (
     BatchNorm2d,
     Prior,
     SpectralNorm,
+    TruncationStatistics,
     advance_power_iteration,
     fold_spectral_norm,
     standing_statistics,
@@ -25,6 +26,7 @@ from recipes._engine.recipe import RecipeConfig
 from recipes._engine.trained import TrainedGenerator
 
 __all__ = [
+    "POWER_ITERATIONS",
     "TruncationKind",
     "check_truncation",
     "class_sheet",
@@ -64,15 +66,31 @@ def truncated(
     Args:
         trained: The generator with the prior that it was trained with.
         truncation: How much; None: not at all.
-        kind: What the number means (see ``gan_blocks.truncated_prior``); None: the paper's threshold.
+        kind: What the number means (see ``gan_blocks.truncated_prior``); None: the paper's threshold, or what the
+            tables of a converted generator are for.
 
     Raises:
-        UserError: If a truncation is asked for and the prior is not normal.
+        UserError: If a truncation is asked for and the prior is not normal, or the tables have no statistics for it.
     """
+    if trained.tables is not None and truncation is not None:
+        trained, kind = _with_statistics(trained, trained.tables, truncation, kind), "scaled"
     try:
         return replace(trained, prior=truncated_prior(trained.prior, truncation, definition=kind or "threshold"))
     except TypeError:
         raise UserError("--truncation works for a normal latent only.") from None
+
+
+def _with_statistics(
+    trained: TrainedGenerator, tables: TruncationStatistics, truncation: float, kind: TruncationKind | None
+) -> TrainedGenerator:
+    """The same generator with the statistics for a truncation."""
+    low, high = tables.truncations[0].item(), tables.truncations[-1].item()
+    if kind == "threshold" or not low <= truncation <= high:
+        what = f"its tables of statistics are for --truncation-by scaled from {low:g} to {high:g}"
+        raise UserError(f"{trained.source} cannot be truncated to {truncation:g}: {what}.")
+    average = copy.deepcopy(trained.average)
+    tables.apply(average, truncation=truncation)
+    return replace(trained, average=average)
 
 
 def draw_samples(
@@ -109,7 +127,9 @@ def draw_latents(prior: Prior, count: int, *, seed: int) -> Tensor:
 
 
 def ready_generator(trained: TrainedGenerator) -> nn.Module:
-    """The generator as :func:`sampling_generator` prepares it."""
+    """The generator as :func:`sampling_generator` prepares it; a converted one as it is, its spectral norms folded."""
+    if trained.converted:
+        return fold_spectral_norm(copy.deepcopy(trained.average).eval())
     return sampling_generator(trained.average, trained.prior, trained.config)
 
 

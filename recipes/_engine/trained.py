@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gan_blocks import Prior
+from gan_blocks import Prior, TruncationStatistics
 from recipes._engine.checkpoints import load_latest_checkpoint, load_weights, read_weights
+from recipes._engine.converted_run import read_tables
 from recipes._engine.errors import UserError
 from recipes._engine.random_streams import seeded_construction
 from recipes._engine.recipe import RecipeConfig, config_from_json, load_recipe
@@ -27,6 +28,10 @@ class TrainedGenerator:
     """The file that the weights came from."""
     notes: tuple[str, ...]
     """What to tell the user, such as a damaged checkpoint that was passed over."""
+    converted: bool = False
+    """Whether it comes from another layout, and is sampled with its own singular vectors and statistics."""
+    tables: TruncationStatistics | None = None
+    """The statistics for each truncation, where it was converted with some."""
 
 
 def load_trained(*, run: Path | None, weights: Path | None, device: torch.device) -> TrainedGenerator:
@@ -48,4 +53,10 @@ def load_trained(*, run: Path | None, weights: Path | None, device: torch.device
     with seeded_construction(config.seed, "generator"):
         generator = recipe.build_generator(config).to(device)
     load_weights(generator, tensors, str(weights))
-    return TrainedGenerator(generator.eval().requires_grad_(False), recipe.build_prior(config), config, weights, notes)
+    average, prior, converted = (
+        generator.eval().requires_grad_(False),
+        recipe.build_prior(config),
+        "converted" in metadata,
+    )
+    tables = read_tables(weights) if converted else None
+    return TrainedGenerator(average, prior, config, weights, notes, converted, tables)

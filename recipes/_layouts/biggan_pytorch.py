@@ -21,7 +21,7 @@ from recipes._layouts import biggan_pytorch_deep, biggan_pytorch_residual
 from recipes._layouts.biggan_pytorch_layers import DISCRIMINATOR, GENERATOR, Architecture
 from recipes._layouts.key_map import Converted, check_fits, expected_state
 
-__all__ = ["convert_biggan_pytorch", "export_biggan_pytorch"]
+__all__ = ["biggan_pytorch_options", "convert_biggan_pytorch", "export_biggan_pytorch"]
 
 ARCHITECTURES: dict[str, Architecture] = {"biggan": biggan_pytorch_residual, "biggan_deep": biggan_pytorch_deep}
 
@@ -103,6 +103,11 @@ def export_biggan_pytorch(
         return theirs, None
     check_fits("the discriminator", discriminator, expected_state(module.build_discriminator, config))
     return theirs, d_map.to_theirs(discriminator)
+
+
+def biggan_pytorch_options(config: Any) -> dict[str, object]:
+    """The options with which that code builds the networks of a Config that :func:`export_biggan_pytorch` takes."""
+    return ARCHITECTURES[type(config).__module__.removeprefix("recipes.")].describe(config)
 
 
 def _check_config(found: Mapping[str, object], given: Mapping[str, object]) -> None:

@@ -1,0 +1,210 @@
+"""Convert weights from and to the layouts of other code.
+
+From another layout, the command writes the folder of a run, which recipes.sample and recipes.evaluate take like any
+other, and from which a training starts with --init-from:
+
+    python -m recipes.convert --from huggingface-biggan-deep --generator pytorch_model.bin --run-dir runs/deep-128
+    python -m recipes.convert --from biggan-pytorch --generator G_ema.pth --discriminator D.pth --run-dir runs/biggan
+
+The other way, it writes the networks of a run into the folder --out:
+
+    python -m recipes.convert --to biggan-pytorch --run runs/NAME --out exported
+
+Files are safetensors, or pickled by torch and read without unpickling any code. The names and shapes of all tensors are
+checked; the networks are recognised by them.
+"""
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from recipes._engine.command_line import parse_options, run_command
+from recipes._engine.converted_run import write_converted_run
+from recipes._engine.durable_files import replace_durably, writing_error
+from recipes._engine.errors import UserError
+from recipes._engine.exported import load_for_export
+from recipes._layouts.biggan_pytorch import biggan_pytorch_options, convert_biggan_pytorch, export_biggan_pytorch
+from recipes._layouts.huggingface_biggan_deep import (
+    convert_huggingface_biggan_deep,
+    export_huggingface_biggan_deep,
+    huggingface_config,
+)
+from recipes._layouts.key_map import Converted
+
+__all__ = [
+    "Converted",
+    "Options",
+    "convert_biggan_pytorch",
+    "convert_huggingface_biggan_deep",
+    "export_biggan_pytorch",
+    "export_huggingface_biggan_deep",
+    "main",
+]
+
+Layout = Literal["huggingface-biggan-deep", "biggan-pytorch"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to convert, and where to put it."""
+
+    layout: Annotated[Layout | None, tyro.conf.arg(name="from")] = None
+    """Layout of the files to read: huggingface-biggan-deep (pytorch-pretrained-biggan) or biggan-pytorch."""
+
+    generator: Path | None = None
+    """File with the state dict of G in that layout."""
+
+    discriminator: Path | None = None
+    """File with the state dict of D, if there is one (biggan-pytorch only)."""
+
+    config: Path | None = None
+    """JSON file with the options of that code, such as its config.json, to check the tensors against."""
+
+    truncation: float = 1.0
+    """Truncation of the BatchNorm statistics that ema.safetensors gets when it is used alone; the run keeps all 51
+    tables, of which recipes.sample --truncation chooses (huggingface-biggan-deep only)."""
+
+    run_dir: Path | None = None
+    """Folder of the new run (default: a new runs/RECIPE-converted-TIME)."""
+
+    to: Layout | None = None
+    """The other way: the layout to write."""
+
+    run: Path | None = None
+    """The run whose averaged G and whose D are written, from its newest checkpoint."""
+
+    out: Path = Path("exported")
+    """Folder for generator.safetensors, discriminator.safetensors and config.json."""
+
+    def __post_init__(self) -> None:
+        """Check what goes together."""
+        if (self.layout is None) == (self.to is None):
+            raise UserError("give one of --from LAYOUT and --to LAYOUT.")
+        if self.layout is not None and self.generator is None:
+            raise UserError("--from needs --generator FILE.")
+        if self.layout == "huggingface-biggan-deep" and self.discriminator is not None:
+            raise UserError("the layout huggingface-biggan-deep has no discriminator: --discriminator has no place.")
+        if self.to is not None and self.run is None:
+            raise UserError("--to needs --run RUN.")
+        if not 0 <= self.truncation <= 1:
+            raise UserError(f"--truncation must be from 0 to 1, where the tables are, but got {self.truncation}.")
+
+
+def read_run(options: Options) -> None:
+    """Convert the files of another layout into a run."""
+    assert options.layout is not None
+    assert options.generator is not None
+    generator = _read_tensors(options.generator)
+    given = None if options.config is None else _read_json(options.config)
+    if options.layout == "huggingface-biggan-deep":
+        converted = convert_huggingface_biggan_deep(generator, config=given, truncation=options.truncation)
+    else:
+        discriminator = None if options.discriminator is None else _read_tensors(options.discriminator)
+        converted = convert_biggan_pytorch(generator, discriminator, config=given)
+    folder = write_converted_run(
+        options.run_dir,
+        recipe=converted.recipe,
+        config=converted.config,
+        layout=options.layout,
+        generator=converted.generator,
+        discriminator=converted.discriminator,
+        tables=converted.statistics,
+    )
+    size = (
+        f"{converted.config.num_classes} classes of {converted.config.resolution}x{converted.config.resolution} pixels"
+    )
+    print(f"A generator of recipes.{converted.recipe}, {size}: {folder.path}")
+    if converted.discriminator is None:
+        print("There is no discriminator: a training with --init-from starts with a fresh one.")
+
+
+def write_layout(options: Options) -> None:
+    """Write the networks of a run in another layout."""
+    assert options.run is not None
+    trained = load_for_export(options.run)
+    for note in trained.notes:
+        print(note)
+    files: dict[str, bytes] = {}
+    described: Mapping[str, object]
+    if options.to == "huggingface-biggan-deep":
+        if trained.recipe != "biggan_deep":
+            raise UserError(f"the layout huggingface-biggan-deep has no networks of recipes.{trained.recipe}.")
+        generator = export_huggingface_biggan_deep(trained.generator, config=trained.config, statistics=trained.tables)
+        described = huggingface_config(trained.config)
+        if trained.tables is None:
+            print("The run has no tables of statistics: those without truncation stand for every truncation.")
+    else:
+        generator, discriminator = export_biggan_pytorch(
+            trained.generator, trained.discriminator, config=trained.config
+        )
+        described = biggan_pytorch_options(trained.config)
+        if discriminator is not None:
+            files["discriminator.safetensors"] = _encode(discriminator)
+    files |= {
+        "generator.safetensors": _encode(generator),
+        "config.json": json.dumps(described, indent=2).encode() + b"\n",
+    }
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            replace_durably(options.out / name, data)
+    except OSError as error:
+        raise writing_error(options.out, error) from error
+    print(f"{', '.join(sorted(files))} in the layout {options.to}: {options.out}")
+
+
+def _encode(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, without executing anything that is in it."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} holds more than tensors, or is damaged; it is not read, since it could run code."
+        ) from None
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is not a whole file of tensors: {str(error).splitlines()[0]}.") from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} does not hold a state dict, which is tensors by name.")
+    return dict(state)
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"--config {path} cannot be read as JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path} must hold a JSON object.")
+    return content
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert; see ``python -m recipes.convert --help``."""
+
+    def command() -> int:
+        options = parse_options(Options, prog="python -m recipes.convert", description=__doc__ or "", args=argv)
+        (read_run if options.layout is not None else write_layout)(options)
+        return 0
+
+    return run_command("convert", command)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

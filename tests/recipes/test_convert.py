@@ -1,0 +1,230 @@
+"""The command, from files to runs and back, and trainings that start from converted weights."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from recipes import biggan_deep, convert, evaluate, sample
+from recipes._layouts.huggingface_biggan_deep import export_huggingface_biggan_deep, huggingface_config
+from recipes._layouts.key_map import expected_state
+
+BIGGAN_PYTORCH = ["--from", "biggan-pytorch"]
+HUGGINGFACE = ["--from", "huggingface-biggan-deep"]
+
+
+@pytest.fixture
+def run(tiny_args: list[str], tmp_path: Path) -> Path:
+    path = tmp_path / "run"
+    assert biggan_deep.main([*tiny_args, "--run-dir", str(path), "--steps", "2"]) == 0
+    return path
+
+
+@pytest.fixture
+def exported(run: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "exported"
+    assert convert.main(["--to", "biggan-pytorch", "--run", str(run), "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def converted(exported: Path, tmp_path: Path) -> Path:
+    """The same networks as a run again, by way of the other layout."""
+    path, files = tmp_path / "converted", []
+    for network in ("generator", "discriminator"):
+        files += [f"--{network}", str(exported / f"{network}.safetensors")]
+    options = ["--config", str(exported / "config.json"), "--run-dir", str(path)]
+    assert convert.main([*BIGGAN_PYTORCH, *files, *options]) == 0
+    return path
+
+
+def draw(run: Path, out: Path, *options: str) -> np.ndarray:
+    assert sample.main(["--run", str(run), "--out", str(out), "--num", "6", *options]) == 0
+    with np.load(out) as arrays:
+        return arrays["images"]
+
+
+def test_a_run_draws_the_same_after_a_journey_through_another_layout(run: Path, converted: Path, tmp_path: Path):
+    before, after = draw(run, tmp_path / "before.npz"), draw(converted, tmp_path / "after.npz")
+    assert np.ptp(before) > 10
+    assert np.abs(before.astype(int) - after).max() <= 1
+    files = [
+        load_file(next((path / "checkpoints").iterdir()) / "discriminator.safetensors") for path in (run, converted)
+    ]
+    assert files[0].keys() == files[1].keys()
+    for key, value in files[0].items():
+        assert torch.equal(files[1][key], value) or key.endswith((".0.u", ".0.v"))
+
+
+def test_a_converted_run_can_be_evaluated(converted: Path, capsys: pytest.CaptureFixture[str]):
+    assert evaluate.main(["--run", str(converted), "--num", "6"]) == 0
+    assert "class agreement" in capsys.readouterr().out.lower()
+    assert (converted / "report.html").is_file()
+
+
+def test_a_converted_run_cannot_be_resumed_but_started_from(
+    converted: Path, tiny_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert biggan_deep.main(["--resume", str(converted)]) == 2
+    assert f"no training to continue: start a new run with --init-from {converted}." in capfd.readouterr().err
+    new = ["--init-from", str(converted), "--data", f"npz:{tiny_data}", "--run-dir", str(tmp_path / "new")]
+    small = ["--batch-size", "8", "--standing-batches", "2"]
+    assert biggan_deep.main([*new, *small, "--steps", "1", "--discriminator-lr", "1e-4"]) == 0
+    assert "with fresh optimizers" in capfd.readouterr().err
+    config = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert config["preset"] == "fine-tuned"
+    assert (config["config"]["num_classes"], config["config"]["discriminator_lr"]) == (3, 1e-4)
+    assert biggan_deep.main(["--resume", str(tmp_path / "new"), "--steps", "2"]) == 0
+    assert "Continuing after step 1" in capfd.readouterr().err
+
+
+def checkpoint(run: Path, part: str) -> dict[str, torch.Tensor]:
+    (folder,) = (run / "checkpoints").iterdir()
+    return load_file(folder / f"{part}.safetensors")
+
+
+def test_with_another_class_count_the_embeddings_alone_are_fresh(
+    converted: Path, tiny_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """Learning rates of next to nothing leave what was loaded visible in the first checkpoint."""
+    still = ["--generator-lr", "1e-30", "--discriminator-lr", "1e-30", "--batch-size", "8", "--standing-batches", "2"]
+    new = ["--init-from", str(converted), "--data", f"npz:{tiny_data}", "--run-dir", str(tmp_path / "new")]
+    assert biggan_deep.main([*new, *still, "--num-classes", "5", "--steps", "1"]) == 0
+    said = capfd.readouterr().err
+    kept = "starts from fresh weights, all else is kept."
+    assert f"3 classes there, 5 here: embedding of the generator {kept}" in said
+    assert f"3 classes there, 5 here: head.embedding of the discriminator {kept}" in said
+    for part in ("generator", "discriminator", "ema"):
+        before, after = checkpoint(converted, part), checkpoint(tmp_path / "new", part)
+        for key, value in before.items():
+            if "embedding" in key:
+                assert 5 in after[key].shape or key.endswith(".v")
+            elif not key.endswith((".u", ".v", ".running_mean", ".running_var")):
+                assert torch.equal(after[key], value), key
+
+
+def test_without_a_discriminator_a_training_starts_with_a_fresh_one(
+    exported: Path, tiny_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "alone"
+    generator = ["--generator", str(exported / "generator.safetensors")]
+    assert convert.main([*BIGGAN_PYTORCH, *generator, "--run-dir", str(path)]) == 0
+    assert "There is no discriminator: a training with --init-from starts with a fresh one." in capfd.readouterr().out
+    new = ["--init-from", str(path), "--data", f"npz:{tiny_data}", "--run-dir", str(tmp_path / "new")]
+    assert biggan_deep.main([*new, "--batch-size", "8", "--standing-batches", "2", "--steps", "1"]) == 0
+    assert "There is no discriminator there: it starts from fresh weights." in capfd.readouterr().err
+
+
+def test_networks_that_do_not_fit_name_their_layers_and_leave_no_folder(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    new = ["--init-from", str(run), "--embedding-dim", "4", "--run-dir", str(tmp_path / "new")]
+    assert biggan_deep.main(new) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert "wrong shapes: " in error
+    assert "embedding.weight (3, 5) instead of (3, 4)" in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_init_from_excludes_a_preset(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert biggan_deep.main(["--init-from", str(run), "--preset", "cifar10-32"]) == 2
+    assert "--preset has no place beside it" in capsys.readouterr().err
+
+
+@pytest.fixture
+def huggingface(tmp_path: Path) -> Path:
+    """Random weights in the layout of the released generators, with tables that are not the same at any truncation."""
+    small = replace(biggan_deep.imagenet_128(), channels=8, num_classes=3, latent_dim=6, embedding_dim=6)
+    rng = torch.Generator().manual_seed(0)
+    state = {
+        name: torch.rand(value.shape, generator=rng) + 0.1
+        for name, value in expected_state(biggan_deep.build_generator, small).items()
+    }
+    tensors = export_huggingface_biggan_deep(state, config=small)
+    for name in [name for name in tensors if name.endswith("running_means")]:
+        tensors[name] = torch.randn(tensors[name].shape, generator=rng)
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text(json.dumps(huggingface_config(small)))
+    return tmp_path / "pytorch_model.bin"
+
+
+def test_tables_of_statistics_follow_the_truncation_of_the_samples(
+    huggingface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path, config = tmp_path / "run", huggingface.with_name("config.json")
+    options = ["--generator", str(huggingface), "--config", str(config), "--run-dir", str(path)]
+    assert convert.main([*HUGGINGFACE, *options]) == 0
+    from recipes._engine.sampling import ready_generator, truncated
+    from recipes._engine.trained import load_trained
+
+    state = torch.load(huggingface, weights_only=True)
+    trained = load_trained(run=path, weights=None, device=torch.device("cpu"))
+    for truncation, row in ((0.5, 25), (None, 50)):
+        model = ready_generator(truncated(trained, truncation))
+        assert torch.equal(model.norm.running_mean, state["generator.bn.running_means"][row])
+    for wrong in (["--truncation", "2"], ["--truncation", "0.5", "--truncation-by", "threshold"]):
+        assert sample.main(["--run", str(path), *wrong]) == 2
+        assert "its tables of statistics are for --truncation-by scaled from 0 to 1." in capsys.readouterr().err
+    out = tmp_path / "back"
+    assert convert.main(["--to", "huggingface-biggan-deep", "--run", str(path), "--out", str(out)]) == 0
+    back = load_file(out / "generator.safetensors")
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], value) for name, value in state.items())
+    assert json.loads((out / "config.json").read_text()) == json.loads(config.read_text())
+
+
+class Canary:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name, write in (
+        ("torch.pth", torch.save),
+        ("plain.pth", lambda thing, path: path.write_bytes(pickle.dumps(thing))),
+    ):
+        write({"weight": Canary(tmp_path / "canary")}, tmp_path / name)
+        assert convert.main([*BIGGAN_PYTORCH, "--generator", str(tmp_path / name)]) == 2
+        assert "it could run code, and is not read." in capsys.readouterr().err
+    assert not (tmp_path / "canary").exists()
+
+
+def test_files_that_are_no_state_dict_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a.safetensors").write_bytes(b"nothing")
+    torch.save({"epoch": 3}, tmp_path / "b.pth")
+    save_file({"x": torch.zeros(1)}, tmp_path / "c.safetensors")
+    for name, what in (
+        ("none.pth", "there is no file"),
+        ("a.safetensors", "is not a whole file of tensors"),
+        ("b.pth", "does not hold a state dict, which is tensors by name."),
+        ("c.safetensors", "missing keys: "),
+    ):
+        assert convert.main([*BIGGAN_PYTORCH, "--generator", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert what in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ([], "give one of --from LAYOUT and --to LAYOUT."),
+        (BIGGAN_PYTORCH, "--from needs --generator FILE."),
+        (["--to", "biggan-pytorch"], "--to needs --run RUN."),
+        ([*HUGGINGFACE, "--generator", "g", "--discriminator", "d"], "--discriminator has no place."),
+        ([*HUGGINGFACE, "--generator", "g", "--truncation", "2"], "--truncation must be from 0 to 1"),
+    ],
+)
+def test_rejects_options_that_do_not_go_together(options: list[str], error: str, capsys: pytest.CaptureFixture[str]):
+    assert convert.main(options) == 2
+    assert error in capsys.readouterr().err
