@@ -119,10 +119,8 @@ def read_run(options: Options) -> None:
         discriminator=converted.discriminator,
         tables=converted.statistics,
     )
-    size = (
-        f"{converted.config.num_classes} classes of {converted.config.resolution}x{converted.config.resolution} pixels"
-    )
-    print(f"A generator of recipes.{converted.recipe}, {size}: {folder.path}")
+    classes, side = converted.config.num_classes, converted.config.resolution
+    print(f"A generator of recipes.{converted.recipe}, {classes} classes, {side}x{side} pixels: {folder.path}")
     if converted.discriminator is None:
         print("There is no discriminator: a training with --init-from starts with a fresh one.")
 
@@ -175,9 +173,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} holds more than tensors, or is damaged; it is not read, since it could run code."
-        ) from None
+        reason = "it could run code, and is not read"
+        raise UserError(f"{path} is damaged or holds more than tensors: {reason}.") from None
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path} is not a whole file of tensors: {str(error).splitlines()[0]}.") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -53,10 +53,7 @@ def load_trained(*, run: Path | None, weights: Path | None, device: torch.device
     with seeded_construction(config.seed, "generator"):
         generator = recipe.build_generator(config).to(device)
     load_weights(generator, tensors, str(weights))
-    average, prior, converted = (
-        generator.eval().requires_grad_(False),
-        recipe.build_prior(config),
-        "converted" in metadata,
-    )
+    average, prior = generator.eval().requires_grad_(False), recipe.build_prior(config)
+    converted = "converted" in metadata
     tables = read_tables(weights) if converted else None
     return TrainedGenerator(average, prior, config, weights, notes, converted, tables)

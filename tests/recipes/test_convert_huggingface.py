@@ -1,5 +1,6 @@
 """Against pytorch-pretrained-biggan itself, with random weights and random tables of statistics."""
 
+import os
 import re
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ peer = pytest.importorskip("pytorch_pretrained_biggan")
 
 # Channel multiplier 8 and 7 classes instead of 128 and 1000; layers, resolutions and tables are the released ones.
 SMALL = {"channels": 8, "num_classes": 7, "latent_dim": 12, "embedding_dim": 12}
+FULL_SIZE = os.environ.get("GAN_BLOCKS_FULL_SIZE") == "1"
 # Where that package's arithmetic finds the row: not at 0.14, 0.28, 0.56, 0.58 and 0.94; it refuses 0.
 GRID = sorted({round(0.02 * row, 2) for row in range(1, 51)} - {0.14, 0.28, 0.56, 0.58, 0.94})
 
@@ -32,7 +34,8 @@ def small(preset: str) -> biggan_deep.Config:
 
 @pytest.fixture(params=["imagenet-128", "imagenet-256", "imagenet-512"])
 def config(request: pytest.FixtureRequest) -> biggan_deep.Config:
-    return small(request.param)
+    """One of the released networks, small unless GAN_BLOCKS_FULL_SIZE=1 asks for the whole."""
+    return biggan_deep.PRESETS[request.param]() if FULL_SIZE else small(request.param)
 
 
 def random_peer(config: biggan_deep.Config) -> torch.nn.Module:
@@ -59,13 +62,13 @@ def random_peer(config: biggan_deep.Config) -> torch.nn.Module:
 
 def theirs(model: torch.nn.Module, z: Tensor, labels: Tensor, truncation: float) -> Tensor:
     with torch.no_grad():
-        return model(z, torch.nn.functional.one_hot(labels, 7).float(), truncation)
+        return model(z, torch.nn.functional.one_hot(labels, model.config.num_classes).float(), truncation)
 
 
 def test_the_converted_generator_draws_what_the_package_draws(config: biggan_deep.Config, rng: torch.Generator):
     model = random_peer(config)
     z, labels = (
-        truncated_prior(NormalPrior(12), 0.5, definition="scaled").sample(2, generator=rng),
+        truncated_prior(NormalPrior(config.latent_dim), 0.5, definition="scaled").sample(2, generator=rng),
         torch.tensor([3, 5]),
     )
     generator = biggan_deep.build_generator(config).eval()
@@ -80,6 +83,21 @@ def test_the_converted_generator_draws_what_the_package_draws(config: biggan_dee
         assert 0.1 < wanted.std() < 0.8  # neither flat nor saturated
         torch.testing.assert_close(images, wanted, rtol=0, atol=1e-4)
     assert converted.config == config
+
+
+def test_statistics_are_the_package_s_wherever_it_reads_the_right_table(rng: torch.Generator):
+    config = small("imagenet-128")
+    model, generator = random_peer(config), biggan_deep.build_generator(config).eval()
+    x, condition = torch.randn(2, 128, 2, 2, generator=rng), torch.randn(2, 24, generator=rng)
+    converted = convert_huggingface_biggan_deep(model.state_dict(), truncation=1.0)
+    generator.load_state_dict(converted.generator)
+    assert converted.statistics is not None
+    for truncation in GRID:
+        converted.statistics.apply(generator, truncation=truncation)
+        wanted = model.generator.layers[0].bn_0(x, truncation, condition)
+        torch.testing.assert_close(generator.blocks[0].norm1(x, condition), wanted, rtol=0, atol=1e-5)
+        wanted = model.generator.bn(x[:, :8], truncation)
+        torch.testing.assert_close(generator.norm(x[:, :8]), wanted, rtol=0, atol=1e-5)
 
 
 def random_state(config: biggan_deep.Config) -> dict[str, Tensor]:
