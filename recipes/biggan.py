@@ -29,29 +29,17 @@ from gan_blocks import (
     HierarchicalSkipZ,
     NoSkipZ,
     SharedEmbedding,
-    hinge_discriminator_loss,
-    hinge_generator_loss,
     orthogonal_,
 )
-from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_checks import require, require_positive
-from recipes._engine.config_fields import AdamFields, TrainingFields
+from recipes._engine.hinge_training import HingeTrainingFields, hinge_train_step
 from recipes._engine.latents import latent_prior
 from recipes._engine.layer_factories import LayerFactories, WeightNormLayers
 from recipes._engine.loop import train
-from recipes._engine.regularization import (
-    RegularizationFields,
-    clip_gradients,
-    discriminator_weight_penalty,
-    embedding_norms,
-    generator_weight_penalty,
-    r1_term,
-)
 from recipes._engine.residual_fields import ResidualFields
 from recipes._engine.residual_networks import ResidualDiscriminator, ResidualGenerator
-from recipes._engine.spectral_layers import SpectralFields, discriminator_layers, generator_layers, sigma_penalty
-from recipes._engine.state import TrainingState
-from recipes._engine.updates import adam_optimizers, judge_fake, judge_pair, update_discriminator, update_generator
+from recipes._engine.spectral_layers import discriminator_layers, generator_layers
+from recipes._engine.updates import adam_optimizers
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
 
@@ -59,7 +47,7 @@ EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
 
 
 @dataclass(frozen=True)
-class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, ResidualFields):
+class Config(HingeTrainingFields, ResidualFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
     skip_z: bool = True
@@ -73,17 +61,11 @@ class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, R
     generator_norm: Literal["batch", "weight", "none"] = "batch"
     """What G normalises: features by batch, or filters alone by length or sigma (paper: both cripple training)."""
 
-    hinge_margin: float = 1.0
-    """Margin of D's hinge loss (paper: half of 1 hurts, up to 3 changes nothing, more is unstable)."""
-
     def __post_init__(self) -> None:
         """Reject what cannot work."""
         self.check_residual_fields()
-        self.check_training_fields()
-        self.check_adam_fields()
-        self.check_spectral_fields()
-        self.check_regularization_fields()
-        require_positive(self, "embedding_dim", "embedding_gain", "hinge_margin")
+        self.check_hinge_training_fields()
+        require_positive(self, "embedding_dim", "embedding_gain")
         require(self, "embedding_hidden", self.embedding_hidden >= 0, "at least 0")
         norms = ("batch", "weight", "none")
         require(self, "generator_norm", self.generator_norm in norms, f"one of {', '.join(norms)}")
@@ -256,31 +238,7 @@ def build_discriminator(config: Config) -> nn.Module:
 
 build_prior = latent_prior  # --latent
 build_optimizers = adam_optimizers  # Appendix C
-
-
-def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
-    """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
-
-    def discriminator_loss(part: PairBatch) -> Tensor:
-        real_logits, fake_logits = judge_pair(state, part)
-        loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin)
-        return loss + r1_term(state, part, config)
-
-    def generator_loss(fake: FakeBatch) -> Tensor:
-        return hinge_generator_loss(fake_logits=judge_fake(state, fake))
-
-    terms_d = [
-        partial(sigma_penalty, state.discriminator, config.discriminator_sigma_penalty, config),
-        partial(discriminator_weight_penalty, state.discriminator, config),
-    ]
-    terms_g = [
-        partial(sigma_penalty, state.generator, config.generator_sigma_penalty, config),
-        partial(generator_weight_penalty, state.generator, config),
-    ]
-    clip = partial(clip_gradients, config=config)
-    loss_d = update_discriminator(state, batches, config, discriminator_loss, penalties=terms_d, before_step=clip)
-    loss_g = update_generator(state, batches, config, generator_loss, penalties=terms_g, before_step=clip)
-    return {"loss_d": loss_d, "loss_g": loss_g, **embedding_norms(state.generator)}
+train_step = hinge_train_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:

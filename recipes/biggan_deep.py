@@ -13,7 +13,6 @@ Differences from the paper:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -30,38 +29,19 @@ from gan_blocks import (
     ProjectionHead,
     SelfAttention2d,
     SharedEmbedding,
-    hinge_discriminator_loss,
-    hinge_generator_loss,
     orthogonal_,
 )
-from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_checks import require, require_positive
-from recipes._engine.config_fields import AdamFields, ImageFields, TrainingFields
+from recipes._engine.config_fields import ImageFields
+from recipes._engine.hinge_training import HingeTrainingFields, hinge_train_step
 from recipes._engine.latents import LatentFields, latent_prior
 from recipes._engine.loop import train
-from recipes._engine.regularization import (
-    RegularizationFields,
-    clip_gradients,
-    discriminator_weight_penalty,
-    embedding_norms,
-    generator_weight_penalty,
-    r1_term,
-)
 from recipes._engine.spectral_layers import (
-    SpectralFields,
     SpectralLayers,
     discriminator_layers,
     generator_layers,
-    sigma_penalty,
 )
-from recipes._engine.state import TrainingState
-from recipes._engine.updates import (
-    adam_optimizers,
-    judge_fake,
-    judge_pair,
-    update_discriminator,
-    update_generator,
-)
+from recipes._engine.updates import adam_optimizers
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
 
@@ -69,7 +49,7 @@ EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
 
 
 @dataclass(frozen=True)
-class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, LatentFields, ImageFields):
+class Config(HingeTrainingFields, LatentFields, ImageFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
     channels: int = 16
@@ -89,19 +69,13 @@ class Config(RegularizationFields, SpectralFields, AdamFields, TrainingFields, L
     wide_rgb_conv: bool = False
     """Give G's last convolution ch outputs and keep the first, as the released weights do, not just enough outputs."""
 
-    hinge_margin: float = 1.0
-    """Margin of D's hinge loss (paper: half of 1 hurts, up to 3 changes nothing, more is unstable)."""
-
     def __post_init__(self) -> None:
         """Reject what cannot work."""
         self.check_image_fields()
         self.check_latent_fields()
-        self.check_training_fields()
-        self.check_adam_fields()
-        self.check_spectral_fields()
-        self.check_regularization_fields()
+        self.check_hinge_training_fields()
         require_positive(self, "channels", "discriminator_final_size", "embedding_dim")
-        require_positive(self, "embedding_gain", "hinge_margin", "generator_widths", "discriminator_widths")
+        require_positive(self, "embedding_gain", "generator_widths", "discriminator_widths")
         require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
         stages = len(self.generator_widths) - 1
         size = 4 * 2**stages
@@ -314,31 +288,7 @@ def build_discriminator(config: Config) -> Discriminator:
 
 build_prior = latent_prior  # --latent
 build_optimizers = adam_optimizers  # Appendix C
-
-
-def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
-    """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
-
-    def discriminator_loss(part: PairBatch) -> Tensor:
-        real_logits, fake_logits = judge_pair(state, part)
-        loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin)
-        return loss + r1_term(state, part, config)
-
-    def generator_loss(fake: FakeBatch) -> Tensor:
-        return hinge_generator_loss(fake_logits=judge_fake(state, fake))
-
-    terms_d = [
-        partial(sigma_penalty, state.discriminator, config.discriminator_sigma_penalty, config),
-        partial(discriminator_weight_penalty, state.discriminator, config),
-    ]
-    terms_g = [
-        partial(sigma_penalty, state.generator, config.generator_sigma_penalty, config),
-        partial(generator_weight_penalty, state.generator, config),
-    ]
-    clip = partial(clip_gradients, config=config)
-    loss_d = update_discriminator(state, batches, config, discriminator_loss, penalties=terms_d, before_step=clip)
-    loss_g = update_generator(state, batches, config, generator_loss, penalties=terms_g, before_step=clip)
-    return {"loss_d": loss_d, "loss_g": loss_g, **embedding_norms(state.generator)}
+train_step = hinge_train_step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
