@@ -1,19 +1,26 @@
-"""The batches of a step, as a function of (seed, step, purpose) alone, split into micro-batches."""
+"""The batches of a step, as a function of (seed, step, purpose) alone, split into micro-batches and over processes.
+
+Every process draws the whole batch, cuts it into the micro-batches and takes its part of each. So a micro-batch over
+all processes holds the same samples however many they are, and so does what batch normalisation sees.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from gan_blocks import Prior, TopKSchedule
 from recipes._engine.data import ImageSet
+from recipes._engine.distributed import World, current_world, said_once
+from recipes._engine.errors import UserError
 from recipes._engine.options import RunOptions, torch_device
 from recipes._engine.random_streams import random_stream, sample_indices
 from recipes._engine.recipe import RecipeConfig
 
-__all__ = ["BatchSource", "FakeBatch", "PairBatch", "StepBatches", "draw_fake", "top_k_schedule"]
+__all__ = ["BatchSource", "FakeBatch", "PairBatch", "StepBatches", "check_split", "draw_fake", "top_k_schedule"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,9 @@ class StepBatches:
     def _fake(self, *purpose: int | str) -> Iterator[FakeBatch]:
         options, config = self._source.options, self._source.config
         prior = self._source.prior.at(self.step)
-        z, labels = draw_fake(prior, config, config.batch_size, self.step, *purpose)
+        world = self._source.world
+        whole = draw_fake(prior, config, config.batch_size, self.step, *purpose)
+        z, labels = (_own_part(drawn, options.accumulate, world) for drawn in whole)
         parts = zip(z.tensor_split(options.accumulate), labels.tensor_split(options.accumulate), strict=True)
         for number, (z_part, labels_part) in enumerate(parts):
             share = len(z_part) / config.batch_size
@@ -98,7 +107,7 @@ class StepBatches:
                 z_part.to(self._source.device, options.dtype()),
                 labels_part.to(self._source.device),
                 share,
-                noise_key=(self.step, *purpose, number),
+                noise_key=(self.step, *purpose, number * world.size + world.rank),
             )
 
 
@@ -119,6 +128,7 @@ class BatchSource:
 
     def __init__(self, images: ImageSet, prior: Prior, config: RecipeConfig, options: RunOptions) -> None:
         self.images, self.prior, self.config, self.options = images, prior, config, options
+        self.world = current_world()
         self.device = torch_device(options.device)
         self.schedule = top_k_schedule(config, len(images))
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
@@ -143,7 +153,28 @@ class BatchSource:
     def _read(self, step: int) -> list[tuple[Tensor, Tensor]]:
         config, first = self.config, (step - 1) * self.config.discriminator_steps
         starts = [(first + number) * config.batch_size for number in range(config.discriminator_steps)]
-        return [
-            self.images.batch(sample_indices(config.seed, len(self.images), start, config.batch_size))
-            for start in starts
-        ]
+        batches = [sample_indices(config.seed, len(self.images), start, config.batch_size) for start in starts]
+        return [self.images.batch(_own_part(batch, self.options.accumulate, self.world)) for batch in batches]
+
+
+def check_split(config: RecipeConfig, options: RunOptions, world: World) -> None:
+    """Check that the processes can share a batch evenly.
+
+    Raises:
+        UserError: If they cannot; the nearest size that they can is named.
+    """
+    parts = world.size * options.accumulate
+    if world.size > 1 and config.batch_size % parts:
+        nearest = max(1, round(config.batch_size / parts)) * parts
+        of_each = f" of {options.accumulate} micro-batches each" if options.accumulate > 1 else ""
+        rule = f"a multiple of {parts} for {world.size} processes{of_each}"
+        message = f"--batch-size must be {rule}, but got {config.batch_size}; the nearest is {nearest}."
+        raise said_once(UserError(message))
+
+
+def _own_part(whole: Tensor, micro_batches: int, world: World) -> Tensor:
+    """This process's samples of each micro-batch, one micro-batch after the other."""
+    if world.size == 1:
+        return whole
+    pattern = "(part rank sample) ... -> rank (part sample) ..."
+    return rearrange(whole, pattern, part=micro_batches, rank=world.size)[world.rank]

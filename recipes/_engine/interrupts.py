@@ -11,9 +11,15 @@ __all__ = ["StopRequest"]
 
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM only sets :attr:`signal`; a second one acts as it always does."""
+    """While active, the first SIGINT or SIGTERM only sets :attr:`signal`; a second one acts as it always does.
 
-    def __init__(self) -> None:
+    Args:
+        last_word: Give the signals back after the first. torchrun passes on the Ctrl-C that the terminal has sent to
+            its processes already, and ends what does not stop by itself.
+    """
+
+    def __init__(self, *, last_word: bool = True) -> None:
+        self._last_word = last_word
         self.signal: int = 0
         """Number of the signal that asked to stop, or 0."""
         self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -32,6 +38,8 @@ class StopRequest:
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
+        if not self._last_word:
+            return
         self._restore()
         tqdm.write("Stopping after this step, with a checkpoint; once more to stop at once.", file=sys.stderr)
 

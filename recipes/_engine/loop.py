@@ -1,19 +1,24 @@
-"""The training loop of every recipe: data, progress, log, sample sheets, checkpoints and a clean stop."""
+"""The training loop of every recipe: data, progress, log, sample sheets, checkpoints and a clean stop.
+
+Of several processes, each goes through all of it; the main one alone writes and speaks.
+"""
 
 import math
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recipes._engine.batches import BatchSource
+from recipes._engine.agreement import agreed, check_same_start, check_same_state
+from recipes._engine.batches import BatchSource, check_split
 from recipes._engine.checkpoints import (
     list_checkpoints,
     load_latest_checkpoint,
@@ -22,6 +27,7 @@ from recipes._engine.checkpoints import (
 )
 from recipes._engine.command_line import TrainingCommand, parse_training_command, run_command
 from recipes._engine.data import ImageSet, load_images
+from recipes._engine.distributed import current_world, joined_processes, largest, said_once, wait_for_all
 from recipes._engine.errors import UserError
 from recipes._engine.initial_weights import start_from
 from recipes._engine.interrupts import StopRequest
@@ -48,7 +54,8 @@ def train(recipe_name: str, argv: Sequence[str] | None) -> int:
     def command() -> int:
         recipe = load_recipe(recipe_name)
         asked = parse_training_command(recipe, prog=f"python -m recipes.{recipe_name}", args=argv)
-        return Run(recipe, asked).carry_out()
+        with joined_processes(asked.options) as options:
+            return Run(recipe, replace(asked, options=options)).carry_out()
 
     return run_command(recipe_name, command)
 
@@ -60,6 +67,9 @@ class Run:
         self.recipe, self.config, self.options = recipe, command.config, command.options
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
+        self.world = current_world()
+        check_same_start(command)
+        check_split(self.config, self.options, self.world)
         self.prior = recipe.build_prior(self.config)
         self.images = self._load_images()
         self.state: TrainingState = build_state(recipe, self.config, self.options)
@@ -71,6 +81,7 @@ class Run:
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         self._saved_step = self.step
+        check_same_state(self.state.tensors(), self.step)
 
     def carry_out(self) -> int:
         """Train until the budget is used up or a signal asks to stop; returns the exit status."""
@@ -78,11 +89,18 @@ class Run:
         source = BatchSource(self.images, self.prior, self.config, self.options)
         began = time.monotonic()
         deadline = math.inf if self.options.minutes is None else began + 60 * self.options.minutes
-        progress = tqdm(total=self.last_step, initial=self.step, unit="step", dynamic_ncols=True, desc="training")
-        with StopRequest() as stop, progress:
+        progress: Progress = tqdm(
+            total=self.last_step,
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=True,
+            desc="training",
+            disable=not self.world.is_main,
+        )
+        with StopRequest(last_word=self.world.size == 1) as stop, progress:
             if self.step == 0:
                 self._measure_spectra()  # of the initial weights
-            while self.step < self.last_step and not stop.signal and time.monotonic() < deadline:
+            while self.step < self.last_step and not self._must_stop(stop, deadline):
                 self.step += 1
                 batches = source.step(self.step)
                 losses = self.recipe.train_step(self.state, batches, self.config)
@@ -96,6 +114,13 @@ class Run:
             self._finish()
         return self._closing_words(stop, time.monotonic() - began)
 
+    def _must_stop(self, stop: StopRequest, deadline: float) -> bool:
+        """Whether a signal or the clock asks any process to stop: all stop after the same step."""
+        stop.signal = largest(stop.signal)
+        if stop.signal or self.options.minutes is None:
+            return bool(stop.signal)
+        return bool(largest(time.monotonic() >= deadline))
+
     def _load_images(self) -> ImageSet:
         config = self.config
         return load_images(
@@ -106,8 +131,10 @@ class Run:
         """Make the run's folder, or bring back its newest sound checkpoint."""
         if command.run is None:
             self._start_from_other_run()  # before there is a folder: it may not fit
-            return self._new_folder(command.preset)
-        remove_stale_temporaries(command.run.checkpoints)
+            return agreed(lambda: self._new_folder(command.preset))
+        if self.world.is_main:
+            remove_stale_temporaries(command.run.checkpoints)
+        wait_for_all()
         if not list_checkpoints(command.run.checkpoints):
             self._start_from_other_run()
             return command.run  # stopped before its first checkpoint: start again
@@ -135,11 +162,12 @@ class Run:
             _say(note)
         sizes = [sum(p.numel() for p in net.parameters()) for net in (self.state.generator, self.state.discriminator)]
         _say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
-        self.folder.truncate_log(after_step=self.step)
+        if self.world.is_main:
+            self.folder.truncate_log(after_step=self.step)
         _say(f"{'Run' if self.step == 0 else f'Continuing after step {self.step}'}: {self.folder.path}")
         machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
-        how = {"device": str(self.state.device), "precision": self.options.precision}
-        self.folder.append_log({"event": "start", "step": self.step, **machine, **how})
+        how = {"device": str(self.state.device), "precision": self.options.precision, "processes": self.world.size}
+        self._record({"event": "start", "step": self.step, **machine, **how})
 
     def _do_what_is_due(self, progress: Progress) -> None:
         options = self.options
@@ -149,6 +177,8 @@ class Run:
             self._flush_losses(progress)
         if measure:
             self._measure_spectra()
+        if options.compare_every and self.step % options.compare_every == 0:
+            check_same_state(self.state.tensors(), self.step)
         if options.sample_every and self.step % options.sample_every == 0:
             self._draw_sheet(SHEET_STANDING_BATCHES)
             self._draw_spectra()
@@ -167,10 +197,10 @@ class Run:
         for step, losses in self._pending:
             values = {name: loss.item() for name, loss in losses.items()}
             if not all(map(math.isfinite, values.values())):
-                self.folder.append_log({"event": "not finite", "step": step, **{n: str(v) for n, v in values.items()}})
+                self._record({"event": "not finite", "step": step, **{n: str(v) for n, v in values.items()}})
                 every = ", ".join(f"{name} {value}" for name, value in values.items())
-                raise self._divergence(f"the loss is not finite at step {step} ({every})")
-            self.folder.append_log({"step": step, **values})
+                raise said_once(self._divergence(f"the loss is not finite at step {step} ({every})"))
+            self._record({"step": step, **values})
         self._pending.clear()
         shown = {name: f"{value:.3f}" for name, value in values.items() if name.startswith("loss_")}
         progress.set_postfix(shown | {"images/s": f"{speed:.0f}"})
@@ -181,7 +211,7 @@ class Run:
         Raises:
             UserError: If a weight is not finite, which the next loss would show too.
         """
-        if self.spectra is None:
+        if self.spectra is None or not self.world.is_main:
             return
         try:
             self.folder.append_log(self.spectra.measure(self.step))
@@ -198,31 +228,37 @@ class Run:
         return UserError(f"{what}; {kept}. Try a lower learning rate or fp32.")
 
     def _draw_spectra(self) -> None:
-        if self.spectra is None:
+        if self.spectra is None or not self.world.is_main:
             return
         if curves := sigma_curves(self.folder.read_log()):
             title = f"{self.folder.recipe}, {self.folder.preset}: singular values of the weights"
             draw_spectra(self.folder.spectra_path, curves, title)
 
-    def _draw_sheet(self, standing_batches: int | None = None) -> Path:
+    def _draw_sheet(self, standing_batches: int | None = None) -> None:
+        if not self.world.is_main:
+            return
         generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=standing_batches)
         images, classes = class_sheet(generator, self.prior, self.config)
         path = self.folder.samples_path(self.step)
         names = self.images.class_names  # of the data, which may have fewer classes than the networks
         captions = [names[label] if label < len(names) else str(label) for label in classes]
         save_sheet(path, images, columns=10, captions=captions)
-        return path
+
+    def _record(self, entry: Mapping[str, Any]) -> None:
+        if self.world.is_main:
+            self.folder.append_log(entry)
 
     def _save(self) -> None:
-        save_checkpoint(
-            self.folder.checkpoints,
-            self.step,
-            tensors=self.state.tensors(),
-            state={},
-            metadata=self.folder.metadata(),
-            keep_last=self.options.keep_last,
-            keep_every=self.options.keep_every,
-        )
+        if self.world.is_main:
+            save_checkpoint(
+                self.folder.checkpoints,
+                self.step,
+                tensors=self.state.tensors(),
+                state={},
+                metadata=self.folder.metadata(),
+                keep_last=self.options.keep_last,
+                keep_every=self.options.keep_every,
+            )
         self._saved_step = self.step
 
     def _finish(self) -> None:
@@ -231,7 +267,8 @@ class Run:
             self._save()
         self._draw_sheet()
         self._draw_spectra()
-        write_report(self.folder)
+        if self.world.is_main:
+            write_report(self.folder)
 
     def _closing_words(self, stop: StopRequest, seconds: float) -> int:
         _say(f"Sample sheet: {self.folder.samples_path(self.step)}")
@@ -245,4 +282,5 @@ class Run:
 
 
 def _say(line: str) -> None:
-    tqdm.write(line, file=sys.stderr)
+    if current_world().is_main:
+        tqdm.write(line, file=sys.stderr)

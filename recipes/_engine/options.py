@@ -44,6 +44,12 @@ class RunOptions:
     accumulate: int = 1
     """Split each batch into this many micro-batches and add up their gradients, to save memory."""
 
+    timeout: float = 600.0
+    """Seconds that one of several processes waits for the others before it gives up and says who is missing."""
+
+    compare_every: int = 100
+    """Steps between checks that all processes hold the same weights and statistics, bit for bit (0: none)."""
+
     channels_last: bool = True
     """Keep images as NHWC in memory, which is faster here; the results agree up to rounding."""
 
@@ -67,11 +73,20 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the machine."""
-        for name in ("steps", "minutes", "threads", "accumulate", "checkpoint_every", "keep_last", "log_every"):
+        for name in (
+            "steps",
+            "minutes",
+            "threads",
+            "accumulate",
+            "checkpoint_every",
+            "keep_last",
+            "log_every",
+            "timeout",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be greater than 0, but got {value}.")
-        for name in ("keep_every", "sample_every", "spectra_every"):
+        for name in ("keep_every", "sample_every", "spectra_every", "compare_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 0, but got {getattr(self, name)}.")
         if self.run_dir is not None and self.resume is not None and self.run_dir != self.resume:

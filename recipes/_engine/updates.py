@@ -1,7 +1,8 @@
 """The updates that a training step consists of: a loss goes in, the engine sees to micro-batches and what follows.
 
-A recipe says what the loss of a micro-batch is. Here it is averaged over the batch, differentiated and descended; then
-the singular vectors advance on the new weights and, after an update of G, its average moves.
+A recipe says what the loss of a micro-batch is. Here it is averaged over the batch, that of all processes,
+differentiated and descended; then the singular vectors advance on the new weights and, after an update of G, its
+average moves.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from torch import Tensor, nn, optim
 from gan_blocks import advance_power_iteration, top_k_select
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_fields import AdamFields
+from recipes._engine.distributed import sum_gradients
 from recipes._engine.random_streams import seeded_noise
 from recipes._engine.recipe import RecipeConfig
 from recipes._engine.state import TrainingState
@@ -111,8 +113,9 @@ def update_generator(
     def loss_or_zero(fake: FakeBatch) -> Tensor:
         if fake.share > 0:
             return loss(fake)
-        # None of these samples was chosen, but G's running statistics move as without top-k.
-        nothing: Tensor = 0 * state.generator(fake.z, fake.labels).sum()
+        # None of these samples was chosen, but running statistics move as without top-k, and other processes wait in
+        # BatchNorm for this one's.
+        nothing: Tensor = 0 * state.discriminator(state.generator(fake.z, fake.labels), fake.labels).sum()
         return nothing
 
     total = descend(parts, loss_or_zero, penalties, before_step)
@@ -147,6 +150,7 @@ def _descend(
             value = part.share * loss(part)
         value.backward()
         total = total + value.detach()
+    sum_gradients(network, total)
     for penalty in penalties:
         value = penalty()
         if value.requires_grad:  # a coefficient of 0 leaves a constant
