@@ -1,0 +1,120 @@
+"""Trainings of biggan_deep on several processes; started by test_distributed_training.py.
+
+``python -m tests.recipes.training_ranks FOLDER`` carries out all scenarios; each leaves its run and what its ranks say.
+"""
+
+import importlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from recipes import biggan_deep
+from recipes._engine import distributed
+from tests.recipes.conftest import TINY_NETWORK, write_tiny_data
+
+Trouble = Callable[[int, int, object], None]  # of rank, step and the state before the step
+
+
+def options(folder: Path, run: str, *more: str) -> list[str]:
+    """A tiny network of both kinds of BatchNorm in float64, a whole batch of 12."""
+    return [
+        *("--data", f"npz:{folder / 'tiny.npz'}", *TINY_NETWORK, "--batch-size", "12", "--discriminator-steps", "1"),
+        *("--precision", "fp64", "--threads", "1", "--run-dir", str(folder / run)),
+        *("--log-every", "1", "--timeout", "60", "--compare-every", "1", "--sample-every", "0", *more),
+    ]
+
+
+def launch(folder: Path, name: str, size: int, args: list[str], trouble: Trouble | None = None) -> None:
+    """Run the command in ``size`` processes as torchrun would, and record how each ended."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    arguments = [(folder / f"{name}_{rank}.txt", rank, size, port, args, trouble) for rank in range(size)]
+    processes = [fork.Process(target=one_rank, args=each) for each in arguments]
+    for process in processes:
+        process.start()
+    stopped = trouble is stop_answering
+    for process in processes[:1] if stopped else processes:
+        process.join()
+    if stopped:
+        processes[1].kill()
+        processes[1].join()
+    (folder / f"{name}_status.json").write_text(json.dumps([process.exitcode for process in processes]))
+
+
+def one_rank(output: Path, rank: int, size: int, port: int, args: list[str], trouble: Trouble | None) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    sys.stderr = output.open("w")
+    distributed.GRACE_SECONDS = 1.0
+    train_step = biggan_deep.train_step
+
+    def troubled_step(state: object, batches: object, config: object) -> object:
+        if trouble is not None:
+            trouble(rank, batches.step, state)
+        return train_step(state, batches, config)
+
+    biggan_deep.train_step = troubled_step
+    status = biggan_deep.main(args if rank == 0 or trouble is not another_batch else [*args, "--batch-size", "16"])
+    sys.stderr.flush()
+    sys.exit(status)
+
+
+def another_batch(rank: int, step: int, state: object) -> None:
+    """Nothing at a step: rank 1 is started with another option."""
+
+
+def die(rank: int, step: int, state: object) -> None:
+    if (rank, step) == (1, 3):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop_answering(rank: int, step: int, state: object) -> None:
+    if (rank, step) == (1, 2):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def be_asked_to_stop(rank: int, step: int, state: object) -> None:
+    if (rank, step) == (1, 2):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def drift(rank: int, step: int, state: object) -> None:
+    if (rank, step) == (1, 2):
+        state.generator.norm.running_var[0] += 1e-15
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    # Optimizers import the compiler, which takes longer than a training here: once, before processes are forked.
+    importlib.import_module("torch._dynamo")
+    write_tiny_data(folder)
+    for size in (1, 2, 3, 4):
+        launch(folder, f"split_{size}", size, options(folder, f"split_{size}", "--steps", "3"))
+    for size in (1, 2):
+        more = ("--steps", "2", "--accumulate", "2")
+        launch(folder, f"accumulated_{size}", size, options(folder, f"accumulated_{size}", *more))
+    for size in (1, 2):
+        shutil.copytree(folder / "split_4", folder / f"continued_{size}")
+        launch(folder, f"continued_{size}", size, options(folder, f"continued_{size}", "--steps", "5"))
+    launch(folder, "whole", 1, options(folder, "whole", "--steps", "5"))
+    saving = ("--steps", "3", "--checkpoint-every", "1")
+    launch(folder, "killed", 2, options(folder, "killed", *saving), die)
+    launch(folder, "restarted", 2, options(folder, "killed", *saving))
+    launch(folder, "silent", 2, options(folder, "silent", "--steps", "3", "--timeout", "4"), stop_answering)
+    launch(folder, "stopped", 2, options(folder, "stopped", "--steps", "9"), be_asked_to_stop)
+    launch(folder, "drifted", 2, options(folder, "drifted", "--steps", "3"), drift)
+    launch(folder, "unlike", 2, options(folder, "unlike", "--steps", "3"), another_batch)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
