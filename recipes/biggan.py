@@ -12,7 +12,6 @@ Differences from the paper:
 
 * The 32x32 presets are in no table of the paper: their widths and batches are ours.
 * Tables 4-6 print 20 + 128 inputs of the first layer; the published parameter counts hold for its chunk of 20 alone.
-* BatchNorm takes its statistics over one process so far, not over all devices.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,6 @@ exponential moving average of the generator with standing statistics (Appendix C
 Differences from the paper:
 
 * The small presets (mnist5k-32, cifar10-32) are in no table of the paper: their widths and batches are ours.
-* BatchNorm takes its statistics over one process so far, not over all devices.
 """
 
 from collections.abc import Sequence

@@ -12,7 +12,6 @@ Differences from the papers:
 * The non-local block of G stands at 64x64 as in BigGAN, which is what the parameters in Table 1 were counted with.
 * All weights start orthogonal, as in BigGAN's paper, and gains at 1 and biases at 0 for every class.
 * The 32x32 preset is in no table of the papers.
-* BatchNorm takes its statistics over one process so far, not over all devices.
 """
 
 from collections.abc import Sequence

@@ -65,6 +65,11 @@ def test_micro_batches_hold_the_same_samples_over_any_number_of_processes(folder
         assert_same_run(folder, "accumulated_2", "split_1")
 
 
+def test_top_k_chooses_over_all_processes(folder: Path):
+    assert losses(folder, "top_k_1")[6]["k"] == 3  # of 12, from the second epoch on
+    assert_same_run(folder, "top_k_3", "top_k_1")
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_run_of_four_processes_continues_on_fewer(folder: Path, size: int):
     assert statuses(folder, f"continued_{size}") == [0] * size
@@ -74,9 +79,9 @@ def test_a_run_of_four_processes_continues_on_fewer(folder: Path, size: int):
 def test_the_main_process_alone_writes_and_speaks(folder: Path):
     assert "Done at step 3" in said(folder, "split_3", 0)
     assert said(folder, "split_3", 1) == said(folder, "split_3", 2) == ""
-    assert [json.loads(line)["processes"] for line in (folder / "split_3" / "log.jsonl").open() if "event" in line] == [
-        3
-    ]
+    start = json.loads((folder / "split_3" / "log.jsonl").read_text().splitlines()[0])
+    assert start["event"] == "start"
+    assert start["processes"] == 3
 
 
 def test_after_the_death_of_a_process_the_others_say_who_is_missing_and_a_restart_changes_no_bit(folder: Path):

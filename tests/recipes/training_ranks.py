@@ -103,6 +103,9 @@ def main(folder: Path) -> None:
     for size in (1, 2):
         more = ("--steps", "2", "--accumulate", "2")
         launch(folder, f"accumulated_{size}", size, options(folder, f"accumulated_{size}", *more))
+    for size in (1, 3):
+        more = ("--steps", "6", "--top-k-gamma", "0.1", "--top-k-floor", "0.25")
+        launch(folder, f"top_k_{size}", size, options(folder, f"top_k_{size}", *more))
     for size in (1, 2):
         shutil.copytree(folder / "split_4", folder / f"continued_{size}")
         launch(folder, f"continued_{size}", size, options(folder, f"continued_{size}", "--steps", "5"))

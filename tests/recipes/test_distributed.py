@@ -1,0 +1,87 @@
+import dataclasses
+import socket
+
+import pytest
+import torch
+from torch import nn
+
+from recipes import biggan_deep
+from recipes._engine.agreement import check_same_state, code_version, first_difference
+from recipes._engine.batches import check_split
+from recipes._engine.distributed import World, current_world, joined_processes, largest, sum_gradients
+from recipes._engine.errors import UserError
+from recipes._engine.options import RunOptions
+
+
+def test_a_process_by_itself_needs_no_group():
+    with joined_processes(RunOptions(device="cpu")) as options:
+        assert options == RunOptions(device="cpu")
+        assert current_world() == World(rank=0, size=1)
+        assert largest(7) == 7
+        layer = nn.Linear(2, 1)
+        layer(torch.ones(1, 2)).sum().backward()
+        layer.bias.grad = None
+        sum_gradients(layer)
+        assert layer.weight.grad.tolist() == [[1, 1]]
+        assert layer.bias.grad is None
+        check_same_state({"generator": layer.state_dict()}, step=1)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "size", "accumulate", "message"),
+    [
+        (12, 5, 1, "--batch-size must be a multiple of 5 for 5 processes, but got 12; the nearest is 10."),
+        (2, 8, 1, "--batch-size must be a multiple of 8 for 8 processes, but got 2; the nearest is 8."),
+        (
+            20,
+            3,
+            2,
+            "--batch-size must be a multiple of 6 for 3 processes of 2 micro-batches each, but got 20; "
+            "the nearest is 18.",
+        ),
+    ],
+)
+def test_a_batch_that_processes_cannot_share_is_refused(batch_size: int, size: int, accumulate: int, message: str):
+    config = dataclasses.replace(biggan_deep.Config(), batch_size=batch_size)
+    with pytest.raises(UserError) as error:
+        check_split(config, RunOptions(accumulate=accumulate), World(rank=0, size=size))
+    assert str(error.value) == message
+
+
+def test_a_single_process_takes_a_batch_of_any_size():
+    config = dataclasses.replace(biggan_deep.Config(), batch_size=7)
+    check_split(config, RunOptions(accumulate=2), World())
+
+
+def test_the_first_setting_that_differs_is_named():
+    same = {"--seed": 1, "code": "abc"}
+    assert first_difference([same, same]) is None
+    other = first_difference([same, same, {"--seed": 1, "code": "abd"}])
+    assert other == "code is abc in rank 0 but abd in rank 2"
+
+
+def test_the_code_version_is_a_function_of_the_source():
+    assert code_version() == code_version()
+    assert len(code_version()) == 12
+
+
+def test_a_port_in_use_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, str(value))
+        message = f"the port of 127.0.0.1:{port} is in use; choose another MASTER_PORT."
+        with pytest.raises(UserError, match=message), joined_processes(RunOptions(device="cpu", timeout=1)):
+            pass
+
+
+def test_a_process_that_never_comes_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(UserError, match="2 processes"), joined_processes(RunOptions(device="cpu", timeout=1)):
+        pass
