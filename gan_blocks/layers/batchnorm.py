@@ -149,7 +149,7 @@ class BatchNorm2d(nn.Module):
 
     @property
     def process_group(self) -> "dist.ProcessGroup | None":
-        """The processes whose batches are normalised as one in train mode; None: all of them."""
+        """The processes whose batches are normalised as one in train mode; None stands for all of them."""
         return self._group.group
 
     def start_collecting(self) -> None:

@@ -17,20 +17,17 @@ __all__ = ["TopKSelection", "global_top_k"]
 
 
 class TopKSelection(NamedTuple):
-    """What one part of a batch has of the k samples chosen over the whole batch.
-
-    Attributes:
-        mask: True for this part's chosen samples, bool, ``(batch,)``.
-        share: This part's chosen samples over those of the whole batch, from 0 to 1. ``share`` times the mean over
-            this part's chosen samples, summed over all parts, is the mean over all chosen samples.
-        num_selected: Chosen samples of the whole batch: k, or fewer where NaN left fewer. The divisor for sums.
-        num_nan: Scores of the whole batch that were NaN, none of which is chosen; worth a word to the user.
-    """
+    """What one part of a batch has of the k samples chosen over the whole batch."""
 
     mask: Tensor
+    """True for this part's chosen samples, bool, ``(batch,)``."""
     share: float
+    """This part's chosen samples over those of the whole batch, from 0 to 1. ``share`` times the mean over this
+    part's chosen samples, summed over all parts, is the mean over all chosen samples."""
     num_selected: int
+    """How many of the whole batch are chosen, which is k, or fewer where NaN left fewer. The divisor for sums."""
     num_nan: int
+    """Scores of the whole batch that were NaN, none of which is chosen; worth a word to the user."""
 
 
 def global_top_k(

@@ -14,17 +14,14 @@ __all__ = ["ModeCoverage", "mode_coverage"]
 
 
 class ModeCoverage(NamedTuple):
-    """Quality and coverage of samples from a mixture whose modes are known.
-
-    Attributes:
-        high_quality: Share of the samples within the radius of their nearest mode, from 0 to 1.
-        recovered: Share of the modes that have at least one high-quality sample, from 0 to 1.
-        counts: High-quality samples of each mode, int64, ``(modes,)``.
-    """
+    """Quality and coverage of samples from a mixture whose modes are known."""
 
     high_quality: float
+    """Share of the samples within the radius of their nearest mode, from 0 to 1."""
     recovered: float
+    """Share of the modes that have at least one high-quality sample, from 0 to 1."""
     counts: Tensor
+    """High-quality samples of each mode, int64, ``(modes,)``."""
 
 
 def mode_coverage(samples: Tensor, modes: Tensor, *, radius: float) -> ModeCoverage:

@@ -60,7 +60,7 @@ def sliced_wasserstein_distance(
             not depend on how images are split into batches.
 
     Returns:
-        The distance times 1,000 for each level, by its resolution, finest first: ``{32: 3.1, 16: 5.2}``.
+        A thousand times the distance at each level, under its resolution, finest first, as in ``{32: 3.1, 16: 5.2}``.
 
     Shape:
         - real_images: ``(batch, channels, size, size)`` each, size 16 doubled any number of times

@@ -15,22 +15,19 @@ ValueT = TypeVar("ValueT", int, float)
 
 
 class GrowthPosition(NamedTuple):
-    """Where the growth of a progressive network stands.
-
-    Attributes:
-        phase: Number of the phase, from 0. Phases with an even number train one resolution, those with an odd number
-            fade the next one in. The optimisers start anew whenever it changes.
-        resolution: Height and width of the images in pixels.
-        alpha: Weight of the newest layers, from 0 to 1; 1 while nothing fades in.
-        batch_size: Images in a batch.
-        learning_rate: The learning rate of both networks.
-    """
+    """Where the growth of a progressive network stands."""
 
     phase: int
+    """Number of the phase, from 0. Phases with an even number train one resolution, those with an odd number fade
+    the next one in. The optimisers start anew whenever it changes."""
     resolution: int
+    """Height and width of the images in pixels."""
     alpha: float
+    """Weight of the newest layers, from 0 to 1; 1 while nothing fades in."""
     batch_size: int
+    """Images in a batch."""
     learning_rate: float
+    """The learning rate of both networks."""
 
 
 @dataclass(frozen=True)
