@@ -7,17 +7,20 @@ repeat themselves, and the novelty ratio when they copy training images; noise r
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from recipes._engine.command_line import parse_options, run_command
 from recipes._engine.data import load_images
+from recipes._engine.distributed import current_world, joined_processes
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.options import torch_device
 from recipes._engine.quality import QualityReport, measure_quality
+from recipes._engine.recipe import RecipeConfig
 from recipes._engine.report import write_report
 from recipes._engine.run_folder import RunFolder
 from recipes._engine.sampling import TruncationKind, check_truncation, draw_samples, truncated
@@ -61,14 +64,22 @@ class Options:
 
 def evaluate(options: Options) -> QualityReport:
     """Draw the samples and measure them."""
+    return _measure(options, *_draw(options))
+
+
+def _draw(options: Options) -> tuple[RecipeConfig, Tensor, Tensor]:
+    """The run's Config, samples and their labels; several processes generate a part each."""
     trained = load_trained(run=options.run, weights=None, device=torch_device(options.device))
     trained = truncated(trained, options.truncation, options.truncation_by)
-    config = trained.config
+    images, labels = draw_samples(trained, options.num, seed=options.seed)
+    return trained.config, images, labels
+
+
+def _measure(options: Options, config: RecipeConfig, images: Tensor, labels: Tensor) -> QualityReport:
     source = options.data or config.data
     real = load_images(
         source, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
     )
-    images, labels = draw_samples(trained, options.num, seed=options.seed)
     return measure_quality(
         images,
         labels,
@@ -85,7 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         options = parse_options(Options, prog="python -m recipes.evaluate", description=__doc__ or "", args=argv)
         folder = RunFolder.open(options.run)
-        report = evaluate(options)
+        with joined_processes(options.device) as device:
+            options = replace(options, device=device)
+            drawn = _draw(options)
+            if not current_world().is_main:
+                return 0
+        report = _measure(options, *drawn)
         replace_durably(folder.evaluation_path, json.dumps(report.as_dict(), indent=2).encode() + b"\n")
         write_report(folder)
         print("\n".join(report.lines()))

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
@@ -22,11 +22,12 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from recipes._engine.errors import UserError
-from recipes._engine.options import RunOptions, torch_device
+from recipes._engine.options import torch_device
 
 __all__ = [
     "World",
     "current_world",
+    "gather_rows",
     "joined_processes",
     "largest",
     "naming_the_missing",
@@ -62,28 +63,36 @@ def current_world() -> World:
 
 
 @contextlib.contextmanager
-def joined_processes(options: RunOptions) -> Iterator[RunOptions]:
-    """Meet the processes that torchrun started, for the ``with`` block; gives the options with this process's device.
+def joined_processes(device: str, *, timeout: float = 600.0) -> Iterator[str]:
+    """Meet the processes that torchrun started, for the ``with`` block; gives the device of this one.
+
+    Args:
+        device: The ``--device`` that was asked for.
+        timeout: Seconds to wait for another process, here and in each collective operation.
 
     Raises:
         UserError: If a process does not come in time, the port is taken, or there are fewer GPUs than processes here.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield options
+        yield device
         return
-    options = _with_own_device(options)
-    timeout = timedelta(seconds=options.timeout)
-    on_gpu = torch_device(options.device).type == "cuda"
+    device = _own_device(device)
+    on_gpu = torch_device(device).type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(options.device)
-    store = _meet(size, timeout)
+        torch.cuda.set_device(device)
+    store = _meet(size, timedelta(seconds=timeout))
     # The few numbers that steer the loop are added up on the CPU, so that no GPU has to be waited for.
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=size, timeout=timeout)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=store,
+        rank=int(os.environ["RANK"]),
+        world_size=size,
+        timeout=timedelta(seconds=timeout),
+    )
     try:
         with naming_the_missing(store):
-            yield options
+            yield device
     finally:
         dist.destroy_process_group()
 
@@ -95,6 +104,21 @@ def largest(value: int) -> int:
     values = torch.tensor(value)
     dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return int(values)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes, in the order of their ranks; each may have a number of its own."""
+    world = current_world()
+    if world.size == 1:
+        return rows
+    most = largest(len(rows))
+    padded = rows.new_zeros(most, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    everyone = [torch.empty_like(padded) for _ in range(world.size)]
+    dist.all_gather(everyone, padded)
+    counts = [torch.empty(1, dtype=torch.int64) for _ in range(world.size)]
+    dist.all_gather(counts, torch.tensor([len(rows)]))
+    return torch.cat([part[: int(count)] for part, count in zip(everyone, counts, strict=True)])
 
 
 def wait_for_all() -> None:
@@ -149,16 +173,16 @@ def naming_the_missing(store: Store) -> Iterator[None]:
         raise UserError(f"rank {dist.get_rank()} lost touch with the other processes: {who} ({reason})") from error
 
 
-def _with_own_device(options: RunOptions) -> RunOptions:
+def _own_device(name: str) -> str:
     """Give each process of a machine a GPU of its own."""
-    device, local = torch_device(options.device), int(os.environ.get("LOCAL_RANK", "0"))
+    device, local = torch_device(name), int(os.environ.get("LOCAL_RANK", "0"))
     if device.type != "cuda":
-        return options
+        return name
     if local >= torch.cuda.device_count():
         raise UserError(
             f"process {local} of this machine has no GPU of its own: torch sees {torch.cuda.device_count()} GPUs."
         )
-    return replace(options, device=f"cuda:{local}")
+    return f"cuda:{local}"
 
 
 def _meet(size: int, timeout: timedelta) -> Store:

@@ -54,7 +54,8 @@ def train(recipe_name: str, argv: Sequence[str] | None) -> int:
     def command() -> int:
         recipe = load_recipe(recipe_name)
         asked = parse_training_command(recipe, prog=f"python -m recipes.{recipe_name}", args=argv)
-        with joined_processes(asked.options) as options:
+        with joined_processes(asked.options.device, timeout=asked.options.timeout) as device:
+            options = replace(asked.options, device=device)
             return Run(recipe, replace(asked, options=options)).carry_out()
 
     return run_command(recipe_name, command)
@@ -235,9 +236,9 @@ class Run:
             draw_spectra(self.folder.spectra_path, curves, title)
 
     def _draw_sheet(self, standing_batches: int | None = None) -> None:
+        generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=standing_batches)
         if not self.world.is_main:
             return
-        generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=standing_batches)
         images, classes = class_sheet(generator, self.prior, self.config)
         path = self.folder.samples_path(self.step)
         names = self.images.class_names  # of the data, which may have fewer classes than the networks

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from einops import repeat
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from gan_blocks import (
     standing_statistics,
     truncated_prior,
 )
+from recipes._engine.distributed import current_world, gather_rows
 from recipes._engine.errors import UserError
 from recipes._engine.random_streams import random_stream
 from recipes._engine.recipe import RecipeConfig
@@ -98,6 +100,8 @@ def draw_samples(
 ) -> tuple[Tensor, Tensor]:
     """Images and labels of samples 0 to count - 1, which do not depend on ``batch_size``.
 
+    Several processes generate a part each, and all of them get all images.
+
     Args:
         trained: The generator, with its prior and Config.
         count: How many.
@@ -107,7 +111,9 @@ def draw_samples(
     """
     labels = even_labels(count, classes or range(trained.config.num_classes))
     z = draw_latents(trained.prior, count, seed=seed)
-    return generate(ready_generator(trained), z, labels, batch_size=batch_size), labels
+    world, model = current_world(), ready_generator(trained)
+    own_z, own_labels = (whole.tensor_split(world.size)[world.rank] for whole in (z, labels))
+    return gather_rows(generate(model, own_z, own_labels, batch_size=batch_size)), labels
 
 
 def even_labels(count: int, classes: Sequence[int]) -> Tensor:
@@ -141,6 +147,8 @@ def sampling_generator(
     Where it has spectral norm, its singular vectors are converged on the averaged weights and folded into them. Its
     BatchNorm layers, where it has any, get standing statistics over ``batches`` batches (default: the Config's) of
     latents of ``prior``, which is to be the one that will be sampled. The average itself does not change.
+
+    Several processes, all of which have to call this, take turns with the batches.
     """
     model = copy.deepcopy(average).eval()
     if any(isinstance(module, SpectralNorm) for module in model.modules()):
@@ -157,8 +165,11 @@ def sampling_generator(
         return z.to(reference), labels.to(reference.device)
 
     count = config.standing_batches if batches is None else batches
-    numbers = tqdm(range(count), desc="standing statistics", unit="batch", delay=2, leave=False)
-    standing_statistics(model, (inputs(number) for number in numbers))
+    world = current_world()
+    own = range(world.rank, count, world.size)
+    numbers = tqdm(own, desc="standing statistics", unit="batch", delay=2, leave=False, disable=not world.is_main)
+    group = dist.group.WORLD if world.size > 1 else None
+    standing_statistics(model, (inputs(number) for number in numbers), process_group=group)
     return model
 
 

@@ -77,3 +77,20 @@ def test_every_row_of_table_1_has_the_papers_number_of_parameters(
     title, _, number = line.partition(": ")
     assert title == "Param (G + D without G's shared embedding)"
     assert f"{int(number.replace(',', '')) / 1e6:.1f}" == millions
+
+
+def test_what_processes_exchange_is_counted_from_the_networks(capsys: pytest.CaptureFixture[str]):
+    exchanged = describe.describe_processes("biggan_deep", "imagenet-128", 512)
+    parameters_of_g, parameters_of_d = 50_388_609, 34_590_210
+    assert exchanged.samples == 4
+    assert exchanged.gradient_bytes == 4 * (parameters_of_g + 2 * parameters_of_d)
+    assert exchanged.state_bytes == 4 * (5 * parameters_of_g + 4 * parameters_of_d)
+    # Four in each of ten blocks and one before the last convolution; two updates of D, then G's forward and backward.
+    assert exchanged.norm_messages == 41 * 4
+    assert describe.main(["biggan_deep", "--preset", "imagenet-128", "--world-size", "512"]) == 0
+    assert "batch per process            4 images" in capsys.readouterr().out
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(capfd: pytest.CaptureFixture[str]):
+    assert describe.main(["biggan_deep", "--preset", "imagenet-128", "--world-size", "3"]) == 2
+    assert capfd.readouterr().err.endswith("--world-size must be a divisor of the batch of 2048, but got 3.\n")

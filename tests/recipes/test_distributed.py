@@ -14,8 +14,8 @@ from recipes._engine.options import RunOptions
 
 
 def test_a_process_by_itself_needs_no_group():
-    with joined_processes(RunOptions(device="cpu")) as options:
-        assert options == RunOptions(device="cpu")
+    with joined_processes("cpu") as device:
+        assert device == "cpu"
         assert current_world() == World(rank=0, size=1)
         assert largest(7) == 7
         layer = nn.Linear(2, 1)
@@ -73,7 +73,7 @@ def test_a_port_in_use_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch):
         for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
             monkeypatch.setenv(name, str(value))
         message = f"the port of 127.0.0.1:{port} is in use; choose another MASTER_PORT."
-        with pytest.raises(UserError, match=message), joined_processes(RunOptions(device="cpu", timeout=1)):
+        with pytest.raises(UserError, match=message), joined_processes("cpu", timeout=1):
             pass
 
 
@@ -83,5 +83,5 @@ def test_a_process_that_never_comes_is_an_error_of_one_line(monkeypatch: pytest.
         port = probe.getsockname()[1]
     for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(UserError, match="2 processes"), joined_processes(RunOptions(device="cpu", timeout=1)):
+    with pytest.raises(UserError, match="2 processes"), joined_processes("cpu", timeout=1):
         pass

@@ -76,6 +76,15 @@ def test_a_run_of_four_processes_continues_on_fewer(folder: Path, size: int):
     assert_same_run(folder, f"continued_{size}", "whole")
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_samples_and_their_standing_statistics_do_not_depend_on_the_number_of_processes(folder: Path, size: int):
+    wanted = torch.load(folder / "drawn_1_0.pt", weights_only=True)
+    assert len(wanted) == 7
+    for rank in range(size):
+        drawn = torch.load(folder / f"drawn_{size}_{rank}.pt", weights_only=True)
+        torch.testing.assert_close(drawn, wanted, rtol=0, atol=1e-6)
+
+
 def test_the_main_process_alone_writes_and_speaks(folder: Path):
     assert "Done at step 3" in said(folder, "split_3", 0)
     assert said(folder, "split_3", 1) == said(folder, "split_3", 2) == ""

@@ -18,8 +18,11 @@ import torch
 
 from recipes import biggan_deep
 from recipes._engine import distributed
+from recipes._engine.sampling import draw_samples
+from recipes._engine.trained import load_trained
 from tests.recipes.conftest import TINY_NETWORK, write_tiny_data
 
+Command = Callable[[list[str]], int]
 Trouble = Callable[[int, int, object], None]  # of rank, step and the state before the step
 
 
@@ -32,13 +35,20 @@ def options(folder: Path, run: str, *more: str) -> list[str]:
     ]
 
 
-def launch(folder: Path, name: str, size: int, args: list[str], trouble: Trouble | None = None) -> None:
+def launch(
+    folder: Path,
+    name: str,
+    size: int,
+    args: list[str],
+    trouble: Trouble | None = None,
+    command: Command = biggan_deep.main,
+) -> None:
     """Run the command in ``size`` processes as torchrun would, and record how each ended."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     fork = multiprocessing.get_context("fork")
-    arguments = [(folder / f"{name}_{rank}.txt", rank, size, port, args, trouble) for rank in range(size)]
+    arguments = [(folder / f"{name}_{rank}.txt", rank, size, port, args, trouble, command) for rank in range(size)]
     processes = [fork.Process(target=one_rank, args=each) for each in arguments]
     for process in processes:
         process.start()
@@ -51,7 +61,9 @@ def launch(folder: Path, name: str, size: int, args: list[str], trouble: Trouble
     (folder / f"{name}_status.json").write_text(json.dumps([process.exitcode for process in processes]))
 
 
-def one_rank(output: Path, rank: int, size: int, port: int, args: list[str], trouble: Trouble | None) -> None:
+def one_rank(
+    output: Path, rank: int, size: int, port: int, args: list[str], trouble: Trouble | None, command: Command
+) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     sys.stderr = output.open("w")
@@ -64,9 +76,18 @@ def one_rank(output: Path, rank: int, size: int, port: int, args: list[str], tro
         return train_step(state, batches, config)
 
     biggan_deep.train_step = troubled_step
-    status = biggan_deep.main(args if rank == 0 or trouble is not another_batch else [*args, "--batch-size", "16"])
+    status = command(args if rank == 0 or trouble is not another_batch else [*args, "--batch-size", "16"])
     sys.stderr.flush()
     sys.exit(status)
+
+
+def draw(args: list[str]) -> int:
+    """Save seven samples of a run, over three batches of standing statistics, as this rank has them."""
+    run, path = args
+    with distributed.joined_processes("cpu", timeout=60):
+        images, _ = draw_samples(load_trained(run=Path(run), weights=None, device=torch.device("cpu")), 7, seed=0)
+        torch.save(images, f"{path}_{distributed.current_world().rank}.pt")
+    return 0
 
 
 def another_batch(rank: int, step: int, state: object) -> None:
@@ -116,6 +137,9 @@ def main(folder: Path) -> None:
     launch(folder, "silent", 2, options(folder, "silent", "--steps", "3", "--timeout", "4"), stop_answering)
     launch(folder, "stopped", 2, options(folder, "stopped", "--steps", "9"), be_asked_to_stop)
     launch(folder, "drifted", 2, options(folder, "drifted", "--steps", "3"), drift)
+    for size in (1, 2, 4):
+        name = f"drawn_{size}"
+        launch(folder, name, size, [str(folder / "split_1"), str(folder / name)], command=draw)
     launch(folder, "unlike", 2, options(folder, "unlike", "--steps", "3"), another_batch)
 
 

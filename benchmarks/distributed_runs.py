@@ -1,0 +1,98 @@
+"""Whether torchrun's processes train as one, and whether killing them costs anything but time.
+
+    python -m benchmarks.distributed_runs [--steps N] [--kills N]
+
+First a small BigGAN-deep on real digits in float64, a batch of 12, by 1, 2, 3 and 4 processes: the largest difference
+of any tensor of the last checkpoint from that of one process. Then two processes under ``--max-restarts``, of which a
+random one is killed (SIGKILL) after a random step: the bytes of the last checkpoint against an undisturbed run's.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from recipes._engine.checkpoints import load_latest_checkpoint
+
+NETWORK = [
+    *("--channels", "8", "--generator-widths", "4", "2", "2", "1", "--discriminator-widths", "1", "2", "4", "4"),
+    *("--latent-dim", "16", "--embedding-dim", "16", "--batch-size", "12", "--standing-batches", "2"),
+    *("--precision", "fp64", "--threads", "1", "--sample-every", "0", "--compare-every", "5"),
+]
+
+
+def main() -> None:
+    """Run both studies and print what they found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        compare_splits(Path(folder), args.steps)
+        kill_workers(Path(folder), args.steps, args.kills)
+
+
+def torchrun(folder: Path, processes: int, steps: int, *more: str) -> list[str]:
+    """The command that trains in this folder."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *more]
+    run = ["--run-dir", str(folder), "--steps", str(steps), "--checkpoint-every", "4"]
+    return [*launcher, "--master-port", "0", "-m", "recipes.biggan_deep", *NETWORK, *run]
+
+
+def compare_splits(folder: Path, steps: int) -> None:
+    """Print the largest difference of 2, 3 and 4 processes from one."""
+    checkpoints = {}
+    for processes in (1, 2, 3, 4):
+        run = folder / f"split_{processes}"
+        subprocess.run(torchrun(run, processes, steps), check=True, stderr=subprocess.DEVNULL)
+        checkpoints[processes] = load_latest_checkpoint(run / "checkpoints").tensors
+    print(f"largest difference from one process after {steps} steps in float64:")
+    for processes in (2, 3, 4):
+        for part, tensors in checkpoints[1].items():
+            pairs = [(tensors[name], checkpoints[processes][part][name]) for name in tensors]
+            largest = max((one - other).abs().max().item() for one, other in pairs if one.is_floating_point())
+            print(f"  {processes} processes, {part}: {largest:.1e}", flush=True)
+
+
+def kill_workers(folder: Path, steps: int, kills: int) -> None:
+    """Print for each kill whether the restarted run ends as the undisturbed one."""
+    undisturbed = final_files(folder / "split_2")
+    rng = random.Random(0)
+    for number in range(kills):
+        run, target = folder / f"killed_{number}", rng.randrange(1, steps)
+        command = torchrun(run, 2, steps, "--max-restarts", "3", "--monitor-interval", "0.5")
+        launcher = subprocess.Popen([*command, "--log-every", "1"], stderr=subprocess.DEVNULL)
+        while last_step(run) < target and launcher.poll() is None:
+            time.sleep(0.02)
+        workers = children(launcher.pid)
+        victim = rng.randrange(len(workers))
+        os.kill(workers[victim], signal.SIGKILL)
+        status, same = launcher.wait(), final_files(run) == undisturbed
+        verdict = "the same bytes" if same else "OTHER BYTES"
+        print(f"killed a worker of two after step {target}: status {status}, {verdict}", flush=True)
+
+
+def final_files(run: Path) -> dict[str, bytes]:
+    """The newest checkpoint's weights, averages and optimizer states."""
+    return {path.name: path.read_bytes() for path in load_latest_checkpoint(run / "checkpoints").path.glob("*.saf*")}
+
+
+def last_step(run: Path) -> int:
+    """The newest step in the log, 0 before the first."""
+    log = run / "log.jsonl"
+    return sum('"loss_d"' in line for line in log.read_text().splitlines()) if log.exists() else 0
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    return [int(word) for word in listed.stdout.split()]
+
+
+if __name__ == "__main__":
+    main()

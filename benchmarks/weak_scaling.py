@@ -1,0 +1,112 @@
+"""What it costs to train together: two processes that share each step against two that know nothing of each other.
+
+    python -m benchmarks.weak_scaling [--steps N] [--batch B] [--rounds N]
+
+All have one thread and B images of the digits' BigGAN-deep a step. The two kinds take turns, so that whatever else the
+machine does is spread over both. Efficiency is the time of a step apart over that of a step together; the share of
+collective operations includes waiting for the other process.
+"""
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import socket
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from recipes import biggan_deep
+from recipes._engine.batches import BatchSource
+from recipes._engine.data import load_images
+from recipes._engine.distributed import joined_processes
+from recipes._engine.options import RunOptions
+from recipes._engine.recipe import load_recipe
+from recipes._engine.state import build_state
+
+WARM_UP = 3
+
+
+def main() -> None:
+    """Run all rounds and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| round | apart, ms a step | together, ms a step | efficiency | share of collectives |")
+    print("| --- | --- | --- | --- | --- |")
+    efficiencies = []
+    for number in range(args.rounds):
+        apart, _ = measure(args.batch, args.steps, together=False)
+        joined, collectives = measure(args.batch, args.steps, together=True)
+        efficiencies.append(apart / joined)
+        shown = f"{1e3 * apart:.0f} | {1e3 * joined:.0f} | {apart / joined:.2f} | {collectives / joined:.1%}"
+        print(f"| {number + 1} | {shown} |", flush=True)
+    print(f"\nmedian efficiency {statistics.median(efficiencies):.2f}")
+
+
+def measure(batch: int, steps: int, *, together: bool) -> tuple[float, float]:
+    """Median seconds of a step, and mean seconds of it in collectives, of two processes at the same time."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    results: Any = fork.SimpleQueue()
+    processes = [
+        fork.Process(target=work, args=(rank, 2 if together else 1, port, batch, steps, results)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    times, collectives = zip(*(results.get() for _ in processes), strict=True)
+    for process in processes:
+        process.join()
+    return statistics.median(t for each in times for t in each), statistics.mean(collectives)
+
+
+def work(rank: int, size: int, port: int, batch: int, steps: int, results: Any) -> None:
+    """Train one process of ``size``; put the seconds of each step and those of its collectives."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    config = dataclasses.replace(biggan_deep.Config(), batch_size=batch * size)
+    options = RunOptions(device="cpu")
+    with joined_processes("cpu"):
+        spent = timed_collectives()
+        state = build_state(load_recipe("biggan_deep"), config, options)
+        images = load_images(config.data, resolution=config.resolution, channels=1, num_classes=config.num_classes)
+        source = BatchSource(images, biggan_deep.build_prior(config), config, options)
+        times = []
+        for step in range(1, WARM_UP + steps + 1):
+            if step == WARM_UP + 1:
+                spent.clear()
+            began = time.perf_counter()
+            biggan_deep.train_step(state, source.step(step), config)
+            times.append(time.perf_counter() - began)
+        source.close()
+    results.put((times[WARM_UP:], sum(spent) / steps))
+
+
+def timed_collectives() -> list[float]:
+    """Note the seconds of every collective operation in the list that is returned."""
+    spent: list[float] = []
+
+    def timed(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = operation(*args, **kwargs)
+            spent.append(time.perf_counter() - began)
+            return result
+
+        return call
+
+    dist.all_reduce, dist.all_gather = timed(dist.all_reduce), timed(dist.all_gather)
+    return spent
+
+
+if __name__ == "__main__":
+    main()
