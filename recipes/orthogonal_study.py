@@ -8,7 +8,6 @@ The folder gets ``table.md``, and for each coefficient a sheet of the first seed
 truncation a block of columns, the same few latents. Type the same command again to go on where it stopped.
 """
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +24,7 @@ from recipes._engine.quality import measure_quality
 from recipes._engine.recipe import choose_preset, load_recipe
 from recipes._engine.sampling import check_truncation, draw_samples, spread_classes, truncated
 from recipes._engine.sheets import save_sheet
-from recipes._engine.studies import Result, Study, StudyStoppedError
+from recipes._engine.studies import Result, Study, StudyStoppedError, markdown_table, mean_and_deviation
 from recipes._engine.trained import TrainedGenerator, load_trained
 
 __all__ = ["Options", "main"]
@@ -138,25 +137,21 @@ def _draw_sheet(trained: TrainedGenerator, real: ImageSet, truncations: Sequence
 def _table(study: Study, options: Options) -> str:
     """Agreement / diversity by coefficient and truncation, as means over the seeds that are measured."""
     head = ["coefficient", "runs", "equation 3", *(f"truncation {truncation:g}" for truncation in options.truncations)]
-    lines = [head, ["---"] * len(head)]
+    rows: list[list[str]] = []
     for coefficient in options.coefficients:
         seeds = [s for s in options.seeds if _key(coefficient, s, options.truncations[-1]) in study.results]
         if not seeds:
             continue
         weights = [study.results[_run_name(coefficient, seed)] for seed in seeds]
-        cells = [f"{coefficient:g}", str(len(seeds)), _spread(weights, "equation_3", ".3g")]
+        strengths = mean_and_deviation([result["equation_3"] for result in weights], ".3g")
+        cells = [f"{coefficient:g}", str(len(seeds)), strengths]
         for truncation in options.truncations:
             results = [study.results[_key(coefficient, seed, truncation)] for seed in seeds]
-            cells.append(" / ".join(_spread(results, name, ".3f") for name in ("agreement", "diversity")))
-        lines.append(cells)
+            shares = ([result[name] for result in results] for name in ("agreement", "diversity"))
+            cells.append(" / ".join(mean_and_deviation(values, ".3f") for values in shares))
+        rows.append(cells)
     title = "Class agreement / diversity ratio of samples; means over the runs (standard deviations).\n\n"
-    return title + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def _spread(results: Sequence[Result], name: str, form: str) -> str:
-    values = [result[name] for result in results]
-    mean = format(statistics.fmean(values), form)
-    return f"{mean} ({statistics.stdev(values):{form}})" if len(values) > 1 else mean
+    return title + markdown_table(head, rows)
 
 
 def _run_name(coefficient: float, seed: int) -> str:

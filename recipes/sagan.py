@@ -11,7 +11,7 @@ Differences from the papers:
 
 * The non-local block of G stands at 64x64 as in BigGAN, which is what the parameters in Table 1 were counted with.
 * All weights start orthogonal, as in BigGAN's paper, and gains at 1 and biases at 0 for every class.
-* The 32x32 preset is in no table of the papers.
+* The presets of digits are in no table of the papers.
 """
 
 from collections.abc import Sequence
@@ -56,6 +56,17 @@ class Config(HingeTrainingFields, ResidualFields):
 def mnist5k_32() -> Config:
     """5,000 real handwritten digits, minutes on a laptop: the defaults of Config."""
     return Config()
+
+
+def mnist5k_16() -> Config:
+    """The digits at half their size, for studies of many runs: a third of the time of a step."""
+    return Config(
+        resolution=16,
+        generator_widths=(4, 4, 2),
+        discriminator_widths=(2, 4, 4),
+        generator_attention=(8,),
+        discriminator_attention=(8,),
+    )
 
 
 def _table1(*, batch_size: int, channels: int = 64) -> Config:
@@ -109,6 +120,7 @@ def table1_row5() -> Config:
 
 PRESETS = {
     "mnist5k-32": mnist5k_32,
+    "mnist5k-16": mnist5k_16,
     "table1-row1": table1_row1,
     "table1-row2": table1_row2,
     "table1-row3": table1_row3,

@@ -28,6 +28,7 @@ __all__ = [
     "list_checkpoints",
     "load_latest_checkpoint",
     "load_weights",
+    "prune_checkpoints",
     "read_weights",
     "remove_stale_temporaries",
     "restore_optimizer",
@@ -128,6 +129,12 @@ def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
         return []
     found = [path for path in checkpoints_dir.iterdir() if re.fullmatch(r"step_\d+", path.name) and path.is_dir()]
     return sorted(found, key=_step_of)
+
+
+def prune_checkpoints(checkpoints_dir: Path) -> None:
+    """Remove all checkpoints but the newest, which were kept to be looked at."""
+    if checkpoints := list_checkpoints(checkpoints_dir):
+        _remove_superseded(checkpoints_dir, _step_of(checkpoints[-1]), keep_last=1, keep_every=0)
 
 
 def remove_stale_temporaries(checkpoints_dir: Path) -> None:

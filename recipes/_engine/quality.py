@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from recipes._engine.classifier import class_scores, train_classifier
+from recipes._engine.classifier import TrainedClassifier, class_scores, train_classifier
 from recipes._engine.distances import mean_pairwise_distance, nearest_distances
 from recipes._engine.errors import UserError
 
@@ -83,6 +83,7 @@ def measure_quality(
     seed: int,
     epochs: int = 10,
     held_out: Tensor | None = None,
+    judge: TrainedClassifier | None = None,
 ) -> QualityReport:
     """Train a classifier on the real images and measure agreement, diversity and novelty of the generated ones.
 
@@ -95,6 +96,7 @@ def measure_quality(
         seed: Seed of everything random in here: the same seed, images and thread count give the same report.
         epochs: Passes of the classifier over its training part.
         held_out: Real images that the generator has not seen, where there are any; see `novelty_ratio`.
+        judge: A classifier that `train_classifier` made of these real images before; None: one is trained now.
 
     Raises:
         UserError: If the images differ in shape, generated values are not finite, a requested class has fewer than two
@@ -103,13 +105,14 @@ def measure_quality(
     _check_images(generated, generated_labels, real)
     diversity = diversity_ratio(generated, generated_labels, real, real_labels)
     novelty = novelty_ratio(generated, real, held_out)
-    classifier, accuracy = train_classifier(real, real_labels, num_classes=num_classes, seed=seed, epochs=epochs)
-    agreement = _agreement(classifier, generated, generated_labels)
+    if judge is None:
+        judge = train_classifier(real, real_labels, num_classes=num_classes, seed=seed, epochs=epochs)
+    agreement = _agreement(judge.classifier, generated, generated_labels)
     by_class = {c: agreement[generated_labels == c].mean().item() for c in _classes(generated_labels)}
     return QualityReport(
         num_generated=len(generated),
         num_real=len(real),
-        classifier_accuracy=accuracy,
+        classifier_accuracy=judge.held_out_accuracy,
         agreement=agreement.mean().item(),
         diversity=diversity,
         novelty=novelty,

@@ -4,6 +4,7 @@ A study has one folder: ``study.json`` with its settings and what has been measu
 """
 
 import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from recipes._engine.durable_files import replace_durably, writing_error
 from recipes._engine.errors import UserError
 from recipes._engine.loop import train
 
-__all__ = ["Result", "Study", "StudyStoppedError"]
+__all__ = ["Result", "Study", "StudyStoppedError", "markdown_table", "mean_and_deviation", "train_run"]
 
 Result = Mapping[str, Any]
 
@@ -57,13 +58,10 @@ class Study:
             steps: Length of the run.
 
         Raises:
-            StudyStoppedError: If it does not reach its last step: by a signal, or an error that it has printed.
+            StudyStoppedError: As :func:`train_run`.
         """
         run = self.folder / name
-        if (run / "checkpoints" / f"step_{steps:06d}") not in list_checkpoints(run / "checkpoints"):
-            status = train(recipe, [*args, "--steps", str(steps), "--run-dir", str(run)])
-            if status:
-                raise StudyStoppedError(status)
+        train_run(run, recipe, args, steps=steps)
         return run
 
     def result(self, key: str, measure: Callable[[], Result]) -> Result:
@@ -73,9 +71,17 @@ class Study:
             UserError: If it cannot be written.
         """
         if key not in self.results:
-            self.results[key] = measure()
-            self._write()
+            self.keep(key, measure())
         return self.results[key]
+
+    def keep(self, key: str, result: Result) -> None:
+        """Write down what has been measured under ``key``.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        self.results[key] = result
+        self._write()
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -93,3 +99,32 @@ class Study:
             replace_durably(self._path, json.dumps(saved, indent=2).encode() + b"\n")
         except OSError as error:
             raise writing_error(self._path, error) from error
+
+
+def train_run(run: Path, recipe: str, args: Sequence[str], *, steps: int) -> None:
+    """Train a run in the folder ``run``, or what is missing of it.
+
+    Args:
+        run: The run's folder.
+        recipe: Name of the training recipe.
+        args: Its options, as on the command line, without ``--steps`` and ``--run-dir``.
+        steps: Length of the run.
+
+    Raises:
+        StudyStoppedError: If it does not reach its last step: by a signal, or an error that it has printed.
+    """
+    if (run / "checkpoints" / f"step_{steps:06d}") not in list_checkpoints(run / "checkpoints"):
+        status = train(recipe, [*args, "--steps", str(steps), "--run-dir", str(run)])
+        if status:
+            raise StudyStoppedError(status)
+
+
+def mean_and_deviation(values: Sequence[float], form: str) -> str:
+    """``mean (standard deviation)`` in a number format; of a single value there is no deviation."""
+    mean = format(statistics.fmean(values), form)
+    return f"{mean} ({statistics.stdev(values):{form}})" if len(values) > 1 else mean
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for Markdown, one line a row."""
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *rows])

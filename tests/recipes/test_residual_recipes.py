@@ -118,7 +118,7 @@ def test_every_preset_that_trains_here_makes_images_and_logits(recipe: ModuleTyp
             generator, discriminator = build(recipe, config)
             labels = torch.zeros(2, dtype=torch.int64)
             images = generator(torch.zeros(2, config.latent_dim), labels)
-            assert images.shape == (2, config.image_channels, 32, 32), name
+            assert images.shape == (2, config.image_channels, config.resolution, config.resolution), name
             assert discriminator(images, labels).shape == (2,)
 
 
