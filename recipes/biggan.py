@@ -87,7 +87,7 @@ def mnist5k_32() -> Config:
 
 def fashion_mnist_32() -> Config:
     """Fashion-MNIST, a quarter of an hour on two cores; needs the data of Debian's dataset-fashion-mnist."""
-    return Config(data="fashion-mnist", planned_steps=3000)
+    return Config(data="fashion-mnist", planned_steps=1800)
 
 
 def cifar10_32() -> Config:

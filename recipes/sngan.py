@@ -65,7 +65,7 @@ def mnist5k_32() -> Config:
 
 def fashion_mnist_32() -> Config:
     """Fashion-MNIST with the networks for digits; needs the data of Debian's dataset-fashion-mnist."""
-    return replace(mnist5k_32(), data="fashion-mnist", planned_steps=3000)
+    return replace(mnist5k_32(), data="fashion-mnist", planned_steps=1800)
 
 
 def cifar10_32() -> Config:
