@@ -9,7 +9,6 @@ Tested in ``tests/recipes/test_distributed.py`` and ``tests/recipes/test_distrib
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
 
 from recipes._engine.errors import UserError
+from recipes._engine.meeting import meet
 from recipes._engine.options import torch_device
 
 __all__ = [
@@ -81,7 +80,7 @@ def joined_processes(device: str, *, timeout: float = 600.0) -> Iterator[str]:
     on_gpu = torch_device(device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
-    store = _meet(size, timedelta(seconds=timeout))
+    store = meet(size, timedelta(seconds=timeout))
     # The few numbers that steer the loop are added up on the CPU, so that no GPU has to be waited for.
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
@@ -183,28 +182,6 @@ def _own_device(name: str) -> str:
             f"process {local} of this machine has no GPU of its own: torch sees {torch.cuda.device_count()} GPUs."
         )
     return f"cuda:{local}"
-
-
-def _meet(size: int, timeout: timedelta) -> Store:
-    """A store that all processes have signed in to."""
-    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    try:
-        store: Store
-        store, rank, _ = next(rendezvous("env://", timeout=timeout))
-    except (RuntimeError, ValueError, TimeoutError) as error:
-        if "EADDRINUSE" in str(error):
-            raise UserError(f"the port of {where} is in use; choose another MASTER_PORT.") from error
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"not all of {size} processes met at {where}: {reason}") from error
-    store.set(f"joined/{rank}", socket.gethostname())
-    deadline = time.monotonic() + timeout.total_seconds()
-    missing = list(range(size))
-    while missing := [other for other in missing if not store.check([f"joined/{other}"])]:
-        if time.monotonic() > deadline:
-            ranks = ", ".join(map(str, missing))
-            raise UserError(f"of {size} processes, rank {ranks} did not come within {timeout.total_seconds():g} s.")
-        time.sleep(0.02)
-    return store
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
