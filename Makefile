@@ -11,6 +11,9 @@ DEMO_RUN ?= runs/demo
 # What benchmarks share is there too; only files that can be run are.
 BENCHMARKS := $(shell grep -l '^if __name__ ==' benchmarks/*.py 2>/dev/null)
 
+# Where it is set, every process of the tests would compile what it imports, torch above all, once more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint docs bench clean

@@ -69,11 +69,17 @@ def gram_matrix(matrix: Tensor) -> Tensor:
     """
     rows = matrix.shape[-2]
     if rows < 16 * _PANELS:
-        return matrix @ matrix.mT
+        return _symmetric(matrix @ matrix.mT)
     gram = matrix.new_empty(*matrix.shape[:-1], rows)
     width = -(-rows // _PANELS)
     for first in range(0, rows, width):
         panel = matrix[..., first:, :] @ matrix[..., first : first + width, :].mT
+        panel[..., :width, :] = _symmetric(panel[..., :width, :])
         gram[..., first:, first : first + width] = panel
         gram[..., first : first + width, first:] = panel.mT
     return gram
+
+
+def _symmetric(gram: Tensor) -> Tensor:
+    """Mirror the lower half: on some CPUs the two halves of A Aᵀ differ in their last bits."""
+    return gram.tril() + gram.tril(-1).mT
