@@ -11,7 +11,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_classes, check_positive
-from gan_blocks.conditioning._modulation import FoldableBatchNorm2d, modulate
+from gan_blocks.conditioning._modulation import FoldableBatchNorm2d
+from gan_blocks.layers._modulation import modulate
 from gan_blocks.layers.batchnorm import Statistics
 
 __all__ = ["ClassBatchNorm2d", "ConditionalBatchNorm2d"]
@@ -200,7 +201,7 @@ def _normalize(norm: FoldableBatchNorm2d, x: Tensor, gain: Tensor, bias: Tensor)
     """Normalise ``x``, then apply gain and bias of each sample and channel, ``(batch, channels)``."""
     moments = norm.moments(x)
     if moments is not None:
-        return modulate(x, *moments, gain, bias, eps=norm.eps, of_batch=norm.uses_own_batch)
+        return modulate(x, *moments, gain, bias, eps=norm.eps, of_batch=norm.training, group=norm.group)
     normalized: Tensor = norm(x)
     gain, bias = (rearrange(value, "batch c -> batch c 1 1").to(normalized.dtype) for value in (gain, bias))
     return torch.addcmul(bias, normalized, gain)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan_blocks._precision import wide_dtype
 
-__all__ = ["GroupReference", "Moments", "gather_rows", "shared_moments", "sharing_group"]
+__all__ = ["GroupReference", "Moments", "gather_rows", "shared_moments", "sharing_group", "sum_over_processes"]
 
 
 class Moments(NamedTuple):
@@ -120,11 +120,16 @@ class _SharedMoments(torch.autograd.Function):
         x, mean, count = ctx.saved_tensors
         _, of_mean, of_variance = gradients
         row = torch.cat([of_mean, of_variance])
-        total: Tensor = _SumOverProcesses.apply(row, ctx.group)  # type: ignore[no-untyped-call]
-        of_mean, of_variance = (total / count).to(row.dtype).chunk(2)
+        of_mean, of_variance = (sum_over_processes(row, ctx.group) / count).to(row.dtype).chunk(2)
         slope = 2 * of_variance
         offset = of_mean - slope * mean
         return torch.addcmul(_over_pixels(offset), x.to(row.dtype), _over_pixels(slope)).to(x.dtype), None
+
+
+def sum_over_processes(values: Tensor, group: "dist.ProcessGroup") -> Tensor:
+    """The sum of all processes' values, in each of them; differentiable any number of times."""
+    total: Tensor = _SumOverProcesses.apply(values, group)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -142,8 +147,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total: Tensor = _SumOverProcesses.apply(gradients[0], ctx.group)  # type: ignore[no-untyped-call]
-        return total, None
+        return sum_over_processes(gradients[0], ctx.group), None
 
 
 def _own_moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
 from gan_blocks._precision import wide_dtype
+from gan_blocks.layers._modulation import modulate
 from gan_blocks.layers._moments import GroupReference, Moments, shared_moments, sharing_group
 
 __all__ = ["BatchNorm2d"]
@@ -217,10 +218,10 @@ class BatchNorm2d(nn.Module):
         return sharing_group(self.process_group) if self.training and not self._collecting else None
 
     def _share_moments(self, x: Tensor, group: "dist.ProcessGroup") -> tuple[Tensor, Tensor]:
-        """Mean and biased variance over all processes of ``group``, differentiable; the running statistics move."""
-        count, mean, variance = shared_moments(x, group)
-        if self.statistics == "running":
-            with torch.no_grad():
+        """Mean and biased variance over all processes of ``group``, as constants; the running statistics move."""
+        with torch.no_grad():
+            count, mean, variance = shared_moments(x, group)
+            if self.statistics == "running":
                 for running, new in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
                     if running is not None:
                         running.lerp_(new.to(running.dtype), self.momentum)
@@ -228,11 +229,11 @@ class BatchNorm2d(nn.Module):
 
     def _normalize_across(self, x: Tensor, group: "dist.ProcessGroup") -> Tensor:
         mean, variance = self._share_moments(x, group)
-        scale = (variance + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        return torch.addcmul(shift.reshape(-1, 1, 1), x, scale.reshape(-1, 1, 1)).to(x.dtype)
+        gain, bias = (
+            mean.new_full((1,), default).expand(len(x), len(mean)) if values is None else values.expand(len(x), -1)
+            for values, default in ((self.weight, 1.0), (self.bias, 0.0))
+        )
+        return modulate(x, mean, variance, gain, bias, eps=self.eps, of_batch=True, group=group).to(x.dtype)
 
     def _normalize_by_batch(self, x: Tensor) -> Tensor:
         # With momentum 1 torch's kernel leaves the batch's statistics in its running buffers: they cost no extra pass
