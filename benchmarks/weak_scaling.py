@@ -1,6 +1,6 @@
 """What it costs to train together: two processes that share each step against two that know nothing of each other.
 
-    python -m benchmarks.weak_scaling [--steps N] [--batch B] [--rounds N]
+    python -m benchmarks.weak_scaling [--steps N] [--batch B] [--rounds N] [--channels C]
 
 All have one thread and B images of the digits' BigGAN-deep a step. The two kinds take turns, so that whatever else the
 machine does is spread over both. Efficiency is the time of a step apart over that of a step together; the share of
@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--channels", type=int, default=16, help="channel unit of the networks")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -43,24 +44,22 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     efficiencies = []
     for number in range(args.rounds):
-        apart, _ = measure(args.batch, args.steps, together=False)
-        joined, collectives = measure(args.batch, args.steps, together=True)
+        apart, _ = measure(args, together=False)
+        joined, collectives = measure(args, together=True)
         efficiencies.append(apart / joined)
         shown = f"{1e3 * apart:.0f} | {1e3 * joined:.0f} | {apart / joined:.2f} | {collectives / joined:.1%}"
         print(f"| {number + 1} | {shown} |", flush=True)
     print(f"\nmedian efficiency {statistics.median(efficiencies):.2f}")
 
 
-def measure(batch: int, steps: int, *, together: bool) -> tuple[float, float]:
+def measure(args: argparse.Namespace, *, together: bool) -> tuple[float, float]:
     """Median seconds of a step, and mean seconds of it in collectives, of two processes at the same time."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     fork = multiprocessing.get_context("fork")
     results: Any = fork.SimpleQueue()
-    processes = [
-        fork.Process(target=work, args=(rank, 2 if together else 1, port, batch, steps, results)) for rank in range(2)
-    ]
+    processes = [fork.Process(target=work, args=(rank, 2 if together else 1, port, args, results)) for rank in range(2)]
     for process in processes:
         process.start()
     times, collectives = zip(*(results.get() for _ in processes), strict=True)
@@ -69,11 +68,11 @@ def measure(batch: int, steps: int, *, together: bool) -> tuple[float, float]:
     return statistics.median(t for each in times for t in each), statistics.mean(collectives)
 
 
-def work(rank: int, size: int, port: int, batch: int, steps: int, results: Any) -> None:
+def work(rank: int, size: int, port: int, args: argparse.Namespace, results: Any) -> None:
     """Train one process of ``size``; put the seconds of each step and those of its collectives."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    config = dataclasses.replace(biggan_deep.Config(), batch_size=batch * size)
+    config = dataclasses.replace(biggan_deep.Config(), batch_size=args.batch * size, channels=args.channels)
     options = RunOptions(device="cpu")
     with joined_processes("cpu"):
         spent = timed_collectives()
@@ -81,14 +80,14 @@ def work(rank: int, size: int, port: int, batch: int, steps: int, results: Any) 
         images = load_images(config.data, resolution=config.resolution, channels=1, num_classes=config.num_classes)
         source = BatchSource(images, biggan_deep.build_prior(config), config, options)
         times = []
-        for step in range(1, WARM_UP + steps + 1):
+        for step in range(1, WARM_UP + args.steps + 1):
             if step == WARM_UP + 1:
                 spent.clear()
             began = time.perf_counter()
             biggan_deep.train_step(state, source.step(step), config)
             times.append(time.perf_counter() - began)
         source.close()
-    results.put((times[WARM_UP:], sum(spent) / steps))
+    results.put((times[WARM_UP:], sum(spent) / args.steps))
 
 
 def timed_collectives() -> list[float]:
