@@ -11,7 +11,7 @@ from gan_blocks.blocks.progressive import (
 )
 from gan_blocks.blocks.residual import DiscriminatorResBlock, GeneratorResBlock
 from gan_blocks.conditioning.batchnorm import ClassBatchNorm2d, ConditionalBatchNorm2d
-from gan_blocks.conditioning.embedding import SharedEmbedding
+from gan_blocks.conditioning.embedding import ProjectedEmbedding, SharedEmbedding
 from gan_blocks.conditioning.modulation import ConditionalModulation2d
 from gan_blocks.conditioning.projection import ProjectionHead, UnconditionalHead
 from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, NoSkipZ, SkipZ
@@ -114,6 +114,7 @@ __all__ = [
     "ProgressiveDiscriminatorHead",
     "ProgressiveGeneratorBlock",
     "ProgressiveGeneratorStem",
+    "ProjectedEmbedding",
     "ProjectionHead",
     "RademacherPrior",
     "SelfAttention2d",

@@ -27,9 +27,11 @@ from gan_blocks import (
     ConditionalModulation2d,
     HierarchicalSkipZ,
     NoSkipZ,
+    ProjectedEmbedding,
     SharedEmbedding,
     orthogonal_,
 )
+from recipes._engine.batches import StepBatches
 from recipes._engine.config_checks import require, require_positive
 from recipes._engine.hinge_training import HingeTrainingFields, hinge_train_step
 from recipes._engine.latents import latent_prior
@@ -38,6 +40,7 @@ from recipes._engine.loop import train
 from recipes._engine.residual_fields import ResidualFields
 from recipes._engine.residual_networks import ResidualDiscriminator, ResidualGenerator
 from recipes._engine.spectral_layers import discriminator_layers, generator_layers
+from recipes._engine.state import TrainingState
 from recipes._engine.updates import adam_optimizers
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
@@ -59,6 +62,9 @@ class Config(HingeTrainingFields, ResidualFields):
     """Width of a hidden layer between condition and gains or biases (paper: no benefit); 0: a linear projection."""
     generator_norm: Literal["batch", "weight", "none"] = "batch"
     """What G normalises: features by batch, or filters alone by length or sigma (paper: both cripple training)."""
+
+    share_embedding: bool = False
+    """D compares features with a projection of G's embedding (paper: helps at first, scales poorly)."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
@@ -232,12 +238,30 @@ def build_generator(config: Config) -> Generator:
 def build_discriminator(config: Config) -> nn.Module:
     """D of Tables 4-6 with fresh weights from the global random state."""
     layers = discriminator_layers(config, eps=EPS)
-    return ResidualDiscriminator(config, layers=layers, dropout=config.discriminator_dropout)
+
+    def projected(num_classes: int, out_features: int) -> nn.Module:
+        return ProjectedEmbedding(num_classes, config.embedding_dim, out_features, linear_layer=layers.linear)
+
+    return ResidualDiscriminator(
+        config,
+        layers=layers,
+        dropout=config.discriminator_dropout,
+        embedding_layer=projected if config.share_embedding else None,
+    )
 
 
 build_prior = latent_prior  # --latent
 build_optimizers = adam_optimizers  # Appendix C
-train_step = hinge_train_step
+
+
+def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
+    """The family's step (hinge loss), on G's class embedding as it is now where D shares it."""
+    if config.share_embedding:
+        seen, shared = state.discriminator.get_submodule("head.embedding"), state.generator.get_submodule("embedding")
+        assert isinstance(seen, ProjectedEmbedding)
+        assert isinstance(shared, SharedEmbedding)
+        seen.follow(shared)
+    return hinge_train_step(state, batches, config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,15 +1,17 @@
-"""The class embedding that every layer of a generator shares.
+"""The class embedding that every layer of a generator shares, and a discriminator's view of it.
 
 Tested in ``tests/conditioning/test_embedding.py``.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import check_classes, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_labels, check_positive
 
-__all__ = ["SharedEmbedding"]
+__all__ = ["ProjectedEmbedding", "SharedEmbedding"]
 
 
 class SharedEmbedding(nn.Module):
@@ -88,3 +90,77 @@ class SharedEmbedding(nn.Module):
     def extra_repr(self) -> str:
         """Name the sizes."""
         return f"{self.num_classes}, {self.embedding_dim}"
+
+
+class ProjectedEmbedding(nn.Module):
+    r"""Class vectors of a discriminator: a projection of the embedding that the generator has learnt.
+
+    .. math:: V_y = P\, E_y, \qquad E \in \mathbb{R}^{K \times d}, \quad P \in \mathbb{R}^{D \times d}
+
+    In place of a table of its own it keeps a copy of the generator's, a buffer that :meth:`follow` renews, and learns P
+    alone. The paper says that D's table is replaced by a projection of G's embedding, "as is done in G's BatchNorm
+    layers", and not which network's loss moves E; here it is G's. It found that this helps at first, scales poorly and
+    is sensitive to the number of D's updates.
+
+    Args:
+        num_classes: Number of classes K, at least 1.
+        embedding_dim: Width d of the generator's class vectors, at least 1.
+        out_features: Width D of the discriminator's, at least 1.
+        linear_layer: Factory of P, called as ``linear_layer(embedding_dim, out_features, bias=False)`` like
+            ``nn.Linear``.
+
+    Attributes:
+        table: The copy of E, ``(num_classes, embedding_dim)``; zero until :meth:`follow` is called.
+        projection: P.
+
+    Shape:
+        - y: ``(batch,)``, int64, values in ``[0, num_classes)``
+        - returns: ``(batch, out_features)``
+
+    Raises:
+        ValueError: If a size is not positive, or ``y`` has another shape or a value outside its range.
+        TypeError: If ``y`` is not int64.
+
+    References:
+        Brock et al. 2018, Appendix H.
+
+    Example:
+        >>> shared, embedding = SharedEmbedding(10, 128), ProjectedEmbedding(10, 128, 64)
+        >>> embedding.follow(shared)
+        >>> embedding(torch.tensor([3, 7])).shape
+        torch.Size([2, 64])
+    """
+
+    table: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        out_features: int,
+        *,
+        linear_layer: Callable[..., nn.Module] = nn.Linear,
+    ) -> None:
+        super().__init__()
+        check_positive("ProjectedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
+        check_positive("ProjectedEmbedding", out_features=out_features)
+        self.num_classes = num_classes
+        self.register_buffer("table", torch.zeros(num_classes, embedding_dim))
+        self.projection = linear_layer(embedding_dim, out_features, bias=False)
+
+    def follow(self, embedding: SharedEmbedding) -> None:
+        """Copy the generator's table as it is now; call it before each step of training.
+
+        Raises:
+            ValueError: If the tables differ in shape.
+        """
+        if embedding.weight.shape != self.table.shape:
+            raise bad_shape("ProjectedEmbedding", "embedding.weight", str(tuple(self.table.shape)), embedding.weight)
+        with torch.no_grad():
+            self.table.copy_(embedding.weight)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Project the class vector of every label."""
+        check_labels("ProjectedEmbedding", "y", y, self.num_classes)
+        class_vectors: Tensor = self.projection(F.embedding(y, self.table))
+        return class_vectors

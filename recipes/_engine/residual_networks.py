@@ -100,7 +100,14 @@ class ResidualDiscriminator(nn.Module):
         head: The score and the class embeddings.
     """
 
-    def __init__(self, config: ResidualFields, *, layers: LayerFactories, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: ResidualFields,
+        *,
+        layers: LayerFactories,
+        dropout: float = 0.0,
+        embedding_layer: Callable[[int, int], nn.Module] | None = None,  # default: a table of D's own
+    ) -> None:
         super().__init__()
         widths = [width * config.channels for width in config.discriminator_widths]
         # With statistics of the batch there is no buffer, which a second call before the backward pass would change.
@@ -127,7 +134,10 @@ class ResidualDiscriminator(nn.Module):
                 self.attention_after[len(self.blocks) - 1] = str(size)
         self.dropout = nn.Dropout(dropout)
         self.head = ProjectionHead(
-            widths[-1], config.num_classes, linear_layer=layers.linear, embedding_layer=layers.embedding
+            widths[-1],
+            config.num_classes,
+            linear_layer=layers.linear,
+            embedding_layer=embedding_layer or layers.embedding,
         )
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:

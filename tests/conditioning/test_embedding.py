@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_blocks import SharedEmbedding
+from gan_blocks import ProjectedEmbedding, SharedEmbedding
 from tests.reference import conditioning as reference
 
 
@@ -117,3 +117,34 @@ def test_rejects_labels_outside_the_table(labels: list[int], span: str):
     pattern = rf"^SharedEmbedding: `y` must be at least 0 and less than num_classes=5, but got values from {span}\.$"
     with pytest.raises(ValueError, match=pattern):
         SharedEmbedding(5, 3)(torch.tensor(labels))
+
+
+def test_a_projected_embedding_is_the_projection_of_the_generator_s_row():
+    shared, embedding = SharedEmbedding(5, 3), ProjectedEmbedding(5, 3, 4).double()
+    embedding.follow(shared)
+    projection, table = embedding.projection.weight.detach().numpy(), shared.weight.detach().double().numpy()
+    expected = [[sum(projection[o][i] * table[y][i] for i in range(3)) for o in range(4)] for y in (4, 0, 4)]
+    found = embedding(torch.tensor([4, 0, 4])).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_projected_embedding_learns_the_projection_alone_and_follows_on_request():
+    shared, embedding = SharedEmbedding(5, 3), ProjectedEmbedding(5, 3, 4)
+    assert [name for name, _ in embedding.named_parameters()] == ["projection.weight"]
+    embedding.follow(shared)
+    before = embedding(torch.tensor([2])).detach()
+    with torch.no_grad():
+        shared.weight.mul_(2)
+    assert torch.equal(embedding(torch.tensor([2])), before)
+    embedding.follow(shared)
+    torch.testing.assert_close(embedding(torch.tensor([2])), 2 * before)
+
+
+def test_a_projected_embedding_rejects_what_does_not_fit():
+    embedding = ProjectedEmbedding(5, 3, 4)
+    with pytest.raises(ValueError, match=r"ProjectedEmbedding: `embedding\.weight` must be of shape \(5, 3\)"):
+        embedding.follow(SharedEmbedding(5, 2))
+    with pytest.raises(ValueError, match="out_features"):
+        ProjectedEmbedding(5, 3, 0)
+    with pytest.raises(TypeError, match="y"):
+        embedding(torch.tensor([1.0]))

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from gan_blocks import BatchNorm2d, SelfAttention2d, SpectralNorm, upsample_bilinear, upsample_nearest
 from recipes import biggan, sagan, sample, sngan
@@ -319,6 +320,17 @@ def test_weight_norm_gives_each_filter_a_length_of_its_own():
     torch.testing.assert_close(conv.weight.flatten(1).norm(dim=1), torch.full((8,), 3.0))
 
 
+def test_d_sees_g_s_embedding_of_the_step_where_it_is_shared(tiny_data: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--share-embedding", "True", "--checkpoint-every", "1"]
+    assert biggan.main([*args, "--run-dir", str(run), "--steps", "2"]) == 0
+    folder = run / "checkpoints"
+    embeddings = [load_file(folder / f"step_{step:06d}" / "generator.safetensors") for step in (1, 2)]
+    seen = load_file(folder / "step_000002" / "discriminator.safetensors")["head.embedding.table"]
+    assert torch.equal(seen, embeddings[0]["embedding.weight"])  # D and G of step 2 were updated with what step 1 left
+    assert not torch.equal(seen, embeddings[1]["embedding.weight"])
+
+
 VARIANTS = {
     "architecture": [
         *("--generator-kernel-size", "5", "--discriminator-kernel-size", "5", "--upsampling", "bilinear"),
@@ -326,6 +338,7 @@ VARIANTS = {
         *("--generator-attention", "8", "16", "--discriminator-attention", "--discriminator-norm", "batch"),
         *("--embedding-hidden", "7"),
     ],
+    "shared": ["--share-embedding", "True"],
     "none": ["--generator-norm", "none"],
     "weight": ["--generator-norm", "weight", "--generator-orthogonal-penalty", "1e-4"],
 }
