@@ -79,7 +79,7 @@ class StepBatches:
     def k(self) -> int:
         """How many samples of the whole batch G learns from in this step."""
         config = self._source.config
-        return self._source.schedule.k(images=(self.step - 1) * config.discriminator_steps * config.batch_size)
+        return self._source.schedule.k(images=config.images_before(self.step))
 
     def discriminator(self, number: int) -> Iterator[PairBatch]:
         """Micro-batches of the step's ``number``-th update of D, counted from 0."""
@@ -98,11 +98,12 @@ class StepBatches:
         options, config = self._source.options, self._source.config
         prior = self._source.prior.at(self.step)
         world = self._source.world
-        whole = draw_fake(prior, config, config.batch_size, self.step, *purpose)
+        batch_size = config.batch_size_at(self.step)
+        whole = draw_fake(prior, config, batch_size, self.step, *purpose)
         z, labels = (_own_part(drawn, options.accumulate, world) for drawn in whole)
         parts = zip(z.tensor_split(options.accumulate), labels.tensor_split(options.accumulate), strict=True)
         for number, (z_part, labels_part) in enumerate(parts):
-            share = len(z_part) / config.batch_size
+            share = len(z_part) / batch_size
             yield FakeBatch(
                 z_part.to(self._source.device, options.dtype()),
                 labels_part.to(self._source.device),
@@ -151,9 +152,9 @@ class BatchSource:
         self._reader.shutdown(cancel_futures=True)
 
     def _read(self, step: int) -> list[tuple[Tensor, Tensor]]:
-        config, first = self.config, (step - 1) * self.config.discriminator_steps
-        starts = [(first + number) * config.batch_size for number in range(config.discriminator_steps)]
-        batches = [sample_indices(config.seed, len(self.images), start, config.batch_size) for start in starts]
+        config, batch_size = self.config, self.config.batch_size_at(step)
+        starts = [config.images_before(step) + number * batch_size for number in range(config.discriminator_steps)]
+        batches = [sample_indices(config.seed, len(self.images), start, batch_size) for start in starts]
         return [self.images.batch(_own_part(batch, self.options.accumulate, self.world)) for batch in batches]
 
 

@@ -22,7 +22,9 @@ class ImageFields:
     image_channels: int = 1
     """1 for grey images, 3 for RGB."""
     num_classes: int = 10
-    """Number of classes; labels run from 0 to this less one."""
+    """Number of classes; labels run from 0 to this less one. 1: the classes of the data are taken as one."""
+    mirror: bool = False
+    """Show each real image as it is and mirrored, left to right, which doubles the data."""
 
     def check_image_fields(self) -> None:
         """Reject what cannot work; for ``__post_init__``."""
@@ -82,3 +84,11 @@ class TrainingFields:
         require(self, "top_k_floor", 0 < floor <= 1 or whole, rule)
         require_within(self, 0, 1, "ema_decay")
         require_within(self, 0, 2**63 - 1, "ema_start", "seed")
+
+    def batch_size_at(self, step: int) -> int:  # noqa: ARG002
+        """Images in a batch at a step, counted from 1; it may change in a network that grows."""
+        return self.batch_size
+
+    def images_before(self, step: int) -> int:
+        """Real images that D has seen before a step, counted from 1."""
+        return (step - 1) * self.discriminator_steps * self.batch_size_at(step)

@@ -19,7 +19,7 @@ from recipes._engine.image_set import ImageSet
 from recipes._engine.npz_source import read_npz
 from recipes._engine.random_streams import random_stream
 
-__all__ = ["HeldOutSplit", "ImageSet", "held_out_split", "load_images"]
+__all__ = ["HeldOutSplit", "ImageSet", "held_out_split", "load_images", "with_mirror_images"]
 
 _GIBIBYTE = 2**30
 
@@ -38,7 +38,8 @@ def load_images(
         resolution: Height and width wanted, at least 1.
         channels: 1 for grey or 3 for RGB.
         num_classes: How many classes the networks have; the data may have fewer, but not more. None accepts any
-            number. One class is accepted only if 1 is asked for, because equal labels usually are a mistake.
+            number. One class is accepted only if 1 is asked for, because equal labels usually are a mistake; 1 is for
+            networks without classes, too, and takes those of the data as one.
         memory_limit: Bytes of pixels up to which a folder is kept in memory; larger ones are read batch by batch.
 
     Returns:
@@ -60,11 +61,25 @@ def load_images(
         if source.name == "folder":
             images = load_folder(source, layout, memory_limit=memory_limit)
         else:
-            images = image_set_from_arrays(_read_arrays(source, layout, num_classes), layout)
+            images = image_set_from_arrays(
+                _read_arrays(source, layout, None if num_classes == 1 else num_classes), layout
+            )
     except OSError as error:
         # Whatever else the file system refuses, such as a folder without permission to list it.
         raise source.error(f"cannot be read: {error}.") from error
     return _with_checked_classes(source, images, num_classes)
+
+
+def with_mirror_images(images: ImageSet) -> ImageSet:
+    """Double a set by the mirror image of each image, left to right; they follow the originals in the same order."""
+
+    def read_pixels(indices: Tensor) -> Tensor:
+        pixels = images.read_pixels(indices % len(images))
+        mirrored = (indices >= len(images))[:, None, None, None]
+        return torch.where(mirrored, pixels.flip(-1), pixels)
+
+    notes = (*images.notes, "each image is shown as it is and mirrored")
+    return ImageSet(read_pixels, images.labels.repeat(2), images.class_names, images.layout, notes)
 
 
 class HeldOutSplit(NamedTuple):
@@ -116,8 +131,10 @@ def _with_checked_classes(source: DataSource, images: ImageSet, num_classes: int
     """Refuse data that cannot train the networks, and note classes that are missing."""
     if len(images) < 2:
         raise source.error(f"the data holds {len(images)} image; training needs at least 2.")
+    if num_classes == 1:
+        return _as_one_class(images)
     counts = torch.bincount(images.labels, minlength=images.num_classes)
-    if (counts > 0).sum() == 1 and num_classes != 1:
+    if (counts > 0).sum() == 1:
         level = ": usually the path is one level off" if source.name == "folder" else ""
         raise source.error(f"all labels are equal{level}. For data of one class on purpose set num_classes to 1.")
     if num_classes is not None and images.num_classes > num_classes:
@@ -133,3 +150,10 @@ def _with_checked_classes(source: DataSource, images: ImageSet, num_classes: int
     if num_classes is not None and images.num_classes < num_classes:
         notes.append(f"the networks have {num_classes:,} classes, the data {images.num_classes:,}")
     return ImageSet(images.read_pixels, images.labels, images.class_names, images.layout, tuple(notes))
+
+
+def _as_one_class(images: ImageSet) -> ImageSet:
+    if images.num_classes == 1:
+        return images
+    notes = (*images.notes, f"the {images.num_classes:,} classes of the data are taken as one")
+    return ImageSet(images.read_pixels, torch.zeros_like(images.labels), ("all images",), images.layout, notes)

@@ -26,7 +26,7 @@ from recipes._engine.checkpoints import (
     save_checkpoint,
 )
 from recipes._engine.command_line import TrainingCommand, parse_training_command, run_command
-from recipes._engine.data import ImageSet, load_images
+from recipes._engine.data import ImageSet, load_images, with_mirror_images
 from recipes._engine.distributed import current_world, joined_processes, largest, said_once, wait_for_all
 from recipes._engine.errors import UserError
 from recipes._engine.initial_weights import start_from
@@ -124,9 +124,10 @@ class Run:
 
     def _load_images(self) -> ImageSet:
         config = self.config
-        return load_images(
+        images = load_images(
             config.data, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
         )
+        return with_mirror_images(images) if config.mirror else images
 
     def _open_folder(self, command: TrainingCommand) -> RunFolder:
         """Make the run's folder, or bring back its newest sound checkpoint."""
@@ -194,7 +195,7 @@ class Run:
         """
         if not self._pending:
             return
-        speed = (progress.format_dict["rate"] or 0.0) * self.config.batch_size
+        speed = (progress.format_dict["rate"] or 0.0) * self.config.batch_size_at(self.step)
         for step, losses in self._pending:
             values = {name: loss.item() for name, loss in losses.items()}
             if not all(map(math.isfinite, values.values())):

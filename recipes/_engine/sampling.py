@@ -200,7 +200,13 @@ def spread_classes(num_classes: int, most: int = 10) -> list[int]:
 
 
 def class_sheet(model: nn.Module, prior: Prior, config: RecipeConfig, *, columns: int = 10) -> tuple[Tensor, list[int]]:
-    """Images for a sheet with one row a class and one latent a column, and the class of each row."""
+    """Images for a sheet with one row a class and one latent a column, and the class of each row.
+
+    Where there is one class, the sheet is a square of as many latents, and its rows have no class.
+    """
+    if config.num_classes == 1:
+        z = draw_latents(prior, columns**2, seed=config.seed)
+        return generate(model, z, torch.zeros(len(z), dtype=torch.int64)), []
     classes = spread_classes(config.num_classes)
     z = draw_latents(prior, columns, seed=config.seed)
     labels = torch.tensor(classes)

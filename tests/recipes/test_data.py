@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipes._engine.data import ImageSet, held_out_split, load_images
+from recipes._engine.data import ImageSet, held_out_split, load_images, with_mirror_images
 from recipes._engine.errors import UserError
 from recipes._engine.image_files import PixelLayout
 
@@ -141,3 +141,25 @@ def test_rejects_a_fraction_that_leaves_nothing_to_keep(fraction: float):
         held_out_split(image_set([0, 1]), fraction, 0)
     expected = f"the fraction of images to hold out must be at least 0 and less than 1, but got {fraction}."
     assert str(caught.value) == expected
+
+
+def test_mirror_images_follow_the_originals(tiny_data: Path):
+    images = load_images(f"npz:{tiny_data}", resolution=16, channels=1, num_classes=3)
+    doubled = with_mirror_images(images)
+    assert len(doubled) == 2 * len(images)
+    count = len(images)
+    numbers = torch.tensor([1, 1 + count, 0])
+    batch, labels = doubled.batch(numbers)
+    plain, plain_labels = images.batch(torch.tensor([1, 1, 0]))
+    assert torch.equal(labels, plain_labels)
+    assert torch.equal(batch[[0, 2]], plain[[0, 2]])
+    assert torch.equal(batch[1], plain[1].flip(-1))
+    assert not torch.equal(batch[1], plain[1])
+    assert doubled.notes[-1] == "each image is shown as it is and mirrored"
+
+
+def test_one_class_takes_all_classes_of_the_data_as_one(tiny_data: Path):
+    images = load_images(f"npz:{tiny_data}", resolution=16, channels=1, num_classes=1)
+    assert images.class_names == ("all images",)
+    assert not images.labels.any()
+    assert images.notes[-1] == "the 3 classes of the data are taken as one"
