@@ -72,6 +72,7 @@ from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regulari
 from gan_blocks.spectral.monitor import LayerSpectrum, SpectrumMonitor
 from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, spectral_norm, tracked_sigmas
 from gan_blocks.spectral.torch_layouts import spectral_norm_state
+from gan_blocks.training.activation_checkpointing import checkpoint_activations
 from gan_blocks.training.ema import ExponentialMovingAverage
 from gan_blocks.training.schedules import GrowthPosition, GrowthSchedule
 from gan_blocks.training.standing_statistics import standing_statistics
@@ -137,6 +138,7 @@ __all__ = [
     "VariableVariancePrior",
     "advance_power_iteration",
     "bottom_k_mask",
+    "checkpoint_activations",
     "clamp_sigma",
     "clip_weights_",
     "critic_top_k_select",

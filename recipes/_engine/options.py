@@ -44,6 +44,9 @@ class RunOptions:
     accumulate: int = 1
     """Split each batch into this many micro-batches and add up their gradients, to save memory."""
 
+    checkpoint_activations: bool = False
+    """Compute the activations of residual blocks again in the backward pass, to save memory: same bits, more time."""
+
     timeout: float = 600.0
     """Seconds that one of several processes waits for the others before it gives up and says who is missing."""
 

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn, optim
 
-from gan_blocks import ExponentialMovingAverage
+from gan_blocks import ExponentialMovingAverage, checkpoint_activations
 from recipes._engine.checkpoints import flatten_optimizer, load_weights, restore_optimizer
 from recipes._engine.options import RunOptions, torch_device
 from recipes._engine.random_streams import seeded_construction
@@ -68,6 +68,10 @@ def build_state(recipe: Recipe, config: RecipeConfig, options: RunOptions) -> Tr
         _to_channels_last(discriminator)
     optimizer_g, optimizer_d = recipe.build_optimizers(config, generator, discriminator)
     ema = ExponentialMovingAverage(generator, config.ema_decay)
+    if options.checkpoint_activations:
+        for network in (generator, discriminator):
+            for block in network.get_submodule("blocks").children():
+                checkpoint_activations(block)
     return TrainingState(
         generator, discriminator, ema, optimizer_g, optimizer_d, device, bf16=options.precision == "bf16"
     )

@@ -65,6 +65,26 @@ def test_micro_batches_hold_the_same_samples_over_any_number_of_processes(folder
         assert_same_run(folder, "accumulated_2", "split_1")
 
 
+@pytest.mark.parametrize(("size", "parts"), [(1, 2), (2, 1), (2, 2), (1, 12)])
+def test_discriminator_gradients_do_not_depend_on_the_split_of_the_batch(folder: Path, size: int, parts: int):
+    wanted = torch.load(folder / "gradients_1_1_0.pt", weights_only=True)
+    assert min(gradient.abs().max() for gradient in wanted.values()) > 1e-6
+    for rank in range(size):
+        found = torch.load(folder / f"gradients_{size}_{parts}_{rank}.pt", weights_only=True)
+        assert found.keys() == wanted.keys()
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_activations_that_are_computed_again_change_no_bit_over_several_processes(folder: Path, size: int):
+    assert statuses(folder, f"recomputed_{size}") == [0] * size
+    wanted = tensors(folder, f"split_{size}")
+    found = tensors(folder, f"recomputed_{size}")
+    assert [name for name, tensor in found.items() if not torch.equal(tensor, wanted[name])] == []
+    assert losses(folder, f"recomputed_{size}") == losses(folder, f"split_{size}")
+
+
 def test_top_k_chooses_over_all_processes(folder: Path):
     assert losses(folder, "top_k_1")[6]["k"] == 3  # of 12, from the second epoch on
     assert_same_run(folder, "top_k_3", "top_k_1")

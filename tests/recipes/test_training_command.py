@@ -61,6 +61,17 @@ def test_a_run_interrupted_and_continued_has_the_same_bytes_as_one_that_was_not(
     assert steps == [0, 1, 2, 3, 3, 4]  # the second 3 is the second session's start
 
 
+def test_a_continued_run_may_begin_to_compute_activations_again_and_keeps_its_bytes(
+    tiny_args: list[str], tmp_path: Path
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    args = [*tiny_args, "--r1-penalty", "1", "--discriminator-dropout", "0.1"]
+    assert biggan_deep.main([*args, "--run-dir", str(whole), "--steps", "4"]) == 0
+    assert biggan_deep.main([*args, "--run-dir", str(parts), "--steps", "2"]) == 0
+    assert biggan_deep.main(["--resume", str(parts), "--checkpoint-activations", "True"]) == 0
+    assert weights(whole) == weights(parts)
+
+
 def test_an_unchanged_command_line_continues_the_run_in_its_folder(tiny_args: list[str], tmp_path: Path):
     args = [*tiny_args, "--run-dir", str(tmp_path / "run")]
     assert biggan_deep.main([*args, "--steps", "2"]) == 0

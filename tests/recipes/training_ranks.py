@@ -3,6 +3,7 @@
 ``python -m tests.recipes.training_ranks FOLDER`` carries out all scenarios; each leaves its run and what its ranks say.
 """
 
+import dataclasses
 import importlib
 import json
 import multiprocessing
@@ -15,11 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
+from gan_blocks import hinge_discriminator_loss
 from recipes import biggan_deep
 from recipes._engine import distributed
+from recipes._engine.batches import BatchSource, PairBatch
+from recipes._engine.data import load_images
+from recipes._engine.options import RunOptions
 from recipes._engine.sampling import draw_samples
+from recipes._engine.state import build_state
 from recipes._engine.trained import load_trained
+from recipes._engine.updates import judge_pair, update_discriminator
 from tests.recipes.conftest import TINY_NETWORK, write_tiny_data
 
 Command = Callable[[list[str]], int]
@@ -90,6 +98,37 @@ def draw(args: list[str]) -> int:
     return 0
 
 
+def save_discriminator_gradients(args: list[str]) -> int:
+    """Save D's gradients in its first update, of the small preset with a batch of 12 in float64.
+
+    G is in eval mode, because its BatchNorm would see micro-batches, and D be given other images.
+    """
+    path, parts = args
+    config = dataclasses.replace(biggan_deep.Config(), batch_size=12)
+    options = RunOptions(device="cpu", precision="fp64", accumulate=int(parts))
+    with distributed.joined_processes("cpu", timeout=60):
+        state = build_state(biggan_deep, config, options)
+        state.generator.eval()
+        state.discriminator.attention.gamma.data.fill_(0.5)  # from 0, no gradient reaches the block
+        images = load_images(config.data, resolution=config.resolution, channels=1, num_classes=config.num_classes)
+        source = BatchSource(images, biggan_deep.build_prior(config), config, options)
+
+        def loss(part: PairBatch) -> Tensor:
+            real_logits, fake_logits = judge_pair(state, part)
+            return hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+
+        gradients = {}
+
+        def keep(discriminator: nn.Module) -> None:
+            if not gradients:
+                gradients.update({name: p.grad.clone() for name, p in discriminator.named_parameters()})
+
+        update_discriminator(state, source.step(1), config, loss, before_step=keep)
+        source.close()
+        torch.save(gradients, f"{path}_{distributed.current_world().rank}.pt")
+    return 0
+
+
 def another_batch(rank: int, step: int, state: object) -> None:
     """Nothing at a step: rank 1 is started with another option."""
 
@@ -124,6 +163,12 @@ def main(folder: Path) -> None:
     for size in (1, 2):
         more = ("--steps", "2", "--accumulate", "2")
         launch(folder, f"accumulated_{size}", size, options(folder, f"accumulated_{size}", *more))
+    for size in (1, 2):
+        name = f"recomputed_{size}"
+        launch(folder, name, size, options(folder, name, "--steps", "3", "--checkpoint-activations", "True"))
+    for size, parts in ((1, 1), (1, 2), (2, 1), (2, 2), (1, 12)):
+        name = f"gradients_{size}_{parts}"
+        launch(folder, name, size, [str(folder / name), str(parts)], command=save_discriminator_gradients)
     for size in (1, 3):
         more = ("--steps", "6", "--top-k-gamma", "0.1", "--top-k-floor", "0.25")
         launch(folder, f"top_k_{size}", size, options(folder, f"top_k_{size}", *more))

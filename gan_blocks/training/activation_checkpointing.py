@@ -1,0 +1,96 @@
+"""Activations that are computed again in the backward pass instead of being kept until then.
+
+Tested in ``tests/training/test_activation_checkpointing.py``.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from gan_blocks._checks import bad_value
+from gan_blocks.layers.batchnorm import BatchNorm2d
+
+__all__ = ["checkpoint_activations"]
+
+
+def checkpoint_activations(module: nn.Module) -> None:
+    """Let a module keep only its inputs for the backward pass, which then computes its activations a second time.
+
+    Where autograd records, memory falls from all activations of the module to its inputs, and time rises by one more
+    forward pass. Give it each block of a network rather than the whole: then at most one block's activations exist at
+    a time. Nothing else changes, neither the names of the state_dict nor a bit of what training computes:
+
+    - the second pass leaves the running statistics of :class:`BatchNorm2d` as the first one has moved them. Across
+      processes it gathers the batch's statistics once more, in the same order in all of them, so each process has to
+      checkpoint the same modules;
+    - it reads the spectral norms' singular vectors of the first pass: they only advance once a weight has changed;
+    - it draws the same random numbers, such as those of dropout, and computes under the same autocast.
+
+    Second derivatives pass through as well. Under :func:`torch.compile`, which chooses by itself what to compute again,
+    the module runs as if it had not been changed. A deep copy is checkpointed like its original.
+
+    Args:
+        module: The module, changed in place: its ``forward`` from now on is the checkpointed one.
+
+    Raises:
+        ValueError: If the module contains a batch norm of ``torch.nn``, whose statistics would move twice.
+
+    References:
+        Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+
+    Example:
+        >>> calls = []
+        >>> layer = torch.nn.Linear(2, 2)
+        >>> handle = layer.register_forward_hook(lambda *_: calls.append("forward"))
+        >>> block = torch.nn.Sequential(layer, torch.nn.ReLU())
+        >>> checkpoint_activations(block)
+        >>> loss = block(torch.ones(1, 2)).sum()
+        >>> calls
+        ['forward']
+        >>> loss.backward()
+        >>> calls
+        ['forward', 'forward']
+    """
+    foreign = next((part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)), None)
+    if foreign is not None:
+        rule, remedy = (
+            "a module without batch norms of torch.nn",
+            "Their statistics would move twice; take BatchNorm2d.",
+        )
+        raise bad_value("checkpoint_activations", "module", rule, type(foreign).__name__, remedy)
+    module.forward = partial(_recomputed, module, module.forward)
+
+
+def _recomputed(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if torch.compiler.is_compiling():
+        return forward(*args, **kwargs)
+    # The keywords are bound first: checkpoint has some of its own.
+    bound = partial(forward, **kwargs)
+    return checkpoint(bound, *args, use_reentrant=False, context_fn=partial(_contexts, module))
+
+
+def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Those of the first pass and of the second."""
+    return nullcontext(), _StatisticsHeld(module)
+
+
+class _StatisticsHeld(AbstractContextManager[None]):
+    """Lets passes in train mode leave the running statistics as they are, bit for bit; may be entered repeatedly."""
+
+    def __init__(self, module: nn.Module) -> None:
+        norms = (part for part in module.modules() if isinstance(part, BatchNorm2d))
+        self.momenta = [(norm, norm.momentum) for norm in norms]
+
+    def __enter__(self) -> None:
+        # The second pass must call the same operators as the first. So it moves the statistics, too, by nothing.
+        for norm, _ in self.momenta:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for norm, momentum in self.momenta:
+            norm.momentum = momentum
