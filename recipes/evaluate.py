@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.data import load_images
+from recipes._engine.data import load_images_of
 from recipes._engine.distributed import current_world, joined_processes
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
@@ -76,10 +76,7 @@ def _draw(options: Options) -> tuple[RecipeConfig, Tensor, Tensor]:
 
 
 def _measure(options: Options, config: RecipeConfig, images: Tensor, labels: Tensor) -> QualityReport:
-    source = options.data or config.data
-    real = load_images(
-        source, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
-    )
+    real = load_images_of(config, options.data)
     return measure_quality(
         images,
         labels,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.data import load_images
+from recipes._engine.data import load_images_of
 from recipes._engine.errors import UserError
 from recipes._engine.image_set import ImageSet
 from recipes._engine.neighbors import MEASURES, Measure, Neighbors, classifier_features, nearest_images
@@ -70,23 +70,13 @@ def search(options: Options) -> list[tuple[str, Neighbors]]:
     """Find the neighbours and write the sheet; the titles of the measures with what each found."""
     trained = options.load()
     config = trained.config
-    real = load_images(
-        options.data or config.data,
-        resolution=config.resolution,
-        channels=config.image_channels,
-        num_classes=config.num_classes,
-    )
+    real = load_images_of(config, options.data)
     if options.samples is None:
         queries, labels = draw_samples(
             trained, options.num, seed=options.seed, classes=options.classes, batch_size=options.batch_size
         )
     else:
-        given = load_images(
-            f"npz:{options.samples}",
-            resolution=config.resolution,
-            channels=config.image_channels,
-            num_classes=config.num_classes,
-        )
+        given = load_images_of(config, f"npz:{options.samples}")
         queries, labels = given.batch(torch.arange(min(options.num, len(given))))
     found = []
     for name in options.by:

@@ -17,7 +17,7 @@ import torch
 
 from gan_blocks import SharedEmbedding, orthogonal_regularization
 from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.data import ImageSet, load_images
+from recipes._engine.data import ImageSet, load_images_of
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.quality import measure_quality
@@ -88,9 +88,7 @@ def carry_out(options: Options) -> None:
     fixed = ("recipe", "steps", "num", "threads")  # coefficients, seeds and truncations may be added later
     study = Study(options.out, {name: getattr(options, name) for name in fixed} | {"preset": preset})
     config = recipe.PRESETS[preset]()
-    real = load_images(
-        config.data, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
-    )
+    real = load_images_of(config)
     for seed in options.seeds:  # all coefficients of a seed before the next, so that a stopped study compares
         for coefficient in options.coefficients:
             name = _run_name(coefficient, seed)

@@ -19,90 +19,45 @@ Differences from the paper:
 * Row a of Table 1 has the channel table and the first layer of the others.
 """
 
-import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gan_blocks import (
-    AdaptiveGaussianNoise,
-    BatchNorm2d,
-    FromRGB,
     GrowthPosition,
     GrowthSchedule,
-    MinibatchDiscrimination,
-    MinibatchStdDev,
     NormalPrior,
-    PixelNorm,
     Prior,
-    ProgressiveDiscriminatorBlock,
-    ProgressiveDiscriminatorHead,
-    ProgressiveGeneratorBlock,
-    ProgressiveGeneratorStem,
     SphericalPrior,
-    ToRGB,
     downsample_average,
     drift_penalty,
     fade_images,
-    fade_in,
     gradient_penalty,
     least_squares_discriminator_loss,
     least_squares_generator_loss,
     update_adaptive_noise,
-    upsample_nearest,
     wasserstein_discriminator_loss,
     wasserstein_generator_loss,
 )
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_checks import require, require_positive
-from recipes._engine.config_fields import AdamFields, ImageFields, TrainingFields
-from recipes._engine.he_layers import EqualizedLayers, HeLayers, HeNormalLayers
+from recipes._engine.config_fields import AdamFields
+from recipes._engine.growing_fields import GrowingFields
+from recipes._engine.growing_networks import GrowingDiscriminator, GrowingGenerator, GrowingNetwork
 from recipes._engine.loop import train
 from recipes._engine.state import TrainingState
 from recipes._engine.updates import adam_optimizers, judge_fake, update_discriminator, update_generator
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
 
-ConvLayer: TypeAlias = Callable[..., nn.Module]  # called like nn.Conv2d
-
 
 @dataclass(frozen=True)
-class Config(AdamFields, TrainingFields, ImageFields):
+class Config(AdamFields, GrowingFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
-
-    num_classes: int = 1
-    """1: ProGAN has no classes; those of the data are taken as one."""
-    widths: tuple[int, ...] = (128, 128, 64, 32)
-    """Channels of both networks at 4x4, 8x8, ... up to the full resolution."""
-    latent: Literal["spherical", "normal"] = "spherical"
-    """What z is drawn from: the hypersphere, or N(0, I)."""
-    latent_dim: int = 128
-    """Dimension of z."""
-
-    initial_resolution: int = 4
-    """Height and width that training starts with; the full resolution: no growth."""
-    stabilize_images: int = 20_000
-    """Real images shown at each resolution before the next one fades in."""
-    fade_images: int = 20_000
-    """Real images shown while a resolution fades in."""
-    batch_sizes: tuple[int, ...] = ()
-    """Images in a batch at 4x4, 8x8, ..., one number a resolution; none: --batch-size for all."""
-
-    generator_norm: Literal["pixel", "batch", "none"] = "pixel"
-    """Norm in G: of a pixel's features after the activation, over the batch before it, or none."""
-    discriminator_norm: Literal["none", "layer"] = "none"
-    """Norm in D before the activations that follow a 3x3 or 4x4 convolution."""
-    batch_statistics: Literal["stddev", "discrimination", "none"] = "stddev"
-    """What D sees of the other samples: their standard deviation, Salimans' minibatch discrimination, or nothing."""
-    equalized: bool = True
-    """Scale weights at run time (equalised learning rate); else once, by He's initialiser."""
-    generator_output: Literal["leaky-linear", "relu-tanh"] = "leaky-linear"
-    """G's activations: leaky ReLU and linear images, or ReLU and tanh."""
 
     loss: Literal["wasserstein", "least-squares"] = "wasserstein"
     """WGAN-GP, or least squares with adaptive noise in D (Appendix B)."""
@@ -130,50 +85,10 @@ class Config(AdamFields, TrainingFields, ImageFields):
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        self.check_image_fields()
-        self.check_training_fields()
+        self.check_growing_fields()
         self.check_adam_fields()
-        require(self, "num_classes", self.num_classes == 1, "1 (ProGAN has no classes)")
-        require(self, "top_k_gamma", self.top_k_gamma == 1, "1 (batches change while the networks grow)")
-        require_positive(self, "latent_dim", "stabilize_images", "fade_images", "widths")
         require_positive(self, "gradient_coefficient", "gradient_target")
         require(self, "drift_coefficient", self.drift_coefficient >= 0, "at least 0")
-        size = 4 * 2 ** (len(self.widths) - 1)
-        rule = f"{size}, which is 4 doubled once for each of --widths but the first"
-        require(self, "resolution", self.resolution == size, rule)
-        starts = [4 * 2**number for number in range(len(self.widths))]
-        require(self, "initial_resolution", self.initial_resolution in starts, f"one of {starts}")
-        fits = not self.batch_sizes or (len(self.batch_sizes) == len(self.widths) and min(self.batch_sizes) > 0)
-        require(self, "batch_sizes", fits, f"{len(self.widths)} numbers greater than 0, as many as --widths, or none")
-
-    @property
-    def schedule(self) -> GrowthSchedule:
-        """How the networks grow."""
-        sizes = self.batch_sizes or (self.batch_size,) * len(self.widths)
-        return GrowthSchedule(
-            self.resolution,
-            initial_resolution=self.initial_resolution,
-            stabilize_images=self.stabilize_images,
-            fade_images=self.fade_images,
-            batch_sizes=tuple((4 * 2**number, size) for number, size in enumerate(sizes)),
-        )
-
-    def batch_size_at(self, step: int) -> int:
-        """Images in a batch at a step, counted from 1."""
-        return self.position(step).batch_size
-
-    def images_before(self, step: int) -> int:
-        """Real images that D has seen before a step, counted from 1."""
-        return self.schedule.images_before(step, batches_per_step=self.discriminator_steps)
-
-    def position(self, step: int) -> GrowthPosition:
-        """Where the growth stands at a step, counted from 1."""
-        return self.schedule.at(self.images_before(step))
-
-    def lasting(self, images: int) -> "Config":
-        """The same Config, planned until D has seen so many real images."""
-        steps = bisect.bisect_left(range(images), images, key=lambda steps: self.images_before(steps + 1))
-        return replace(self, planned_steps=steps)
 
 
 def fashion_mnist_32() -> Config:
@@ -305,196 +220,14 @@ PRESETS = {
 }
 
 
-class GrowingNetwork(nn.Module):
-    """A network that knows how far it has grown; it is built fully grown.
-
-    The images seen are a buffer, so that weights tell by themselves which of their layers are in use.
-    """
-
-    images_seen: Tensor
-
-    def __init__(self, schedule: GrowthSchedule) -> None:
-        super().__init__()
-        self.schedule = schedule
-        self.register_buffer("images_seen", torch.tensor(schedule.growth_images))
-        self.position = schedule.at(schedule.growth_images)
-
-    def grow(self, images_seen: int) -> None:
-        """Take the resolution and alpha that the schedule has after so many real images."""
-        self.images_seen.fill_(images_seen)
-        self.position = self.schedule.at(images_seen)
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        if not self.images_seen.is_meta:
-            self.position = self.schedule.at(int(self.images_seen))
-
-
-class Generator(GrowingNetwork):
-    """G of Table 2: from z to images of the current resolution.
-
-    Shape:
-        - z: ``(batch, latent_dim)``, on the hypersphere of the paper
-        - labels: ``(batch,)``, not looked at
-        - returns: ``(batch, image_channels, size, size)``
-    """
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config.schedule)
-        layers = _layers(config)
-        conv: ConvLayer = layers.conv2d
-        first: ConvLayer = layers.conv_transpose2d
-        to_image: ConvLayer = partial(layers.conv2d, gain=1.0)
-        act: Callable[[], nn.Module] = partial(nn.LeakyReLU, 0.2)
-        norm: Callable[[int], nn.Module] = nn.Identity
-        if config.generator_norm == "pixel":
-            norm = _pixel_norm
-        elif config.generator_norm == "batch":  # before the activation
-            conv, first = _followed_by(conv, BatchNorm2d), _followed_by(first, BatchNorm2d)
-        if config.generator_output == "relu-tanh":
-            act, to_image = nn.ReLU, _followed_by(to_image, _tanh)
-        self.stem = ProgressiveGeneratorStem(
-            config.latent_dim,
-            config.widths[0],
-            conv_layer=conv,
-            conv_transpose_layer=first,
-            act_layer=act,
-            norm_layer=norm,
-        )
-        self.blocks = nn.ModuleList(  # block i makes features of 8 * 2^i pixels from half of that
-            ProgressiveGeneratorBlock(before, after, conv_layer=conv, act_layer=act, norm_layer=norm)
-            for before, after in pairwise(config.widths)
-        )
-        self.to_rgb = nn.ModuleList(ToRGB(width, config.image_channels, conv_layer=to_image) for width in config.widths)
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
-        """Generate one image for each row of ``z``, at the current resolution and alpha."""
-        return self.generate(z, self.position.resolution, self.position.alpha)
-
-    def generate(self, z: Tensor, resolution: int, alpha: float) -> Tensor:
-        """Generate at any resolution, of which the last block has a share alpha."""
-        level = _level(resolution)
-        h: Tensor = self.stem(z)
-        for block in self.blocks[: max(level - 1, 0)]:
-            h = block(h)
-        if level == 0:
-            image: Tensor = self.to_rgb[0](h)
-            return image
-        image = self.to_rgb[level](self.blocks[level - 1](h))
-        return image if alpha == 1 else fade_in(upsample_nearest(self.to_rgb[level - 1](h)), image, alpha)
-
-
-class Discriminator(GrowingNetwork):
-    """D of Table 2: from images of the current resolution to logits, larger for more real.
-
-    Shape:
-        - images: ``(batch, image_channels, size, size)``
-        - labels: ``(batch,)``, not looked at
-        - returns: ``(batch,)``
-    """
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config.schedule)
-        layers = _layers(config)
-        conv: ConvLayer = layers.conv2d
-        if config.discriminator_norm == "layer":
-            conv = _followed_by(conv, partial(nn.GroupNorm, 1))  # one group: all channels and pixels of a sample
-        if config.loss == "least-squares":
-            conv = _after_noise(conv)
-        self.from_rgb = nn.ModuleList(
-            FromRGB(width, config.image_channels, conv_layer=layers.conv2d) for width in config.widths
-        )
-        self.blocks = nn.ModuleList(  # block i takes features of 8 * 2^i pixels to half of that
-            ProgressiveDiscriminatorBlock(after, before, conv_layer=conv) for before, after in pairwise(config.widths)
-        )
-
-        def score(features: int, outputs: int) -> nn.Module:
-            if config.batch_statistics != "discrimination":
-                return layers.linear(features, outputs)
-            statistics = MinibatchDiscrimination(features, linear_layer=layers.linear)
-            return nn.Sequential(statistics, layers.linear(features + statistics.num_kernels, outputs))
-
-        self.head = ProgressiveDiscriminatorHead(
-            config.widths[0],
-            config.widths[0],
-            stddev_layer=MinibatchStdDev if config.batch_statistics == "stddev" else None,
-            conv_layer=conv,
-            linear_layer=score,
-        )
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
-        """Judge each image, at the current resolution and alpha."""
-        return self.judge(images, self.position.resolution, self.position.alpha)
-
-    def judge(self, images: Tensor, resolution: int, alpha: float) -> Tensor:
-        """Judge at any resolution, of which the first block has a share alpha.
-
-        Raises:
-            ValueError: If the images are of another resolution.
-        """
-        if images.shape[2:] != (resolution, resolution):
-            got = tuple(images.shape)
-            raise ValueError(
-                f"Discriminator: `images` must be of {resolution}x{resolution} pixels, but got shape {got}."
-            )
-        level = _level(resolution)
-        h: Tensor = self.from_rgb[level](images)
-        if level > 0:
-            h = self.blocks[level - 1](h)
-            if alpha < 1:
-                h = fade_in(self.from_rgb[level - 1](downsample_average(images)), h, alpha)
-            for number in reversed(range(level - 1)):
-                h = self.blocks[number](h)
-        logits: Tensor = self.head(h)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
-
-
-def _level(resolution: int) -> int:
-    """How often 4 is doubled."""
-    return resolution.bit_length() - 3
-
-
-def _layers(config: Config) -> HeLayers:
-    return EqualizedLayers() if config.equalized else HeNormalLayers()
-
-
-def _pixel_norm(_channels: int) -> nn.Module:
-    return PixelNorm()
-
-
-def _tanh(_channels: int) -> nn.Module:
-    return nn.Tanh()
-
-
-def _followed_by(conv_layer: ConvLayer, last_layer: Callable[[int], nn.Module]) -> ConvLayer:
-    """A factory of convolutions with a layer behind each, which is told the number of channels."""
-
-    def build(in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> nn.Module:
-        convolution = conv_layer(in_channels, out_channels, kernel_size, padding=padding)
-        return nn.Sequential(convolution, last_layer(out_channels))
-
-    return build
-
-
-def _after_noise(conv_layer: ConvLayer) -> ConvLayer:
-    """A factory of convolutions whose input is noisy (Appendix B)."""
-
-    def build(in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> nn.Module:
-        return nn.Sequential(
-            AdaptiveGaussianNoise(), conv_layer(in_channels, out_channels, kernel_size, padding=padding)
-        )
-
-    return build
-
-
-def build_generator(config: Config) -> Generator:
+def build_generator(config: Config) -> GrowingGenerator:
     """G with fresh weights from the global random state, fully grown."""
-    return Generator(config)
+    return GrowingGenerator(config)
 
 
-def build_discriminator(config: Config) -> Discriminator:
+def build_discriminator(config: Config) -> GrowingDiscriminator:
     """D with fresh weights from the global random state, fully grown."""
-    return Discriminator(config)
+    return GrowingDiscriminator(config, noisy=config.loss == "least-squares")
 
 
 def build_prior(config: Config) -> Prior:
@@ -551,7 +284,8 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
 def _grow(state: TrainingState, config: Config, step: int) -> GrowthPosition:
     """Bring all networks to where the schedule is at a step, and let the optimisers start anew with a new phase."""
-    images_seen, position = config.images_before(step), config.position(step)
+    images_seen = config.images_before(step)
+    position = config.schedule.at(images_seen)
     for network in (state.generator, state.discriminator, state.ema.module):
         assert isinstance(network, GrowingNetwork)
         network.grow(images_seen)

@@ -18,8 +18,9 @@ from recipes._engine.image_folder import load_folder
 from recipes._engine.image_set import ImageSet
 from recipes._engine.npz_source import read_npz
 from recipes._engine.random_streams import random_stream
+from recipes._engine.recipe import RecipeConfig
 
-__all__ = ["HeldOutSplit", "ImageSet", "held_out_split", "load_images", "with_mirror_images"]
+__all__ = ["HeldOutSplit", "ImageSet", "held_out_split", "load_images", "load_images_of", "with_mirror_images"]
 
 _GIBIBYTE = 2**30
 
@@ -68,6 +69,24 @@ def load_images(
         # Whatever else the file system refuses, such as a folder without permission to list it.
         raise source.error(f"cannot be read: {error}.") from error
     return _with_checked_classes(source, images, num_classes)
+
+
+def load_images_of(config: RecipeConfig, data: str | None = None) -> ImageSet:
+    """Load the images that a Config names, none of them mirrored, as its networks take them.
+
+    Args:
+        config: Names the data, and their size, channels and number of classes.
+        data: Where they are, when they have moved; any other source of such images, too.
+
+    Raises:
+        UserError: As :func:`load_images`.
+    """
+    return load_images(
+        data or config.data,
+        resolution=config.resolution,
+        channels=config.image_channels,
+        num_classes=config.num_classes,
+    )
 
 
 def with_mirror_images(images: ImageSet) -> ImageSet:

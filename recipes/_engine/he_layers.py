@@ -6,70 +6,44 @@ Tested in ``tests/recipes/test_progan.py``.
 """
 
 import math
-from typing import Protocol
+from dataclasses import dataclass
 
 from torch import nn
 
 from gan_blocks import EqualizedConv2d, EqualizedConvTranspose2d, EqualizedLinear
 
-__all__ = ["EqualizedLayers", "HeLayers", "HeNormalLayers"]
+__all__ = ["HeLayers"]
 
 ROOT_2 = math.sqrt(2.0)
 
 
-class HeLayers(Protocol):
+@dataclass(frozen=True)
+class HeLayers:
     """Factories of layers whose biases start at zero and whose weights are scaled by gain / sqrt(fan-in)."""
 
-    def conv2d(
-        self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, gain: float = ROOT_2
-    ) -> nn.Module:
-        """A convolution."""
-        ...
-
-    def conv_transpose2d(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> nn.Module:
-        """A transposed convolution."""
-        ...
-
-    def linear(self, in_features: int, out_features: int, bias: bool = True, gain: float = 1.0) -> nn.Module:
-        """A linear layer, by default one without an activation behind it."""
-        ...
-
-
-class EqualizedLayers:
-    """Scaled at run time, so that all weights learn at one speed."""
+    equalized: bool
+    """Scale at run time, so that all weights learn at one speed; else once, as the weights are drawn."""
 
     def conv2d(
         self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, gain: float = ROOT_2
     ) -> nn.Module:
         """A convolution."""
-        return EqualizedConv2d(in_channels, out_channels, kernel_size, padding=padding, gain=gain)
-
-    def conv_transpose2d(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> nn.Module:
-        """A transposed convolution."""
-        return EqualizedConvTranspose2d(in_channels, out_channels, kernel_size, padding=padding)
-
-    def linear(self, in_features: int, out_features: int, bias: bool = True, gain: float = 1.0) -> nn.Module:
-        """A linear layer, by default one without an activation behind it."""
-        return EqualizedLinear(in_features, out_features, bias=bias, gain=gain)
-
-
-class HeNormalLayers:
-    """Scaled once, as the weights are drawn."""
-
-    def conv2d(
-        self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, gain: float = ROOT_2
-    ) -> nn.Module:
-        """A convolution."""
+        if self.equalized:
+            return EqualizedConv2d(in_channels, out_channels, kernel_size, padding=padding, gain=gain)
         layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
         return _scaled(layer, in_channels * kernel_size**2, gain)
 
     def conv_transpose2d(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> nn.Module:
         """A transposed convolution."""
+        if self.equalized:
+            return EqualizedConvTranspose2d(in_channels, out_channels, kernel_size, padding=padding)
         layer = nn.ConvTranspose2d(in_channels, out_channels, kernel_size, padding=padding)
         return _scaled(layer, in_channels * kernel_size**2, ROOT_2)
 
     def linear(self, in_features: int, out_features: int, bias: bool = True, gain: float = 1.0) -> nn.Module:
         """A linear layer, by default one without an activation behind it."""
+        if self.equalized:
+            return EqualizedLinear(in_features, out_features, bias=bias, gain=gain)
         return _scaled(nn.Linear(in_features, out_features, bias), in_features, gain)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recipes._engine.classifier import TrainedClassifier, train_classifier
-from recipes._engine.data import load_images
+from recipes._engine.data import load_images_of
 from recipes._engine.quality import QualityReport, class_agreement, measure_quality
 from recipes._engine.recipe import RecipeConfig
 from recipes._engine.sampling import draw_samples
@@ -31,9 +31,7 @@ class Judge:
         Raises:
             UserError: If the data cannot be loaded, or have no class with two images.
         """
-        real = load_images(
-            config.data, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
-        )
+        real = load_images_of(config)
         images = real.batch(torch.arange(len(real)))[0]
         classifier = train_classifier(images, real.labels, num_classes=config.num_classes, seed=seed)
         return cls(images, real.labels, classifier, seed)

@@ -26,7 +26,7 @@ from recipes._engine.checkpoints import (
     save_checkpoint,
 )
 from recipes._engine.command_line import TrainingCommand, parse_training_command, run_command
-from recipes._engine.data import ImageSet, load_images, with_mirror_images
+from recipes._engine.data import ImageSet, load_images_of, with_mirror_images
 from recipes._engine.distributed import current_world, joined_processes, largest, said_once, wait_for_all
 from recipes._engine.errors import UserError
 from recipes._engine.initial_weights import start_from
@@ -124,9 +124,7 @@ class Run:
 
     def _load_images(self) -> ImageSet:
         config = self.config
-        images = load_images(
-            config.data, resolution=config.resolution, channels=config.image_channels, num_classes=config.num_classes
-        )
+        images = load_images_of(config)
         return with_mirror_images(images) if config.mirror else images
 
     def _open_folder(self, command: TrainingCommand) -> RunFolder:

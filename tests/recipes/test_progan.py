@@ -23,7 +23,7 @@ from recipes._engine.batches import BatchSource
 from recipes._engine.checkpoints import load_latest_checkpoint
 from recipes._engine.data import load_images
 from recipes._engine.errors import UserError
-from recipes._engine.he_layers import EqualizedLayers, HeNormalLayers
+from recipes._engine.he_layers import HeLayers
 from recipes._engine.options import RunOptions
 from recipes._engine.state import TrainingState, build_state
 from recipes._engine.trained import load_trained
@@ -404,7 +404,7 @@ def test_both_kinds_of_layers_start_at_the_same_scale(gain: float):
         lambda layers: layers.linear(256, 128, gain=gain),
         lambda layers: layers.conv_transpose2d(64, 64, 4),
     ):
-        equalized, plain = build(EqualizedLayers()), build(HeNormalLayers())
+        equalized, plain = build(HeLayers(equalized=True)), build(HeLayers(equalized=False))
         assert plain.weight.shape == equalized.weight.shape
         assert plain.weight.std().item() == pytest.approx(equalized.weight.std().item(), rel=0.03)
         assert not plain.bias.any()
