@@ -39,7 +39,11 @@ class FoldableBatchNorm2d(BatchNorm2d):
             return mean, variance
         if self.group is not None and x.numel() > 0:
             return self._share_moments(x, self.group)
-        if self.statistics != "running" or x.numel() < _SMALLEST_TRAINING_MAP or x.numel() <= x.shape[1]:
+        if self.statistics != "running" or x.numel() <= x.shape[1]:
+            return None
+        if x.dtype == torch.float64:
+            return self._share_moments(x, None)  # more exact than torch's kernel: see BatchNorm2d
+        if x.numel() < _SMALLEST_TRAINING_MAP:
             return None
         with torch.no_grad():
             return torch.batch_norm_update_stats(x, mean, variance, self.momentum)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from gan_blocks._precision import wide_dtype
 
-__all__ = ["GroupReference", "Moments", "gather_rows", "shared_moments", "sharing_group", "sum_over_processes"]
+__all__ = [
+    "GroupReference",
+    "Moments",
+    "gather_rows",
+    "own_moments",
+    "shared_moments",
+    "sharing_group",
+    "sum_over_processes",
+]
 
 
 class Moments(NamedTuple):
@@ -101,7 +109,7 @@ class _SharedMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, group: "dist.ProcessGroup") -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = _own_moments(x)
+        mean, variance = own_moments(x)
         num_values = mean.new_full((), x.numel() // x.shape[1])
         # Sent in the dtype of the statistics, which is half the bytes of float64, and combined in float64.
         own = Moments(num_values, mean, variance * num_values)
@@ -150,13 +158,18 @@ class _SumOverProcesses(torch.autograd.Function):
         return sum_over_processes(gradients[0], ctx.group), None
 
 
-def _own_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def own_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of this process's values, per channel, in float32 or wider."""
     dtype = wide_dtype(x)
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    # In float64 the kernel's sums, one value after the other, lose a digit or two; in float32 it adds up in float64.
+    if x.device.type == "cpu" and dtype == torch.float32 and not torch.compiler.is_compiling():
         # 27 times as fast as var_mean on a channels-last map here; momentum 1 and fresh buffers leave none behind.
         # Buffers of float32 keep it from rounding to the bits of a bfloat16 input.
         buffers = torch.zeros(2, x.shape[1], dtype=dtype)
         return torch.batch_norm_update_stats(x, buffers[0], buffers[1], 1.0)
+    if dtype == torch.float64 and x.device.type == "cpu":
+        mean = x.mean((0, 2, 3))  # adds up in pairs, unlike var_mean
+        return mean, (x - _over_pixels(mean)).square().mean((0, 2, 3))
     variance, mean = torch.var_mean(x.to(dtype), (0, 2, 3), correction=0)
     return mean, variance
 

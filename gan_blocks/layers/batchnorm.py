@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gan_blocks._checks import bad_shape, bad_value, check_positive
 from gan_blocks._precision import wide_dtype
 from gan_blocks.layers._modulation import modulate
-from gan_blocks.layers._moments import GroupReference, Moments, shared_moments, sharing_group
+from gan_blocks.layers._moments import GroupReference, Moments, own_moments, shared_moments, sharing_group
 
 __all__ = ["BatchNorm2d"]
 
@@ -43,7 +43,8 @@ class BatchNorm2d(nn.Module):
       into a fresh layer makes it evaluate with them, too. Later training leaves them as they are, whereas
       ``statistics="running"`` moves them on.
 
-    Statistics are computed in float32 for inputs of lower precision. The memory format of the input is kept.
+    Statistics are computed in float32 for inputs of lower precision. In float64 on the CPU they are added up in pairs,
+    unless compiled: more exact than torch's kernel, and slower. The memory format of the input is kept.
 
     Where ``torch.distributed`` is initialised, the batch of train mode is that of all processes together, and so is the
     gradient through its statistics; the running ones are the same bits in all. The batches may differ in size, and each
@@ -140,10 +141,12 @@ class BatchNorm2d(nn.Module):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
         group = self._sharing_group()
         if group is not None and x.numel() > 0:
-            return self._normalize_across(x, group)
+            return self._normalize_as_formula(x, group)
         if x.numel() <= x.shape[1]:
             rule = f"(batch, {self.num_features}, height, width) with more than one value per channel"
             raise bad_shape("BatchNorm2d", "x", rule, x, "A single value has no variance to normalise by.")
+        if not self._collecting and _kernel_loses_digits(x):
+            return self._normalize_as_formula(x, None)
         if self.training and not self._collecting and self.statistics == "running":
             return F.batch_norm(x, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
         return self._normalize_by_batch(x)
@@ -217,17 +220,21 @@ class BatchNorm2d(nn.Module):
         """The group with which statistics are shared in the present mode, or None where they are this process's own."""
         return sharing_group(self.process_group) if self.training and not self._collecting else None
 
-    def _share_moments(self, x: Tensor, group: "dist.ProcessGroup") -> tuple[Tensor, Tensor]:
+    def _share_moments(self, x: Tensor, group: "dist.ProcessGroup | None") -> tuple[Tensor, Tensor]:
         """Mean and biased variance over all processes of ``group``, as constants; the running statistics move."""
         with torch.no_grad():
-            count, mean, variance = shared_moments(x, group)
+            if group is None:
+                count: Tensor | int = x.numel() // self.num_features
+                mean, variance = own_moments(x)
+            else:
+                count, mean, variance = shared_moments(x, group)
             if self.statistics == "running":
                 for running, new in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
                     if running is not None:
                         running.lerp_(new.to(running.dtype), self.momentum)
         return mean, variance
 
-    def _normalize_across(self, x: Tensor, group: "dist.ProcessGroup") -> Tensor:
+    def _normalize_as_formula(self, x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
         mean, variance = self._share_moments(x, group)
         gain, bias = (
             mean.new_full((1,), default).expand(len(x), len(mean)) if values is None else values.expand(len(x), -1)
@@ -260,3 +267,12 @@ class BatchNorm2d(nn.Module):
         if saved:
             self._create_missing_buffers(saved[0].device, saved[0].dtype)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _kernel_loses_digits(x: Tensor) -> bool:
+    """Whether torch's kernel would leave a gradient whose sum over a channel, zero in exact arithmetic, is not small.
+
+    On the CPU it adds up one value after the other, in float64 for float32 but not in anything wider for float64. What
+    is left of zero is all the gradient that a convolution's bias in front has, and Adam makes steps of it.
+    """
+    return x.device.type == "cpu" and x.dtype == torch.float64 and not torch.compiler.is_compiling()
