@@ -1,6 +1,7 @@
 """Reusable GAN building blocks for PyTorch."""
 
 from gan_blocks.blocks.bottleneck import DiscriminatorBottleneck, GeneratorBottleneck
+from gan_blocks.blocks.plain import PlainDiscriminatorBlock, PlainGeneratorBlock
 from gan_blocks.blocks.progressive import (
     FromRGB,
     ProgressiveDiscriminatorBlock,
@@ -110,6 +111,8 @@ __all__ = [
     "NormalBernoulliPrior",
     "NormalPrior",
     "PixelNorm",
+    "PlainDiscriminatorBlock",
+    "PlainGeneratorBlock",
     "Prior",
     "ProgressiveDiscriminatorBlock",
     "ProgressiveDiscriminatorHead",

@@ -24,7 +24,7 @@ from gan_blocks import (
 )
 from recipes._engine.config_checks import require, require_positive
 
-__all__ = ["LATENTS", "LatentConfig", "LatentFields", "latent_prior"]
+__all__ = ["LATENTS", "LatentConfig", "LatentFields", "LatentName", "latent_prior"]
 
 LatentName = Literal[
     "normal",

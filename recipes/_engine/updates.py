@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn, optim
 
-from gan_blocks import advance_power_iteration, top_k_select
+from gan_blocks import BatchNorm2d, MinibatchDiscrimination, MinibatchStdDev, advance_power_iteration, top_k_select
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_fields import AdamFields
 from recipes._engine.distributed import sum_gradients
@@ -21,7 +21,18 @@ from recipes._engine.recipe import RecipeConfig
 from recipes._engine.state import TrainingState
 from recipes._engine.top_k import choose_top_k
 
-__all__ = ["adam_optimizers", "judge_fake", "judge_pair", "update_discriminator", "update_generator"]
+__all__ = [
+    "adam_optimizers",
+    "judge_fake",
+    "judge_generated",
+    "judge_pair",
+    "judge_separately",
+    "update_discriminator",
+    "update_generator",
+]
+
+# Layers with which a sample's logit depends on the rest of its batch.
+LOOK_ACROSS_SAMPLES = (BatchNorm2d, MinibatchDiscrimination, MinibatchStdDev)
 
 Part = TypeVar("Part", FakeBatch, PairBatch)
 Penalty = Callable[[], Tensor]
@@ -39,15 +50,31 @@ def judge_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
     return real_logits, fake_logits
 
 
-def judge_fake(state: TrainingState, fake: FakeBatch) -> Tensor:
-    """D's logits of generated images, differentiable in G; under top-k training, of the chosen ones alone.
+def judge_separately(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
+    """The same in two calls: for a D with batch norm, which would let real and generated images see each other."""
+    with torch.no_grad():
+        fake_images = state.generator(part.fake.z, part.fake.labels)
+    real_logits: Tensor = state.discriminator(part.real_images, part.real_labels)
+    fake_logits: Tensor = state.discriminator(fake_images, part.fake.labels)
+    return real_logits, fake_logits
 
-    G always sees the whole batch, since its BatchNorm looks across samples; D, which does not, only what was chosen.
+
+def judge_fake(state: TrainingState, fake: FakeBatch) -> Tensor:
+    """D's logits of generated images, differentiable in G; under top-k training, of the chosen ones alone."""
+    return judge_generated(state, fake, state.generator(fake.z, fake.labels))
+
+
+def judge_generated(state: TrainingState, fake: FakeBatch, images: Tensor) -> Tensor:
+    """The same of images that G has already made of a batch.
+
+    G always sees the whole batch, since its BatchNorm looks across samples; a D that does not, only what was chosen.
     """
-    images, labels = state.generator(fake.z, fake.labels), fake.labels
-    if fake.chosen is not None:
-        images, labels = images[fake.chosen], labels[fake.chosen]
-    logits: Tensor = state.discriminator(images, labels)
+    if fake.chosen is None:
+        logits: Tensor = state.discriminator(images, fake.labels)
+    elif any(isinstance(module, LOOK_ACROSS_SAMPLES) for module in state.discriminator.modules()):
+        logits = state.discriminator(images, fake.labels)[fake.chosen]  # the scores that they were chosen by
+    else:
+        logits = state.discriminator(images[fake.chosen], fake.labels[fake.chosen])
     # A second pass of D over the best alone gains 2 to 4 % at k = B / 2 and loses above: see benchmarks/top_k_step.py.
     return logits if fake.k is None else top_k_select(logits, fake.k)
 

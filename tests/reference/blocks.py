@@ -178,3 +178,41 @@ def progressive_discriminator_head(x: np.ndarray, stddev: np.ndarray, state: Sta
     h = leaky_relu(np.einsum("nihw,oihw->no", h, weight) + bias)
     weight, bias = _scaled(state, "linear", 1.0, h.shape[1])
     return (h @ weight.T + bias)[:, 0]
+
+
+def _batch_norm(state: State, x: np.ndarray) -> np.ndarray:
+    y = np.empty_like(x)
+    for channel in range(x.shape[1]):
+        values = x[:, channel]
+        mean = values.sum() / values.size
+        variance = ((values - mean) ** 2).sum() / values.size
+        y[:, channel] = state["norm.weight"][channel] * (values - mean) / np.sqrt(variance + 1e-4)
+        y[:, channel] += state["norm.bias"][channel]
+    return y
+
+
+def plain_generator_block(x: np.ndarray, state: State) -> np.ndarray:
+    """Each pixel of the input paints the 4x4 filters around twice its place; what falls outside is cut off."""
+    batch, _, height, width = x.shape
+    weight = state["conv.weight"]  # (in, out, 4, 4)
+    canvas = np.zeros((batch, weight.shape[1], 2 * height + 2, 2 * width + 2))
+    for i in range(height):
+        for j in range(width):
+            for a in range(4):
+                for b in range(4):
+                    canvas[:, :, 2 * i + a, 2 * j + b] += x[:, :, i, j] @ weight[:, :, a, b]
+    h = canvas[:, :, 1:-1, 1:-1] + state["conv.bias"][:, None, None]
+    return relu(_batch_norm(state, h))
+
+
+def plain_discriminator_block(x: np.ndarray, state: State) -> np.ndarray:
+    """Every second place of a 4x4 filter that begins one pixel outside of the image."""
+    batch, _, height, width = x.shape
+    weight = state["conv.weight"]  # (out, in, 4, 4)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    h = np.empty((batch, weight.shape[0], height // 2, width // 2))
+    for i in range(height // 2):
+        for j in range(width // 2):
+            window = padded[:, :, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4]
+            h[:, :, i, j] = np.einsum("nihw,oihw->no", window, weight) + state["conv.bias"]
+    return leaky_relu(_batch_norm(state, h))
