@@ -1,0 +1,260 @@
+"""DC-GAN and MSGAN: the networks of strided convolutions, their losses, and whole runs of tiny ones."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_blocks import BatchNorm2d
+from recipes import dcgan, sample
+from recipes._engine.batches import BatchSource
+from recipes._engine.checkpoints import load_latest_checkpoint
+from recipes._engine.data import load_images
+from recipes._engine.errors import UserError
+from recipes._engine.options import RunOptions
+from recipes._engine.state import TrainingState, build_state
+
+TINY = dcgan.Config(resolution=16, widths=(6, 4), latent_dim=5, batch_size=8, planned_steps=6, standing_batches=2)
+TINY_ARGS = [
+    *("--resolution", "16", "--widths", "6", "4", "--latent-dim", "5", "--batch-size", "8"),
+    *("--standing-batches", "2", "--ema-start", "2", "--planned-steps", "6", "--sample-every", "0"),
+]
+LATE = 100  # a step at which k of these schedules has reached its floor
+
+
+class Training:
+    """A training step by step, without its folder."""
+
+    def __init__(self, data: Path, recipe: ModuleType, config: dcgan.Config, **options: object) -> None:
+        run = RunOptions(threads=1, channels_last=False, precision="fp64", **options)
+        images = load_images(f"npz:{data}", resolution=config.resolution, channels=1, num_classes=1)
+        self.recipe, self.config = recipe, config
+        self.source = BatchSource(images, recipe.build_prior(config), config, run)
+        self.state: TrainingState = build_state(recipe, config, run)
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        return self.recipe.train_step(self.state, self.source.step(step), self.config)
+
+
+@pytest.fixture
+def training(tiny_data: Path) -> Iterator[Callable[..., Training]]:
+    made: list[Training] = []
+
+    def make(config: dcgan.Config = TINY, *, recipe: ModuleType = dcgan, **options) -> Training:
+        made.append(Training(tiny_data, recipe, config, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.source.close()
+
+
+def calls_of(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """First argument and output of each of its calls from now on."""
+    calls: list[tuple[Tensor, Tensor]] = []
+    network.register_forward_hook(lambda _, args, output: calls.append((args[0].detach(), output.detach())))
+    return calls
+
+
+def gradients(network: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+# The networks
+
+
+def test_the_parameters_are_those_of_the_papers_figure_and_its_mirror():
+    widths = (1024, 512, 256, 128)
+    inner = sum(16 * before * after + 2 * after for before, after in pairwise(widths))  # with gains and biases
+    generator = 100 * 1024 * 16 + 2 * 1024 + inner + 16 * 128 * 3 + 3
+    inner = sum(16 * before * after + 2 * after for before, after in pairwise(reversed(widths)))
+    discriminator = 16 * 3 * 128 + 128 + inner + 1024 * 16 + 1
+    config = dcgan.PRESETS["lsun-64"]()
+    with torch.device("meta"):
+        networks = dcgan.build_generator(config), dcgan.build_discriminator(config)
+    assert [sum(p.numel() for p in network.parameters()) for network in networks] == [generator, discriminator]
+
+
+def test_batch_norm_is_everywhere_but_in_the_generators_output_and_the_discriminators_input():
+    generator, discriminator = dcgan.build_generator(TINY), dcgan.build_discriminator(TINY)
+    assert len([m for m in generator.modules() if isinstance(m, BatchNorm2d)]) == 2
+    assert [isinstance(block.norm, BatchNorm2d) for block in (*generator.blocks, generator.to_rgb)] == [True, False]
+    assert [isinstance(block.norm, BatchNorm2d) for block in discriminator.blocks] == [False, True]
+    assert not list(discriminator.buffers())  # statistics of the batch at hand
+    kinds = [type(block.act) for network in (generator, discriminator) for block in network.blocks]
+    assert kinds == [nn.ReLU, nn.LeakyReLU, nn.LeakyReLU]
+    assert discriminator.blocks[0].act.negative_slope == 0.2
+    assert isinstance(generator.to_rgb.act, nn.Tanh)
+
+
+def test_weights_start_with_a_deviation_of_two_hundredths_and_biases_at_zero():
+    config = dataclasses.replace(TINY, widths=(64, 32))
+    for network in (dcgan.build_generator(config), dcgan.build_discriminator(config)):
+        for name, parameter in network.named_parameters():
+            if "norm" in name:
+                assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight"))))
+            elif name.endswith("bias"):
+                assert torch.equal(parameter, torch.zeros_like(parameter))
+            else:
+                error = 4 * 0.02 / math.sqrt(2 * parameter.numel())  # four standard errors of a standard deviation
+                assert parameter.std().item() == pytest.approx(0.02, abs=error)
+                assert parameter.mean().abs() < 4 * 0.02 / math.sqrt(parameter.numel())
+
+
+@pytest.mark.parametrize("preset", list(dcgan.PRESETS))
+def test_every_preset_makes_images_and_logits_from_uniform_latents(preset: str):
+    config = dcgan.PRESETS[preset]()
+    z = dcgan.build_prior(config).sample(64)
+    assert z.shape == (64, 100)
+    assert 0.98 < z.abs().max() <= 1
+    with torch.device("meta"):
+        labels = torch.zeros(2, dtype=torch.int64)
+        images = dcgan.build_generator(config)(torch.zeros(2, 100), labels)
+        assert images.shape == (2, config.image_channels, config.resolution, config.resolution)
+        assert dcgan.build_discriminator(config)(images, labels).shape == (2,)
+
+
+# The step
+
+
+def test_real_and_generated_images_are_judged_apart_by_the_non_saturating_loss(training: Callable[..., Training]):
+    run = training()
+    calls = calls_of(run.state.discriminator)
+    losses = run.step(1)
+    (part,) = run.source.step(1).discriminator(0)
+    assert [len(images) for images, _ in calls] == [8, 8, 8]
+    assert torch.equal(calls[0][0], part.real_images)
+    real, fake, of_g = (logits.tolist() for _, logits in calls)
+    assert losses["loss_d"].item() == pytest.approx(sum(map(softplus, [*fake, *(-x for x in real)])) / 8)
+    assert losses["loss_g"].item() == pytest.approx(sum(softplus(-x) for x in of_g) / 8)
+
+
+def test_mode_seeking_adds_the_penalty_of_the_halves_of_the_batch(training: Callable[..., Training]):
+    config = dataclasses.replace(TINY, batch_size=7, mode_seeking=0.25)  # one sample is in no pair
+    run = training(config)
+    made, judged = calls_of(run.state.generator), calls_of(run.state.discriminator)
+    loss = run.step(1)["loss_g"].item()
+    z, images = made[-1]
+    image_distance = sum((images[i] - images[i + 3]).abs().mean().item() for i in range(3)) / 3
+    z_distance = sum((z[i] - z[i + 3]).abs().mean().item() for i in range(3)) / 3
+    adversarial = sum(softplus(-x) for x in judged[-1][1].tolist()) / 7
+    assert loss == pytest.approx(adversarial + 0.25 / (image_distance / z_distance + 1e-5))
+
+
+def test_the_presets_of_msgan_add_mode_seeking_and_nothing_else():
+    for name, preset in dcgan.PRESETS.items():
+        if name.startswith("msgan-"):
+            plain = dcgan.PRESETS[name.removeprefix("msgan-")]()
+            assert preset() == dataclasses.replace(plain, mode_seeking=1.0)
+            assert plain.mode_seeking == 0
+
+
+def test_mode_seeking_without_pairs_says_so(training: Callable[..., Training]):
+    run = training(dataclasses.replace(TINY, mode_seeking=1.0), accumulate=8)
+    with pytest.raises(UserError, match=r"^--mode-seeking needs pairs: micro-batches of at least 2 samples"):
+        run.step(1)
+
+
+# Top-k with a discriminator that looks across samples
+
+
+def test_top_k_takes_the_best_logits_of_the_whole_batch(training: Callable[..., Training]):
+    run = training(dataclasses.replace(TINY, top_k_gamma=0.5, top_k_floor=3))
+    calls = calls_of(run.state.discriminator)
+    loss = run.step(LATE)["loss_g"].item()
+    assert len(calls[-1][1]) == 8
+    best = sorted(calls[-1][1].tolist())[-3:]
+    assert loss == pytest.approx(sum(softplus(-x) for x in best) / 3)
+
+
+def test_micro_batches_are_judged_whole_so_that_the_chosen_keep_the_logits_they_were_chosen_by(
+    training: Callable[..., Training],
+):
+    """Judged without their neighbours, batch norm would give the chosen ones other logits."""
+    run = training(dataclasses.replace(TINY, top_k_gamma=0.5, top_k_floor=3), accumulate=2)
+    calls = calls_of(run.state.discriminator)
+    loss = run.step(LATE)["loss_g"].item()
+    scores = torch.cat([logits for _, logits in calls[4:6]])  # after real and generated images, twice
+    graph = torch.cat([logits for _, logits in calls[6:8]])
+    torch.testing.assert_close(graph, scores)
+    best = sorted(scores.tolist())[-3:]
+    assert loss == pytest.approx(sum(softplus(-x) for x in best) / 3)
+
+
+@pytest.mark.parametrize("change", [{}, {"mode_seeking": 1.0}])
+def test_the_gradient_of_a_top_k_step_is_that_of_the_loss_written_out(
+    change: dict[str, float], training: Callable[..., Training]
+):
+    run = training(dataclasses.replace(TINY, top_k_gamma=0.5, top_k_floor=3, **change))
+    (fake,) = run.source.step(LATE).generator()
+    before = training(run.config).state.generator
+    run.step(LATE)
+    images = before(fake.z, fake.labels)
+    logits = run.state.discriminator(images, fake.labels)
+    loss = sum(nn.functional.softplus(-logits[index]) for index in logits.argsort()[-3:]) / 3
+    if change:
+        distance = (images[:4] - images[4:]).abs().mean() / (fake.z[:4] - fake.z[4:]).abs().mean()
+        loss = loss + 1 / (distance + 1e-5)
+    loss.backward()
+    wanted = gradients(before)
+    for name, gradient in gradients(run.state.generator).items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
+
+
+# Whole runs
+
+
+@pytest.mark.parametrize("extra", [(), ("--mode-seeking", "1", "--top-k-gamma", "0.5")])
+def test_a_resumed_run_equals_the_one_that_was_never_stopped_and_can_be_sampled(
+    extra: tuple[str, ...], tiny_data: Path, tmp_path: Path
+):
+    args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, *extra, "--spectra-every", "3"]
+    assert dcgan.main([*args, "--run-dir", str(tmp_path / "whole"), "--steps", "5"]) == 0
+    for stop in ("2", "5"):
+        assert dcgan.main([*args, "--run-dir", str(tmp_path / "parts"), "--steps", stop]) == 0
+    whole, parts = (load_latest_checkpoint(tmp_path / name / "checkpoints") for name in ("whole", "parts"))
+    for file, tensors in whole.tensors.items():
+        for name, value in tensors.items():
+            assert torch.equal(value, parts.tensors[file][name]), (file, name)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss_g" in line] == [1, 2, 3, 4, 5]
+    assert sample.main(["--run", str(tmp_path / "whole"), "--out", str(tmp_path / "sheet.png")]) == 0
+
+
+def test_activations_computed_again_give_the_same_bits(tiny_data: Path, tmp_path: Path):
+    args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--steps", "2"]
+    for name in ("False", "True"):
+        assert dcgan.main([*args, "--run-dir", str(tmp_path / name), "--checkpoint-activations", name]) == 0
+    kept, again = (load_latest_checkpoint(tmp_path / name / "checkpoints") for name in ("False", "True"))
+    for file, tensors in kept.tensors.items():
+        for name, value in tensors.items():
+            assert torch.equal(value, again.tensors[file][name]), (file, name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_classes": 3}, "--num-classes must be 1 (these networks have no classes), but got 3."),
+        (
+            {"widths": (6, 4, 2)},
+            "--resolution must be 32, which is 4 doubled once for each of --widths, but got 16.",
+        ),
+        ({"widths": (6, 0)}, "--widths must be two or more numbers greater than 0, but got 6 0."),
+        ({"mode_seeking": -1.0}, "--mode-seeking must be at least 0, but got -1.0."),
+    ],
+)
+def test_rejects_what_cannot_work(change: dict[str, object], message: str):
+    with pytest.raises(UserError) as error:
+        dataclasses.replace(TINY, **change)
+    assert str(error.value) == message
