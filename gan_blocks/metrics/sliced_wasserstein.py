@@ -16,7 +16,7 @@ __all__ = ["laplacian_pyramid", "sliced_wasserstein_distance"]
 
 COARSEST = 16  # pixels; the level that holds the whole low-pass image
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
-PROJECTIONS_AT_ONCE = 16  # bounds the memory of the sorted projections
+PROJECTIONS_AT_ONCE = 32  # bounds the memory of the sorted projections
 
 
 @torch.no_grad()
@@ -204,9 +204,17 @@ def _distance(real: Tensor, fake: Tensor, num_projections: int, generator: torch
     total = 0.0
     for some in directions.split(PROJECTIONS_AT_ONCE, dim=1):
         # One row a projection: sorting along contiguous memory is several times faster.
-        sorted_real, sorted_fake = ((some.T @ flat.T).sort(dim=1).values for flat in (flat_real, flat_fake))
+        sorted_real, sorted_fake = (_sort_rows(some.T @ flat.T) for flat in (flat_real, flat_fake))
         total += reduce((sorted_real - sorted_fake).abs(), "projection patch -> projection", "mean").sum().item()
     return 1e3 * total / num_projections
+
+
+def _sort_rows(x: Tensor) -> Tensor:
+    """Sorts in place where that is faster: torch's sort keeps track of places too and takes ten times as long."""
+    if x.device.type != "cpu":
+        return x.sort(dim=1).values
+    x.numpy().sort(axis=1)
+    return x
 
 
 def _describe(levels: dict[int, Tensor], patches_per_image: int) -> str:
