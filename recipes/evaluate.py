@@ -1,14 +1,19 @@
-"""Measure the samples of a class-conditional run against the real images that it was trained on.
+"""Measure the samples of a run against the real images that it was trained on.
 
 Class agreement says whether samples show the class that was asked for, as judged by a small classifier that is trained
 here and now on the real images and states its own accuracy. The diversity ratio falls below 1 when samples of a class
-repeat themselves, and the novelty ratio when they copy training images; noise raises both, but has no class.
+repeat themselves, and the novelty ratio when they copy training images; noise raises both, but has no class. A run
+without classes has no agreement, and its diversity is that of all images.
+
+--swd adds the sliced Wasserstein distance of ProGAN's paper, which compares the patches of samples and real images at
+every scale, beside that of other real images and that of these blurred.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +24,7 @@ from recipes._engine.distributed import current_world, joined_processes
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.options import torch_device
+from recipes._engine.patch_distances import PatchReport, check_patch_sizes, check_real_images, measure_patches
 from recipes._engine.quality import QualityReport, measure_quality
 from recipes._engine.recipe import RecipeConfig
 from recipes._engine.report import write_report
@@ -26,7 +32,7 @@ from recipes._engine.run_folder import RunFolder
 from recipes._engine.sampling import TruncationKind, check_truncation, draw_samples, truncated
 from recipes._engine.trained import load_trained
 
-__all__ = ["Options", "evaluate", "main"]
+__all__ = ["Evaluation", "Options", "evaluate", "main"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,11 @@ class Options:
     """What the number means. threshold: components beyond it are drawn again (the paper's, default). scaled: it times a
     normal distribution cut at 2 (the released models')."""
 
+    swd: int = 0
+    """Images of each set for the sliced Wasserstein distance, at most --num and half of the real ones; 0: none."""
+
     seed: int = 0
-    """Seed of the latents and of the classifier."""
+    """Seed of the latents, of the classifier and of the patches."""
 
     data: str | None = None
     """Where the real images are, when they have moved since the training."""
@@ -59,10 +68,27 @@ class Options:
         """Check the values."""
         if self.num < 2:
             raise UserError(f"--num must be at least 2, but got {self.num}.")
+        if self.swd < 0:
+            raise UserError(f"--swd must be at least 0, but got {self.swd}.")
         check_truncation(self.truncation, self.truncation_by)
 
 
-def evaluate(options: Options) -> QualityReport:
+class Evaluation(NamedTuple):
+    """What was found; ``patches`` where it was asked for."""
+
+    quality: QualityReport
+    patches: PatchReport | None
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return self.quality.as_dict() | (self.patches.as_dict() if self.patches else {})
+
+    def lines(self) -> list[str]:
+        """Render for a console of 100 columns."""
+        return self.quality.lines() + (self.patches.lines() if self.patches else [])
+
+
+def evaluate(options: Options) -> Evaluation:
     """Draw the samples and measure them."""
     return _measure(options, *_draw(options))
 
@@ -70,21 +96,22 @@ def evaluate(options: Options) -> QualityReport:
 def _draw(options: Options) -> tuple[RecipeConfig, Tensor, Tensor]:
     """The run's Config, samples and their labels; several processes generate a part each."""
     trained = load_trained(run=options.run, weights=None, device=torch_device(options.device))
+    if options.swd:
+        check_patch_sizes(options.swd, options.num, trained.config.resolution)
     trained = truncated(trained, options.truncation, options.truncation_by)
     images, labels = draw_samples(trained, options.num, seed=options.seed)
     return trained.config, images, labels
 
 
-def _measure(options: Options, config: RecipeConfig, images: Tensor, labels: Tensor) -> QualityReport:
+def _measure(options: Options, config: RecipeConfig, images: Tensor, labels: Tensor) -> Evaluation:
     real = load_images_of(config, options.data)
-    return measure_quality(
-        images,
-        labels,
-        real.batch(torch.arange(len(real)))[0],
-        real.labels,
-        num_classes=config.num_classes,
-        seed=options.seed,
+    real_images = real.batch(torch.arange(len(real)))[0]
+    check_real_images(options.swd, len(real))
+    quality = measure_quality(
+        images, labels, real_images, real.labels, num_classes=config.num_classes, seed=options.seed
     )
+    patches = measure_patches(images, real_images, images=options.swd, seed=options.seed) if options.swd else None
+    return Evaluation(quality, patches)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,15 +1,16 @@
-"""Three numbers that say what a class-conditional generator draws: the right class, varied, and not copied.
+"""Three numbers that say what a generator draws: the right class, varied, and not copied.
 
 None of them suffices alone: noise is varied and new, a copied data set shows the right classes, and a single good
 image per class is in its class. All three look at pixels and at one small classifier trained on the spot, so they
-compare runs on the same data; they are no substitute for a Fréchet distance.
+compare runs on the same data; they are no substitute for a Fréchet distance. A generator without classes has the last
+two alone.
 
 Tested in ``tests/recipes/test_quality.py``.
 """
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from recipes._engine.errors import UserError
 __all__ = ["QualityReport", "class_agreement", "diversity_ratio", "measure_quality", "novelty_ratio"]
 
 MAX_LEFT_OUT = 2000
+MAX_PAIRED = 10_000  # images of a class whose pairs are measured: there are 50 million already
 MAX_CLASSES_SHOWN = 20
 
 
@@ -31,17 +33,18 @@ class QualityReport:
     Attributes:
         num_generated: Number of generated images.
         num_real: Number of real images, those that train and those that test the classifier together.
-        classifier_accuracy: The classifier's accuracy on real images that it has not seen: what perfect images reach.
-        agreement: Share of generated images that the classifier puts into the class that was asked for.
+        classifier_accuracy: The classifier's accuracy on real images that it has not seen: what perfect images reach;
+            None where there is one class.
+        agreement: Share of generated images that the classifier puts into the class that was asked for, or None.
         diversity: Spread within a class, generated over real; see `diversity_ratio`.
         novelty: Distance to the nearest training image, generated over real; see `novelty_ratio`.
-        agreement_by_class: Agreement of each class that was asked for.
+        agreement_by_class: Agreement of each class that was asked for; empty where there is one class.
     """
 
     num_generated: int
     num_real: int
-    classifier_accuracy: float
-    agreement: float
+    classifier_accuracy: float | None
+    agreement: float | None
     diversity: float
     novelty: float
     agreement_by_class: dict[int, float]
@@ -53,16 +56,24 @@ class QualityReport:
 
     def lines(self, class_names: Sequence[str] | None = None) -> list[str]:
         """Render for a console of 100 columns; of more than 20 classes only the worst are listed."""
+        where = "of all images" if self.agreement is None else "within a class"
         return [
             f"{self.num_generated:,} generated images against {self.num_real:,} real ones",
-            f"  agreement {self.agreement:7.1%}  drawn in the class asked for"
-            f" (unseen real images: {self.classifier_accuracy:.1%})",
-            f"  diversity {self.diversity:7.2f}  spread within a class, 1 = as the real images, 0 = one image repeated",
+            *self._agreement_lines(),
+            f"  diversity {self.diversity:7.2f}  spread {where}, 1 = as the real images, 0 = one image repeated",
             f"  novelty   {self.novelty:7.2f}  distance to the training images, 1 = as another real image, 0 = a copy",
             *self._class_lines(class_names),
         ]
 
+    def _agreement_lines(self) -> list[str]:
+        if self.agreement is None:
+            return []
+        unseen = f"(unseen real images: {self.classifier_accuracy:.1%})"
+        return [f"  agreement {self.agreement:7.1%}  drawn in the class asked for {unseen}"]
+
     def _class_lines(self, class_names: Sequence[str] | None) -> list[str]:
+        if not self.agreement_by_class:
+            return []
         shown = sorted(self.agreement_by_class.items(), key=lambda item: item[1])[:MAX_CLASSES_SHOWN]
         few = len(self.agreement_by_class) <= MAX_CLASSES_SHOWN
         names = {label: class_names[label] if class_names else str(label) for label, _ in shown}
@@ -87,6 +98,8 @@ def measure_quality(
 ) -> QualityReport:
     """Train a classifier on the real images and measure agreement, diversity and novelty of the generated ones.
 
+    With one class there is nothing to agree with and no classifier.
+
     Args:
         generated: Generated images in [-1, 1], of shape ``(images, channels, height, width)``.
         generated_labels: Classes that the generator was asked for, int64 of shape ``(images,)``.
@@ -105,18 +118,25 @@ def measure_quality(
     _check_images(generated, generated_labels, real)
     diversity = diversity_ratio(generated, generated_labels, real, real_labels)
     novelty = novelty_ratio(generated, real, held_out)
+    report = QualityReport(
+        num_generated=len(generated),
+        num_real=len(real),
+        classifier_accuracy=None,
+        agreement=None,
+        diversity=diversity,
+        novelty=novelty,
+        agreement_by_class={},
+    )
+    if num_classes == 1:
+        return report
     if judge is None:
         judge = train_classifier(real, real_labels, num_classes=num_classes, seed=seed, epochs=epochs)
     agreement = _agreement(judge.classifier, generated, generated_labels)
-    by_class = {c: agreement[generated_labels == c].mean().item() for c in _classes(generated_labels)}
-    return QualityReport(
-        num_generated=len(generated),
-        num_real=len(real),
+    return replace(
+        report,
         classifier_accuracy=judge.held_out_accuracy,
         agreement=agreement.mean().item(),
-        diversity=diversity,
-        novelty=novelty,
-        agreement_by_class=by_class,
+        agreement_by_class={c: agreement[generated_labels == c].mean().item() for c in _classes(generated_labels)},
     )
 
 
@@ -133,7 +153,8 @@ def diversity_ratio(generated: Tensor, generated_labels: Tensor, real: Tensor, r
 
     C holds the classes among ``generated_labels``: numerator and denominator see the same ones. Each class weighs
     the same on its side, however many images it has; the ratio is that of the two averages over classes, not the
-    average of ratios, so that a class whose real images hardly differ cannot dominate.
+    average of ratios, so that a class whose real images hardly differ cannot dominate. Of more than 10,000 images of a
+    class some are left out, evenly spaced in their order.
 
     Returns:
         1 for real images; 0 for one repeated image per class; more than 1 for images more spread out than real ones,
@@ -148,7 +169,7 @@ def diversity_ratio(generated: Tensor, generated_labels: Tensor, real: Tensor, r
             members = images[labels == label]
             if len(members) < 2:
                 raise UserError(f"Class {label} has {len(members)} {kind} image(s), but diversity needs two or more.")
-            spread[kind] += mean_pairwise_distance(members)
+            spread[kind] += mean_pairwise_distance(members[:: -(-len(members) // MAX_PAIRED)])
     if spread["real"] == 0:
         raise UserError("The real images of each class are all the same, so diversity cannot be measured.")
     return spread["generated"] / spread["real"]
@@ -204,6 +225,7 @@ def _check_images(generated: Tensor, generated_labels: Tensor, real: Tensor) -> 
         raise UserError("There are no generated images to measure.")
     if generated.shape[1:] != real.shape[1:]:
         sizes = " but real ones ".join("x".join(map(str, images.shape[1:])) for images in (generated, real))
-        raise UserError(f"Generated images are {sizes} (channels x height x width): they come from different data.")
+        cause = "they come from different data, or the networks are still to grow"
+        raise UserError(f"Generated images are {sizes} (channels x height x width): {cause}.")
     if not generated.isfinite().all():
         raise UserError("The generated images hold values that are not finite: the generator has diverged.")

@@ -85,7 +85,12 @@ def _chart(x: npt.NDArray[np.float64], curves: Mapping[str, npt.NDArray[np.float
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in values.items()}
+    def show(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return ", ".join(f"{name}: {show(inner)}" for name, inner in value.items()) or "none"
+        return f"{value:.4g}" if isinstance(value, float) else value
+
+    return {name: show(value) for name, value in values.items()}
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:
