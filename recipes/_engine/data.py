@@ -19,6 +19,7 @@ from recipes._engine.image_set import ImageSet
 from recipes._engine.npz_source import read_npz
 from recipes._engine.random_streams import random_stream
 from recipes._engine.recipe import RecipeConfig
+from recipes._engine.shard_reader import load_shards
 
 __all__ = ["HeldOutSplit", "ImageSet", "held_out_split", "load_images", "load_images_of", "with_mirror_images"]
 
@@ -35,7 +36,8 @@ def load_images(
     background instead.
 
     Args:
-        spec: ``mnist5k``, ``fashion-mnist``, ``fashion-mnist:PATH``, ``npz:PATH``, ``folder:PATH`` or ``cifar10:PATH``.
+        spec: ``mnist5k``, ``fashion-mnist``, ``fashion-mnist:PATH``, ``npz:PATH``, ``folder:PATH``, ``shards:PATH`` or
+            ``cifar10:PATH``.
         resolution: Height and width wanted, at least 1.
         channels: 1 for grey or 3 for RGB.
         num_classes: How many classes the networks have; the data may have fewer, but not more. None accepts any
@@ -61,6 +63,8 @@ def load_images(
     try:
         if source.name == "folder":
             images = load_folder(source, layout, memory_limit=memory_limit)
+        elif source.name == "shards":
+            images = load_shards(source, layout)
         else:
             images = image_set_from_arrays(
                 _read_arrays(source, layout, None if num_classes == 1 else num_classes), layout

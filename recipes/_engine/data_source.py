@@ -3,10 +3,10 @@
 Tested in ``tests/recipes/test_data.py``.
 """
 
-# ruff: noqa: PTH111, PTH112, PTH113 - pathlib's tests raise for users that do not exist and names that are too long
+# ruff: noqa: PTH111, PTH112, PTH113, PTH118 - pathlib's tests raise for users that do not exist and names that are too long
 
 from dataclasses import dataclass
-from os.path import expanduser, isdir, isfile
+from os.path import expanduser, isdir, isfile, join
 from pathlib import Path
 
 from recipes._engine.errors import UserError
@@ -15,8 +15,8 @@ __all__ = ["DataSource", "parse_source"]
 
 # The sources by the path that follows them.
 _WITHOUT_PATH = ("mnist5k", "fashion-mnist")
-_WITH_PATH = ("fashion-mnist", "npz", "folder", "cifar10")
-_CHOICES = "mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, cifar10:PATH"
+_WITH_PATH = ("fashion-mnist", "npz", "folder", "shards", "cifar10")
+_CHOICES = "mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, shards:PATH, cifar10:PATH"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def parse_source(spec: str) -> DataSource:
 
 def _guess(spec: str) -> str:
     path = expanduser(spec)
+    if isfile(join(path, "index.json")):
+        return f" For a store that recipes.prepare wrote, write --data shards:{spec}."
     if isdir(path):
         return f" For a folder with one sub-folder a class write --data folder:{spec}."
     if isfile(path):

@@ -26,7 +26,7 @@ from recipes._engine.image_files import (
     read_file,
 )
 from recipes._engine.image_set import ImageSet
-from recipes._engine.thread_map import image_pool, map_in_threads
+from recipes._engine.thread_map import ImageThreads, map_in_threads
 
 __all__ = ["load_folder"]
 
@@ -109,12 +109,12 @@ class _FileReader:
 
     def __init__(self, source: DataSource, paths: list[str], layout: PixelLayout) -> None:
         self._source, self._paths, self._layout = source, paths, layout
-        self._pool = image_pool()
+        self._threads = ImageThreads()
 
     def __call__(self, indices: Tensor) -> Tensor:
         pixels = np.empty((len(indices), *self._layout.shape), np.uint8)
         paths = [self._paths[index] for index in indices.tolist()]
-        for row, image in zip(pixels, self._pool.map(self._read, paths), strict=True):
+        for row, image in zip(pixels, self._threads.map(self._read, paths), strict=True):
             row[:] = image
         return torch.from_numpy(pixels)
 

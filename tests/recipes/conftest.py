@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 
 from recipes import biggan_deep
+from recipes._engine.area_resampling import area_resample
+from recipes._engine.durable_files import replace_durably
+from recipes._engine.image_files import PixelLayout
+from recipes._engine.shard_format import INDEX_NAME, StoreIndex, shard_name
+from recipes._engine.shard_writer import ShardWriter
 
 TINY_NETWORK = [
     *("--resolution", "16", "--num-classes", "3", "--channels", "8", "--latent-dim", "6", "--embedding-dim", "5"),
@@ -42,3 +47,32 @@ def write_tiny_data(folder: Path) -> Path:
     path = folder / "tiny.npz"
     np.savez(path, images=images.astype(np.uint8), labels=labels)
     return path
+
+
+def write_store(
+    folder: Path, images: np.ndarray, labels: list[int], *, shard_images: int, resolutions: tuple[int, ...] = ()
+) -> Path:
+    """A store of square images (number, side, side, channels), also shrunk by averaging blocks."""
+    sides = (images.shape[1], *resolutions)
+    starts = range(0, len(images), shard_images)
+    shards = {}
+    for side in sides:
+        layout = PixelLayout(side, images.shape[3])
+        files = []
+        for number, start in enumerate(starts):
+            with ShardWriter(folder, f"{side}/{shard_name(number)}", layout) as writer:
+                for image in images[start : start + shard_images]:
+                    writer.add(area_resample(image, side).transpose(2, 0, 1))
+                files.append(writer.finish())
+        shards[side] = tuple(files)
+    index = StoreIndex(
+        channels=images.shape[3],
+        class_names=tuple(str(label) for label in range(max(labels) + 1)),
+        labels=labels,
+        images=tuple(len(images[start : start + shard_images]) for start in starts),
+        shards=shards,
+        notes=(),
+        made_from={},
+    )
+    replace_durably(folder / INDEX_NAME, index.encode())
+    return folder

@@ -23,7 +23,7 @@ def error_of(spec: str, resolution: int = 8, channels: int = 3, num_classes: int
     return str(caught.value)
 
 
-CHOICES = "mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, cifar10:PATH"
+CHOICES = "mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, shards:PATH, cifar10:PATH"
 
 
 @pytest.mark.parametrize("spec", ["imagenet", "", "MNIST5K", "zip:x.zip", ":x", "x" * 5000])
@@ -39,7 +39,7 @@ def test_a_bare_path_is_answered_with_how_to_write_it(tmp_path: Path):
     assert error_of(f"{tmp_path}/x.npz").endswith(f" For a file of arrays write --data npz:{tmp_path}/x.npz.")
 
 
-@pytest.mark.parametrize("name", ["npz", "folder", "cifar10"])
+@pytest.mark.parametrize("name", ["npz", "folder", "shards", "cifar10"])
 @pytest.mark.parametrize("colon", ["", ":"])
 def test_a_source_of_files_needs_a_path(name: str, colon: str):
     assert error_of(name + colon) == f"--data {name}{colon}: the source {name} needs a path: --data {name}:PATH."
@@ -49,7 +49,7 @@ def test_the_digits_take_no_path():
     assert error_of("mnist5k:x") == "--data mnist5k:x: the source mnist5k takes no path: --data mnist5k."
 
 
-@pytest.mark.parametrize("name", ["npz", "folder", "cifar10", "fashion-mnist"])
+@pytest.mark.parametrize("name", ["npz", "folder", "shards", "cifar10", "fashion-mnist"])
 def test_a_missing_path_is_named_in_full(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for path in ("no/such", "~nobody-of-this-name/x"):

@@ -96,6 +96,12 @@ def test_a_run_of_four_processes_continues_on_fewer(folder: Path, size: int):
     assert_same_run(folder, f"continued_{size}", "whole")
 
 
+def test_a_run_on_shards_of_two_processes_continues_on_one_in_the_middle_of_an_epoch(folder: Path):
+    assert statuses(folder, "sharded_2") == [0, 0]
+    assert "Continuing after step 2" in said(folder, "sharded_1", 0)
+    assert_same_run(folder, "sharded", "whole")  # of one process, whose images were in memory
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_samples_and_their_standing_statistics_do_not_depend_on_the_number_of_processes(folder: Path, size: int):
     wanted = torch.load(folder / "drawn_1_0.pt", weights_only=True)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ from recipes._engine.sampling import draw_samples
 from recipes._engine.state import build_state
 from recipes._engine.trained import load_trained
 from recipes._engine.updates import judge_pair, update_discriminator
-from tests.recipes.conftest import TINY_NETWORK, write_tiny_data
+from tests.recipes.conftest import TINY_NETWORK, write_store, write_tiny_data
 
 Command = Callable[[list[str]], int]
 Trouble = Callable[[int, int, object], None]  # of rank, step and the state before the step
@@ -176,6 +177,11 @@ def main(folder: Path) -> None:
         shutil.copytree(folder / "split_4", folder / f"continued_{size}")
         launch(folder, f"continued_{size}", size, options(folder, f"continued_{size}", "--steps", "5"))
     launch(folder, "whole", 1, options(folder, "whole", "--steps", "5"))
+    with np.load(folder / "tiny.npz") as arrays:
+        write_store(folder / "store", arrays["images"], arrays["labels"].tolist(), shard_images=7)
+    for size, steps in ((2, "2"), (1, "5")):  # 24 of the 60 images have been shown when one process takes over
+        more = ("--steps", steps, "--data", f"shards:{folder / 'store'}")
+        launch(folder, f"sharded_{size}", size, options(folder, "sharded", *more))
     saving = ("--steps", "3", "--checkpoint-every", "1")
     launch(folder, "killed", 2, options(folder, "killed", *saving), die)
     launch(folder, "restarted", 2, options(folder, "killed", *saving))
