@@ -37,6 +37,7 @@ from recipes._engine.plain_networks import PlainDiscriminator, PlainFields, Plai
 from recipes._engine.state import TrainingState
 from recipes._engine.updates import (
     adam_optimizers,
+    fake_images_of,
     judge_generated,
     judge_separately,
     update_discriminator,
@@ -144,7 +145,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
     def discriminator_loss(part: PairBatch) -> Tensor:
         # In one call, batch norm would let real and generated images see each other.
-        real_logits, fake_logits = judge_separately(state, part)
+        real_logits, fake_logits = judge_separately(state, part, fake_images_of(state, part))
         return non_saturating_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
 
     def generator_loss(fake: FakeBatch) -> Tensor:

@@ -23,6 +23,7 @@ from recipes._engine.top_k import choose_top_k
 
 __all__ = [
     "adam_optimizers",
+    "fake_images_of",
     "judge_fake",
     "judge_generated",
     "judge_pair",
@@ -36,24 +37,26 @@ LOOK_ACROSS_SAMPLES = (BatchNorm2d, MinibatchDiscrimination, MinibatchStdDev)
 
 Part = TypeVar("Part", FakeBatch, PairBatch)
 Penalty = Callable[[], Tensor]
-BeforeStep = Callable[[nn.Module], None]
+OfNetwork = Callable[[nn.Module], None]
+
+
+def fake_images_of(state: TrainingState, part: PairBatch) -> Tensor:
+    """Images for an update of D, without a graph of G."""
+    with torch.no_grad():
+        images: Tensor = state.generator(part.fake.z, part.fake.labels)
+    return images
 
 
 def judge_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
     """D's logits of real and of generated images, in one call: for a D without layers that look across samples."""
-    with torch.no_grad():
-        fake_images = state.generator(part.fake.z, part.fake.labels)
-    logits = state.discriminator(
-        torch.cat([part.real_images, fake_images]), torch.cat([part.real_labels, part.fake.labels])
-    )
+    images = torch.cat([part.real_images, fake_images_of(state, part)])
+    logits = state.discriminator(images, torch.cat([part.real_labels, part.fake.labels]))
     real_logits, fake_logits = logits.chunk(2)
     return real_logits, fake_logits
 
 
-def judge_separately(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
+def judge_separately(state: TrainingState, part: PairBatch, fake_images: Tensor) -> tuple[Tensor, Tensor]:
     """The same in two calls: for a D with batch norm, which would let real and generated images see each other."""
-    with torch.no_grad():
-        fake_images = state.generator(part.fake.z, part.fake.labels)
     real_logits: Tensor = state.discriminator(part.real_images, part.real_labels)
     fake_logits: Tensor = state.discriminator(fake_images, part.fake.labels)
     return real_logits, fake_logits
@@ -86,7 +89,8 @@ def update_discriminator(
     loss: Callable[[PairBatch], Tensor],
     *,
     penalties: Iterable[Penalty] = (),
-    before_step: BeforeStep | None = None,
+    before_step: OfNetwork | None = None,
+    after_step: OfNetwork | None = None,
 ) -> Tensor:
     """Update D ``discriminator_steps`` times, each on a batch of its own.
 
@@ -97,6 +101,7 @@ def update_discriminator(
         loss: The mean loss of a micro-batch, on the graph of D's weights.
         penalties: Terms of the weights alone, added once an update.
         before_step: Given D when its gradients are complete, such as to clip them.
+        after_step: Given D when its weights have moved, such as to clip them.
 
     Returns:
         The mean of the losses over the updates, detached.
@@ -105,7 +110,7 @@ def update_discriminator(
     descend = partial(_descend, state, state.discriminator, state.optimizer_d, config.seed)
     total = torch.zeros((), device=state.device)
     for number in range(config.discriminator_steps):
-        total = total + descend(batches.discriminator(number), loss, penalties, before_step)
+        total = total + descend(batches.discriminator(number), loss, penalties, before_step, after_step)
     return total / config.discriminator_steps
 
 
@@ -116,7 +121,7 @@ def update_generator(
     loss: Callable[[FakeBatch], Tensor],
     *,
     penalties: Iterable[Penalty] = (),
-    before_step: BeforeStep | None = None,
+    before_step: OfNetwork | None = None,
 ) -> Tensor:
     """Update G once, then its average; under top-k training from the best samples of the whole batch.
 
@@ -145,7 +150,7 @@ def update_generator(
         nothing: Tensor = 0 * state.discriminator(state.generator(fake.z, fake.labels), fake.labels).sum()
         return nothing
 
-    total = descend(parts, loss_or_zero, penalties, before_step)
+    total = descend(parts, loss_or_zero, penalties, before_step, None)
     state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else None)
     return total
 
@@ -168,7 +173,8 @@ def _descend(
     parts: Iterable[Part],
     loss: Callable[[Part], Tensor],
     penalties: Iterable[Penalty],
-    before_step: BeforeStep | None,
+    before_step: OfNetwork | None,
+    after_step: OfNetwork | None,
 ) -> Tensor:
     optimizer.zero_grad()
     total = torch.zeros((), device=state.device)
@@ -186,5 +192,7 @@ def _descend(
     if before_step is not None:
         before_step(network)
     optimizer.step()
+    if after_step is not None:
+        after_step(network)
     advance_power_iteration(network)
     return total

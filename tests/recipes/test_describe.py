@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes import biggan, biggan_deep, dcgan, describe, sagan, sngan
+from recipes import biggan, biggan_deep, dcgan, describe, sagan, sngan, wgan_gp
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,9 @@ def test_bad_names_end_with_one_line_and_status_2(args: list[str], message: str,
     assert lines[0].startswith(f"describe: error: {message}")
 
 
-RECIPES = {module.__name__.removeprefix("recipes."): module for module in (biggan, biggan_deep, dcgan, sagan, sngan)}
+RECIPES = {
+    module.__name__.removeprefix("recipes."): module for module in (biggan, biggan_deep, dcgan, sagan, sngan, wgan_gp)
+}
 PRESETS = [(recipe, preset) for recipe, module in RECIPES.items() for preset in module.PRESETS]
 
 

@@ -1,4 +1,4 @@
-"""DC-GAN and MSGAN: the networks of strided convolutions, their losses, and whole runs of tiny ones."""
+"""DC-GAN, MSGAN and the Wasserstein GANs: networks of strided convolutions, losses, and whole runs of tiny ones."""
 
 import dataclasses
 import json
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import BatchNorm2d
-from recipes import dcgan, sample
+from recipes import dcgan, sample, wgan_gp
 from recipes._engine.batches import BatchSource
 from recipes._engine.checkpoints import load_latest_checkpoint
 from recipes._engine.data import load_images
+from recipes._engine.dry_run import WithoutInitialization
 from recipes._engine.errors import UserError
 from recipes._engine.options import RunOptions
 from recipes._engine.state import TrainingState, build_state
@@ -26,6 +27,10 @@ TINY_ARGS = [
     *("--resolution", "16", "--widths", "6", "4", "--latent-dim", "5", "--batch-size", "8"),
     *("--standing-batches", "2", "--ema-start", "2", "--planned-steps", "6", "--sample-every", "0"),
 ]
+CRITIC = wgan_gp.Config(resolution=16, widths=(6, 4), latent_dim=5, batch_size=8, planned_steps=6, standing_batches=2)
+CLIPPED = dataclasses.replace(
+    CRITIC, constraint="weight-clipping", optimizer="rmsprop", generator_lr=5e-5, discriminator_lr=5e-5
+)
 LATE = 100  # a step at which k of these schedules has reached its floor
 
 
@@ -81,7 +86,7 @@ def test_the_parameters_are_those_of_the_papers_figure_and_its_mirror():
     inner = sum(16 * before * after + 2 * after for before, after in pairwise(reversed(widths)))
     discriminator = 16 * 3 * 128 + 128 + inner + 1024 * 16 + 1
     config = dcgan.PRESETS["lsun-64"]()
-    with torch.device("meta"):
+    with WithoutInitialization(), torch.device("meta"):
         networks = dcgan.build_generator(config), dcgan.build_discriminator(config)
     assert [sum(p.numel() for p in network.parameters()) for network in networks] == [generator, discriminator]
 
@@ -118,7 +123,7 @@ def test_every_preset_makes_images_and_logits_from_uniform_latents(preset: str):
     z = dcgan.build_prior(config).sample(64)
     assert z.shape == (64, 100)
     assert 0.98 < z.abs().max() <= 1
-    with torch.device("meta"):
+    with WithoutInitialization(), torch.device("meta"):
         labels = torch.zeros(2, dtype=torch.int64)
         images = dcgan.build_generator(config)(torch.zeros(2, 100), labels)
         assert images.shape == (2, config.image_channels, config.resolution, config.resolution)
@@ -164,6 +169,87 @@ def test_mode_seeking_without_pairs_says_so(training: Callable[..., Training]):
     run = training(dataclasses.replace(TINY, mode_seeking=1.0), accumulate=8)
     with pytest.raises(UserError, match=r"^--mode-seeking needs pairs: micro-batches of at least 2 samples"):
         run.step(1)
+
+
+# The Wasserstein GANs
+
+
+def test_the_critic_is_dc_gans_discriminator_without_batch_norm():
+    critic, generator = wgan_gp.build_discriminator(CRITIC), wgan_gp.build_generator(CRITIC)
+    assert not any(isinstance(module, BatchNorm2d) for module in critic.modules())
+    assert {name for name, _ in critic.named_parameters() if name.endswith("bias")} == {
+        *("blocks.0.conv.bias", "blocks.1.conv.bias", "head.linear.bias")
+    }
+    images = torch.randn(4, 1, 16, 16)
+    torch.testing.assert_close(critic(images, torch.zeros(4))[:2], critic(images[:2], torch.zeros(2)))
+    assert str(generator) == str(dcgan.build_generator(TINY))
+
+
+def test_the_critic_loss_is_the_difference_of_means_and_a_penalty_with_one_mix_for_each_pair(
+    training: Callable[..., Training],
+):
+    run = training(dataclasses.replace(CRITIC, discriminator_steps=1), recipe=wgan_gp)
+    before = training(run.config, recipe=wgan_gp).state.discriminator
+    calls = calls_of(run.state.discriminator)
+    losses = run.step(1)
+    (real_images, real), (fake_images, fake), (mixed, _), (_, of_g) = calls
+    slopes = []
+    for index in range(8):  # each on its own line, at one place of it for all pixels
+        shares = (mixed[index] - real_images[index]) / (fake_images[index] - real_images[index])
+        torch.testing.assert_close(shares, shares.mean().expand_as(shares))
+        assert 0 < shares.mean() < 1
+        image = mixed[index : index + 1].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(before(image, torch.zeros(1)).sum(), image)
+        slopes.append(slope.square().sum().sqrt().item())
+    penalty = 10 * sum((slope - 1) ** 2 for slope in slopes) / 8
+    assert losses["loss_d"].item() == pytest.approx((fake.mean() - real.mean()).item() + penalty, rel=1e-9)
+    assert losses["loss_g"].item() == pytest.approx(-of_g.mean().item())
+
+
+def test_the_critic_is_updated_five_times_with_batches_of_its_own(training: Callable[..., Training]):
+    run = training(CRITIC, recipe=wgan_gp)
+    calls = calls_of(run.state.discriminator)
+    run.step(2)
+    assert len(calls) == 5 * 3 + 1
+    assert len({images.sum().item() for images, _ in calls}) == 16
+
+
+def test_weight_clipping_has_no_penalty_and_bounds_every_parameter_after_each_update(
+    training: Callable[..., Training],
+):
+    run = training(dataclasses.replace(CLIPPED, discriminator_lr=0.1), recipe=wgan_gp)
+    seen: list[float] = []
+    run.state.discriminator.register_forward_pre_hook(
+        lambda critic, _: seen.append(max(p.abs().max().item() for p in critic.parameters()))
+    )
+    calls = calls_of(run.state.discriminator)
+    losses = run.step(1)
+    assert len(calls) == 5 * 2 + 1
+    assert seen[0] > 0.01  # the weights that it starts with
+    assert seen[2:] == [0.01] * 9
+    differences = [(calls[2 * n + 1][1].mean() - calls[2 * n][1].mean()).item() for n in range(5)]
+    assert losses["loss_d"].item() == pytest.approx(sum(differences) / 5)
+
+
+def test_weight_clipping_descends_by_rmsprop(training: Callable[..., Training]):
+    """Its first step, with mean square 0.01 g^2, is ten times the rate in the direction of the gradient's sign."""
+    run = training(CLIPPED, recipe=wgan_gp)
+    before = {name: value.clone() for name, value in run.state.generator.named_parameters()}
+    run.step(1)
+    for name, value in run.state.generator.named_parameters():
+        gradient = gradients(run.state.generator)[name]
+        step = (before[name] - value)[gradient.abs() > 1e-4]
+        torch.testing.assert_close(step, 5e-4 * gradient[gradient.abs() > 1e-4].sign(), rtol=1e-2, atol=0)
+
+
+def test_presets_have_the_settings_of_the_papers():
+    for name in ("fashion-mnist-32", "cifar10-32"):
+        penalised, clipped = wgan_gp.PRESETS[name](), wgan_gp.PRESETS[f"clipping-{name}"]()
+        assert (penalised.generator_lr, penalised.discriminator_lr) == (1e-4, 1e-4)
+        assert (penalised.adam_beta1, penalised.adam_beta2, penalised.gradient_coefficient) == (0, 0.9, 10)
+        assert (clipped.generator_lr, clipped.discriminator_lr, clipped.clip_bound) == (5e-5, 5e-5, 0.01)
+        for config in (penalised, clipped):
+            assert (config.batch_size, config.discriminator_steps, config.latent) == (64, 5, "normal")
 
 
 # Top-k with a discriminator that looks across samples
@@ -215,27 +301,38 @@ def test_the_gradient_of_a_top_k_step_is_that_of_the_loss_written_out(
 # Whole runs
 
 
-@pytest.mark.parametrize("extra", [(), ("--mode-seeking", "1", "--top-k-gamma", "0.5")])
+CLIPPING = ("--constraint", "weight-clipping", "--optimizer", "rmsprop")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "extra"),
+    [
+        (dcgan, ("--mode-seeking", "1", "--top-k-gamma", "0.5", "--spectra-every", "3")),
+        (wgan_gp, ("--top-k-gamma", "0.5")),
+        (wgan_gp, CLIPPING),
+    ],
+)
 def test_a_resumed_run_equals_the_one_that_was_never_stopped_and_can_be_sampled(
-    extra: tuple[str, ...], tiny_data: Path, tmp_path: Path
+    recipe: ModuleType, extra: tuple[str, ...], tiny_data: Path, tmp_path: Path
 ):
-    args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, *extra, "--spectra-every", "3"]
-    assert dcgan.main([*args, "--run-dir", str(tmp_path / "whole"), "--steps", "5"]) == 0
-    for stop in ("2", "5"):
-        assert dcgan.main([*args, "--run-dir", str(tmp_path / "parts"), "--steps", stop]) == 0
+    args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, *extra]
+    assert recipe.main([*args, "--run-dir", str(tmp_path / "whole"), "--steps", "4"]) == 0
+    for stop in ("2", "4"):
+        assert recipe.main([*args, "--run-dir", str(tmp_path / "parts"), "--steps", stop]) == 0
     whole, parts = (load_latest_checkpoint(tmp_path / name / "checkpoints") for name in ("whole", "parts"))
     for file, tensors in whole.tensors.items():
         for name, value in tensors.items():
             assert torch.equal(value, parts.tensors[file][name]), (file, name)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss_g" in line] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in lines if "loss_g" in line] == [1, 2, 3, 4]
     assert sample.main(["--run", str(tmp_path / "whole"), "--out", str(tmp_path / "sheet.png")]) == 0
 
 
-def test_activations_computed_again_give_the_same_bits(tiny_data: Path, tmp_path: Path):
+@pytest.mark.parametrize("recipe", [dcgan, wgan_gp])
+def test_activations_computed_again_give_the_same_bits(recipe: ModuleType, tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--steps", "2"]
     for name in ("False", "True"):
-        assert dcgan.main([*args, "--run-dir", str(tmp_path / name), "--checkpoint-activations", name]) == 0
+        assert recipe.main([*args, "--run-dir", str(tmp_path / name), "--checkpoint-activations", name]) == 0
     kept, again = (load_latest_checkpoint(tmp_path / name / "checkpoints") for name in ("False", "True"))
     for file, tensors in kept.tensors.items():
         for name, value in tensors.items():
@@ -257,4 +354,18 @@ def test_activations_computed_again_give_the_same_bits(tiny_data: Path, tmp_path
 def test_rejects_what_cannot_work(change: dict[str, object], message: str):
     with pytest.raises(UserError) as error:
         dataclasses.replace(TINY, **change)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gradient_coefficient": 0.0}, "--gradient-coefficient must be greater than 0, but got 0.0."),
+        ({"clip_bound": 0.0}, "--clip-bound must be greater than 0, but got 0.0."),
+        ({"num_classes": 2}, "--num-classes must be 1 (these networks have no classes), but got 2."),
+    ],
+)
+def test_rejects_a_critic_that_cannot_work(change: dict[str, object], message: str):
+    with pytest.raises(UserError) as error:
+        dataclasses.replace(CRITIC, **change)
     assert str(error.value) == message
