@@ -65,6 +65,7 @@ from gan_blocks.losses.penalties import (
 from gan_blocks.losses.top_k import bottom_k_mask, critic_top_k_select, top_k_mask, top_k_select
 from gan_blocks.losses.top_k_global import TopKSelection, global_top_k
 from gan_blocks.losses.top_k_schedule import TopKSchedule
+from gan_blocks.metrics.frechet import frechet_distance
 from gan_blocks.metrics.mode_coverage import ModeCoverage, mode_coverage
 from gan_blocks.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wasserstein_distance
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
@@ -151,6 +152,7 @@ __all__ = [
     "fade_images",
     "fade_in",
     "fold_spectral_norm",
+    "frechet_distance",
     "frozen_power_iteration",
     "global_top_k",
     "gradient_penalty",
