@@ -1,4 +1,4 @@
-"""Describe the networks of a recipe and preset: layers, output shapes, parameters and multiply-adds.
+"""Describe the networks of a recipe and preset: layers, output shapes, parameters, multiply-adds, memory of a step.
 
 Nothing is trained, loaded or allocated: the networks are built on torch's meta device. For example
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import torch
 import tyro
-from torch import nn
+from torch import Tensor, nn
 
 from gan_blocks import SharedEmbedding
 from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.communication import Communication, communication
 from recipes._engine.dry_run import WithoutInitialization
 from recipes._engine.layer_table import LayerRow, format_table, layer_table
 from recipes._engine.recipe import Recipe, RecipeConfig, choose_preset, load_recipe
+from recipes._engine.step_costs import StepCosts, step_costs
 
-__all__ = ["Options", "describe", "describe_processes", "main", "table_1_parameters"]
+__all__ = ["Options", "describe", "describe_step", "main", "table_1_parameters"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Options:
     preset: str | None = None
     """One of the recipe's presets (default: its first)."""
 
-    world_size: int | None = None
-    """Also say what a training step on this many processes exchanges and keeps in memory."""
+    world_size: int = 1
+    """How many processes share a batch; of several, what they exchange in a step is told, too."""
 
 
 def describe(recipe_name: str, preset: str | None = None) -> dict[str, list[LayerRow]]:
@@ -43,25 +43,18 @@ def describe(recipe_name: str, preset: str | None = None) -> dict[str, list[Laye
         UserError: If there is no such recipe or preset.
     """
     recipe, config = _choose(recipe_name, preset)
-    generator, discriminator = _build(recipe, config)
-    with torch.device("meta"):
-        labels = torch.zeros(1, dtype=torch.int64)
-        z = torch.zeros(1, recipe.build_prior(config).dim)
-        images = torch.zeros(1, config.image_channels, config.resolution, config.resolution)
-    return {
-        "Generator": layer_table(generator, (z, labels)),
-        "Discriminator": layer_table(discriminator, (images, labels)),
-    }
+    networks = zip(("Generator", "Discriminator"), _build(recipe, config), _inputs(recipe, config), strict=True)
+    return {title: layer_table(network, one) for title, network, one in networks}
 
 
-def describe_processes(recipe_name: str, preset: str | None, num_processes: int) -> Communication:
-    """What one training step on this many processes exchanges.
+def describe_step(recipe_name: str, preset: str | None = None, *, num_processes: int = 1) -> StepCosts:
+    """What one training step keeps in the memory of each process, and what the processes exchange.
 
     Raises:
         UserError: If there is no such recipe or preset, or the processes cannot share its batch evenly.
     """
     recipe, config = _choose(recipe_name, preset)
-    return communication(config, *_build(recipe, config), num_processes)
+    return step_costs(config, _build(recipe, config), _inputs(recipe, config), num_processes)
 
 
 def _choose(recipe_name: str, preset: str | None) -> tuple[Recipe, RecipeConfig]:
@@ -72,6 +65,15 @@ def _choose(recipe_name: str, preset: str | None) -> tuple[Recipe, RecipeConfig]
 def _build(recipe: Recipe, config: RecipeConfig) -> tuple[nn.Module, nn.Module]:
     with WithoutInitialization(), torch.device("meta"):
         return recipe.build_generator(config).eval(), recipe.build_discriminator(config).eval()
+
+
+def _inputs(recipe: Recipe, config: RecipeConfig) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What G and D take, for one image."""
+    with torch.device("meta"):
+        labels = torch.zeros(1, dtype=torch.int64)
+        z = torch.zeros(1, recipe.build_prior(config).dim)
+        images = torch.zeros(1, config.image_channels, config.resolution, config.resolution)
+    return (z, labels), (images, labels)
 
 
 def table_1_parameters(tables: dict[str, list[LayerRow]]) -> int:
@@ -86,10 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse_options(Options, prog="python -m recipes.describe", description=__doc__ or "", args=argv)
         tables = describe(options.recipe, options.preset)
         print("\n\n".join(format_table(rows, title) for title, rows in tables.items()))
+        costs = describe_step(options.recipe, options.preset, num_processes=options.world_size)
+        print("\n" + "\n".join(costs.lines()))
         print(f"\nParam (G + D without G's shared embedding): {table_1_parameters(tables):,}")
-        if options.world_size is not None:
-            exchanged = describe_processes(options.recipe, options.preset, options.world_size)
-            print("\n" + "\n".join(exchanged.lines()))
         return 0
 
     return run_command("describe", command)

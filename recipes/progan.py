@@ -80,7 +80,7 @@ class Config(AdamFields, GrowingFields):
     """Decay of the moving average of G that samples are drawn from; it is carried across growth."""
     ema_start: int = 0
     """The average follows G without delay for this many steps."""
-    planned_steps: int = 12_500
+    planned_steps: int = 7500
     """Length of the run, in updates of G, unless --steps says otherwise."""
 
     def __post_init__(self) -> None:
@@ -93,12 +93,12 @@ class Config(AdamFields, GrowingFields):
 
 def fashion_mnist_32() -> Config:
     """Fashion-MNIST in minutes: narrow networks, short phases; needs the data of Debian's dataset-fashion-mnist."""
-    return Config(data="fashion-mnist").lasting(200_000)
+    return replace(mnist5k_32(), data="fashion-mnist")
 
 
 def mnist5k_32() -> Config:
     """5,000 real handwritten digits, with the networks for clothes."""
-    return Config().lasting(200_000)
+    return Config().lasting(120_000)
 
 
 FULL_WIDTHS = (512, 512, 512, 512, 256, 128, 64, 32, 16)  # Table 2

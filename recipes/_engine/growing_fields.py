@@ -20,7 +20,7 @@ class GrowingFields(TrainingFields, ImageFields):
 
     num_classes: int = 1
     """1: ProGAN has no classes; those of the data are taken as one."""
-    widths: tuple[int, ...] = (128, 128, 64, 32)
+    widths: tuple[int, ...] = (128, 64, 32, 16)
     """Channels of both networks at 4x4, 8x8, ... up to the full resolution."""
     latent: Literal["spherical", "normal"] = "spherical"
     """What z is drawn from: the hypersphere, or N(0, I)."""
@@ -29,9 +29,9 @@ class GrowingFields(TrainingFields, ImageFields):
 
     initial_resolution: int = 4
     """Height and width that training starts with; the full resolution: no growth."""
-    stabilize_images: int = 20_000
+    stabilize_images: int = 10_000
     """Real images shown at each resolution before the next one fades in."""
-    fade_images: int = 20_000
+    fade_images: int = 10_000
     """Real images shown while a resolution fades in."""
     batch_sizes: tuple[int, ...] = ()
     """Images in a batch at 4x4, 8x8, ..., one number a resolution; none: --batch-size for all."""

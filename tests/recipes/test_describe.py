@@ -82,7 +82,7 @@ def test_every_row_of_table_1_has_the_papers_number_of_parameters(
 
 
 def test_what_processes_exchange_is_counted_from_the_networks(capsys: pytest.CaptureFixture[str]):
-    exchanged = describe.describe_processes("biggan_deep", "imagenet-128", 512)
+    exchanged = describe.describe_step("biggan_deep", "imagenet-128", num_processes=512)
     parameters_of_g, parameters_of_d = 50_388_609, 34_590_210
     assert exchanged.samples == 4
     assert exchanged.gradient_bytes == 4 * (parameters_of_g + 2 * parameters_of_d)
@@ -90,7 +90,13 @@ def test_what_processes_exchange_is_counted_from_the_networks(capsys: pytest.Cap
     # Four in each of ten blocks and one before the last convolution; two updates of D, then G's forward and backward.
     assert exchanged.norm_messages == 41 * 4
     assert describe.main(["biggan_deep", "--preset", "imagenet-128", "--world-size", "512"]) == 0
-    assert "batch per process            4 images" in capsys.readouterr().out
+    assert "messages of BatchNorm: 164, of 648.5 KiB in all" in capsys.readouterr().out
+
+
+def test_the_memory_of_a_step_is_that_of_the_batch_at_the_end_of_the_training():
+    costs = describe.describe_step("progan", "celebahq-1024")
+    assert costs.samples == 3
+    assert costs.update_bytes == (3 * (costs.activations_g + costs.activations_d), 6 * costs.activations_d)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(capfd: pytest.CaptureFixture[str]):
