@@ -21,7 +21,15 @@ from recipes._engine.random_streams import random_stream
 from recipes._engine.recipe import RecipeConfig
 from recipes._engine.shard_reader import load_shards
 
-__all__ = ["HeldOutSplit", "ImageSet", "held_out_split", "load_images", "load_images_of", "with_mirror_images"]
+__all__ = [
+    "HeldOutSplit",
+    "ImageSet",
+    "held_out_split",
+    "load_images",
+    "load_images_of",
+    "read_source",
+    "with_mirror_images",
+]
 
 _GIBIBYTE = 2**30
 
@@ -59,20 +67,27 @@ def load_images(
         raise source.error(
             f"images have 1 or 3 channels and a resolution of at least 1, not {channels=}, {resolution=}."
         )
-    layout = PixelLayout(resolution, channels)
+    images = read_source(source, PixelLayout(resolution, channels), num_classes=num_classes, memory_limit=memory_limit)
+    return _with_checked_classes(source, images, num_classes)
+
+
+def read_source(
+    source: DataSource, layout: PixelLayout, *, num_classes: int | None = None, memory_limit: int = _GIBIBYTE
+) -> ImageSet:
+    """Read a source without asking whether its classes suit any network; see :func:`load_images`.
+
+    Raises:
+        UserError: If it is missing or damaged.
+    """
     try:
         if source.name == "folder":
-            images = load_folder(source, layout, memory_limit=memory_limit)
-        elif source.name == "shards":
-            images = load_shards(source, layout)
-        else:
-            images = image_set_from_arrays(
-                _read_arrays(source, layout, None if num_classes == 1 else num_classes), layout
-            )
+            return load_folder(source, layout, memory_limit=memory_limit)
+        if source.name == "shards":
+            return load_shards(source, layout)
+        return image_set_from_arrays(_read_arrays(source, layout, None if num_classes == 1 else num_classes), layout)
     except OSError as error:
         # Whatever else the file system refuses, such as a folder without permission to list it.
         raise source.error(f"cannot be read: {error}.") from error
-    return _with_checked_classes(source, images, num_classes)
 
 
 def load_images_of(config: RecipeConfig, data: str | None = None) -> ImageSet:

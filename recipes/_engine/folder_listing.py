@@ -12,7 +12,7 @@ from PIL import Image
 
 from recipes._engine.data_source import DataSource
 
-__all__ = ["FolderListing", "list_folder"]
+__all__ = ["FolderListing", "list_flat_folder", "list_folder"]
 
 
 class FolderListing(NamedTuple):
@@ -42,17 +42,39 @@ def list_folder(source: DataSource) -> FolderListing:
     paths: list[str] = []
     labels: list[int] = []
     skipped = [entry.path for entry in entries if not entry.is_dir()]
-    suffixes = _image_suffixes()
     for label, name in enumerate(classes):
-        for entry in _visible(root / name):
-            if entry.is_dir() or Path(entry.name).suffix.lower() not in suffixes:
-                skipped.append(entry.path)
-            else:
-                paths.append(entry.path)
-                labels.append(label)
+        found = _images_among(_visible(root / name), skipped)
+        paths += found
+        labels += [label] * len(found)
     if not paths:
         raise source.error(_no_images(root, skipped))
     return FolderListing(tuple(classes), paths, labels, _skipped_notes(root, skipped))
+
+
+def list_flat_folder(source: DataSource) -> FolderListing:
+    """List the images of a folder without sub-folders as one class; of one with sub-folders as :func:`list_folder`.
+
+    Raises:
+        UserError: If the folder is missing or holds no images.
+    """
+    root = source.existing_path()
+    if not root.is_dir() or any(entry.is_dir() for entry in _visible(root)):
+        return list_folder(source)
+    skipped: list[str] = []
+    paths = _images_among(_visible(root), skipped)
+    if not paths:
+        raise source.error(f"{root} holds no images.")
+    return FolderListing(("all images",), paths, [0] * len(paths), _skipped_notes(root, skipped))
+
+
+def _images_among(entries: Iterable[os.DirEntry[str]], skipped: list[str]) -> list[str]:
+    """The paths of the images; those of everything else are added to ``skipped``."""
+    suffixes = _image_suffixes()
+    paths: list[str] = []
+    for entry in entries:
+        no_image = entry.is_dir() or Path(entry.name).suffix.lower() not in suffixes
+        (skipped if no_image else paths).append(entry.path)
+    return paths
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

@@ -4,7 +4,9 @@ Tested in ``tests/recipes/test_data_image_files.py``.
 """
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +19,13 @@ __all__ = [
     "ImageFacts",
     "PixelLayout",
     "conversion_notes",
+    "convert_file",
     "inspect_file",
     "read_file",
     "to_pixels",
 ]
+
+_Result = TypeVar("_Result")
 
 _TRANSPARENT = {
     "LA": "grey with transparency",
@@ -104,17 +109,28 @@ def to_pixels(image: Image.Image, layout: PixelLayout) -> NDArray[np.uint8]:
 def read_file(path: str, layout: PixelLayout) -> tuple[NDArray[np.uint8], ImageFacts]:
     """Decode a file, turn it upright if its EXIF orientation says so, and bring it to the layout.
 
-    Of an animation or a file of several pages the first is read.
-
     Raises:
         DamagedImageError: If the file cannot be decoded to its end.
+    """
+    return convert_file(path, layout, partial(to_pixels, layout=layout))
+
+
+def convert_file(
+    path: str, layout: PixelLayout, convert: Callable[[Image.Image], _Result]
+) -> tuple[_Result, ImageFacts]:
+    """Decode a file, turn it upright if its EXIF orientation says so, and apply a function to it.
+
+    Of an animation or a file of several pages the first is read. The facts are those of a conversion to the layout.
+
+    Raises:
+        DamagedImageError: If the file cannot be decoded to its end, or ``convert`` fails.
     """
     try:
         with Image.open(path) as image:
             image.load()
             turn = _turn(image)
             facts = _facts(image, layout, turned=turn is not None)
-            return to_pixels(image if turn is None else image.transpose(turn), layout), facts
+            return convert(image if turn is None else image.transpose(turn)), facts
     except Exception as error:
         raise _damaged(error) from error
 

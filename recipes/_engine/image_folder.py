@@ -5,7 +5,7 @@ Tested in ``tests/recipes/test_data_folder.py``.
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from recipes._engine.image_files import (
 from recipes._engine.image_set import ImageSet
 from recipes._engine.thread_map import ImageThreads, map_in_threads
 
-__all__ = ["load_folder"]
+__all__ = ["check_damage", "damage_notes", "load_folder"]
 
 _DAMAGE_LIMIT = 0.01
 _NAMED = 3
@@ -59,6 +59,32 @@ def load_folder(source: DataSource, layout: PixelLayout, *, memory_limit: int) -
     )
 
 
+def check_damage(source: DataSource, damaged: Mapping[str, str], total: int) -> None:
+    """Refuse a set of which more than 1 % is damaged.
+
+    Args:
+        source: Where the set comes from.
+        damaged: Why each damaged file cannot be read, by its path.
+        total: How many files there are.
+
+    Raises:
+        UserError: If there is so much damage; it names the first few files.
+    """
+    if len(damaged) > _DAMAGE_LIMIT * total:
+        raise source.error(f"{_damage(damaged, total)}; above 1 % this is fatal: mend or remove them.")
+
+
+def damage_notes(damaged: Mapping[str, str], total: int) -> list[str]:
+    """Say in at most one line what was skipped."""
+    return [f"skipped: {_damage(damaged, total)}"] if damaged else []
+
+
+def _damage(damaged: Mapping[str, str], total: int) -> str:
+    named = ", ".join(f"{path} ({reason})" for path, reason in islice(damaged.items(), _NAMED))
+    more = f" and {len(damaged) - _NAMED:,} more" if len(damaged) > _NAMED else ""
+    return f"{len(damaged):,} of {total:,} image files cannot be read: {named}{more}"
+
+
 class _Checked(NamedTuple):
     whole: list[int]
     pixels: NDArray[np.uint8] | None
@@ -81,11 +107,8 @@ def _check_files(source: DataSource, paths: list[str], layout: PixelLayout, *, k
             pixels[len(whole)] = image
         whole.append(number)
         facts[fact] += 1
-    if len(damaged) > _DAMAGE_LIMIT * len(paths):
-        raise source.error(f"{_damage(damaged, len(paths))}; above 1 % this is fatal: mend or remove them.")
-    notes = conversion_notes(facts, layout)
-    if damaged:
-        notes.append(f"skipped: {_damage(damaged, len(paths))}")
+    check_damage(source, damaged, len(paths))
+    notes = [*conversion_notes(facts, layout), *damage_notes(damaged, len(paths))]
     return _Checked(whole, None if pixels is None else pixels[: len(whole)], notes)
 
 
@@ -96,12 +119,6 @@ def _attempt(
         return read_file(path, layout) if keep_pixels else (None, inspect_file(path, layout))
     except DamagedImageError as error:
         return error
-
-
-def _damage(damaged: dict[str, str], total: int) -> str:
-    named = ", ".join(f"{path} ({reason})" for path, reason in islice(damaged.items(), _NAMED))
-    more = f" and {len(damaged) - _NAMED:,} more" if len(damaged) > _NAMED else ""
-    return f"{len(damaged):,} of {total:,} image files cannot be read: {named}{more}"
 
 
 class _FileReader:

@@ -144,7 +144,7 @@ class StoreIndex:
             self.channels in (1, 3)
             and bool(self.labels)
             and sum(self.images) == len(self.labels)
-            and min(self.images) > 0
+            and min(self.images) >= 0
             and min(self.labels) >= 0
             and max(self.labels) < len(self.class_names)
             and bool(self.shards)

@@ -4,7 +4,7 @@ Tested in ``tests/recipes/test_data_folder.py``.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
@@ -50,12 +50,12 @@ class ImageThreads:
 
 
 def map_in_threads(
-    function: Callable[[_Item], _Result], items: Sequence[_Item], *, description: str
-) -> Iterator[_Result]:
+    function: Callable[[_Item], _Result], items: Sequence[_Item], *, description: str, threads: int | None = None
+) -> Generator[_Result, None, None]:
     """Yield ``function(item)`` in the order of the items; a bar appears on a terminal after two seconds."""
     bar = tqdm(total=len(items), desc=description, unit="image", delay=2, leave=False, disable=None)
-    with closing(ImageThreads()) as threads, bar:
+    with closing(ImageThreads(threads)) as pool, bar:
         for start in range(0, len(items), _CHUNK):
-            for result in threads.map(function, items[start : start + _CHUNK]):
+            for result in pool.map(function, items[start : start + _CHUNK]):
                 yield result
                 bar.update()

@@ -1,9 +1,11 @@
 import json
 import os
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +135,9 @@ def test_many_threads_and_more_shards_than_may_stay_open_get_the_same_pixels(
 def test_a_process_forked_after_the_first_batch_reads_on_beside_its_parent(store: Path):
     images = load(store)
     read(images, list(range(COUNT)))  # threads and open files exist now
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forking beside threads
+        child = os.fork()
     if child == 0:
         numbers = list(range(COUNT))[::-1]
         os._exit(0 if all(torch.equal(read(images, numbers), expected(numbers)) for _ in range(20)) else 1)
@@ -231,6 +235,17 @@ def test_a_shard_that_is_cut_off_or_vanishes_later_is_named(store: Path):
     (store / f"{SIDE}/shard_00000.zip").unlink()
     message = error_of(lambda: read(images, [0]))
     assert message.endswith(f"{store}/{SIDE}/shard_00000.zip cannot be read: No such file or directory.")
+
+
+def test_a_shard_may_be_empty_because_its_images_were_damaged(tmp_path: Path):
+    store = write_store(tmp_path, PIXELS[:4], LABELS[:4], shard_images=2)
+    with ShardWriter(store, f"{SIDE}/shard_empty.zip", PixelLayout(SIDE, 3)) as writer:
+        empty = writer.finish()
+    index = StoreIndex.read(store)
+    first, second = index.shards[SIDE]
+    shards = {SIDE: (empty, first, empty, second, empty)}
+    (store / INDEX_NAME).write_bytes(replace(index, images=(0, 2, 0, 2, 0), shards=shards).encode())
+    assert torch.equal(read(load(store), [0, 1, 2, 3]), expected([0, 1, 2, 3]))
 
 
 def test_a_store_may_be_moved(store: Path, tmp_path: Path):
