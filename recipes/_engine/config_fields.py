@@ -16,7 +16,7 @@ class ImageFields:
     """The images to learn."""
 
     data: str = "mnist5k"
-    """Training images: mnist5k, fashion-mnist, npz:PATH, folder:PATH, shards:PATH or cifar10:PATH."""
+    """Training images: mnist5k, stacked-mnist5k, fashion-mnist, npz:PATH, folder:PATH, shards:PATH or cifar10:PATH."""
     resolution: int = 32
     """Height and width of the images in pixels: 4 doubled once per stage of the generator."""
     image_channels: int = 1

@@ -20,6 +20,7 @@ from recipes._engine.npz_source import read_npz
 from recipes._engine.random_streams import random_stream
 from recipes._engine.recipe import RecipeConfig
 from recipes._engine.shard_reader import load_shards
+from recipes._engine.stacked_source import read_stacked_mnist5k
 
 __all__ = [
     "HeldOutSplit",
@@ -44,8 +45,8 @@ def load_images(
     background instead.
 
     Args:
-        spec: ``mnist5k``, ``fashion-mnist``, ``fashion-mnist:PATH``, ``npz:PATH``, ``folder:PATH``, ``shards:PATH`` or
-            ``cifar10:PATH``.
+        spec: ``mnist5k``, ``stacked-mnist5k``, ``fashion-mnist``, ``fashion-mnist:PATH``, ``npz:PATH``,
+            ``folder:PATH``, ``shards:PATH`` or ``cifar10:PATH``.
         resolution: Height and width wanted, at least 1.
         channels: 1 for grey or 3 for RGB.
         num_classes: How many classes the networks have; the data may have fewer, but not more. None accepts any
@@ -84,6 +85,8 @@ def read_source(
             return load_folder(source, layout, memory_limit=memory_limit)
         if source.name == "shards":
             return load_shards(source, layout)
+        if source.name == "stacked-mnist5k":
+            return read_stacked_mnist5k(source, layout)
         return image_set_from_arrays(_read_arrays(source, layout, None if num_classes == 1 else num_classes), layout)
     except OSError as error:
         # Whatever else the file system refuses, such as a folder without permission to list it.

@@ -14,9 +14,11 @@ from recipes._engine.errors import UserError
 __all__ = ["DataSource", "parse_source"]
 
 # The sources by the path that follows them.
-_WITHOUT_PATH = ("mnist5k", "fashion-mnist")
+_WITHOUT_PATH = ("mnist5k", "stacked-mnist5k", "fashion-mnist")
 _WITH_PATH = ("fashion-mnist", "npz", "folder", "shards", "cifar10")
-_CHOICES = "mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, shards:PATH, cifar10:PATH"
+_CHOICES = (
+    "mnist5k, stacked-mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, shards:PATH, cifar10:PATH"
+)
 
 
 @dataclass(frozen=True)

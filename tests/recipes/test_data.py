@@ -23,7 +23,9 @@ def error_of(spec: str, resolution: int = 8, channels: int = 3, num_classes: int
     return str(caught.value)
 
 
-CHOICES = "mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, shards:PATH, cifar10:PATH"
+CHOICES = (
+    "mnist5k, stacked-mnist5k, fashion-mnist, fashion-mnist:PATH, npz:PATH, folder:PATH, shards:PATH, cifar10:PATH"
+)
 
 
 @pytest.mark.parametrize("spec", ["imagenet", "", "MNIST5K", "zip:x.zip", ":x", "x" * 5000])

@@ -1,0 +1,285 @@
+"""The discrete mode test: crippled discriminators on 1,000 kinds of images (Karras et al. 2018, Appendix E, Table 4).
+
+Images are three handwritten digits in three colour channels. The networks are those that Metz et al. (2017) made for
+this: a small generator of transposed 3x3 convolutions, and a discriminator of three strided ones and a linear layer
+with so few channels (K/2, and half of that, K/4) that training methods show how many kinds they lose. The presets are
+columns of Table 4 for both:
+
+* ``gan-...``: batch normalisation in both networks, the non-saturating loss.
+* ``wgan-gp-...``: the same networks with the loss of WGAN-GP. The paper says so, although batch normalisation makes
+  the slope at an image depend on the rest of its batch: it is the slope of the sum of all outputs that is penalised.
+* ``our-norm-...``: in place of batch normalisation equalised learning rates in both, and pixel norm in the generator.
+* ``stddev-...``: minibatch standard deviation on top, a map before the linear layer. Of all places this one brings the
+  discriminator back to its size as the paper says: 571 parameters for K/4, 557 without normalisation, 573 with the map.
+
+``python -m recipes.stacked_mnist_study`` measures how many kinds are covered.
+
+Differences from the papers, and what they leave open:
+
+* The digits are 5,000 of MNIST, at 32x32 with a border.
+* Slope of the leaky ReLU, ReLU before pixel norm, batch, rates (DC-GAN's with the plain loss, ProGAN's with WGAN-GP),
+  one update of D for each of G, no drift term and the length are ours: the paper gives none of them.
+* Samples are drawn from a moving average of G as in the rest of ProGAN's paper, with standing statistics if it has
+  batch normalisation.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from gan_blocks import (
+    BatchNorm2d,
+    MinibatchStdDev,
+    NormalPrior,
+    PixelNorm,
+    Prior,
+    equalized_lr,
+    gradient_penalty,
+    non_saturating_discriminator_loss,
+    non_saturating_generator_loss,
+    wasserstein_discriminator_loss,
+    wasserstein_generator_loss,
+)
+from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
+from recipes._engine.config_checks import require, require_positive
+from recipes._engine.config_fields import AdamFields, ImageFields, TrainingFields
+from recipes._engine.loop import train
+from recipes._engine.state import TrainingState
+from recipes._engine.updates import adam_optimizers, judge_fake, update_discriminator, update_generator
+
+__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+
+ROOT_2 = math.sqrt(2.0)
+
+
+@dataclass(frozen=True)
+class Config(AdamFields, TrainingFields, ImageFields):
+    """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
+
+    data: str = "stacked-mnist5k"
+    """Training images: stacked-mnist5k, or any other source of RGB images."""
+    image_channels: int = 3
+    """1 for grey images, 3 for RGB."""
+    num_classes: int = 1
+    """1: the networks have no classes; those of the data are taken as one."""
+    latent_dim: int = 256
+    """Dimension of z, which is normal."""
+    generator_widths: tuple[int, ...] = (64, 32, 16, 8)
+    """Channels of G at 4x4, 8x8, ... up to the resolution."""
+    discriminator_widths: tuple[int, ...] = (2, 4, 8)
+    """Channels of D's convolutions, each of which halves the resolution down to 4x4: 4 8 16 is K/2, 2 4 8 is K/4."""
+    norm: Literal["batch", "equalized"] = "batch"
+    """Batch normalisation in both networks, or equalised learning rates in both and pixel norm in G."""
+    minibatch_stddev: bool = False
+    """Show D how much its batch varies, before its linear layer."""
+
+    loss: Literal["non-saturating", "wasserstein"] = "non-saturating"
+    """The plain GAN's, or WGAN-GP's."""
+    gradient_coefficient: float = 10.0
+    """Coefficient lambda of WGAN-GP's gradient penalty."""
+    generator_lr: float = 2e-4
+    """Adam's learning rate for G, constant."""
+    discriminator_lr: float = 2e-4
+    """Adam's learning rate for D, constant."""
+    adam_beta1: float = 0.5
+    """Adam's decay rate of the mean of gradients, for both networks."""
+    batch_size: int = 64
+    """Images in a batch, over all micro-batches."""
+    discriminator_steps: int = 1
+    """Updates of D for each update of G."""
+    ema_decay: float = 0.999
+    """Decay of the moving average of G that samples are drawn from."""
+    planned_steps: int = 20_000
+    """Length of the run, in updates of G, unless --steps says otherwise."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work."""
+        self.check_image_fields()
+        self.check_training_fields()
+        self.check_adam_fields()
+        require(self, "num_classes", self.num_classes == 1, "1 (the networks have no classes)")
+        require_positive(self, "latent_dim", "gradient_coefficient", "generator_widths")
+        stages = len(self.generator_widths) - 1
+        widths = self.discriminator_widths
+        rule = f"{stages} numbers greater than 0, one less than of --generator-widths"
+        require(self, "discriminator_widths", len(widths) == stages and min(widths) > 0, rule)
+        rule = f"{4 * 2**stages}, which is 4 doubled once for each of --generator-widths but the first"
+        require(self, "resolution", self.resolution == 4 * 2**stages, rule)
+
+
+def gan_k4() -> Config:
+    """The plain GAN with the smaller discriminator, K/4."""
+    return Config()
+
+
+def wgan_gp_k4() -> Config:
+    """The same with the loss of WGAN-GP."""
+    return replace(
+        gan_k4(), loss="wasserstein", generator_lr=1e-3, discriminator_lr=1e-3, adam_beta1=0.0, adam_beta2=0.99
+    )
+
+
+def our_norm_k4() -> Config:
+    """The same with the normalisation of ProGAN's paper."""
+    return replace(wgan_gp_k4(), norm="equalized")
+
+
+def stddev_k4() -> Config:
+    """The same with minibatch standard deviation."""
+    return replace(our_norm_k4(), minibatch_stddev=True)
+
+
+def _k2(config: Config) -> Config:
+    """The larger discriminator."""
+    return replace(config, discriminator_widths=(4, 8, 16))
+
+
+PRESETS = {
+    "gan-k4": gan_k4,
+    "wgan-gp-k4": wgan_gp_k4,
+    "our-norm-k4": our_norm_k4,
+    "stddev-k4": stddev_k4,
+    "gan-k2": lambda: _k2(gan_k4()),
+    "wgan-gp-k2": lambda: _k2(wgan_gp_k4()),
+    "our-norm-k2": lambda: _k2(our_norm_k4()),
+    "stddev-k2": lambda: _k2(stddev_k4()),
+}
+
+
+class Generator(nn.Module):
+    """G of Metz et al.: from z to images in [-1, 1].
+
+    Shape:
+        - z: ``(batch, latent_dim)``
+        - labels: not used
+        - returns: ``(batch, image_channels, resolution, resolution)``
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        equalized, widths = config.norm == "equalized", config.generator_widths
+        scaled = partial(_scaled, equalized=equalized)
+        self.linear = scaled(nn.Linear(config.latent_dim, 16 * widths[0], bias=equalized), config.latent_dim)
+        self.norm = _generator_norm(widths[0], equalized)
+        self.blocks = nn.ModuleList()
+        for before, after in pairwise(widths):
+            conv = nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1, bias=equalized)
+            # With a stride of 2 a pixel meets a quarter of the 9 weights of each channel, on average.
+            self.blocks.append(nn.Sequential(scaled(conv, before * 9 // 4), _generator_norm(after, equalized)))
+        self.to_image = scaled(nn.Conv2d(widths[-1], config.image_channels, 3, padding=1), 9 * widths[-1], gain=1.0)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
+        """Generate one image for each row of ``z``."""
+        x = self.norm(rearrange(self.linear(z), "b (c h w) -> b c h w", h=4, w=4))
+        for block in self.blocks:
+            x = block(x)
+        return torch.tanh(self.to_image(x))
+
+
+class Discriminator(nn.Module):
+    """D of Metz et al.
+
+    Shape:
+        - images: ``(batch, image_channels, resolution, resolution)``
+        - labels: not used
+        - returns: ``(batch,)``
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        equalized, widths = config.norm == "equalized", config.discriminator_widths
+        scaled = partial(_scaled, equalized=equalized)
+        self.blocks = nn.ModuleList()
+        for before, after in zip((config.image_channels, *widths), widths, strict=False):
+            conv = scaled(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=equalized), 9 * before)
+            # With statistics of the batch there is no buffer that a second call before the backward pass would change.
+            norm = nn.Identity() if equalized else BatchNorm2d(after, statistics="batch")
+            self.blocks.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2)))
+        self.statistics = MinibatchStdDev() if config.minibatch_stddev else nn.Identity()
+        features = 16 * (widths[-1] + config.minibatch_stddev)
+        self.linear = scaled(nn.Linear(features, 1), features, gain=1.0)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
+        """Score each image."""
+        x = images
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.linear(rearrange(self.statistics(x), "b c h w -> b (c h w)"))
+        return rearrange(logits, "b 1 -> b")
+
+
+def _scaled(
+    layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, fan_in: int, *, equalized: bool, gain: float = ROOT_2
+) -> nn.Module:
+    """A layer that starts as He's initialiser has it, scaled at run time or as its weights are drawn."""
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    if equalized:
+        return equalized_lr(layer, gain=gain, fan_in=fan_in)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(fan_in))
+    return layer
+
+
+def _generator_norm(width: int, equalized: bool) -> nn.Module:
+    """Normalisation and activation in their order: the batch's before, a pixel's after it."""
+    return nn.Sequential(nn.ReLU(), PixelNorm()) if equalized else nn.Sequential(BatchNorm2d(width), nn.ReLU())
+
+
+def build_generator(config: Config) -> Generator:
+    """G with fresh weights from the global random state."""
+    return Generator(config)
+
+
+def build_discriminator(config: Config) -> Discriminator:
+    """D with fresh weights from the global random state."""
+    return Discriminator(config)
+
+
+def build_prior(config: Config) -> Prior:
+    """What z is drawn from."""
+    return NormalPrior(config.latent_dim)
+
+
+build_optimizers = adam_optimizers
+
+
+def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
+    """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
+    plain = config.loss == "non-saturating"
+
+    def discriminator_loss(part: PairBatch) -> Tensor:
+        with torch.no_grad():
+            fake_images = state.generator(part.fake.z, part.fake.labels)
+        critic = partial(state.discriminator, labels=part.real_labels)
+        # Separate calls: statistics across a batch of both would let real and generated images see each other.
+        real_logits, fake_logits = critic(part.real_images), critic(fake_images)
+        if plain:
+            return non_saturating_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+        loss = wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+        return loss + gradient_penalty(
+            critic, real_images=part.real_images, fake_images=fake_images, coefficient=config.gradient_coefficient
+        )
+
+    def generator_loss(fake: FakeBatch) -> Tensor:
+        loss = non_saturating_generator_loss if plain else wasserstein_generator_loss
+        return loss(fake_logits=judge_fake(state, fake))
+
+    loss_d = update_discriminator(state, batches, config, discriminator_loss)
+    loss_g = update_generator(state, batches, config, generator_loss)
+    return {"loss_d": loss_d, "loss_g": loss_g}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, or continue a run; see ``python -m recipes.stacked_mnist --help``."""
+    return train("stacked_mnist", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
