@@ -66,7 +66,12 @@ from gan_blocks.losses.top_k import bottom_k_mask, critic_top_k_select, top_k_ma
 from gan_blocks.losses.top_k_global import TopKSelection, global_top_k
 from gan_blocks.losses.top_k_schedule import TopKSchedule
 from gan_blocks.metrics.frechet import frechet_distance
-from gan_blocks.metrics.mode_coverage import ModeCoverage, mode_coverage
+from gan_blocks.metrics.mode_coverage import (
+    DiscreteModeCoverage,
+    ModeCoverage,
+    discrete_mode_coverage,
+    mode_coverage,
+)
 from gan_blocks.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wasserstein_distance
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
@@ -90,6 +95,7 @@ __all__ = [
     "ClassBatchNorm2d",
     "ConditionalBatchNorm2d",
     "ConditionalModulation2d",
+    "DiscreteModeCoverage",
     "DiscriminatorBottleneck",
     "DiscriminatorResBlock",
     "EqualizedConv2d",
@@ -146,6 +152,7 @@ __all__ = [
     "clamp_sigma",
     "clip_weights_",
     "critic_top_k_select",
+    "discrete_mode_coverage",
     "downsample_average",
     "drift_penalty",
     "equalized_lr",

@@ -96,7 +96,7 @@ class Config(AdamFields, TrainingFields, ImageFields):
     """Updates of D for each update of G."""
     ema_decay: float = 0.999
     """Decay of the moving average of G that samples are drawn from."""
-    planned_steps: int = 20_000
+    planned_steps: int = 16_000
     """Length of the run, in updates of G, unless --steps says otherwise."""
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from gan_blocks import mode_coverage
+from gan_blocks import discrete_mode_coverage, mode_coverage
 from tests.reference import mode_coverage as reference
 
 
@@ -60,3 +60,56 @@ def test_rejects_what_cannot_be_measured(samples, modes, radius, message: str):
     with pytest.raises(ValueError, match=r"^mode_coverage: ") as error:
         mode_coverage(torch.zeros(samples), torch.zeros(modes), radius=radius)
     assert str(error.value) == f"mode_coverage: {message}"
+
+
+# Discrete modes
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+def test_discrete_modes_equal_the_count_of_sample_by_sample(dtype: torch.dtype, rng: torch.Generator):
+    modes = torch.randint(0, 20, (60,), generator=rng).square().div(19, rounding_mode="floor").to(dtype)
+    coverage = discrete_mode_coverage(modes, num_modes=20)
+    covered, divergence = reference.discrete_mode_coverage(modes.tolist(), 20)
+    assert 1 < covered < 20
+    assert coverage.covered == covered
+    assert coverage.kl_divergence == pytest.approx(divergence, abs=1e-12)
+    assert coverage.counts.tolist() == [modes.tolist().count(mode) for mode in range(20)]
+
+
+def test_the_divergence_goes_from_zero_to_the_logarithm_of_the_number_of_modes():
+    assert discrete_mode_coverage(torch.arange(1000).repeat(3), num_modes=1000)[:2] == (1000, pytest.approx(0))
+    one = discrete_mode_coverage(torch.full((9,), 7), num_modes=1000)
+    assert one[:2] == (1, pytest.approx(math.log(1000)))
+
+
+def test_perfect_samples_have_the_divergence_that_the_docstring_states(rng: torch.Generator):
+    modes = torch.randint(1000, (25_600,), generator=rng)
+    assert discrete_mode_coverage(modes, num_modes=1000).kl_divergence == pytest.approx(999 / 51_200, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("modes", "num_modes", "error", "message"),
+    [
+        (torch.zeros(3), 2, TypeError, "`modes` must be of an integer dtype, but got torch.float32."),
+        (torch.zeros(3, dtype=torch.bool), 2, TypeError, "`modes` must be of an integer dtype, but got torch.bool."),
+        (torch.tensor([0, 2]), 2, ValueError, "`modes` must be from 0 to 1, but got modes=2."),
+        (torch.tensor([0, -1]), 2, ValueError, "`modes` must be from 0 to 1, but got modes=-1."),
+        (torch.tensor([0]), 0, ValueError, "`num_modes` must be greater than 0, but got num_modes=0."),
+        (
+            torch.zeros(2, 1, dtype=torch.int64),
+            2,
+            ValueError,
+            "`modes` must be of shape (batch,) with at least one sample, but got modes of shape (2, 1).",
+        ),
+        (
+            torch.zeros(0, dtype=torch.int64),
+            2,
+            ValueError,
+            "`modes` must be of shape (batch,) with at least one sample, but got modes of shape (0,).",
+        ),
+    ],
+)
+def test_rejects_discrete_modes_that_cannot_be_counted(modes, num_modes, error, message: str):
+    with pytest.raises(error) as raised:
+        discrete_mode_coverage(modes, num_modes=num_modes)
+    assert str(raised.value) == f"discrete_mode_coverage: {message}"

@@ -1,0 +1,225 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gan_blocks import BatchNorm2d, EqualizedLearningRate, MinibatchStdDev, PixelNorm
+from recipes import stacked_mnist
+from recipes._engine.batches import BatchSource
+from recipes._engine.checkpoints import load_latest_checkpoint
+from recipes._engine.data import ImageSet, load_images
+from recipes._engine.errors import UserError
+from recipes._engine.options import RunOptions
+from recipes._engine.stacked_source import NUM_STACKS, stacked_numbers
+from recipes._engine.state import build_state
+
+TINY_ARGS = [
+    *("--resolution", "16", "--generator-widths", "6", "5", "4", "--discriminator-widths", "2", "3"),
+    *("--latent-dim", "6", "--batch-size", "8", "--planned-steps", "4", "--sample-every", "0"),
+]
+TINY = {
+    "resolution": 16,
+    "generator_widths": (6, 5, 4),
+    "discriminator_widths": (2, 3),
+    "latent_dim": 6,
+    "batch_size": 8,
+}
+
+
+# Networks
+
+
+@pytest.mark.parametrize(
+    ("preset", "generator", "discriminator"),
+    [
+        ("gan-k4", 286_795, 571),
+        ("wgan-gp-k4", 286_795, 571),
+        ("our-norm-k4", 287_635, 557),
+        ("stddev-k4", 287_635, 573),
+        ("gan-k2", 286_795, 1861),
+        ("wgan-gp-k2", 286_795, 1861),
+        ("our-norm-k2", 287_635, 1833),
+        ("stddev-k2", 287_635, 1849),
+    ],
+)
+def test_the_networks_have_the_sizes_of_the_papers(preset: str, generator: int, discriminator: int):
+    config = stacked_mnist.PRESETS[preset]()
+    networks = stacked_mnist.build_generator(config), stacked_mnist.build_discriminator(config)
+    assert [sum(p.numel() for p in network.parameters()) for network in networks] == [generator, discriminator]
+    z, labels = torch.randn(4, 256), torch.zeros(4)
+    images = networks[0](z, labels)
+    assert images.shape == (4, 3, 32, 32)
+    assert images.abs().max() < 1
+    assert networks[1](images, labels).shape == (4,)
+
+
+def kinds(network: nn.Module) -> list[type[nn.Module]]:
+    shown = (BatchNorm2d, PixelNorm, EqualizedLearningRate, MinibatchStdDev)
+    return [type(module) for module in network.modules() if isinstance(module, shown)]
+
+
+@pytest.mark.parametrize("size", ["k4", "k2"])
+def test_methods_differ_as_the_columns_of_the_table_do(size: str):
+    configs = {name: stacked_mnist.PRESETS[f"{name}-{size}"]() for name in ("gan", "wgan-gp", "our-norm", "stddev")}
+    generators = {name: kinds(stacked_mnist.build_generator(config)) for name, config in configs.items()}
+    discriminators = {name: kinds(stacked_mnist.build_discriminator(config)) for name, config in configs.items()}
+    assert generators["gan"] == generators["wgan-gp"] == [BatchNorm2d] * 4
+    assert discriminators["gan"] == discriminators["wgan-gp"] == [BatchNorm2d] * 3
+    assert sorted(map(str, generators["our-norm"])) == sorted(map(str, [PixelNorm] * 4 + [EqualizedLearningRate] * 5))
+    assert generators["stddev"] == generators["our-norm"]
+    assert discriminators["our-norm"] == [EqualizedLearningRate] * 4
+    assert discriminators["stddev"] == [EqualizedLearningRate] * 3 + [MinibatchStdDev, EqualizedLearningRate]
+    assert replace(configs["our-norm"], norm="batch") == configs["wgan-gp"]
+    assert replace(configs["stddev"], minibatch_stddev=False) == configs["our-norm"]
+
+
+@pytest.mark.parametrize("norm", ["batch", "equalized"])
+def test_features_keep_their_scale_through_the_generator(norm: str):
+    torch.manual_seed(0)
+    generator = stacked_mnist.build_generator(replace(stacked_mnist.Config(), norm=norm))
+    maps: list[Tensor] = []
+    for layer in [generator.linear, *(block[0] for block in generator.blocks), generator.to_image]:
+        layer.register_forward_hook(lambda _layer, _inputs, output: maps.append(output))
+    generator(torch.randn(64, 256), torch.zeros(64))
+    assert len(maps) == 5
+    for features in maps[:-1]:
+        assert 0.4 < features.square().mean().sqrt() < 2.5
+
+
+# Training
+
+
+@pytest.fixture
+def step(tiny_data: Path) -> Callable[..., tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]], Tensor]]:
+    """Make one step and give its losses, the calls of D as (images, logits), and the real images."""
+
+    def make(preset: str, **changes) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]], Tensor]:
+        config = replace(stacked_mnist.PRESETS[preset](), data=f"npz:{tiny_data}", **TINY, **changes)
+        options = RunOptions(device="cpu", threads=1)
+        images = load_images(config.data, resolution=16, channels=3, num_classes=1)
+        state = build_state(stacked_mnist, config, options)
+        calls: list[tuple[Tensor, Tensor]] = []
+        state.discriminator.register_forward_hook(
+            lambda _module, inputs, output: calls.append((inputs[0].detach(), output.detach()))
+        )
+        source = BatchSource(images, stacked_mnist.build_prior(config), config, options)
+        batches = source.step(1)
+        (part,) = batches.discriminator(0)
+        losses = stacked_mnist.train_step(state, batches, config)
+        source.close()
+        return losses, calls, part.real_images
+
+    return make
+
+
+def test_the_plain_loss_is_non_saturating_and_judges_in_separate_calls(step):
+    losses, calls, real_images = step("gan-k4")
+    (real, real_logits), (fake, fake_logits), (_, judged) = calls
+    assert torch.equal(real, real_images)
+    assert fake.shape == real.shape
+    wanted = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    torch.testing.assert_close(losses["loss_d"], wanted)
+    torch.testing.assert_close(losses["loss_g"], F.softplus(-judged).mean())
+
+
+@pytest.mark.parametrize("preset", ["wgan-gp-k4", "our-norm-k4", "stddev-k4"])
+def test_the_loss_of_wgan_gp_adds_a_penalty_at_mixed_images(step, preset: str):
+    losses, calls, real_images = step(preset, gradient_coefficient=1e-12)
+    (real, real_logits), (fake, fake_logits), (mixed, _), (_, judged) = calls
+    assert torch.equal(real, real_images)
+    torch.testing.assert_close(losses["loss_d"], fake_logits.mean() - real_logits.mean())
+    torch.testing.assert_close(losses["loss_g"], -judged.mean())
+    shares = (mixed - real).flatten(1).norm(dim=1) / (fake - real).flatten(1).norm(dim=1)
+    torch.testing.assert_close(mixed, real + shares[:, None, None, None] * (fake - real), rtol=1e-4, atol=1e-4)
+    with_penalty = step(preset, gradient_coefficient=10.0)[0]
+    assert with_penalty["loss_d"] > losses["loss_d"]
+
+
+@pytest.mark.parametrize("preset", ["gan-k4", "stddev-k4"])
+def test_a_resumed_run_equals_the_one_that_was_never_stopped(preset: str, tiny_data: Path, tmp_path: Path):
+    args = ["--preset", preset, "--data", f"npz:{tiny_data}", *TINY_ARGS, "--standing-batches", "2", "--steps"]
+    assert stacked_mnist.main([*args, "4", "--run-dir", str(tmp_path / "whole")]) == 0
+    for stop in ("2", "4"):
+        assert stacked_mnist.main([*args, stop, "--run-dir", str(tmp_path / "parts")]) == 0
+    whole, parts = (load_latest_checkpoint(tmp_path / name / "checkpoints") for name in ("whole", "parts"))
+    for file, tensors in whole.tensors.items():
+        for name, value in tensors.items():
+            assert torch.equal(value, parts.tensors[file][name]), (file, name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_classes": 10}, "--num-classes must be 1 (the networks have no classes), but got 10."),
+        (
+            {"resolution": 16},
+            "--resolution must be 32, which is 4 doubled once for each of --generator-widths but the first, "
+            "but got 16.",
+        ),
+        (
+            {"discriminator_widths": (2, 4)},
+            "--discriminator-widths must be 3 numbers greater than 0, one less than of --generator-widths, "
+            "but got 2 4.",
+        ),
+        ({"gradient_coefficient": 0.0}, "--gradient-coefficient must be greater than 0, but got 0.0."),
+    ],
+)
+def test_rejects_a_config_that_cannot_work(change: dict[str, object], message: str):
+    with pytest.raises(UserError) as error:
+        stacked_mnist.Config(**change)
+    assert str(error.value) == message
+
+
+# Data
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return load_images("mnist5k", resolution=32, channels=1, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def stacks() -> ImageSet:
+    return load_images("stacked-mnist5k", resolution=32, channels=3, num_classes=None)
+
+
+def test_stacks_are_three_digits_whose_classes_make_the_number(digits: ImageSet, stacks: ImageSet):
+    pixels = digits.read_pixels(torch.arange(len(digits)))[:, 0]
+    by_bytes = {image.numpy().tobytes(): label for image, label in zip(pixels, digits.labels.tolist(), strict=True)}
+    indices = torch.tensor([NUM_STACKS - 1, 0, 7, 7])
+    images, labels = stacks.batch(indices)
+    assert images.shape == (4, 3, 32, 32)
+    raw = stacks.read_pixels(indices)
+    for image, label in zip(raw, labels.tolist(), strict=True):
+        hundreds, tens, ones = (by_bytes[channel.contiguous().numpy().tobytes()] for channel in image)
+        assert label == 100 * hundreds + 10 * tens + ones
+        assert stacks.class_names[label] == f"{hundreds}{tens}{ones}"
+    assert torch.equal(raw[2], raw[3])
+
+
+def test_all_numbers_are_equally_probable_and_the_same_at_each_loading(stacks: ImageSet):
+    counts = torch.bincount(stacks.labels, minlength=1000)
+    expected = NUM_STACKS / 1000
+    assert 0.8 < ((counts - expected).square() / expected).mean() < 1.2  # chi square over its 999 degrees of freedom
+    again = load_images("stacked-mnist5k", resolution=32, channels=3, num_classes=1)
+    assert torch.equal(again.read_pixels(torch.arange(5)), stacks.read_pixels(torch.arange(5)))
+    assert not again.labels.any()
+    assert again.notes[-1] == "the 1,000 classes of the data are taken as one"
+
+
+def test_the_first_channel_holds_the_hundreds():
+    assert stacked_numbers(torch.tensor([[9, 8, 7], [0, 0, 1]])).tolist() == [987, 1]
+
+
+def test_rejects_stacks_that_are_not_there(stacks: ImageSet):
+    with pytest.raises(UserError) as error:
+        load_images("stacked-mnist5k", resolution=32, channels=1, num_classes=1)
+    assert str(error.value) == (
+        "--data stacked-mnist5k: stacks have three channels, one a digit: --image-channels 3, not 1."
+    )
+    with pytest.raises(IndexError):
+        stacks.read_pixels(torch.tensor([NUM_STACKS]))
