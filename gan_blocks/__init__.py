@@ -73,6 +73,7 @@ from gan_blocks.metrics.mode_coverage import (
     mode_coverage,
 )
 from gan_blocks.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wasserstein_distance
+from gan_blocks.metrics.structural_similarity import multiscale_ssim
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regularization
@@ -174,6 +175,7 @@ __all__ = [
     "minimax_generator_loss",
     "mode_coverage",
     "mode_seeking_penalty",
+    "multiscale_ssim",
     "non_saturating_discriminator_loss",
     "non_saturating_generator_loss",
     "off_diagonal_penalty",

@@ -6,7 +6,8 @@ repeat themselves, and the novelty ratio when they copy training images; noise r
 without classes has no agreement, and its diversity is that of all images.
 
 --swd adds the sliced Wasserstein distance of ProGAN's paper, which compares the patches of samples and real images at
-every scale, beside that of other real images and that of these blurred.
+every scale, beside that of other real images and that of these blurred. --ms-ssim adds the mean similarity of pairs of
+samples of one class, beside that of real images: it finds a lack of variation, if a gross one.
 """
 
 import json
@@ -24,6 +25,7 @@ from recipes._engine.distributed import current_world, joined_processes
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.options import torch_device
+from recipes._engine.pair_similarity import PairReport, check_pair_size, measure_pairs
 from recipes._engine.patch_distances import PatchReport, check_patch_sizes, check_real_images, measure_patches
 from recipes._engine.quality import QualityReport, measure_quality
 from recipes._engine.recipe import RecipeConfig
@@ -55,8 +57,11 @@ class Options:
     swd: int = 0
     """Images of each set for the sliced Wasserstein distance, at most --num and half of the real ones; 0: none."""
 
+    ms_ssim: int = 0
+    """Pairs of samples of one class to compare by their multi-scale structural similarity (ProGAN: 10000); 0: none."""
+
     seed: int = 0
-    """Seed of the latents, of the classifier and of the patches."""
+    """Seed of the latents, of the classifier, of patches and pairs."""
 
     data: str | None = None
     """Where the real images are, when they have moved since the training."""
@@ -68,24 +73,26 @@ class Options:
         """Check the values."""
         if self.num < 2:
             raise UserError(f"--num must be at least 2, but got {self.num}.")
-        if self.swd < 0:
-            raise UserError(f"--swd must be at least 0, but got {self.swd}.")
+        for name in ("swd", "ms_ssim"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 0, but got {getattr(self, name)}.")
         check_truncation(self.truncation, self.truncation_by)
 
 
 class Evaluation(NamedTuple):
-    """What was found; ``patches`` where it was asked for."""
+    """What was found; patches and pairs where they were asked for."""
 
     quality: QualityReport
     patches: PatchReport | None
+    pairs: PairReport | None
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return self.quality.as_dict() | (self.patches.as_dict() if self.patches else {})
+        return {name: value for report in self if report for name, value in report.as_dict().items()}
 
     def lines(self) -> list[str]:
         """Render for a console of 100 columns."""
-        return self.quality.lines() + (self.patches.lines() if self.patches else [])
+        return [line for report in self if report for line in report.lines()]
 
 
 def evaluate(options: Options) -> Evaluation:
@@ -98,9 +105,11 @@ def _draw(options: Options) -> tuple[RecipeConfig, Tensor, Tensor]:
     trained = load_trained(run=options.run, weights=None, device=torch_device(options.device))
     if options.swd:
         check_patch_sizes(options.swd, options.num, trained.config.resolution)
+    if options.ms_ssim:
+        check_pair_size(trained.config.resolution)
     trained = truncated(trained, options.truncation, options.truncation_by)
     images, labels = draw_samples(trained, options.num, seed=options.seed)
-    return trained.config, images, labels
+    return trained.config, images.clamp(-1, 1), labels  # as they are shown and saved: not every G is bounded
 
 
 def _measure(options: Options, config: RecipeConfig, images: Tensor, labels: Tensor) -> Evaluation:
@@ -110,8 +119,12 @@ def _measure(options: Options, config: RecipeConfig, images: Tensor, labels: Ten
     quality = measure_quality(
         images, labels, real_images, real.labels, num_classes=config.num_classes, seed=options.seed
     )
-    patches = measure_patches(images, real_images, images=options.swd, seed=options.seed) if options.swd else None
-    return Evaluation(quality, patches)
+    patches, pairs = None, None
+    if options.swd:
+        patches = measure_patches(images, real_images, images=options.swd, seed=options.seed)
+    if options.ms_ssim:
+        pairs = measure_pairs(images, labels, real_images, real.labels, pairs=options.ms_ssim, seed=options.seed)
+    return Evaluation(quality, patches, pairs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

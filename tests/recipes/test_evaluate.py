@@ -9,6 +9,7 @@ from torch import Tensor
 from recipes import evaluate, progan
 from recipes._engine import patch_distances
 from recipes._engine.errors import UserError
+from recipes._engine.pair_similarity import PairReport, measure_pairs, random_pairs
 from recipes._engine.patch_distances import PatchReport, box_blurred, measure_patches
 from recipes._engine.quality import diversity_ratio, measure_quality
 
@@ -71,6 +72,41 @@ def test_a_run_with_classes_has_no_patches_unless_asked(tiny_run: Path):
     assert with_patches.quality == plain.quality
     assert with_patches.patches is not None
     assert len(with_patches.lines()) == len(plain.lines()) + 5
+
+
+def test_pairs_are_compared_where_they_are_asked_for(tiny_run: Path):
+    found = evaluate.evaluate(evaluate.Options(run=tiny_run, num=6, ms_ssim=9))
+    assert found.pairs is not None
+    assert found.pairs.pairs == 9
+    assert 0 <= found.pairs.real < 1
+    assert found.as_dict().items() >= {"ms_ssim_pairs": 9, "ms_ssim_samples": found.pairs.samples}.items()
+    assert found.lines()[-1] == found.pairs.lines()[0]
+
+
+def test_pairs_are_different_images_of_one_class_and_all_of_them_occur():
+    labels = torch.tensor([0, 2, 2, 0, 1, 2, 4])  # the 1 and the 4 are alone in their classes
+    pairs = random_pairs(labels, 2000, torch.Generator().manual_seed(0))
+    counts = {pair: pairs.tolist().count(list(pair)) for pair in {tuple(pair) for pair in pairs.tolist()}}
+    wanted = {(0, 3): 0.2, (3, 0): 0.2} | {(i, j): 0.1 for i in (1, 2, 5) for j in (1, 2, 5) if i != j}
+    assert counts.keys() == wanted.keys()
+    for pair, share in wanted.items():
+        assert counts[pair] / 2000 == pytest.approx(share, abs=0.03)
+
+
+def test_repeated_samples_are_more_alike_than_real_images():
+    real, labels = textures(40, seed=0), torch.arange(40) % 2
+    alike = 0.9 * real[:2].repeat(10, 1, 1, 1) + 0.1 * textures(20, seed=1)
+    report = measure_pairs(alike, labels[:20], real, labels, pairs=50, seed=0)
+    assert report.samples > 0.8 > report.real
+    assert report == measure_pairs(alike, labels[:20], real, labels, pairs=50, seed=0)
+    assert PairReport(pairs=10_000, samples=0.28381, real=0.28544).lines() == [
+        "  MS-SSIM    0.2838  mean over 10,000 pairs of a class, higher = less varied (real images: 0.2854)"
+    ]
+
+
+def test_samples_are_measured_as_they_are_shown(growing_run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluate, "draw_samples", lambda trained, num, seed: (3 * torch.ones(4, 1, 16, 16), None))
+    assert (evaluate._draw(evaluate.Options(run=growing_run))[1] == 1).all()
 
 
 def test_compares_sets_that_share_no_image(monkeypatch: pytest.MonkeyPatch):
@@ -147,6 +183,7 @@ def test_the_pairs_of_a_large_class_are_those_of_a_part(rng: torch.Generator, mo
     ("options", "message"),
     [
         ({"swd": -1}, "--swd must be at least 0, but got -1."),
+        ({"ms_ssim": -1}, "--ms-ssim must be at least 0, but got -1."),
         ({"num": 10, "swd": 11}, "--swd must be at most --num, the 10 samples that are drawn, but got 11."),
         (
             {"num": 40, "swd": 31},
@@ -158,6 +195,16 @@ def test_rejects_sets_that_are_not_there(growing_run: Path, options: dict[str, i
     with pytest.raises(UserError) as error:
         evaluate.evaluate(evaluate.Options(run=growing_run, **options))
     assert str(error.value) == message
+
+
+def test_rejects_pairs_that_are_not_there():
+    images = torch.zeros(2, 1, 24, 24)
+    with pytest.raises(UserError) as error:
+        measure_pairs(images, torch.zeros(2).long(), images, torch.zeros(2).long(), pairs=1, seed=0)
+    assert str(error.value) == "--ms-ssim needs a multiple of 16 pixels, but the images of this run have 24x24."
+    with pytest.raises(UserError) as error:
+        random_pairs(torch.arange(3), 2, torch.Generator())
+    assert str(error.value) == "--ms-ssim compares images of one class, but no class has two."
 
 
 @pytest.mark.parametrize("size", [8, 28, 48])

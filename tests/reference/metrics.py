@@ -64,3 +64,47 @@ def sliced_wasserstein(x: Array, y: Array, directions: Array) -> float:
         left, right = (sorted(float(row @ u) / length for row in side) for side in sides)
         distances.append(math.fsum(abs(a - b) for a, b in zip(left, right, strict=True)) / len(left))
     return 1000 * math.fsum(distances) / len(distances)
+
+
+def multiscale_ssim(x: Array, y: Array) -> float:
+    """Similarity of two images (channels, height, width) in [0, 1], window by window."""
+    weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
+    similarity = 1.0
+    for scale, weight in enumerate(weights):
+        size = min(11, *x.shape[1:])
+        sigma = 1.5 * size / 11
+        window = np.array(
+            [
+                [
+                    math.exp(-((i - (size - 1) / 2) ** 2 + (j - (size - 1) / 2) ** 2) / (2 * sigma**2))
+                    for j in range(size)
+                ]
+                for i in range(size)
+            ]
+        )
+        window /= window.sum()
+        terms = []
+        for c, h, w in np.ndindex(x.shape[0], x.shape[1] - size + 1, x.shape[2] - size + 1):
+            a, b = (image[c, h : h + size, w : w + size] for image in (x, y))
+            mean_a, mean_b = float((window * a).sum()), float((window * b).sum())
+            variance_a = float((window * (a - mean_a) ** 2).sum())
+            variance_b = float((window * (b - mean_b) ** 2).sum())
+            covariance = float((window * (a - mean_a) * (b - mean_b)).sum())
+            term = (2 * covariance + 0.03**2) / (variance_a + variance_b + 0.03**2)
+            if scale == len(weights) - 1:
+                term *= (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+            terms.append(term)
+        similarity *= max(math.fsum(terms) / len(terms), 0.0) ** weight
+        x, y = (
+            np.array(
+                [
+                    [
+                        [block[c, 2 * h : 2 * h + 2, 2 * w : 2 * w + 2].mean() for w in range(block.shape[2] // 2)]
+                        for h in range(block.shape[1] // 2)
+                    ]
+                    for c in range(block.shape[0])
+                ]
+            )
+            for block in (x, y)
+        )
+    return similarity
