@@ -58,6 +58,11 @@ def mnist5k_32() -> Config:
     return Config()
 
 
+def fashion_mnist_32() -> Config:
+    """Fashion-MNIST with the networks for digits; needs the data of Debian's dataset-fashion-mnist."""
+    return Config(data="fashion-mnist", planned_steps=1800)
+
+
 def mnist5k_16() -> Config:
     """The digits at half their size, for studies of many runs: a third of the time of a step."""
     return Config(
@@ -120,6 +125,7 @@ def table1_row5() -> Config:
 
 PRESETS = {
     "mnist5k-32": mnist5k_32,
+    "fashion-mnist-32": fashion_mnist_32,
     "mnist5k-16": mnist5k_16,
     "table1-row1": table1_row1,
     "table1-row2": table1_row2,

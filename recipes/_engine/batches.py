@@ -113,14 +113,14 @@ class StepBatches:
 
 
 def top_k_schedule(config: RecipeConfig, num_images: int) -> TopKSchedule:
-    """How k falls, once every epoch of the real images."""
+    """How k falls: once every epoch of the real images, or as often as the Config says."""
     floor = config.top_k_floor
     return TopKSchedule(
         batch_size=config.batch_size,
         gamma=config.top_k_gamma,
         floor=int(floor) if floor > 1 else None,
         floor_share=None if floor > 1 else floor,
-        decay_images=num_images,
+        decay_images=config.top_k_decay_images or num_images,
     )
 
 
@@ -159,12 +159,16 @@ class BatchSource:
 
 
 def check_split(config: RecipeConfig, options: RunOptions, world: World) -> None:
-    """Check that the processes can share a batch evenly.
+    """Check that the processes and micro-batches can share a batch.
 
     Raises:
-        UserError: If they cannot; the nearest size that they can is named.
+        UserError: If they cannot share it evenly, of which the nearest size that they can is named; or if it is to be
+            judged as a whole.
     """
     parts = world.size * options.accumulate
+    if parts > 1 and config.top_k_players != "generator":
+        rule = "generator where a batch is split over micro-batches or processes"
+        raise said_once(UserError(f"--top-k-players must be {rule}, but got {config.top_k_players}."))
     if world.size > 1 and config.batch_size % parts:
         nearest = max(1, round(config.batch_size / parts)) * parts
         of_each = f" of {options.accumulate} micro-batches each" if options.accumulate > 1 else ""

@@ -14,7 +14,14 @@ from tqdm import tqdm
 
 from recipes._engine.errors import UserError
 
-__all__ = ["ClassSplit", "TrainedClassifier", "class_scores", "split_by_class", "train_classifier"]
+__all__ = [
+    "ClassSplit",
+    "TrainedClassifier",
+    "class_features",
+    "class_scores",
+    "split_by_class",
+    "train_classifier",
+]
 
 WIDTHS = (24, 48, 96)
 IMAGE_SIZE = 32
@@ -115,6 +122,16 @@ def class_scores(classifier: nn.Module, images: Tensor, indices: Tensor | None =
             return torch.cat([classifier(images[batch]) for batch in torch.split(indices, 256)])
     finally:
         classifier.train(was_training)
+
+
+def class_features(trained: TrainedClassifier, images: Tensor) -> Tensor:
+    """The 96 features of the classifier's last map, averaged over its pixels: ``(images, 96)``.
+
+    The average leaves fewer features than a set of some hundred images has samples, as a covariance needs.
+    """
+    layers = list(trained.classifier.children())[:-2]
+    maps = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()  # or its end would be in train mode
+    return class_scores(maps, images)
 
 
 class _Resize(nn.Module):

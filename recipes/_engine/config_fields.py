@@ -5,10 +5,13 @@ presets; a preset states what it needs otherwise.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from recipes._engine.config_checks import require, require_positive, require_within
 
-__all__ = ["AdamFields", "ImageFields", "TrainingFields"]
+__all__ = ["AdamFields", "ImageFields", "TopKPlayers", "TrainingFields"]
+
+TopKPlayers = Literal["generator", "discriminator", "both"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class TrainingFields:
     """Top-k training: G learns from the k best-scored samples, k times this after each epoch; 1: from all."""
     top_k_floor: float = 0.5
     """Least k of top-k training: a share of the batch up to 1, or else a number of images."""
+    top_k_decay_images: int = 0
+    """Real images shown to D between two decays of k; 0: those of an epoch, as in the paper."""
+    top_k_players: TopKPlayers = "generator"
+    """Whose loss sees the k best samples alone; top-k training is the generator's, all else breaks it (Table 5)."""
     ema_decay: float = 0.98
     """Decay of the moving average of G that samples are drawn from."""
     ema_start: int = 100
@@ -82,6 +89,9 @@ class TrainingFields:
         whole = float(floor).is_integer() and 1 < floor <= most
         rule = f"a share greater than 0 and at most 1, or a whole number up to the batch of {most}"
         require(self, "top_k_floor", 0 < floor <= 1 or whole, rule)
+        require(self, "top_k_decay_images", self.top_k_decay_images >= 0, "at least 0")
+        players = get_args(TopKPlayers)
+        require(self, "top_k_players", self.top_k_players in players, f"one of {', '.join(players)}")
         require_within(self, 0, 1, "ema_decay")
         require_within(self, 0, 2**63 - 1, "ema_start", "seed")
 

@@ -82,14 +82,15 @@ class Run:
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         self._saved_step = self.step
+        self._seconds_before, self._began = 0.0, time.monotonic()
         check_same_state(self.state.tensors(), self.step)
 
     def carry_out(self) -> int:
         """Train until the budget is used up or a signal asks to stop; returns the exit status."""
         self._announce()
         source = BatchSource(self.images, self.prior, self.config, self.options)
-        began = time.monotonic()
-        deadline = math.inf if self.options.minutes is None else began + 60 * self.options.minutes
+        self._began = time.monotonic()
+        deadline = math.inf if self.options.minutes is None else self._began + 60 * self.options.minutes
         progress: Progress = tqdm(
             total=self.last_step,
             initial=self.step,
@@ -113,7 +114,7 @@ class Run:
             source.close()
             self._flush_losses(progress)
             self._finish()
-        return self._closing_words(stop, time.monotonic() - began)
+        return self._closing_words(stop, time.monotonic() - self._began)
 
     def _must_stop(self, stop: StopRequest, deadline: float) -> bool:
         """Whether a signal or the clock asks any process to stop: all stop after the same step."""
@@ -164,6 +165,7 @@ class Run:
         _say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
         if self.world.is_main:
             self.folder.truncate_log(after_step=self.step)
+            self._seconds_before = self.folder.trained_seconds()
         _say(f"{'Run' if self.step == 0 else f'Continuing after step {self.step}'}: {self.folder.path}")
         machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
         how = {"device": str(self.state.device), "precision": self.options.precision, "processes": self.world.size}
@@ -249,6 +251,8 @@ class Run:
             self.folder.append_log(entry)
 
     def _save(self) -> None:
+        # In the log and not in the checkpoint, whose bytes are to be a function of the training alone.
+        seconds = self._seconds_before + time.monotonic() - self._began
         if self.world.is_main:
             save_checkpoint(
                 self.folder.checkpoints,
@@ -259,6 +263,7 @@ class Run:
                 keep_last=self.options.keep_last,
                 keep_every=self.options.keep_every,
             )
+        self._record({"event": "checkpoint", "step": self.step, "seconds": seconds})
         self._saved_step = self.step
 
     def _finish(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 from torch import Tensor, nn, optim
 
 from gan_blocks import Prior
+from recipes._engine.config_fields import TopKPlayers
 from recipes._engine.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class RecipeConfig(Protocol):
     def top_k_gamma(self) -> float: ...
     @property
     def top_k_floor(self) -> float: ...
+    @property
+    def top_k_decay_images(self) -> int: ...
+    @property
+    def top_k_players(self) -> TopKPlayers: ...
     @property
     def ema_decay(self) -> float: ...
     @property

@@ -160,6 +160,15 @@ class RunFolder:
             entries.append(entry)
         return entries
 
+    def trained_seconds(self) -> float:
+        """Seconds of training up to the newest checkpoint that the log knows of, over all sessions.
+
+        Raises:
+            UserError: If a line of the log is damaged.
+        """
+        seconds = [entry["seconds"] for entry in self.read_log() if entry.get("event") == "checkpoint"]
+        return float(seconds[-1]) if seconds else 0.0
+
     def truncate_log(self, after_step: int) -> None:
         """Remove what the log says of steps beyond a checkpoint, and damaged lines, before continuing from it.
 

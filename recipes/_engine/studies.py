@@ -13,8 +13,11 @@ from recipes._engine.checkpoints import list_checkpoints
 from recipes._engine.durable_files import replace_durably, writing_error
 from recipes._engine.errors import UserError
 from recipes._engine.loop import train
+from recipes._engine.run_folder import RunFolder
 
-__all__ = ["Result", "Study", "StudyStoppedError", "markdown_table", "mean_and_deviation", "train_run"]
+__all__ = ["Result", "Study", "StudyStoppedError", "markdown_table", "mean_and_deviation", "train_for", "train_run"]
+
+NO_LAST_STEP = 10**9  # for a run that the clock ends
 
 Result = Mapping[str, Any]
 
@@ -115,6 +118,29 @@ def train_run(run: Path, recipe: str, args: Sequence[str], *, steps: int) -> Non
     """
     if (run / "checkpoints" / f"step_{steps:06d}") not in list_checkpoints(run / "checkpoints"):
         status = train(recipe, [*args, "--steps", str(steps), "--run-dir", str(run)])
+        if status:
+            raise StudyStoppedError(status)
+
+
+def train_for(run: Path, recipe: str, args: Sequence[str], *, minutes: float) -> None:
+    """Train a run in the folder ``run`` for so long by the clock, over all sessions, or what is missing of it.
+
+    The time after the newest checkpoint of a run that was killed does not count, nor do its steps.
+
+    Args:
+        run: The run's folder.
+        recipe: Name of the training recipe.
+        args: Its options, as on the command line, without ``--steps``, ``--minutes`` and ``--run-dir``.
+        minutes: How long, without the loading of data and the drawing of the last sheet.
+
+    Raises:
+        StudyStoppedError: If it ends before: by a signal, or an error that it has printed.
+    """
+    begun = bool(list_checkpoints(run / "checkpoints"))
+    left = 60 * minutes - (RunFolder.open(run).trained_seconds() if begun else 0.0)
+    if left > 0:
+        budget = ["--steps", str(NO_LAST_STEP), "--minutes", repr(left / 60)]
+        status = train(recipe, [*args, *budget, "--run-dir", str(run)])
         if status:
             raise StudyStoppedError(status)
 

@@ -6,13 +6,21 @@ average moves.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn, optim
 
-from gan_blocks import BatchNorm2d, MinibatchDiscrimination, MinibatchStdDev, advance_power_iteration, top_k_select
+from gan_blocks import (
+    BatchNorm2d,
+    MinibatchDiscrimination,
+    MinibatchStdDev,
+    advance_power_iteration,
+    critic_top_k_select,
+    top_k_select,
+)
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_fields import AdamFields
 from recipes._engine.distributed import sum_gradients
@@ -52,14 +60,21 @@ def judge_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
     images = torch.cat([part.real_images, fake_images_of(state, part)])
     logits = state.discriminator(images, torch.cat([part.real_labels, part.fake.labels]))
     real_logits, fake_logits = logits.chunk(2)
-    return real_logits, fake_logits
+    return _kept(part, real_logits, fake_logits)
 
 
 def judge_separately(state: TrainingState, part: PairBatch, fake_images: Tensor) -> tuple[Tensor, Tensor]:
     """The same in two calls: for a D with batch norm, which would let real and generated images see each other."""
     real_logits: Tensor = state.discriminator(part.real_images, part.real_labels)
     fake_logits: Tensor = state.discriminator(fake_images, part.fake.labels)
-    return real_logits, fake_logits
+    return _kept(part, real_logits, fake_logits)
+
+
+def _kept(part: PairBatch, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """All of them, but where a study applies top-k to D."""
+    if part.fake.k is None:
+        return real_logits, fake_logits
+    return critic_top_k_select(real_logits=real_logits, fake_logits=fake_logits, k=part.fake.k)
 
 
 def judge_fake(state: TrainingState, fake: FakeBatch) -> Tensor:
@@ -110,7 +125,10 @@ def update_discriminator(
     descend = partial(_descend, state, state.discriminator, state.optimizer_d, config.seed)
     total = torch.zeros((), device=state.device)
     for number in range(config.discriminator_steps):
-        total = total + descend(batches.discriminator(number), loss, penalties, before_step, after_step)
+        parts: Iterable[PairBatch] = batches.discriminator(number)
+        if batches.k < config.batch_size and config.top_k_players != "generator":
+            parts = [replace(part, fake=replace(part.fake, k=batches.k)) for part in parts]
+        total = total + descend(parts, loss, penalties, before_step, after_step)
     return total / config.discriminator_steps
 
 
@@ -139,7 +157,7 @@ def update_generator(
     state.discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
     descend = partial(_descend, state, state.generator, state.optimizer_g, config.seed)
     parts = list(batches.generator())
-    if batches.k < config.batch_size:
+    if batches.k < config.batch_size and config.top_k_players != "discriminator":
         parts = choose_top_k(state, parts, batches.k, config.seed)
 
     def loss_or_zero(fake: FakeBatch) -> Tensor:

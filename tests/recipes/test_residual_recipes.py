@@ -164,8 +164,7 @@ def test_a_run_is_trained_continued_and_sampled(recipe: ModuleType, tiny_data: P
     assert weights(whole) == weights(parts)
     assert len(weights(whole)) == 5
     lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [0, 1, 2, 3]
-    assert all({"loss_d", "loss_g"} <= set(line) for line in lines[1:])
+    assert [line["step"] for line in lines if {"loss_d", "loss_g"} <= set(line)] == [1, 2, 3]
     assert sample.main(["--run", str(whole), "--out", str(tmp_path / "sheet.png")]) == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert min(sheet.size) >= 3 * 16  # three classes

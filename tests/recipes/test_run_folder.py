@@ -172,6 +172,17 @@ def test_truncating_drops_later_steps_and_torn_lines_and_nothing_else(run: RunFo
     assert run.read_log()[-1] == {"step": 3}
 
 
+def test_seconds_of_training_are_those_of_the_newest_checkpoint_that_is_left(run: RunFolder):
+    assert run.trained_seconds() == 0
+    for step, seconds in ((2, 1.5), (4, 2.75)):
+        run.append_log({"step": step, "loss_g": 0.5})
+        run.append_log({"event": "checkpoint", "step": step, "seconds": seconds})
+    run.append_log({"step": 5, "loss_g": 0.5})
+    assert run.trained_seconds() == 2.75
+    run.truncate_log(after_step=3)
+    assert run.trained_seconds() == 1.5
+
+
 def test_truncating_a_log_that_was_never_begun_does_nothing(run: RunFolder):
     run.truncate_log(after_step=0)
     assert not run.log_path.exists()

@@ -32,7 +32,9 @@ def test_a_run_leaves_log_sheet_config_and_checkpoint(tiny_args: list[str], tmp_
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert lines[0]["event"] == "start"
     assert lines[0]["threads"] == torch.get_num_threads()
-    assert [line["step"] for line in lines[1:]] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines[1:]] == [1, 2, 3, 4, 4]
+    assert lines[-1]["event"] == "checkpoint"
+    assert 0 < lines[-1]["seconds"] < 600
     assert set(lines[1]) == {"step", "loss_d", "loss_g", "embedding_norm_median", "embedding_norm_largest"}
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["step_000002.png", "step_000004.png"]
     assert json.loads((run / "config.json").read_text())["config"]["latent_dim"] == 6
@@ -57,8 +59,10 @@ def test_a_run_interrupted_and_continued_has_the_same_bytes_as_one_that_was_not(
     assert biggan_deep.main([*args, "--run-dir", str(parts), "--steps", "3", "--sample-every", "1"]) == 0
     assert biggan_deep.main(["--resume", str(parts), "--precision", precision, "--steps", "4"]) == 0
     assert weights(whole) == weights(parts)
-    steps = [json.loads(line).get("step") for line in (parts / "log.jsonl").read_text().splitlines()]
-    assert steps == [0, 1, 2, 3, 3, 4]  # the second 3 is the second session's start
+    lines = [json.loads(line) for line in (parts / "log.jsonl").read_text().splitlines()]
+    named = [(line.get("event"), line["step"]) for line in lines]
+    losses = [(None, step) for step in (1, 2, 3)]
+    assert named == [("start", 0), *losses, ("checkpoint", 3), ("start", 3), (None, 4), ("checkpoint", 4)]
 
 
 def test_a_continued_run_may_begin_to_compute_activations_again_and_keeps_its_bytes(
