@@ -7,6 +7,10 @@ Each image is brought to every --resolution as training itself would do it: crop
 square, resampled by area. One resolution is enough for one network, a growing one, too, which averages the images it
 sees down to its size of the moment. Store several for networks of several sizes.
 
+With --landmarks each image gives the face in it, cropped and turned as for CelebA-HQ (Karras et al. 2018, Appendix C):
+
+    python -m recipes.prepare --data folder:img_celeba --landmarks list_landmarks_celeba.txt --resolution 1024 --out hq
+
 Stopped or killed, the same command continues where it was. A store is whole once it has its index.json, which is
 written last; training takes no other. On a whole store the command compares every shard with its SHA-256.
 """
@@ -52,6 +56,10 @@ class Options:
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for RGB."""
 
+    landmarks: Path | None = None
+    """Crop faces by the landmarks in this file, as CelebA has it: a line is a file name and x and y of both eyes, the
+    nose and both corners of the mouth."""
+
     shard_images: int | None = None
     """Images in a shard (default: as many as fill 256 MiB at the largest resolution)."""
 
@@ -92,11 +100,12 @@ class Options:
 def prepare(options: Options) -> StoreIndex:
     """Write the store, or what is missing of it, or check that it is whole."""
     source, layouts = options.source(), options.layouts()
-    images = open_store_source(source, layouts)
+    images = open_store_source(source, layouts, options.landmarks)
     made_from = {
         "data": source.name if source.path is None else f"{source.name}:{source.path.resolve()}",
         "resolution": [layout.resolution for layout in layouts],
         "channels": options.channels,
+        "landmarks": None if options.landmarks is None else str(options.landmarks.resolve()),
         "shard_images": options.images_in_a_shard(),
         "fingerprint": images.fingerprint,
     }

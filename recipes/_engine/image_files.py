@@ -22,6 +22,7 @@ __all__ = [
     "convert_file",
     "inspect_file",
     "read_file",
+    "to_mode",
     "to_pixels",
 ]
 
@@ -97,7 +98,7 @@ def to_pixels(image: Image.Image, layout: PixelLayout) -> NDArray[np.uint8]:
     Raises:
         ValueError: If Pillow cannot convert the mode, or grey levels do not fit into 16 bits.
     """
-    square = _centre_square(_converted(image, layout.mode))
+    square = _centre_square(to_mode(image, layout.mode))
     if square.width < layout.resolution:
         square = square.resize((layout.resolution, layout.resolution), Image.Resampling.BICUBIC)
     pixels = np.asarray(square).reshape(square.height, square.width, layout.channels)
@@ -145,7 +146,7 @@ def inspect_file(path: str, layout: PixelLayout) -> ImageFacts:
         with Image.open(path) as image:
             facts = _facts(image, layout, turned=_turn(image) is not None)
             image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
-            _converted(image, layout.mode)
+            to_mode(image, layout.mode)
             return facts
     except Exception as error:
         raise _damaged(error) from error
@@ -172,7 +173,12 @@ def conversion_notes(counts: Counter[ImageFacts], layout: PixelLayout) -> list[s
     return notes
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
+def to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert to grey ("L") or colour ("RGB"), with transparent pixels over white and 16 bits divided by 257.
+
+    Raises:
+        ValueError: If Pillow cannot convert the mode, or grey levels do not fit into 16 bits.
+    """
     image.load()
     if image.mode == "F":
         raise ValueError("floating-point grey has no fixed range")

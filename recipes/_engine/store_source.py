@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,19 +17,25 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from recipes._engine.aligned_crop import aligned_crop
 from recipes._engine.data import read_source
 from recipes._engine.data_source import DataSource
+from recipes._engine.errors import UserError
 from recipes._engine.folder_listing import FolderListing, list_flat_folder
-from recipes._engine.image_files import DamagedImageError, ImageFacts, PixelLayout, convert_file, to_pixels
+from recipes._engine.image_files import DamagedImageError, ImageFacts, PixelLayout, convert_file, to_mode, to_pixels
 from recipes._engine.image_set import ImageSet
+from recipes._engine.landmarks import points_of_files, read_landmarks
 
 __all__ = ["DamagedFile", "PreparedImage", "StoreSource", "open_store_source"]
+
+
+Pixels = tuple[NDArray[np.uint8], ...]
 
 
 class PreparedImage(NamedTuple):
     """The pixels of an image at each resolution of the store."""
 
-    pixels: tuple[NDArray[np.uint8], ...]
+    pixels: Pixels
     facts: ImageFacts | None
     """What was converted, for the notes; None where the source's own notes say it."""
 
@@ -50,20 +57,25 @@ class StoreSource:
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
     fingerprint: str
-    """Tells whether a source is still the same when a store is continued: of names and labels, not of pixels."""
+    """Of names, labels and landmarks, not of pixels: tells if a source is still the same when a store is continued."""
 
 
-def open_store_source(source: DataSource, layouts: Sequence[PixelLayout]) -> StoreSource:
+def open_store_source(source: DataSource, layouts: Sequence[PixelLayout], landmarks: Path | None = None) -> StoreSource:
     """Open what ``--data`` names; a folder may also hold images directly, which are one class.
 
     Args:
         source: The source.
         layouts: Resolutions and channels of the store, the largest resolution first.
+        landmarks: File of the landmarks of the faces to crop, or None to crop squares from the middle of the images.
 
     Raises:
-        UserError: If the source is missing or damaged.
+        UserError: If the source is missing or damaged, or no image of it has landmarks.
     """
     try:
+        if landmarks is not None:
+            if source.name != "folder":
+                raise UserError(f"--landmarks is for image files: --data folder:PATH, but got --data {source.spec}.")
+            return _faces_from_folder(source, list_flat_folder(source), layouts, landmarks)
         if source.name == "folder":
             return _from_folder(source, list_flat_folder(source), layouts)
         return _from_sets(source, [read_source(source, layout) for layout in layouts])
@@ -72,22 +84,64 @@ def open_store_source(source: DataSource, layouts: Sequence[PixelLayout]) -> Sto
 
 
 def _from_folder(source: DataSource, listing: FolderListing, layouts: Sequence[PixelLayout]) -> StoreSource:
-    names = [os.path.relpath(path, source.path) for path in listing.paths]
+    def centre_squares(_number: int, image: Image.Image) -> Pixels:
+        return tuple(to_pixels(image, layout) for layout in layouts)
+
     return StoreSource(
-        read=partial(_read_file, listing.paths, tuple(layouts)),
+        read=partial(_read_file, listing.paths, layouts[0], centre_squares),
         labels=listing.labels,
         class_names=listing.class_names,
         notes=listing.notes,
-        fingerprint=_fingerprint(names, listing.labels, listing.class_names),
+        fingerprint=_fingerprint(_names(source, listing), listing.labels, listing.class_names),
     )
 
 
-def _read_file(paths: list[str], layouts: tuple[PixelLayout, ...], number: int) -> PreparedImage | DamagedFile:
-    def all_sizes(image: Image.Image) -> tuple[NDArray[np.uint8], ...]:
-        return tuple(to_pixels(image, layout) for layout in layouts)
+def _faces_from_folder(
+    source: DataSource, listing: FolderListing, layouts: Sequence[PixelLayout], landmarks: Path
+) -> StoreSource:
+    names = _names(source, listing)
+    found = points_of_files(read_landmarks(landmarks), names)
+    kept = [number for number, points in enumerate(found) if points is not None]
+    if not kept:
+        raise UserError(f"--landmarks {landmarks} names none of the images, such as {names[0]}.")
+    paths = [listing.paths[number] for number in kept]
+    faces = [points for points in found if points is not None]
 
+    def aligned_crops(number: int, image: Image.Image) -> Pixels:
+        pixels = np.asarray(to_mode(image, layouts[0].mode)).reshape(image.height, image.width, -1)
+        return tuple(aligned_crop(pixels, faces[number], layout.resolution) for layout in layouts)
+
+    def read(number: int) -> PreparedImage | DamagedFile:
+        result = _read_file(paths, layouts[0], aligned_crops, number)
+        if isinstance(result, PreparedImage) and result.facts is not None:
+            # The size of the picture says nothing of the size of the face, and the crop is not bicubic.
+            return result._replace(facts=result.facts._replace(enlarged=False))
+        return result
+
+    notes = listing.notes
+    if len(kept) < len(found):
+        left_out = names[found.index(None)]
+        missing = len(found) - len(kept)
+        notes = (*notes, f"left out for want of landmarks: {missing:,} of {len(found):,} images, such as {left_out}")
+    labels = [listing.labels[number] for number in kept]
+    return StoreSource(
+        read=read,
+        labels=labels,
+        class_names=listing.class_names,
+        notes=notes,
+        fingerprint=_fingerprint([names[number] for number in kept], labels, listing.class_names, faces),
+    )
+
+
+def _names(source: DataSource, listing: FolderListing) -> list[str]:
+    return [os.path.relpath(path, source.path) for path in listing.paths]
+
+
+def _read_file(
+    paths: list[str], layout: PixelLayout, cut: Callable[[int, Image.Image], Pixels], number: int
+) -> PreparedImage | DamagedFile:
     try:
-        return PreparedImage(*convert_file(paths[number], layouts[0], all_sizes))
+        return PreparedImage(*convert_file(paths[number], layout, partial(cut, number)))
     except DamagedImageError as error:
         return DamagedFile(paths[number], str(error))
 

@@ -197,7 +197,7 @@ def check_made_from(folder: Path, begun: Mapping[str, Any], asked: Mapping[str, 
     for name, value in asked.items():
         if begun.get(name) != value:
             if name == "fingerprint":
-                what = "was begun with other images: files were added, removed or renamed since"
+                what = "was begun with other images or landmarks: files were added, removed, renamed or edited since"
             else:
                 what = f"was begun with {_words(name, begun.get(name))}, not {_words(name, value)}"
             raise UserError(f"the store {folder} {what}; name another --out, or remove that folder.")

@@ -1,5 +1,6 @@
 import errno
 import itertools
+import json
 import os
 import shutil
 import warnings
@@ -275,7 +276,7 @@ def test_a_store_is_continued_with_the_same_images_and_options_only(
         made_from = StoreIndex.read(store).made_from
         (store / INDEX_NAME).unlink()
         (store / "unfinished").mkdir()
-        (store / "unfinished" / "made_from.json").write_text(str(made_from).replace("'", '"'))
+        (store / "unfinished" / "made_from.json").write_text(json.dumps(made_from))
     for more, what in (
         (("--channels", "1"), "begun with --channels 3, not --channels 1"),
         (("--resolution", "8"), "begun with --resolution 8 4, not --resolution 8"),
@@ -290,7 +291,10 @@ def test_a_store_is_continued_with_the_same_images_and_options_only(
         assert capsys.readouterr().err == f"prepare: error: {expected}\n"
     (pictures / "cat" / "10.jpg").rename(pictures / "cat" / "11.jpg")
     assert run(pictures, store) == 2
-    assert "was begun with other images: files were added, removed or renamed since" in capsys.readouterr().err
+    assert (
+        "was begun with other images or landmarks: files were added, removed, renamed or edited since"
+        in capsys.readouterr().err
+    )
 
 
 def test_on_a_whole_store_every_byte_is_checked(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
