@@ -1,0 +1,105 @@
+"""How fast batches of real images are read: from a folder of image files, decoded each time, and from shards.
+
+``python -m benchmarks.data_reading`` draws smooth colour noise, saves it as photographs of 400 x 300 pixels and as
+files of 128 x 128, prepares a store, and reads random batches from each in turn, so that what else the machine does
+slows all of them. Everything is in the page cache: it is the processor's work that is measured, not a disk's.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from recipes import prepare
+from recipes._engine.data import ImageSet, load_images
+from recipes._engine.random_streams import sample_indices
+
+SIDE = 128
+CLASSES = 2
+
+
+def photograph(random: np.random.Generator) -> Image.Image:
+    """Noise of several scales, which compresses about as a photograph does."""
+    total: NDArray[np.float64] = np.zeros((300, 400, 3))
+    for size in (3, 12, 48, 192):
+        coarse = random.integers(0, 256, (size * 3 // 4 + 1, size, 3), dtype=np.uint8)
+        total += np.asarray(Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC)) / 4
+    return Image.fromarray(total.astype(np.uint8))
+
+
+def write_folders(root: Path, count: int) -> None:
+    """The same pictures as large JPEG, small JPEG and small PNG files."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        large = photograph(random)
+        small = large.crop((50, 0, 350, 300)).resize((SIDE, SIDE), Image.Resampling.BOX)
+        for name, image, suffix in (("large", large, "jpg"), ("small", small, "jpg"), ("exact", small, "png")):
+            folder = root / name / str(number % CLASSES)
+            folder.mkdir(parents=True, exist_ok=True)
+            image.save(folder / f"{number:05}.{suffix}", quality=90)  # of JPEG; PNG takes no notice
+
+
+def images_per_second(images: ImageSet, clock: Callable[[], float], start: int, batch: int, batches: int) -> float:
+    """Rate of reading random batches in the order of a training."""
+    began = clock()
+    for number in range(batches):
+        images.batch(sample_indices(0, len(images), start + number * batch, batch))
+    return batches * batch / (clock() - began)
+
+
+def main() -> None:
+    """Time each source in turn, print medians and ratios."""
+    parser = argparse.ArgumentParser(description="Reading batches of 128x128 images from files and from shards.")
+    parser.add_argument("--images", type=int, default=400, help="images of each kind")
+    parser.add_argument("--batch", type=int, default=64, help="images in a batch")
+    parser.add_argument("--batches", type=int, default=3, help="batches in a measurement")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements, of which the median counts")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time, of all threads: on a busy machine")
+    options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_folders(root, options.images)
+        prepare.prepare(prepare.Options(f"folder:{root}/large", root / "store", (SIDE,), shard_images=100))
+
+        def load(spec: str, resolution: int = SIDE) -> ImageSet:
+            return load_images(spec, resolution=resolution, channels=3, num_classes=CLASSES, memory_limit=0)
+
+        cases = {
+            "folder, JPEG of 400x300": load(f"folder:{root}/large"),
+            "folder, JPEG of 128x128": load(f"folder:{root}/small"),
+            "folder, PNG of 128x128": load(f"folder:{root}/exact"),
+            "shards of 128x128": load(f"shards:{root}/store"),
+            "shards of 128x128, read as 64x64": load(f"shards:{root}/store", 64),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in cases}
+        for number in range(options.rounds + 1):
+            for name, images in cases.items():
+                start = number * options.batches * options.batch
+                rate = images_per_second(images, clock, start, options.batch, options.batches)
+                if number:  # the first is warm-up
+                    rates[name].append(rate)
+        sizes = {
+            folder.name: sum(path.stat().st_size for path in folder.rglob("*.*")) / options.images
+            for folder in sorted(root.iterdir())
+        }
+    unit = "images per CPU second" if options.cpu_time else "images per second"
+    print(f"{options.images} images, batches of {options.batch}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    baseline = statistics.median(rates["folder, JPEG of 400x300"])
+    for name, measured in rates.items():
+        low, rate, high = statistics.quantiles(measured, n=4)
+        print(f"{name}: {rate:,.0f} {unit} ({low:,.0f}, {high:,.0f}), {rate / baseline:.1f} times the first")
+    print("bytes an image: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()))
+
+
+if __name__ == "__main__":
+    main()
