@@ -10,7 +10,8 @@ presets ``msgan-...`` differ from those without in nothing else.
 Differences from the papers:
 
 * Filters are of 4x4, not 5x5, and the discriminator is the generator mirrored, which the paper says little about.
-* The pairs of mode seeking are the halves of a batch; its published code draws a second batch.
+* The pairs of mode seeking are the halves of a micro-batch; its published code draws a second batch. Top-k training
+  chooses samples for the adversarial loss, not pairs.
 * Samples are drawn from a moving average of G with standing statistics, as in BigGAN.
 * The presets at 32x32 have one stage less than the paper's network; those for digits and clothes are narrow.
 """

@@ -90,6 +90,11 @@ def test_top_k_chooses_over_all_processes(folder: Path):
     assert_same_run(folder, "top_k_3", "top_k_1")
 
 
+def test_a_discriminator_with_batch_norm_sees_and_ranks_the_batch_of_all_processes(folder: Path):
+    assert losses(folder, "plain_1")[6]["k"] == 3
+    assert_same_run(folder, "plain_3", "plain_1")
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_run_of_four_processes_continues_on_fewer(folder: Path, size: int):
     assert statuses(folder, f"continued_{size}") == [0] * size

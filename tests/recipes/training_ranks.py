@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import hinge_discriminator_loss
-from recipes import biggan_deep
+from recipes import biggan_deep, dcgan
 from recipes._engine import distributed
 from recipes._engine.batches import BatchSource, PairBatch
 from recipes._engine.data import load_images
@@ -41,6 +41,15 @@ def options(folder: Path, run: str, *more: str) -> list[str]:
         *("--data", f"npz:{folder / 'tiny.npz'}", *TINY_NETWORK, "--batch-size", "12", "--discriminator-steps", "1"),
         *("--precision", "fp64", "--threads", "1", "--run-dir", str(folder / run)),
         *("--log-every", "1", "--timeout", "60", "--compare-every", "1", "--sample-every", "0", *more),
+    ]
+
+
+def plain_options(folder: Path, run: str) -> list[str]:
+    """A tiny DC-GAN in float64, a whole batch of 12."""
+    return [
+        *("--data", f"npz:{folder / 'tiny.npz'}", "--resolution", "16", "--widths", "6", "4", "--latent-dim", "5"),
+        *("--batch-size", "12", "--precision", "fp64", "--threads", "1", "--run-dir", str(folder / run)),
+        *("--planned-steps", "6", "--standing-batches", "2", "--sample-every", "0", "--log-every", "1"),
     ]
 
 
@@ -173,6 +182,9 @@ def main(folder: Path) -> None:
     for size in (1, 3):
         more = ("--steps", "6", "--top-k-gamma", "0.1", "--top-k-floor", "0.25")
         launch(folder, f"top_k_{size}", size, options(folder, f"top_k_{size}", *more))
+    for size in (1, 3):  # D has batch norm, so that a sample's logit depends on those of the other processes
+        args = [*plain_options(folder, f"plain_{size}"), "--top-k-gamma", "0.1", "--top-k-floor", "0.25"]
+        launch(folder, f"plain_{size}", size, args, command=dcgan.main)
     for size in (1, 2):
         shutil.copytree(folder / "split_4", folder / f"continued_{size}")
         launch(folder, f"continued_{size}", size, options(folder, f"continued_{size}", "--steps", "5"))
