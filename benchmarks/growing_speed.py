@@ -1,0 +1,106 @@
+"""What growing saves: the time of a ProGAN's training beside full resolution from the start (section 6.2 of the paper).
+
+``python -m benchmarks.growing_speed`` times training steps of one pair of networks at every phase of its growth, each
+time in turn with steps at full resolution, so that what else the machine does slows both alike. It prints medians, and
+the ratio of the times that two trainings of equally many images take: by the time the network is fully grown, and after
+the paper's number of images.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from recipes import progan
+from recipes._engine.batches import BatchSource
+from recipes._engine.image_files import PixelLayout
+from recipes._engine.image_set import ImageSet
+from recipes._engine.options import RunOptions
+from recipes._engine.recipe import load_recipe
+from recipes._engine.state import build_state
+
+WIDTHS = (128, 128, 64, 32, 16, 8)  # a quarter of those of Appendix A.2, so that a step takes a second or so on a CPU
+PHASE_IMAGES = 800_000  # Appendix A, below 1024x1024
+TOTAL_IMAGES = 12_000_000
+
+
+def main() -> None:
+    """Time both, print a table and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resolution", type=int, default=64, help="of the full networks")
+    parser.add_argument("--batch", type=int, default=16, help="images in a batch")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements at each phase, of which the median counts")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    widths = WIDTHS[: options.resolution.bit_length() - 2]
+    config = replace(
+        progan.table1_g(),
+        resolution=options.resolution,
+        widths=widths,
+        batch_size=options.batch,
+        batch_sizes=(),
+        stabilize_images=PHASE_IMAGES,
+        fade_images=PHASE_IMAGES,
+    )
+    # A step of either, in the middle of each phase of growth: at full resolution all phases are alike.
+    growing, full = trainer(config), trainer(replace(config, initial_resolution=options.resolution))
+    print(
+        f"{options.resolution}x{options.resolution}, batch {options.batch}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
+    seconds: list[float] = []
+    at_full: list[float] = []
+    for phase in range(2 * len(widths) - 1):
+        step = round((phase + 0.5) * PHASE_IMAGES / options.batch)
+        growing(step), full(step)  # warm-up
+        pairs = [(timed(growing, step, clock), timed(full, step, clock)) for _ in range(options.rounds)]
+        seconds.append(statistics.median(pair[0] for pair in pairs))
+        at_full += [pair[1] for pair in pairs]
+        position = config.position(step)
+        print(
+            f"{position.resolution}x{position.resolution}, alpha {position.alpha:.2f}: {seconds[-1]:.3f} s a step",
+            flush=True,
+        )
+    every = statistics.median(at_full)
+    low, _, high = statistics.quantiles(at_full, n=4)
+    print(f"full resolution from the start: {every:.3f} s a step (quartiles {low:.3f}, {high:.3f})")
+    grown = len(seconds) * PHASE_IMAGES
+    for images in (grown, TOTAL_IMAGES):
+        rest = (images - grown) / PHASE_IMAGES
+        ratio = every * images / PHASE_IMAGES / (sum(seconds) + rest * seconds[-1])
+        full_rate = options.batch / every
+        print(
+            f"{images / 1e6:.1f}M images: growing {ratio * full_rate:.2f} images/s, "
+            f"full resolution {full_rate:.2f}; ratio {ratio:.2f}"
+        )
+
+
+def trainer(config: progan.Config) -> Callable[[int], None]:
+    """A function that takes one training step, of any number, on images of noise."""
+    recipe, options = load_recipe("progan"), RunOptions()
+    pixels = torch.randint(0, 256, (64, 3, config.resolution, config.resolution), dtype=torch.uint8)
+    layout = PixelLayout(config.resolution, 3)
+    images = ImageSet(lambda indices: pixels[indices], torch.zeros(64, dtype=torch.int64), ("noise",), layout, ())
+    state = build_state(recipe, config, options)
+    source = BatchSource(images, recipe.build_prior(config), config, options)
+
+    def train(step: int) -> None:
+        recipe.train_step(state, source.step(step), config)
+
+    return train
+
+
+def timed(train: Callable[[int], None], step: int, clock: Callable[[], float]) -> float:
+    """Seconds that one step takes."""
+    began = clock()
+    train(step)
+    return clock() - began
+
+
+if __name__ == "__main__":
+    main()
