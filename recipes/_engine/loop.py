@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recipes._engine.agreement import agreed, check_same_start, check_same_state
-from recipes._engine.batches import BatchSource, check_split
+from recipes._engine.batches import BatchSource, StepBatches, check_split
 from recipes._engine.checkpoints import (
     list_checkpoints,
     load_latest_checkpoint,
@@ -39,6 +39,7 @@ from recipes._engine.sheets import save_sheet
 from recipes._engine.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
 from recipes._engine.spectra_figure import draw_spectra
 from recipes._engine.state import TrainingState, build_state
+from recipes._engine.top_k import AllScoresNaNError
 
 __all__ = ["train"]
 
@@ -105,16 +106,28 @@ class Run:
             while self.step < self.last_step and not self._must_stop(stop, deadline):
                 self.step += 1
                 batches = source.step(self.step)
-                losses = self.recipe.train_step(self.state, batches, self.config)
-                if self.config.top_k_gamma < 1:
-                    losses["k"] = torch.tensor(batches.k)
-                self._pending.append((self.step, losses))
+                self._pending.append((self.step, self._train_step(batches)))
                 progress.update()
                 self._do_what_is_due(progress)
             source.close()
             self._flush_losses(progress)
             self._finish()
         return self._closing_words(stop, time.monotonic() - self._began)
+
+    def _train_step(self, batches: StepBatches) -> dict[str, Tensor]:
+        """One step of the recipe; what to log of it.
+
+        Raises:
+            UserError: If top-k training finds no image to learn from.
+        """
+        try:
+            losses = self.recipe.train_step(self.state, batches, self.config)
+        except AllScoresNaNError:
+            what = f"D gives no generated image a score but NaN at step {self.step}"
+            raise said_once(self._divergence(what)) from None
+        if self.config.top_k_gamma < 1:
+            losses |= {"k": torch.tensor(batches.k), "nan_scores": self.state.nan_scores.clone()}
+        return losses
 
     def _must_stop(self, stop: StopRequest, deadline: float) -> bool:
         """Whether a signal or the clock asks any process to stop: all stop after the same step."""
@@ -203,6 +216,8 @@ class Run:
                 every = ", ".join(f"{name} {value}" for name, value in values.items())
                 raise said_once(self._divergence(f"the loss is not finite at step {step} ({every})"))
             self._record({"step": step, **values})
+            if left_out := values.get("nan_scores"):
+                _say(f"Step {step}: {left_out} generated images have no score but NaN; top-k training leaves them out.")
         self._pending.clear()
         shown = {name: f"{value:.3f}" for name, value in values.items() if name.startswith("loss_")}
         progress.set_postfix(shown | {"images/s": f"{speed:.0f}"})

@@ -28,6 +28,8 @@ class TrainingState:
     optimizer_d: optim.Optimizer
     device: torch.device
     bf16: bool
+    nan_scores: Tensor
+    """How many generated images of the last batch that top-k training chose from had no score but NaN, ``()``."""
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The context of every forward pass: bf16 autocast where it was asked for."""
@@ -73,7 +75,14 @@ def build_state(recipe: Recipe, config: RecipeConfig, options: RunOptions) -> Tr
             for block in network.get_submodule("blocks").children():
                 checkpoint_activations(block)
     return TrainingState(
-        generator, discriminator, ema, optimizer_g, optimizer_d, device, bf16=options.precision == "bf16"
+        generator,
+        discriminator,
+        ema,
+        optimizer_g,
+        optimizer_d,
+        device,
+        bf16=options.precision == "bf16",
+        nan_scores=torch.zeros((), dtype=torch.int64, device=device),
     )
 
 

@@ -1,4 +1,7 @@
-"""Top-k training in a step: which generated images an update of G learns from, over the whole batch."""
+"""Top-k training in a step: which generated images an update of G learns from, over the whole batch.
+
+Tested in ``tests/recipes/test_top_k_training.py``.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,21 +9,28 @@ from dataclasses import replace
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-from gan_blocks import global_top_k
+from gan_blocks import global_top_k, top_k_select
 from recipes._engine.batches import FakeBatch
 from recipes._engine.random_streams import seeded_noise
 from recipes._engine.state import TrainingState
 
-__all__ = ["choose_top_k"]
+__all__ = ["AllScoresNaNError", "choose_top_k", "select_top_k"]
+
+
+class AllScoresNaNError(Exception):
+    """No generated image of a batch has a score to choose by: the training has diverged."""
 
 
 def choose_top_k(state: TrainingState, parts: Sequence[FakeBatch], k: int, seed: int) -> list[FakeBatch]:
     """The parts of a batch, told which of their samples are among the k that D scores highest in all of it.
 
     The only part of a batch is told k alone: it chooses by the logits that it computes anyway. Several parts do not fit
-    into memory together, so they are scored without graph first, which changes no state.
+    into memory together, so they are scored without graph first, which changes no state but the count of NaN.
+
+    Raises:
+        AllScoresNaNError: If there is nothing to choose from.
     """
     if len(parts) == 1 and not (dist.is_available() and dist.is_initialized()):
         return [replace(parts[0], k=k)]
@@ -29,11 +39,28 @@ def choose_top_k(state: TrainingState, parts: Sequence[FakeBatch], k: int, seed:
         for part in parts:
             with seeded_noise(seed, *part.noise_key, device=state.device):
                 scores.append(state.discriminator(state.generator(part.z, part.labels), part.labels))
-    selections = global_top_k(scores, k)
+    try:
+        selections = global_top_k(scores, k)
+    except ValueError as error:  # k is within the batch, so this is what it says
+        raise AllScoresNaNError from error
+    state.nan_scores.fill_(selections[0].num_nan)
     return [
         replace(part, chosen=selection.mask, share=selection.share)
         for part, selection in zip(parts, selections, strict=True)
     ]
+
+
+def select_top_k(state: TrainingState, logits: Tensor, k: int) -> Tensor:
+    """The k largest of the only part's logits; those that are NaN are left out, and counted.
+
+    Raises:
+        AllScoresNaNError: If there is nothing to choose from.
+    """
+    state.nan_scores.copy_(logits.isnan().sum())
+    try:
+        return top_k_select(logits, k)
+    except ValueError as error:
+        raise AllScoresNaNError from error
 
 
 @contextmanager

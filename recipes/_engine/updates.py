@@ -19,7 +19,6 @@ from gan_blocks import (
     MinibatchStdDev,
     advance_power_iteration,
     critic_top_k_select,
-    top_k_select,
 )
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_fields import AdamFields
@@ -27,7 +26,7 @@ from recipes._engine.distributed import sum_gradients
 from recipes._engine.random_streams import seeded_noise
 from recipes._engine.recipe import RecipeConfig
 from recipes._engine.state import TrainingState
-from recipes._engine.top_k import choose_top_k
+from recipes._engine.top_k import choose_top_k, select_top_k
 
 __all__ = [
     "adam_optimizers",
@@ -94,7 +93,7 @@ def judge_generated(state: TrainingState, fake: FakeBatch, images: Tensor) -> Te
     else:
         logits = state.discriminator(images[fake.chosen], fake.labels[fake.chosen])
     # A second pass of D over the best alone gains 2 to 4 % at k = B / 2 and loses above: see benchmarks/top_k_step.py.
-    return logits if fake.k is None else top_k_select(logits, fake.k)
+    return logits if fake.k is None else select_top_k(state, logits, fake.k)
 
 
 def update_discriminator(

@@ -1,16 +1,18 @@
 """Top-k training in the recipes' shared update of G."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from recipes import biggan_deep
-from recipes._engine.batches import BatchSource
+from recipes._engine.batches import BatchSource, draw_fake
 from recipes._engine.data import load_images
 from recipes._engine.errors import UserError
 from recipes._engine.options import RunOptions
@@ -112,6 +114,66 @@ def test_scoring_changes_no_state(images_path: str):
     for name, value in plain.generator.named_buffers():
         if "running" in name:
             assert torch.equal(buffers[name], value), name
+
+
+def spoil_class_0(monkeypatch: pytest.MonkeyPatch, module: Any, *, after_steps: int = 0) -> None:
+    """Let D's scores of the images of class 0 be NaN in updates of G; before k falls, all images count."""
+    build = module.build_discriminator
+    updates = itertools.count()
+
+    def spoil(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], logits: torch.Tensor) -> torch.Tensor:
+        if next(network.parameters()).requires_grad or next(updates) < after_steps:
+            return logits
+        return logits.masked_fill(inputs[1] == 0, torch.nan)
+
+    def build_spoilt(config: Any) -> torch.nn.Module:
+        network: torch.nn.Module = build(config)
+        network.register_forward_hook(spoil)
+        return network
+
+    monkeypatch.setattr(module, "build_discriminator", build_spoilt)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 8])
+def test_scores_that_are_nan_are_counted_and_not_chosen(
+    accumulate: int, images_path: str, monkeypatch: pytest.MonkeyPatch
+):
+    spoil_class_0(monkeypatch, biggan_deep)
+    state = trained_step(images_path, CONFIG, accumulate=accumulate)
+    _, labels = draw_fake(biggan_deep.build_prior(CONFIG), CONFIG, CONFIG.batch_size, LATE, "generator")
+    assert state.nan_scores == (labels == 0).sum() > 0
+    assert all(gradient.isfinite().all() for _, gradient in gradients(state))
+
+
+def test_a_run_says_how_many_scores_were_nan(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    spoil_class_0(monkeypatch, biggan_deep, after_steps=1)
+    run = tmp_path / "run"
+    args = [*tiny_args, "--run-dir", str(run), "--steps", "3", "--log-every", "1", "--top-k-decay-images", "1"]
+    assert biggan_deep.main([*args, "--top-k-gamma", "0.5", "--top-k-floor", "0.3"]) == 0
+    counts = [json.loads(line).get("nan_scores", 0) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert max(counts) > 0
+    said = capfd.readouterr().err
+    for step, count in enumerate(counts):
+        assert (f"{count} generated images have no score but NaN" in said) or not count, step
+
+
+@pytest.mark.parametrize("accumulate", ["1", "2"])
+def test_a_run_ends_with_one_line_when_all_scores_are_nan(
+    accumulate: str,
+    tiny_args: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(torch.Tensor, "masked_fill", lambda scores, _mask, value: scores * value)
+    spoil_class_0(monkeypatch, biggan_deep)
+    args = [*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "3", "--top-k-decay-images", "1"]
+    args += ["--accumulate", accumulate]
+    assert biggan_deep.main([*args, "--top-k-gamma", "0.5", "--top-k-floor", "0.3"]) == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "D gives no generated image a score but NaN at step" in last
 
 
 def test_k_falls_by_epochs_of_the_real_images_and_is_logged(tiny_args: list[str], tmp_path: Path):
