@@ -82,8 +82,8 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the training, for each method."""
 
-    steps: int = 16_000
-    """Length of each run; a step shows D a batch of 64."""
+    steps: int = 40_000
+    """Length of each run; a step shows D a batch of 16."""
 
     num: int = 25_600
     """Samples that are read of each run."""
