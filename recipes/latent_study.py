@@ -8,19 +8,15 @@ Censored Normal the best without truncation, faster and a little better in the e
 The folder gets ``table.md``, and a run folder for each run. Type the same command again to go on where it stopped.
 """
 
-import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from recipes._engine.checkpoints import prune_checkpoints
-from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.durable_files import replace_durably, writing_error
+from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.judge import Judge
 from recipes._engine.latents import LATENTS, LatentName
@@ -28,13 +24,13 @@ from recipes._engine.recipe import choose_preset, load_recipe
 from recipes._engine.studies import (
     Result,
     Study,
-    StudyStoppedError,
+    carry_out_side_by_side,
     markdown_table,
     mean_and_deviation,
-    train_run,
+    study_command,
 )
+from recipes._engine.study_runs import train_quietly, train_run
 from recipes._engine.trained import TrainedGenerator, load_trained
-from recipes._engine.workers import each_in_its_turn
 
 __all__ = ["Options", "main"]
 
@@ -116,10 +112,11 @@ class Task:
         return self.options.out / f"{self.name}.txt"
 
 
-def carry_out(options: Options) -> None:
-    """Train and measure what is missing; the table is renewed after each run.
+def carry_out(options: Options) -> Path:
+    """Train and measure what is missing; the table in the folder that is returned is renewed after each run.
 
     Raises:
+        StudyStoppedError: If it is stopped by a signal.
         UserError: If runs failed; the others are trained and measured first.
     """
     recipe = load_recipe(options.recipe)
@@ -128,29 +125,16 @@ def carry_out(options: Options) -> None:
         raise UserError(f"--recipe must be one whose Config has --latent, but got {options.recipe}.")
     fixed = ("recipe", "steps", "measure_every", "num", "threads")  # latents and seeds may be added later
     study = Study(options.out, {name: getattr(options, name) for name in fixed} | {"preset": preset})
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise writing_error(options.out, error) from error
     # All latents of a seed before the next, so that a stopped study compares.
     tasks = [Task(options, latent, seed) for seed in options.seeds for latent in options.latents]
-    missing = [task for task in tasks if task.name not in study.results]
-    failed: list[Task] = []
-    with tqdm(total=len(tasks), initial=len(tasks) - len(missing), unit="run", desc="latents", smoothing=0) as progress:
-        for task, result in each_in_its_turn(train_and_measure, missing, processes=options.processes):
-            if result is None:
-                failed.append(task)
-                tqdm.write(f"{task.name} has failed: see {task.console}", file=sys.stderr)
-                continue
-            study.keep(task.name, result)
-            prune_checkpoints(task.run / "checkpoints")
-            replace_durably(options.out / "table.md", _table(study.results, options).encode())
-            found = f"agreement {result['agreement']:.3f}, diversity {result['diversity']:.3f}"
-            tqdm.write(f"{task.name}: {found}", file=sys.stderr)
-            progress.update()
-    if failed:
-        shown = ", ".join(str(task.console) for task in failed)
-        raise UserError(f"{len(failed)} of {len(tasks)} runs have failed; what they said is in {shown}.")
+
+    def renew(task: Task, result: Result) -> str:
+        prune_checkpoints(task.run / "checkpoints")
+        replace_durably(options.out / "table.md", _table(study.results, options).encode())
+        return f"agreement {result['agreement']:.3f}, diversity {result['diversity']:.3f}"
+
+    carry_out_side_by_side(study, tasks, train_and_measure, processes=options.processes, kept=renew)
+    return options.out
 
 
 def train_and_measure(task: Task) -> Result | None:
@@ -161,17 +145,13 @@ def train_and_measure(task: Task) -> Result | None:
     """
     options = task.options
     torch.set_num_threads(options.threads)
-    with task.console.open("a") as console, contextlib.redirect_stderr(console):
-        try:
-            train_run(task.run, options.recipe, _args(task), steps=options.steps)
-        except StudyStoppedError as stop:
-            if stop.args[0] > 128:
-                raise
-            return None
-        judge = _judge(options.recipe, options.preset)
-        measured = range(options.measure_every, options.steps + 1, options.measure_every)
-        curve = {str(step): judge.agreement(_trained(task, step), options.num) for step in measured}
-        report = judge.report(_trained(task, options.steps), options.num)
+    training = partial(train_run, task.run, options.recipe, _args(task), steps=options.steps)
+    if not train_quietly(task.console, training):
+        return None
+    judge = _judge(options.recipe, options.preset)
+    measured = range(options.measure_every, options.steps + 1, options.measure_every)
+    curve = {str(step): judge.agreement(_trained(task, step), options.num) for step in measured}
+    report = judge.report(_trained(task, options.steps), options.num)
     return report.as_dict() | {"agreement_by_step": curve}
 
 
@@ -234,18 +214,7 @@ def _speed(measured: Sequence[Result]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry the study out; see ``python -m recipes.latent_study --help``."""
-
-    def command() -> int:
-        options = parse_options(Options, prog="python -m recipes.latent_study", description=__doc__ or "", args=argv)
-        try:
-            carry_out(options)
-        except StudyStoppedError as stop:
-            status: int = stop.args[0]
-            return status
-        print((options.out / "table.md").read_text(), end="")
-        return 0
-
-    return run_command("latent_study", command)
+    return study_command("latent_study", Options, carry_out, about=__doc__, args=argv)
 
 
 if __name__ == "__main__":

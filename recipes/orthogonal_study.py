@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from gan_blocks import SharedEmbedding, orthogonal_regularization
-from recipes._engine.command_line import parse_options, run_command
 from recipes._engine.data import ImageSet, load_images_of
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
@@ -24,7 +23,7 @@ from recipes._engine.quality import measure_quality
 from recipes._engine.recipe import choose_preset, load_recipe
 from recipes._engine.sampling import check_truncation, draw_samples, spread_classes, truncated
 from recipes._engine.sheets import save_sheet
-from recipes._engine.studies import Result, Study, StudyStoppedError, markdown_table, mean_and_deviation
+from recipes._engine.studies import Result, Study, markdown_table, mean_and_deviation, study_command
 from recipes._engine.trained import TrainedGenerator, load_trained
 
 __all__ = ["Options", "main"]
@@ -80,8 +79,12 @@ class Options:
             check_truncation(truncation)
 
 
-def carry_out(options: Options) -> None:
-    """Train, measure and draw what is missing; the table is renewed after each run."""
+def carry_out(options: Options) -> Path:
+    """Train, measure and draw what is missing; the table in the folder that is returned is renewed after each run.
+
+    Raises:
+        StudyStoppedError: If it is stopped by a signal, or a run fails.
+    """
     torch.set_num_threads(options.threads)
     recipe = load_recipe(options.recipe)
     preset = choose_preset(recipe, options.preset)
@@ -101,6 +104,7 @@ def carry_out(options: Options) -> None:
             if seed == options.seeds[0]:
                 _draw_sheet(trained, real, options.truncations, options.out / f"sheet_{coefficient:g}.png")
             replace_durably(options.out / "table.md", _table(study, options).encode())
+    return options.out
 
 
 def _args(options: Options, coefficient: float, seed: int) -> list[str]:
@@ -166,20 +170,7 @@ def _shown(values: Sequence[float]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry the study out; see ``python -m recipes.orthogonal_study --help``."""
-
-    def command() -> int:
-        options = parse_options(
-            Options, prog="python -m recipes.orthogonal_study", description=__doc__ or "", args=argv
-        )
-        try:
-            carry_out(options)
-        except StudyStoppedError as stop:
-            status: int = stop.args[0]
-            return status
-        print((options.out / "table.md").read_text(), end="")
-        return 0
-
-    return run_command("orthogonal_study", command)
+    return study_command("orthogonal_study", Options, carry_out, about=__doc__, args=argv)
 
 
 if __name__ == "__main__":

@@ -9,25 +9,21 @@ The folder gets ``table.md``, ``samples.png`` with a row a method, and a run fol
 again to go on where it stopped.
 """
 
-import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor
-from tqdm import tqdm
 
 from gan_blocks import discrete_mode_coverage
 from recipes import stacked_mnist
 from recipes._engine.classifier import TrainedClassifier, class_scores, train_classifier
-from recipes._engine.command_line import parse_options, run_command
 from recipes._engine.data import load_images, load_images_of
-from recipes._engine.durable_files import replace_durably, writing_error
+from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.sampling import draw_samples
 from recipes._engine.sheets import save_sheet
@@ -35,13 +31,13 @@ from recipes._engine.stacked_source import NUM_STACKS, stacked_numbers
 from recipes._engine.studies import (
     Result,
     Study,
-    StudyStoppedError,
+    carry_out_side_by_side,
     markdown_table,
     mean_and_deviation,
-    train_run,
+    study_command,
 )
+from recipes._engine.study_runs import train_quietly, train_run
 from recipes._engine.trained import load_trained
-from recipes._engine.workers import each_in_its_turn
 
 __all__ = ["Options", "main"]
 
@@ -137,38 +133,26 @@ class Task:
         return self.options.out / f"{self.name}.txt"
 
 
-def carry_out(options: Options) -> None:
-    """Train and measure what is missing; table and picture are renewed after each run.
+def carry_out(options: Options) -> Path:
+    """Train and measure what is missing; table and picture in the folder that is returned are renewed after each run.
 
     Raises:
+        StudyStoppedError: If it is stopped by a signal.
         UserError: If runs failed; the others are trained and measured first.
     """
     fixed = ("size", "steps", "num", "threads")  # methods and seeds may be added later
     study = Study(options.out, {name: getattr(options, name) for name in fixed})
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise writing_error(options.out, error) from error
     study.result(REAL, lambda: measure_real(options.num))
     # All methods of a seed before the next, so that a stopped study compares.
     tasks = [Task(options, method, seed) for seed in options.seeds for method in options.methods]
-    missing = [task for task in tasks if task.name not in study.results]
-    failed: list[Task] = []
-    with tqdm(total=len(tasks), initial=len(tasks) - len(missing), unit="run", desc="methods", smoothing=0) as progress:
-        for task, result in each_in_its_turn(train_and_measure, missing, processes=options.processes):
-            if result is None:
-                failed.append(task)
-                tqdm.write(f"{task.name} has failed: see {task.console}", file=sys.stderr)
-                continue
-            study.keep(task.name, result)
-            _renew(study.results, options)
-            found = f"{result['modes']} modes, divergence {result['kl_divergence']:.2f}"
-            tqdm.write(f"{task.name}: {found}", file=sys.stderr)
-            progress.update()
+
+    def renew(_task: Task, result: Result) -> str:
+        _renew(study.results, options)
+        return f"{result['modes']} modes, divergence {result['kl_divergence']:.2f}"
+
+    carry_out_side_by_side(study, tasks, train_and_measure, processes=options.processes, kept=renew)
     _renew(study.results, options)
-    if failed:
-        shown = ", ".join(str(task.console) for task in failed)
-        raise UserError(f"{len(failed)} of {len(tasks)} runs have failed; what they said is in {shown}.")
+    return options.out
 
 
 def train_and_measure(task: Task) -> Result | None:
@@ -179,14 +163,10 @@ def train_and_measure(task: Task) -> Result | None:
     """
     options = task.options
     torch.set_num_threads(options.threads)
-    with task.console.open("a") as console, contextlib.redirect_stderr(console):
-        try:
-            train_run(task.run, "stacked_mnist", _args(task), steps=options.steps)
-        except StudyStoppedError as stop:
-            if stop.args[0] > 128:
-                raise
-            return None
-        return measure_numbers(read_numbers(_samples(task, options.num)))
+    training = partial(train_run, task.run, "stacked_mnist", _args(task), steps=options.steps)
+    if not train_quietly(task.console, training):
+        return None
+    return measure_numbers(read_numbers(_samples(task, options.num)))
 
 
 def measure_real(num: int) -> Result:
@@ -261,19 +241,7 @@ def _table(results: Mapping[str, Result], options: Options) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry the study out; see ``python -m recipes.stacked_mnist_study --help``."""
-
-    def command() -> int:
-        program = "python -m recipes.stacked_mnist_study"
-        options = parse_options(Options, prog=program, description=__doc__ or "", args=argv)
-        try:
-            carry_out(options)
-        except StudyStoppedError as stop:
-            status: int = stop.args[0]
-            return status
-        print((options.out / "table.md").read_text(), end="")
-        return 0
-
-    return run_command("stacked_mnist_study", command)
+    return study_command("stacked_mnist_study", Options, carry_out, about=__doc__, args=argv)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ stopped; a run goes on with what is left of its minutes.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recipes._engine.checkpoints import list_checkpoints, prune_checkpoints
-from recipes._engine.command_line import parse_options, run_command
 from recipes._engine.data import load_images
 from recipes._engine.distribution_judge import DistributionJudge
 from recipes._engine.durable_files import replace_durably
@@ -37,15 +37,8 @@ from recipes._engine.recipe import load_recipe
 from recipes._engine.run_folder import RunFolder
 from recipes._engine.sampling import draw_samples
 from recipes._engine.sheets import save_sheet
-from recipes._engine.studies import (
-    Result,
-    Study,
-    StudyStoppedError,
-    markdown_table,
-    mean_and_deviation,
-    train_for,
-    train_run,
-)
+from recipes._engine.studies import Result, Study, markdown_table, mean_and_deviation, study_command
+from recipes._engine.study_runs import finishes, train_for, train_run
 from recipes._engine.top_k_arms import VARIANTS, Arm, VariantName, ablations, arms_with_and_without
 from recipes._engine.trained import load_trained
 
@@ -196,11 +189,7 @@ def _carry_out(task: Task, study: Study, judge: DistributionJudge, arms: Sequenc
         tqdm.write(f"{task.name}:", file=sys.stderr)
         plain = next(arm for arm in arms if arm.variant == task.arm.variant)
         reference = study.results.get(replace(task, arm=plain).name)
-        try:
-            task.train(None if reference is None else reference["steps"])
-        except StudyStoppedError as stop:
-            if stop.args[0] > 128:
-                raise
+        if not finishes(partial(task.train, None if reference is None else reference["steps"])):
             return False
         study.keep(task.name, task.measure(judge))
         prune_checkpoints(task.run / "checkpoints")
@@ -254,18 +243,7 @@ def _draw_sheet(study: Study, arms: Sequence[Arm], options: Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry the study out; see ``python -m recipes.top_k_study --help``."""
-
-    def command() -> int:
-        options = parse_options(Options, prog="python -m recipes.top_k_study", description=__doc__ or "", args=argv)
-        try:
-            folder = carry_out(options)
-        except StudyStoppedError as stop:
-            status: int = stop.args[0]
-            return status
-        print((folder / "table.md").read_text(), end="")
-        return 0
-
-    return run_command("top_k_study", command)
+    return study_command("top_k_study", Options, carry_out, about=__doc__, args=argv)
 
 
 if __name__ == "__main__":

@@ -91,13 +91,14 @@ class Run:
         self._announce()
         source = BatchSource(self.images, self.prior, self.config, self.options)
         self._began = time.monotonic()
-        deadline = math.inf if self.options.minutes is None else self._began + 60 * self.options.minutes
+        minutes = self.options.minutes
+        deadline = math.inf if minutes is None else self._began + 60 * minutes
         progress: Progress = tqdm(
-            total=self.last_step,
+            total=self.last_step if minutes is None else None,  # the clock ends it, most likely
             initial=self.step,
             unit="step",
             dynamic_ncols=True,
-            desc="training",
+            desc="training" if minutes is None else f"training for {minutes:.3g} min",
             disable=not self.world.is_main,
         )
         with StopRequest(last_word=self.world.size == 1) as stop, progress:

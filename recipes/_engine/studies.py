@@ -5,25 +5,47 @@ A study has one folder: ``study.json`` with its settings and what has been measu
 
 import json
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from recipes._engine.checkpoints import list_checkpoints
+from tqdm import tqdm
+
+from recipes._engine.command_line import parse_options, run_command
 from recipes._engine.durable_files import replace_durably, writing_error
 from recipes._engine.errors import UserError
-from recipes._engine.loop import train
-from recipes._engine.run_folder import RunFolder
+from recipes._engine.study_runs import StudyStoppedError, train_run
+from recipes._engine.workers import each_in_its_turn
 
-__all__ = ["Result", "Study", "StudyStoppedError", "markdown_table", "mean_and_deviation", "train_for", "train_run"]
-
-NO_LAST_STEP = 10**9  # for a run that the clock ends
+__all__ = [
+    "Result",
+    "Study",
+    "carry_out_side_by_side",
+    "markdown_table",
+    "mean_and_deviation",
+    "study_command",
+]
 
 Result = Mapping[str, Any]
 
 
-class StudyStoppedError(Exception):
-    """A run of the study was stopped or has failed, and has said so; its first argument is the exit status."""
+Options = TypeVar("Options")
+
+
+class QuietTask(Protocol):
+    """A run of a study of which several are trained at a time."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder and of its result."""
+
+    @property
+    def console(self) -> Path:
+        """The file that takes what the training says, which would mix with what others say."""
+
+
+SomeTask = TypeVar("SomeTask", bound=QuietTask)
 
 
 class Study:
@@ -50,6 +72,7 @@ class Study:
                     raise UserError(f"{folder} holds a study with {name} {was}, not {value}. Name another folder.")
             self.results = saved["results"]
         self._settings = settings
+        self._make_folder()
 
     def train(self, name: str, recipe: str, args: Sequence[str], *, steps: int) -> Path:
         """Train a run, or what is missing of it, and return its folder.
@@ -97,52 +120,85 @@ class Study:
 
     def _write(self) -> None:
         saved = {"settings": self._settings, "results": self.results}
+        self._make_folder()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             replace_durably(self._path, json.dumps(saved, indent=2).encode() + b"\n")
         except OSError as error:
             raise writing_error(self._path, error) from error
 
-
-def train_run(run: Path, recipe: str, args: Sequence[str], *, steps: int) -> None:
-    """Train a run in the folder ``run``, or what is missing of it.
-
-    Args:
-        run: The run's folder.
-        recipe: Name of the training recipe.
-        args: Its options, as on the command line, without ``--steps`` and ``--run-dir``.
-        steps: Length of the run.
-
-    Raises:
-        StudyStoppedError: If it does not reach its last step: by a signal, or an error that it has printed.
-    """
-    if (run / "checkpoints" / f"step_{steps:06d}") not in list_checkpoints(run / "checkpoints"):
-        status = train(recipe, [*args, "--steps", str(steps), "--run-dir", str(run)])
-        if status:
-            raise StudyStoppedError(status)
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise writing_error(self.folder, error) from error
 
 
-def train_for(run: Path, recipe: str, args: Sequence[str], *, minutes: float) -> None:
-    """Train a run in the folder ``run`` for so long by the clock, over all sessions, or what is missing of it.
-
-    The time after the newest checkpoint of a run that was killed does not count, nor do its steps.
+def study_command(
+    name: str,
+    kind: type[Options],
+    carry_out: Callable[[Options], Path],
+    *,
+    about: str | None,
+    args: Sequence[str] | None,
+) -> int:
+    """The body of ``python -m recipes.NAME``: carry a study out and print its table; returns the exit status.
 
     Args:
-        run: The run's folder.
-        recipe: Name of the training recipe.
-        args: Its options, as on the command line, without ``--steps``, ``--minutes`` and ``--run-dir``.
-        minutes: How long, without the loading of data and the drawing of the last sheet.
+        name: Of the command.
+        kind: Its options.
+        carry_out: Does what is missing, and returns the folder that holds ``table.md``.
+        about: What ``--help`` says first.
+        args: The command line, or None for that of this process.
+    """
+
+    def command() -> int:
+        options = parse_options(kind, prog=f"python -m recipes.{name}", description=about or "", args=args)
+        try:
+            folder = carry_out(options)
+        except StudyStoppedError as stop:
+            status: int = stop.args[0]
+            return status
+        print((folder / "table.md").read_text(), end="")
+        return 0
+
+    return run_command(name, command)
+
+
+def carry_out_side_by_side(
+    study: Study,
+    tasks: Sequence[SomeTask],
+    work: Callable[[SomeTask], Result | None],
+    *,
+    processes: int,
+    kept: Callable[[SomeTask, Result], str],
+) -> None:
+    """Do the tasks that have no result yet, several at a time, and keep each result when it is there.
+
+    Args:
+        study: Where results are kept, by the names of the tasks.
+        tasks: All of the study, in the order in which they begin.
+        work: Trains and measures; None if the training failed. For several processes a function of a module.
+        processes: How many work at a time; the results do not depend on it.
+        kept: Called after each result is kept, such as to renew a table; returns what to say of it.
 
     Raises:
-        StudyStoppedError: If it ends before: by a signal, or an error that it has printed.
+        UserError: If some failed; the others are done first.
+        StudyStoppedError: If a training was stopped by a signal.
     """
-    begun = bool(list_checkpoints(run / "checkpoints"))
-    left = 60 * minutes - (RunFolder.open(run).trained_seconds() if begun else 0.0)
-    if left > 0:
-        budget = ["--steps", str(NO_LAST_STEP), "--minutes", repr(left / 60)]
-        status = train(recipe, [*args, *budget, "--run-dir", str(run)])
-        if status:
-            raise StudyStoppedError(status)
+    missing = [task for task in tasks if task.name not in study.results]
+    failed: list[SomeTask] = []
+    with tqdm(total=len(tasks), initial=len(tasks) - len(missing), unit="run", desc="study", smoothing=0) as progress:
+        for task, result in each_in_its_turn(work, missing, processes=processes):
+            if result is None:
+                failed.append(task)
+                tqdm.write(f"{task.name} has failed: see {task.console}", file=sys.stderr)
+                continue
+            study.keep(task.name, result)
+            tqdm.write(f"{task.name}: {kept(task, result)}", file=sys.stderr)
+            progress.update()
+    if failed:
+        shown = ", ".join(str(task.console) for task in failed)
+        raise UserError(f"{len(failed)} of {len(tasks)} runs have failed; what they said is in {shown}.")
 
 
 def mean_and_deviation(values: Sequence[float], form: str) -> str:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from recipes import biggan_deep, latent_study
-from recipes._engine import studies
+from recipes._engine import study_runs
 from recipes._engine.latents import LATENTS
 from recipes._engine.workers import each_in_its_turn
 from tests.recipes import tiny_latent_study
@@ -41,8 +41,8 @@ def test_a_study_trains_measures_goes_on_where_it_stopped_and_writes_its_table(
         trained.append(Path(argv[-1]).name)
         return real_train(recipe, argv) or (143 if len(trained) == 2 else 0)
 
-    real_train = studies.train
-    monkeypatch.setattr(studies, "train", train_and_stop)
+    real_train = study_runs.train
+    monkeypatch.setattr(study_runs, "train", train_and_stop)
     args = [*TINY, "--latents", "annealed-normal", "--seeds", "0", "1", *HERE, "--out", str(tmp_path)]
     assert latent_study.main(args) == 143
     first = results(tmp_path)
@@ -107,8 +107,8 @@ def test_a_run_that_fails_is_named_when_the_others_are_done(
     def fail_once(recipe: str, argv: list[str]) -> int:
         return 2 if "annealed-normal" in argv else real_train(recipe, argv)
 
-    real_train = studies.train
-    monkeypatch.setattr(studies, "train", fail_once)
+    real_train = study_runs.train
+    monkeypatch.setattr(study_runs, "train", fail_once)
     args = [*TINY, "--latents", "annealed-normal", "normal", "--seeds", "0"]
     assert latent_study.main([*args, *HERE, "--out", str(tmp_path)]) == 2
     console = tmp_path / "annealed-normal_seed_0.txt"

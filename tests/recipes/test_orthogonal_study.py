@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from recipes import biggan_deep, orthogonal_study
-from recipes._engine import studies
+from recipes._engine import study_runs
 from recipes._engine.errors import UserError
 from recipes._engine.studies import Study
 
@@ -45,8 +45,8 @@ def test_a_study_trains_measures_and_draws_each_coefficient_and_goes_on_where_it
         trained.append(Path(argv[-1]).name)
         return real_train(recipe, argv) or (143 if len(trained) == 2 else 0)
 
-    real_train = studies.train
-    monkeypatch.setattr(studies, "train", train_and_stop)
+    real_train = study_runs.train
+    monkeypatch.setattr(study_runs, "train", train_and_stop)
     assert orthogonal_study.main(args) == 143
     assert len(results(tmp_path)) == 3
     assert not (tmp_path / "sheet_0.01.png").exists()

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from recipes import stacked_mnist, stacked_mnist_study
-from recipes._engine import studies
+from recipes._engine import study_runs
 from recipes._engine.classifier import TrainedClassifier, train_classifier
 from recipes.stacked_mnist_study import measure_numbers, read_numbers
 
@@ -52,8 +52,8 @@ def test_a_study_trains_measures_goes_on_where_it_stopped_and_writes_its_table(
         trained.append(Path(argv[-1]).name)
         return real_train(recipe, argv) or (143 if len(trained) == 2 else 0)
 
-    real_train = studies.train
-    monkeypatch.setattr(studies, "train", train_and_stop)
+    real_train = study_runs.train
+    monkeypatch.setattr(study_runs, "train", train_and_stop)
     args = [*TINY, "--methods", "gan", "stddev", "--seeds", "0", "5", "--out", str(tmp_path)]
     assert stacked_mnist_study.main(args) == 143
     first = json.loads((tmp_path / "study.json").read_text())["results"]
@@ -101,7 +101,7 @@ def test_the_digits_of_a_number_are_read_channel_by_channel(monkeypatch: pytest.
 def test_a_run_that_fails_is_named_when_the_others_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(studies, "train", lambda recipe, argv: 2)
+    monkeypatch.setattr(study_runs, "train", lambda recipe, argv: 2)
     assert stacked_mnist_study.main([*TINY, "--methods", "gan", "--seeds", "0", "--out", str(tmp_path)]) == 2
     message = f"1 of 1 runs have failed; what they said is in {tmp_path / 'gan_seed_0.txt'}."
     assert capsys.readouterr().err.endswith(f"stacked_mnist_study: error: {message}\n")

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from recipes import dcgan, sagan, top_k_study, wgan_gp
-from recipes._engine import studies
+from recipes._engine import study_runs
 from recipes._engine.classifier import class_features, train_classifier
 from recipes._engine.data import load_images
 from recipes._engine.distribution_judge import DistributionJudge
 from recipes._engine.errors import UserError
 from recipes._engine.run_folder import RunFolder
-from recipes._engine.studies import train_for
+from recipes._engine.study_runs import train_for
 from recipes._engine.top_k_arms import ablations
 
 MINUTES = 0.004
@@ -48,8 +48,8 @@ def test_a_study_trains_measures_draws_and_goes_on_where_it_stopped(
         trained.append(Path(argv[-1]).name)
         return real_train(recipe, argv) or (143 if len(trained) == 2 else 0)
 
-    real_train = studies.train
-    monkeypatch.setattr(studies, "train", train_and_stop)
+    real_train = study_runs.train
+    monkeypatch.setattr(study_runs, "train", train_and_stop)
     table = tmp_path / "study" / "table_3"
     assert top_k_study.main(args) == 143
     assert list(results(table)) == ["real images", "dcgan_plain_seed_0"]
@@ -121,8 +121,8 @@ def test_a_run_that_fails_is_named_when_the_others_are_done(
     def fail_once(recipe: str, argv: list[str]) -> int:
         return 2 if "dcgan_top_k_seed_0" in argv[-1] else real_train(recipe, argv)
 
-    real_train = studies.train
-    monkeypatch.setattr(studies, "train", fail_once)
+    real_train = study_runs.train
+    monkeypatch.setattr(study_runs, "train", fail_once)
     assert top_k_study.main(args) == 2
     assert capsys.readouterr().err.endswith("top_k_study: error: 1 of 4 runs have failed: dcgan_top_k_seed_0.\n")
     assert len(results(tmp_path / "study" / "table_3")) == 4
@@ -137,8 +137,8 @@ def test_training_by_the_clock_counts_all_sessions(
         asked.append(60 * float(argv[argv.index("--minutes") + 1]))
         return real_train(recipe, argv)
 
-    real_train = studies.train
-    monkeypatch.setattr(studies, "train", note)
+    real_train = study_runs.train
+    monkeypatch.setattr(study_runs, "train", note)
     train_for(tmp_path / "run", "biggan_deep", tiny_args, minutes=0.001)
     first = RunFolder.open(tmp_path / "run").trained_seconds()
     assert first >= 0.06
