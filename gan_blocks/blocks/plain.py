@@ -81,7 +81,7 @@ class PlainDiscriminatorBlock(nn.Module):
     .. math:: y = A \circ N \circ \operatorname{conv}_{4 \times 4,\, 2}\,(x)
 
     With batch normalisation a sample's output depends on the rest of the batch: give real and generated images to the
-    discriminator in separate calls, as the paper's practice is, and do not ask for the slope at one sample. The first
+    discriminator in separate calls, or they see each other, and do not ask for the slope at one sample. The first
     block of a discriminator has ``norm_layer=nn.Identity``, and so have all those of a Wasserstein critic.
 
     Differences from the paper: see :class:`PlainGeneratorBlock`.
