@@ -20,18 +20,18 @@ class GrowingFields(TrainingFields, ImageFields):
 
     num_classes: int = 1
     """1: ProGAN has no classes; those of the data are taken as one."""
-    widths: tuple[int, ...] = (128, 64, 32, 16)
+    widths: tuple[int, ...] = (64, 64, 32, 16)
     """Channels of both networks at 4x4, 8x8, ... up to the full resolution."""
     latent: Literal["spherical", "normal"] = "spherical"
     """What z is drawn from: the hypersphere, or N(0, I)."""
-    latent_dim: int = 128
+    latent_dim: int = 64
     """Dimension of z."""
 
     initial_resolution: int = 4
     """Height and width that training starts with; the full resolution: no growth."""
-    stabilize_images: int = 10_000
+    stabilize_images: int = 5000
     """Real images shown at each resolution before the next one fades in."""
-    fade_images: int = 10_000
+    fade_images: int = 5000
     """Real images shown while a resolution fades in."""
     batch_sizes: tuple[int, ...] = ()
     """Images in a batch at 4x4, 8x8, ..., one number a resolution; none: --batch-size for all."""
