@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes import biggan, biggan_deep, dcgan, describe, sagan, sngan, wgan_gp
+from recipes import biggan, biggan_deep, dcgan, describe, progan, sagan, sngan, wgan_gp
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,15 +53,22 @@ def test_bad_names_end_with_one_line_and_status_2(args: list[str], message: str,
 
 
 RECIPES = {
-    module.__name__.removeprefix("recipes."): module for module in (biggan, biggan_deep, dcgan, sagan, sngan, wgan_gp)
+    module.__name__.removeprefix("recipes."): module
+    for module in (biggan, biggan_deep, dcgan, progan, sagan, sngan, wgan_gp)
 }
-PRESETS = [(recipe, preset) for recipe, module in RECIPES.items() for preset in module.PRESETS]
+PRESETS = [
+    (recipe, preset)
+    for recipe, module in RECIPES.items()
+    for preset in module.PRESETS
+    if not (recipe == "progan" and preset.startswith("table1"))  # rows of which the guide says what they change
+]
 
 
 @pytest.mark.parametrize(("recipe", "preset"), PRESETS)
 def test_the_readme_or_the_table_of_the_papers_rows_shows_the_parameters_of_every_preset(recipe: str, preset: str):
     page = ROOT / ("docs/recipes.md" if preset.startswith("table1") else "README.md")
-    (row,) = [line for line in page.read_text().splitlines() if f"| `{recipe}` | `{preset}` |" in line]
+    lines = page.read_text().splitlines()
+    (row,) = [line for line in lines if line.startswith(f"| `{recipe}` |") and f"`{preset}`" in line]
     totals = [sum(entry.parameters for entry in rows) for rows in describe.describe(recipe, preset).values()]
     assert [f"{total:,}" in row for total in totals] == [True, True]
 
