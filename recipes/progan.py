@@ -50,7 +50,7 @@ from recipes._engine.growing_fields import GrowingFields
 from recipes._engine.growing_networks import GrowingDiscriminator, GrowingGenerator, GrowingNetwork
 from recipes._engine.loop import train
 from recipes._engine.state import TrainingState
-from recipes._engine.updates import adam_optimizers, judge_fake, update_discriminator, update_generator
+from recipes._engine.updates import adam_optimizers, fake_images_of, judge_fake, update_discriminator, update_generator
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
 
@@ -245,8 +245,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
     def discriminator_loss(part: PairBatch) -> Tensor:
         real_images = real_images_at(part.real_images, position.resolution, position.alpha)
-        with torch.no_grad():
-            fake_images = state.generator(part.fake.z, part.fake.labels)
+        fake_images = fake_images_of(state, part)
         critic = partial(state.discriminator, labels=part.real_labels)
         # Separate calls: the statistics across a batch of both would give the fakes away, and the reals too.
         real_logits, fake_logits = critic(real_images), critic(fake_images)

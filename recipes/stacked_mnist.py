@@ -53,7 +53,14 @@ from recipes._engine.config_checks import require, require_positive
 from recipes._engine.config_fields import AdamFields, ImageFields, TrainingFields
 from recipes._engine.loop import train
 from recipes._engine.state import TrainingState
-from recipes._engine.updates import adam_optimizers, judge_fake, update_discriminator, update_generator
+from recipes._engine.updates import (
+    adam_optimizers,
+    fake_images_of,
+    judge_fake,
+    judge_separately,
+    update_discriminator,
+    update_generator,
+)
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
 
@@ -252,16 +259,17 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     plain = config.loss == "non-saturating"
 
     def discriminator_loss(part: PairBatch) -> Tensor:
-        with torch.no_grad():
-            fake_images = state.generator(part.fake.z, part.fake.labels)
-        critic = partial(state.discriminator, labels=part.real_labels)
-        # Separate calls: statistics across a batch of both would let real and generated images see each other.
-        real_logits, fake_logits = critic(part.real_images), critic(fake_images)
+        fake_images = fake_images_of(state, part)
+        # In one call, statistics across the batch would let real and generated images see each other.
+        real_logits, fake_logits = judge_separately(state, part, fake_images)
         if plain:
             return non_saturating_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
         loss = wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
         return loss + gradient_penalty(
-            critic, real_images=part.real_images, fake_images=fake_images, coefficient=config.gradient_coefficient
+            partial(state.discriminator, labels=part.real_labels),
+            real_images=part.real_images,
+            fake_images=fake_images,
+            coefficient=config.gradient_coefficient,
         )
 
     def generator_loss(fake: FakeBatch) -> Tensor:
