@@ -24,7 +24,6 @@ Differences from the papers, and what they leave open:
   batch normalisation.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,7 +40,6 @@ from gan_blocks import (
     NormalPrior,
     PixelNorm,
     Prior,
-    equalized_lr,
     gradient_penalty,
     non_saturating_discriminator_loss,
     non_saturating_generator_loss,
@@ -51,6 +49,7 @@ from gan_blocks import (
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_checks import require, require_positive
 from recipes._engine.config_fields import AdamFields, ImageFields, TrainingFields
+from recipes._engine.he_layers import he_scaled
 from recipes._engine.loop import train
 from recipes._engine.state import TrainingState
 from recipes._engine.updates import (
@@ -63,8 +62,6 @@ from recipes._engine.updates import (
 )
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
-
-ROOT_2 = math.sqrt(2.0)
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ class Generator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         equalized, widths = config.norm == "equalized", config.generator_widths
-        scaled = partial(_scaled, equalized=equalized)
+        scaled = partial(he_scaled, equalized=equalized)
         self.linear = scaled(nn.Linear(config.latent_dim, 16 * widths[0], bias=equalized), config.latent_dim)
         self.norm = _generator_norm(widths[0], equalized)
         self.blocks = nn.ModuleList()
@@ -199,7 +196,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         equalized, widths = config.norm == "equalized", config.discriminator_widths
-        scaled = partial(_scaled, equalized=equalized)
+        scaled = partial(he_scaled, equalized=equalized)
         self.blocks = nn.ModuleList()
         for before, after in zip((config.image_channels, *widths), widths, strict=False):
             conv = scaled(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=equalized), 9 * before)
@@ -217,18 +214,6 @@ class Discriminator(nn.Module):
             x = block(x)
         logits: Tensor = self.linear(rearrange(self.statistics(x), "b c h w -> b (c h w)"))
         return rearrange(logits, "b 1 -> b")
-
-
-def _scaled(
-    layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, fan_in: int, *, equalized: bool, gain: float = ROOT_2
-) -> nn.Module:
-    """A layer that starts as He's initialiser has it, scaled at run time or as its weights are drawn."""
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    if equalized:
-        return equalized_lr(layer, gain=gain, fan_in=fan_in)
-    nn.init.normal_(layer.weight, std=gain / math.sqrt(fan_in))
-    return layer
 
 
 def _generator_norm(width: int, equalized: bool) -> nn.Module:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gan_blocks import EqualizedConv2d, EqualizedConvTranspose2d, EqualizedLinear
+from gan_blocks import EqualizedConv2d, EqualizedConvTranspose2d, EqualizedLinear, equalized_lr
 
-__all__ = ["HeLayers"]
+__all__ = ["HeLayers", "he_scaled"]
 
 ROOT_2 = math.sqrt(2.0)
 
@@ -31,24 +31,29 @@ class HeLayers:
         if self.equalized:
             return EqualizedConv2d(in_channels, out_channels, kernel_size, padding=padding, gain=gain)
         layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
-        return _scaled(layer, in_channels * kernel_size**2, gain)
+        return he_scaled(layer, in_channels * kernel_size**2, gain=gain)
 
     def conv_transpose2d(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> nn.Module:
         """A transposed convolution."""
         if self.equalized:
             return EqualizedConvTranspose2d(in_channels, out_channels, kernel_size, padding=padding)
         layer = nn.ConvTranspose2d(in_channels, out_channels, kernel_size, padding=padding)
-        return _scaled(layer, in_channels * kernel_size**2, ROOT_2)
+        return he_scaled(layer, in_channels * kernel_size**2)
 
     def linear(self, in_features: int, out_features: int, bias: bool = True, gain: float = 1.0) -> nn.Module:
         """A linear layer, by default one without an activation behind it."""
         if self.equalized:
             return EqualizedLinear(in_features, out_features, bias=bias, gain=gain)
-        return _scaled(nn.Linear(in_features, out_features, bias), in_features, gain)
+        return he_scaled(nn.Linear(in_features, out_features, bias), in_features, gain=gain)
 
 
-def _scaled(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, fan_in: int, gain: float) -> nn.Module:
-    nn.init.normal_(layer.weight, std=gain / math.sqrt(fan_in))
+def he_scaled(
+    layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, fan_in: int, *, gain: float = ROOT_2, equalized: bool = False
+) -> nn.Module:
+    """A layer of any shape with weights as He's initialiser has them, scaled as they are drawn or at run time."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+    if equalized:
+        return equalized_lr(layer, gain=gain, fan_in=fan_in)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(fan_in))
     return layer
