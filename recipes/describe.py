@@ -7,6 +7,7 @@ Nothing is trained, loaded or allocated: the networks are built on torch's meta 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import tyro
@@ -42,9 +43,7 @@ def describe(recipe_name: str, preset: str | None = None) -> dict[str, list[Laye
     Raises:
         UserError: If there is no such recipe or preset.
     """
-    recipe, config = _choose(recipe_name, preset)
-    networks = zip(("Generator", "Discriminator"), _build(recipe, config), _inputs(recipe, config), strict=True)
-    return {title: layer_table(network, one) for title, network, one in networks}
+    return _choose(recipe_name, preset).tables()
 
 
 def describe_step(recipe_name: str, preset: str | None = None, *, num_processes: int = 1) -> StepCosts:
@@ -53,13 +52,28 @@ def describe_step(recipe_name: str, preset: str | None = None, *, num_processes:
     Raises:
         UserError: If there is no such recipe or preset, or the processes cannot share its batch evenly.
     """
-    recipe, config = _choose(recipe_name, preset)
-    return step_costs(config, _build(recipe, config), _inputs(recipe, config), num_processes)
+    return _choose(recipe_name, preset).step(num_processes)
 
 
-def _choose(recipe_name: str, preset: str | None) -> tuple[Recipe, RecipeConfig]:
+class _Subject(NamedTuple):
+    """What is described: built once, since a large network takes a while even without memory."""
+
+    config: RecipeConfig
+    networks: tuple[nn.Module, nn.Module]
+    inputs: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+    def tables(self) -> dict[str, list[LayerRow]]:
+        parts = zip(("Generator", "Discriminator"), self.networks, self.inputs, strict=True)
+        return {title: layer_table(network, one) for title, network, one in parts}
+
+    def step(self, num_processes: int) -> StepCosts:
+        return step_costs(self.config, self.networks, self.inputs, num_processes)
+
+
+def _choose(recipe_name: str, preset: str | None) -> _Subject:
     recipe = load_recipe(recipe_name)
-    return recipe, recipe.PRESETS[choose_preset(recipe, preset)]()
+    config = recipe.PRESETS[choose_preset(recipe, preset)]()
+    return _Subject(config, _build(recipe, config), _inputs(recipe, config))
 
 
 def _build(recipe: Recipe, config: RecipeConfig) -> tuple[nn.Module, nn.Module]:
@@ -86,10 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         options = parse_options(Options, prog="python -m recipes.describe", description=__doc__ or "", args=argv)
-        tables = describe(options.recipe, options.preset)
+        subject = _choose(options.recipe, options.preset)
+        tables = subject.tables()
         print("\n\n".join(format_table(rows, title) for title, rows in tables.items()))
-        costs = describe_step(options.recipe, options.preset, num_processes=options.world_size)
-        print("\n" + "\n".join(costs.lines()))
+        print("\n" + "\n".join(subject.step(options.world_size).lines()))
         print(f"\nParam (G + D without G's shared embedding): {table_1_parameters(tables):,}")
         return 0
 
