@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from recipes._engine.command_line import parse_options, run_command
+from recipes._engine.config_checks import require_at_least
 from recipes._engine.data import load_images_of
 from recipes._engine.distributed import current_world, joined_processes
 from recipes._engine.durable_files import replace_durably
-from recipes._engine.errors import UserError
 from recipes._engine.options import torch_device
 from recipes._engine.pair_similarity import PairReport, check_pair_size, measure_pairs
 from recipes._engine.patch_distances import PatchReport, check_patch_sizes, check_real_images, measure_patches
@@ -71,11 +71,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.num < 2:
-            raise UserError(f"--num must be at least 2, but got {self.num}.")
-        for name in ("swd", "ms_ssim"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 0, but got {getattr(self, name)}.")
+        require_at_least(self, 2, "num")
+        require_at_least(self, 0, "swd", "ms_ssim")
         check_truncation(self.truncation, self.truncation_by)
 
 

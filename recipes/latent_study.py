@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from recipes._engine.checkpoints import prune_checkpoints
+from recipes._engine.config_checks import require_at_least, require_each_once
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.judge import Judge
@@ -74,18 +75,11 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ("latents", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                shown = " ".join(map(str, values)) or "none"
-                raise UserError(f"--{name} must be one or more, each once, but got {shown}.")
-        for name in ("steps", "measure_every", "threads", "processes"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, but got {getattr(self, name)}.")
+        require_each_once(self, "latents", "seeds")
+        require_at_least(self, 1, "steps", "measure_every", "threads", "processes")
         if self.steps % self.measure_every:
             raise UserError(f"--measure-every must divide --steps {self.steps}, but got {self.measure_every}.")
-        if self.num < 2:
-            raise UserError(f"--num must be at least 2, but got {self.num}.")
+        require_at_least(self, 2, "num")
 
 
 @dataclass(frozen=True)

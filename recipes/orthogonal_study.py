@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from gan_blocks import SharedEmbedding, orthogonal_regularization
+from recipes._engine.config_checks import require_at_least
 from recipes._engine.data import ImageSet, load_images_of
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
@@ -70,11 +71,8 @@ class Options:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise UserError(f"--{name} must be one or more different numbers, but got {_shown(values) or 'none'}.")
-        for name in ("steps", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, but got {getattr(self, name)}.")
-        if self.num < 2:
-            raise UserError(f"--num must be at least 2, but got {self.num}.")
+        require_at_least(self, 1, "steps", "threads")
+        require_at_least(self, 2, "num")
         for truncation in self.truncations:
             check_truncation(truncation)
 

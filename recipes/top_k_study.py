@@ -29,6 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recipes._engine.checkpoints import list_checkpoints, prune_checkpoints
+from recipes._engine.config_checks import require_at_least, require_each_once, require_positive
 from recipes._engine.data import load_images
 from recipes._engine.distribution_judge import DistributionJudge
 from recipes._engine.durable_files import replace_durably
@@ -82,16 +83,9 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ("variants", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                shown = " ".join(map(str, values)) or "none"
-                raise UserError(f"--{name} must be one or more, each once, but got {shown}.")
-        for name in ("minutes", "decay_images", "threads"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be greater than 0, but got {getattr(self, name)}.")
-        if self.num < 2:
-            raise UserError(f"--num must be at least 2, but got {self.num}.")
+        require_each_once(self, "variants", "seeds")
+        require_positive(self, "minutes", "decay_images", "threads")
+        require_at_least(self, 2, "num")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 from gan_blocks import frechet_distance, sliced_wasserstein_distance
 from recipes._engine.classifier import TrainedClassifier, class_features, split_by_class, train_classifier
 from recipes._engine.distances import mean_pairwise_distance, nearest_distances
-from recipes._engine.errors import UserError
 from recipes._engine.image_set import ImageSet
+from recipes._engine.quality import check_finite
 
 __all__ = ["DistributionJudge", "DistributionReport"]
 
@@ -90,8 +90,7 @@ class DistributionJudge:
         Raises:
             UserError: If they hold values that are not finite.
         """
-        if not images.isfinite().all():
-            raise UserError("The generated images hold values that are not finite: the generator has diverged.")
+        check_finite(images)
         some = images[:COMPARED]
         return DistributionReport(
             frechet=frechet_distance(self.features, class_features(self.classifier, images)),

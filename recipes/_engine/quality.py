@@ -19,7 +19,7 @@ from recipes._engine.classifier import TrainedClassifier, class_scores, train_cl
 from recipes._engine.distances import mean_pairwise_distance, nearest_distances
 from recipes._engine.errors import UserError
 
-__all__ = ["QualityReport", "class_agreement", "diversity_ratio", "measure_quality", "novelty_ratio"]
+__all__ = ["QualityReport", "check_finite", "class_agreement", "diversity_ratio", "measure_quality", "novelty_ratio"]
 
 MAX_LEFT_OUT = 2000
 MAX_PAIRED = 10_000  # images of a class whose pairs are measured: there are 50 million already
@@ -220,6 +220,16 @@ def _classes(labels: Tensor) -> list[int]:
     return sorted(set(labels.tolist()))
 
 
+def check_finite(generated: Tensor) -> None:
+    """Check that generated images can be measured.
+
+    Raises:
+        UserError: If they hold values that are not finite.
+    """
+    if not generated.isfinite().all():
+        raise UserError("The generated images hold values that are not finite: the generator has diverged.")
+
+
 def _check_images(generated: Tensor, generated_labels: Tensor, real: Tensor) -> None:
     if len(generated_labels) == 0:
         raise UserError("There are no generated images to measure.")
@@ -227,5 +237,4 @@ def _check_images(generated: Tensor, generated_labels: Tensor, real: Tensor) -> 
         sizes = " but real ones ".join("x".join(map(str, images.shape[1:])) for images in (generated, real))
         cause = "they come from different data, or the networks are still to grow"
         raise UserError(f"Generated images are {sizes} (channels x height x width): {cause}.")
-    if not generated.isfinite().all():
-        raise UserError("The generated images hold values that are not finite: the generator has diverged.")
+    check_finite(generated)
