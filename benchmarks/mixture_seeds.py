@@ -1,7 +1,8 @@
 """How much faster seeds train side by side than one after the other, on a mixture of Gaussians.
 
-``python -m benchmarks.mixture_seeds`` times steps of N plain GANs as one batched computation, and of the same N alone,
-in turn: what else the machine does then slows both. Float32; the median over the rounds counts.
+``python -m benchmarks.mixture_seeds`` times 20 steps of N plain GANs as the recipe takes them, side by side; and of
+the same N one after the other, with all threads inside each, of torch's own layers and of the recipe's. All in turn:
+what else the machine does then slows each. Float32; the median over the rounds counts.
 """
 
 import argparse
@@ -9,52 +10,79 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import Tensor, nn
 
-from recipes.mixture_of_gaussians import Config, build_replicas, train_step
+from recipes._engine.workers import Map, side_by_side
+from recipes.mixture_of_gaussians import Config, build_gans, train_steps
+
+STEPS = 20
 
 
 def main() -> None:
     """Time both, print the medians and the ratio."""
-    parser = argparse.ArgumentParser(description="Throughput of batched seeds over seeds one after the other.")
+    parser = argparse.ArgumentParser(description="How much faster seeds train side by side than one after the other.")
     parser.add_argument("--seeds", type=int, default=6, help="GANs to train")
     parser.add_argument("--rounds", type=int, default=15, help="measurements, of which the median counts")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    batched = [steps(Config(seeds=options.seeds, arms="plain"))]
-    alone = [steps(Config(seed=seed, arms="plain")) for seed in range(options.seeds)]
-    times: list[list[float]] = [[], []]
-    for number in range(options.rounds + 1):
-        for trainings, measured in zip((batched, alone), times, strict=True):
-            began = clock()
-            for step in trainings:
-                step()
+    config, threads = Config(seeds=options.seeds, arms="plain"), torch.get_num_threads()
+    workers = min(threads, options.seeds)
+    with side_by_side(workers, threads=threads // workers) as processes, side_by_side(1, threads=threads) as here:
+        ways = {
+            "side by side": Training(config, processes),
+            "one after the other, torch's layers": Training(config, here, nn.Sequential.forward),
+            "one after the other, the recipe's layers": Training(config, here),
+        }
+        times = measure(ways, options.rounds)
+    report(times, options.seeds)
+
+
+def measure(ways: dict[str, "Training"], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds for a step of all seeds in each round."""
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(rounds + 1):
+        for way, training in ways.items():
+            time.sleep(0.5)  # threads of the way before spin a while when they have nothing to do
+            began = time.perf_counter()
+            training.advance()
             if number:  # the first is warm-up
-                measured.append(clock() - began)
-    ratios = [one_by_one / together for together, one_by_one in zip(*times, strict=True)]
-    lowest, *_, highest = statistics.quantiles(ratios, n=4)
+                times[way].append(1e3 * (time.perf_counter() - began) / STEPS)
+    return times
+
+
+def report(times: dict[str, list[float]], seeds: int) -> None:
+    """Print the medians and the ratios."""
+    fastest, load = times["side by side"], os.getloadavg()[0]
     print(
-        f"{options.seeds} seeds, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"load {os.getloadavg()[0]:.1f}\n"
-        f"medians for a step of all: batched {1e3 * statistics.median(times[0]):.1f} ms, "
-        f"one after the other {1e3 * statistics.median(times[1]):.1f} ms\n"
-        f"batched is {statistics.median(ratios):.2f} times as fast (quartiles {lowest:.2f} and {highest:.2f})"
+        f"{seeds} seeds, {torch.get_num_threads()} threads, torch {torch.__version__}, load {load:.1f}\n\n"
+        "| a step of all seeds | median, ms | side by side is so many times as fast (quartiles) |\n| --- | --- | --- |"
     )
+    for way, measured in times.items():
+        ratios = [slow / fast for slow, fast in zip(measured, fastest, strict=True)]
+        lowest, median, highest = statistics.quantiles(ratios, n=4)
+        print(f"| {way} | {statistics.median(measured):.1f} | {median:.2f} ({lowest:.2f}, {highest:.2f}) |")
 
 
-def steps(config: Config) -> Callable[[], object]:
-    """A training, one step a call."""
-    replicas, schedule, centres = build_replicas(config), config.schedule(), config.centres()
-    count = 0
+class Training:
+    """GANs that take steps, with networks that compute by a function of their own if one is given."""
 
-    def step() -> object:
-        nonlocal count
-        count += 1
-        return train_step(replicas, count, schedule, centres)
+    def __init__(
+        self, config: Config, apply: Map, forward: Callable[[nn.Sequential, Tensor], Tensor] | None = None
+    ) -> None:
+        self.config, self.apply, self.step = config, apply, 0
+        self.gans = build_gans(config)
+        for gan in self.gans:
+            for network in (gan.generator, gan.discriminator):
+                if forward is not None:
+                    network.forward = partial(forward, network)  # type: ignore[method-assign]
 
-    return step
+    def advance(self) -> None:
+        """Train each GAN by a few steps."""
+        first, self.step = self.step + 1, self.step + STEPS
+        work = partial(train_steps, config=self.config, first=first, last=self.step)
+        self.gans = [gan for gan, _ in self.apply(work, self.gans)]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Mixture of Gaussians: what top-k training does to quality and mode dropping (Sinha et al. 2020, section 4, Table 1).
 
 Generator and discriminator are perceptrons that learn a grid of narrow Gaussians in the plane with the non-saturating
-loss. Plain and top-k training of several seeds run side by side as one batched computation; both arms of a seed begin
-with the same weights and see the same samples, and each learns what it would learn alone, up to rounding.
+loss. Plain and top-k training of several seeds run side by side, one on each core; both arms of a seed begin with the
+same weights and see the same samples, and each learns what it would learn alone.
 
 What the paper leaves out is fixed here, once: the modes are a centred square grid of spacing 2, z is N(0, I) in two
 dimensions, the networks have four hidden layers with ReLU, Adam has its usual betas.
@@ -12,13 +12,15 @@ import io
 import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from einops import rearrange
 from torch import Tensor, optim
 from tqdm import tqdm
 
@@ -46,11 +48,12 @@ from recipes._engine.errors import UserError
 from recipes._engine.interrupts import StopRequest
 from recipes._engine.mixture_analysis import analyse, draw_analysis, tabulate_analysis
 from recipes._engine.mixture_table import Row, tabulate
+from recipes._engine.perceptrons import Perceptron
 from recipes._engine.random_streams import random_stream, seeded_construction
-from recipes._engine.replicas import ReplicatedMLP, perceptron
 from recipes._engine.run_folder import RunFolder, compare_configs
+from recipes._engine.workers import side_by_side
 
-__all__ = ["Config", "Options", "Replicas", "build_replicas", "main", "train_step"]
+__all__ = ["Config", "Gan", "Options", "build_gans", "main", "train_step", "train_steps"]
 
 NAME = "mixture_of_gaussians"
 TABLE_1 = ((25, 3), (64, 2), (100, 2))  # modes and seeds
@@ -115,6 +118,18 @@ class Config:
         axis = (torch.arange(side) - (side - 1) / 2) * self.spacing
         return torch.cartesian_prod(axis, axis)
 
+    def arm_names(self) -> tuple[str, ...]:
+        """The arms in their order."""
+        return ("plain", "top-k") if self.arms == "both" else (self.arms,)
+
+    def all_seeds(self) -> range:
+        """The seeds in their order."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def by_arm(self, values: list[float]) -> list[list[float]]:
+        """Split what there is for each GAN by arm, then seed."""
+        return [values[first : first + self.seeds] for first in range(0, len(values), self.seeds)]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -125,7 +140,7 @@ class Options:
     steps: int | None = None
     """Stop when the run has this many steps in all (default: --planned-steps)."""
     threads: int | None = None
-    """CPU threads (default: torch's choice)."""
+    """CPU threads; up to one for each GAN, each in a process (default: torch's choice)."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one is also written at the end and on SIGINT or SIGTERM."""
     evaluate_every: int = 10_000
@@ -146,125 +161,123 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Replicas:
-    """All networks of a run. Replica ``arm * seeds + s`` is that arm's of seed s; the plain arm comes first."""
+class Gan:
+    """A generator and a discriminator, which learn by themselves."""
 
-    config: Config
-    generator: ReplicatedMLP
-    discriminator: ReplicatedMLP
+    arm: str
+    seed: int
+    generator: Perceptron
+    discriminator: Perceptron
     optimizer_g: optim.Optimizer
     optimizer_d: optim.Optimizer
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Names of the arms in their order."""
-        return ("plain", "top-k") if self.config.arms == "both" else (self.config.arms,)
-
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything to save, by file name."""
-        return {
+        """Everything to save, by file and name."""
+        parts = {
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "optimizer_g": flatten_optimizer(self.optimizer_g, self.generator),
             "optimizer_d": flatten_optimizer(self.optimizer_d, self.discriminator),
         }
+        return {part: {self._prefix + name: tensor for name, tensor in own.items()} for part, own in parts.items()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Bring back what :meth:`tensors` gave, bit for bit."""
-        load_weights(self.generator, checkpoint.tensors["generator"], "generator")
-        load_weights(self.discriminator, checkpoint.tensors["discriminator"], "discriminator")
-        restore_optimizer(self.optimizer_g, self.generator, checkpoint.tensors["optimizer_g"])
-        restore_optimizer(self.optimizer_d, self.discriminator, checkpoint.tensors["optimizer_d"])
+        own = {
+            part: {name.removeprefix(self._prefix): t for name, t in tensors.items() if name.startswith(self._prefix)}
+            for part, tensors in checkpoint.tensors.items()
+        }
+        load_weights(self.generator, own["generator"], "generator")
+        load_weights(self.discriminator, own["discriminator"], "discriminator")
+        restore_optimizer(self.optimizer_g, self.generator, own["optimizer_g"])
+        restore_optimizer(self.optimizer_d, self.discriminator, own["optimizer_d"])
 
     def samples(self, count: int) -> Tensor:
-        """The same latents through every generator of a seed, ``(arms, seeds, count, 2)``."""
-        shape = (count, self.config.latent_dim)
-        z = [torch.randn(shape, generator=random_stream(seed, "evaluation")) for seed in _seeds(self.config)]
+        """The same latents in both arms of a seed, ``(count, 2)``."""
+        stream = random_stream(self.seed, "evaluation")
         with torch.no_grad():
-            points: Tensor = self.generator(torch.stack(z).repeat(len(self.arms), 1, 1))
-        return rearrange(points, "(arm seed) sample xy -> arm seed sample xy", arm=len(self.arms))
+            points: Tensor = self.generator(torch.randn(count, self.generator.widths[0], generator=stream))
+        return points
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.arm}.seed_{self.seed}."
 
 
-def build_replicas(config: Config) -> Replicas:
-    """Fresh networks; those of a seed are the same in both arms and in any number of seeds."""
-    hidden, arms = [config.hidden_units] * 4, 2 if config.arms == "both" else 1
-    networks = []
-    for name, widths in (("generator", [config.latent_dim, *hidden, 2]), ("discriminator", [2, *hidden, 1])):
-        replicas = []
-        for seed in _seeds(config):
-            with seeded_construction(seed, name):
-                replicas.append(perceptron(widths))
-        networks.append(ReplicatedMLP(replicas * arms))
-    of_g, of_d = (optim.Adam(network.parameters(), lr=config.learning_rate, fused=True) for network in networks)
-    return Replicas(config, networks[0], networks[1], of_g, of_d)
+def build_gans(config: Config) -> list[Gan]:
+    """Fresh networks, the seeds of one arm after those of the other; those of a seed are the same in both arms."""
+    hidden, gans = [config.hidden_units] * 4, []
+    for arm in config.arm_names():
+        for seed in config.all_seeds():
+            with seeded_construction(seed, "generator"):
+                g = Perceptron([config.latent_dim, *hidden, 2])
+            with seeded_construction(seed, "discriminator"):
+                d = Perceptron([2, *hidden, 1])
+            of_g, of_d = (optim.Adam(net.parameters(), lr=config.learning_rate, fused=True) for net in (g, d))
+            gans.append(Gan(arm, seed, g, d, of_g, of_d))
+    return gans
 
 
-def train_step(replicas: Replicas, step: int, schedule: TopKSchedule, centres: Tensor) -> dict[str, Tensor]:
-    """One update of every D, then of every G; the losses of each replica, ``(arms, seeds)``."""
-    config, arms = replicas.config, len(replicas.arms)
-    draws = [_draw(config, centres, seed, step) for seed in _seeds(config)]
-    real, z_d, z_g = (torch.stack(tensors).repeat(arms, 1, 1) for tensors in zip(*draws, strict=True))
+def train_step(gan: Gan, config: Config, step: int) -> tuple[Tensor, Tensor]:
+    """One update of D, then of G; the loss of each."""
+    real, z_d, z_g = _draw(config, gan.seed, step)
+    g, d = gan.generator, gan.discriminator
 
     with torch.no_grad():
-        fake = replicas.generator(z_d)
-    real_logits, fake_logits = replicas.discriminator(torch.cat([real, fake], dim=1)).squeeze(-1).chunk(2, dim=1)
-    losses_d = torch.vmap(lambda real, fake: non_saturating_discriminator_loss(real_logits=real, fake_logits=fake))(
-        real_logits, fake_logits
-    )
-    replicas.optimizer_d.zero_grad()
-    losses_d.sum().backward()
-    replicas.optimizer_d.step()
+        fake = g(z_d)
+    real_logits, fake_logits = d(torch.cat([real, fake])).squeeze(-1).chunk(2)
+    loss_d = non_saturating_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+    gan.optimizer_d.zero_grad()
+    loss_d.backward()
+    gan.optimizer_d.step()
 
-    k = schedule.k(steps=step - 1)
-    replicas.discriminator.requires_grad_(False)
-    logits = replicas.discriminator(replicas.generator(z_g)).squeeze(-1)
-    losses_g = torch.cat([_generator_losses(part, k) for part in _arm_logits(logits, replicas.arms)])
-    replicas.optimizer_g.zero_grad()
-    losses_g.sum().backward()
-    replicas.optimizer_g.step()
-    replicas.discriminator.requires_grad_(True)
-    return {"loss_d": losses_d.detach(), "loss_g": losses_g.detach()}
-
-
-def _arm_logits(logits: Tensor, arms: Sequence[str]) -> list[tuple[str, Tensor]]:
-    return list(zip(arms, logits.chunk(len(arms)), strict=True))
+    d.requires_grad_(False)
+    logits = d(g(z_g)).squeeze(-1)
+    if gan.arm == "top-k":
+        logits = _top(logits, config.schedule().k(steps=step - 1))
+    loss_g = non_saturating_generator_loss(fake_logits=logits)
+    gan.optimizer_g.zero_grad()
+    loss_g.backward()
+    gan.optimizer_g.step()
+    d.requires_grad_(True)
+    return loss_d.detach(), loss_g.detach()
 
 
-def _generator_losses(arm_logits: tuple[str, Tensor], k: int) -> Tensor:
-    """The loss of each replica of an arm: over the whole batch, or over the k best."""
-    arm, logits = arm_logits
-    if arm == "top-k" and k < logits.shape[1]:
-        mask = top_k_mask(logits, k)
-        if int(mask.sum()) != k * len(logits):
-            raise UserError("a logit is not a number: the training has diverged. Try a lower --learning-rate.")
-        logits = logits[mask].unflatten(0, (-1, k))
-    losses: Tensor = torch.vmap(lambda row: non_saturating_generator_loss(fake_logits=row))(logits)
-    return losses
+def train_steps(gan: Gan, config: Config, first: int, last: int) -> tuple[Gan, tuple[float, float]]:
+    """Take steps with the numbers from first to last; the GAN, wherever it was trained, and D's and G's last loss."""
+    for step in range(first, last + 1):
+        loss_d, loss_g = train_step(gan, config, step)
+    return gan, (float(loss_d), float(loss_g))
 
 
-def _draw(config: Config, centres: Tensor, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+def _top(logits: Tensor, k: int) -> Tensor:
+    best = logits[top_k_mask(logits, k)]
+    if len(best) != k:
+        raise UserError("a logit is not a number: the training has diverged. Try a lower --learning-rate.")
+    return best
+
+
+def _draw(config: Config, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Real samples, latents for D's update and for G's, a function of seed and step alone."""
     stream = random_stream(seed, "step", step)
     modes = torch.randint(config.modes, (config.batch_size,), generator=stream)
-    real = centres[modes] + config.std * torch.randn(config.batch_size, 2, generator=stream)
+    real = config.centres()[modes] + config.std * torch.randn(config.batch_size, 2, generator=stream)
     z = torch.randn(2, config.batch_size, config.latent_dim, generator=stream)
     return real, z[0], z[1]
 
 
-def _seeds(config: Config) -> range:
-    return range(config.seed, config.seed + config.seeds)
+Scores = dict[str, list[list[float]]]
+"""Measures by arm and seed."""
 
 
-def evaluate(replicas: Replicas) -> dict[str, list[list[float]]]:
+def evaluate(gans: Sequence[Gan], config: Config) -> Scores:
     """High-quality share and share of recovered modes of each arm and seed, in per cent."""
-    config, centres = replicas.config, replicas.config.centres()
     found = [
-        [mode_coverage(points, centres, radius=4 * config.std) for points in arm]
-        for arm in replicas.samples(config.evaluation_samples)
+        mode_coverage(gan.samples(config.evaluation_samples), config.centres(), radius=4 * config.std) for gan in gans
     ]
     return {
-        "high_quality": [[100 * coverage.high_quality for coverage in arm] for arm in found],
-        "recovered": [[100 * coverage.recovered for coverage in arm] for arm in found],
+        "high_quality": config.by_arm([100 * coverage.high_quality for coverage in found]),
+        "recovered": config.by_arm([100 * coverage.recovered for coverage in found]),
     }
 
 
@@ -280,25 +293,28 @@ class Session:
             compare_configs(self.folder.config(), asdict(config))
         else:
             self.folder = RunFolder.create_at(folder, NAME, f"{config.modes}-modes", asdict(config))
-        self.replicas = build_replicas(config)
+        self.gans = build_gans(config)
         self.step = self._restore()
         self.last_step = config.planned_steps if options.steps is None else options.steps
         self._saved_step = self.step
         self._metadata = self.folder.metadata()
 
-    def carry_out(self, stop: StopRequest) -> dict[str, list[list[float]]] | None:
+    def carry_out(self, stop: StopRequest) -> Scores | None:
         """Train to the end and evaluate; None when a signal came first."""
         self.folder.truncate_log(after_step=self.step)
         self.folder.append_log({"event": "start", "step": self.step, "torch": torch.__version__})
-        schedule, centres = self.config.schedule(), self.config.centres()
+        threads = torch.get_num_threads() if self.options.threads is None else self.options.threads
+        workers = min(threads, len(self.gans))
         bar = tqdm(total=self.last_step, initial=self.step, unit="step", dynamic_ncols=True, desc=self.folder.path.name)
-        with bar:
+        with bar, side_by_side(workers, threads=threads // workers) as apply:
             while self.step < self.last_step and not stop.signal:
-                self.step += 1
-                losses = train_step(self.replicas, self.step, schedule, centres)
-                bar.update()
+                first, last = self.step + 1, self._next_stop()
+                trained = apply(partial(train_steps, config=self.config, first=first, last=last), self.gans)
+                self.gans, losses = map(list, zip(*trained, strict=True))
+                bar.update(last - self.step)
+                self.step = last
                 if self.step % self.options.log_every == 0:
-                    self._log(losses, schedule)
+                    self._log(losses)
                 if self.step % self.options.evaluate_every == 0 and self.step < self.last_step:
                     self._evaluate()
                 if self.step % self.options.checkpoint_every == 0:
@@ -309,20 +325,17 @@ class Session:
 
     def analyse(self) -> None:
         """Write what one update from the best and from the worst samples does, of the plain arm."""
-        count = self.config.seeds
-        g, d = self.replicas.generator, self.replicas.discriminator
         found = [
             analyse(
-                g.select(seed),
-                d.select(seed),
+                gan.generator,
+                gan.discriminator,
                 centres=self.config.centres(),
                 std=self.config.std,
-                z=torch.randn(
-                    10_000, self.config.latent_dim, generator=random_stream(self.config.seed + seed, "analysis")
-                ),
+                z=torch.randn(10_000, self.config.latent_dim, generator=random_stream(gan.seed, "analysis")),
                 learning_rate=self.config.learning_rate,
             )
-            for seed in range(count)
+            for gan in self.gans
+            if gan.arm == "plain"
         ]
         text = tabulate_analysis(found, steps=self.step, modes=self.config.modes)
         _write(self.folder.path / "analysis.md", text.encode())
@@ -336,46 +349,56 @@ class Session:
         checkpoint = load_latest_checkpoint(self.folder.checkpoints)
         for note in checkpoint.notes:
             tqdm.write(note, file=sys.stderr)
-        self.replicas.restore(checkpoint)
+        for gan in self.gans:
+            gan.restore(checkpoint)
         return checkpoint.step
 
-    def _log(self, losses: dict[str, Tensor], schedule: TopKSchedule) -> None:
-        values = {name: loss.tolist() for name, loss in losses.items()}
-        if not all(math.isfinite(value) for row in values.values() for value in row):
+    def _next_stop(self) -> int:
+        """The next step after which there is something to do."""
+        periods = (self.options.log_every, self.options.evaluate_every, self.options.checkpoint_every)
+        return min(self.last_step, *(self.step - self.step % period + period for period in periods))
+
+    def _log(self, losses: list[tuple[float, float]]) -> None:
+        of_d, of_g = map(list, zip(*losses, strict=True))
+        if not all(map(math.isfinite, of_d + of_g)):
             raise UserError(f"a loss is not finite at step {self.step}. Try a lower --learning-rate.")
-        self.folder.append_log({"step": self.step, "k": schedule.k(steps=self.step - 1), **values})
+        k = self.config.schedule().k(steps=self.step - 1)
+        values = {"loss_d": self.config.by_arm(of_d), "loss_g": self.config.by_arm(of_g)}
+        self.folder.append_log({"step": self.step, "k": k, **values})
 
     def _save(self) -> None:
-        save_checkpoint(self.folder.checkpoints, self.step, self.replicas.tensors(), {}, self._metadata, keep_last=2)
+        tensors: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for gan in self.gans:
+            for part, own in gan.tensors().items():
+                tensors[part] |= own
+        save_checkpoint(self.folder.checkpoints, self.step, tensors, {}, self._metadata, keep_last=2)
         self._saved_step = self.step
 
-    def _evaluate(self) -> dict[str, list[list[float]]]:
-        result = evaluate(self.replicas)
-        self.folder.append_log({"event": "evaluation", "step": self.step, "arms": self.replicas.arms, **result})
-        _draw_samples(self.folder.samples_path(self.step), self.replicas, result)
+    def _evaluate(self) -> Scores:
+        result = evaluate(self.gans, self.config)
+        self.folder.append_log({"event": "evaluation", "step": self.step, "arms": self.config.arm_names(), **result})
+        _draw_samples(self.folder.samples_path(self.step), self.gans, self.config, result)
         return result
 
 
-def _draw_samples(path: Path, replicas: Replicas, result: dict[str, list[list[float]]]) -> None:
+def _draw_samples(path: Path, gans: Sequence[Gan], config: Config, result: Scores) -> None:
     """A picture of each arm and seed: samples over the modes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    config, points = replicas.config, replicas.samples(2000)
-    figure = Figure(figsize=(4 * config.seeds, 4.3 * len(replicas.arms)), dpi=80, layout="constrained")
+    rows = len(config.arm_names())
+    figure = Figure(figsize=(4 * config.seeds, 4.3 * rows), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(replicas.arms), config.seeds, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(rows, config.seeds, sharex=True, sharey=True, squeeze=False).flatten()
     reach = config.centres().max().item() + config.spacing / 2
-    for arm, row in enumerate(grid):
-        for number, axes in enumerate(row):
-            x, y = config.centres().T
-            axes.scatter(x, y, s=60, facecolors="none", edgecolors="tab:orange", linewidths=0.8)
-            x, y = points[arm, number].T
-            axes.scatter(x, y, s=1, color="tab:blue", linewidths=0)
-            quality, modes = (result[name][arm][number] for name in ("high_quality", "recovered"))
-            title = f"{replicas.arms[arm]}, seed {config.seed + number}: {quality:.1f} % near, {modes:.0f} % of modes"
-            axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-            axes.title.set_fontsize(9)
+    for axes, gan, quality, modes in zip(grid, gans, *(chain(*result[name]) for name in result), strict=True):
+        x, y = config.centres().T
+        axes.scatter(x, y, s=60, facecolors="none", edgecolors="tab:orange", linewidths=0.8)
+        x, y = gan.samples(2000).T
+        axes.scatter(x, y, s=1, color="tab:blue", linewidths=0)
+        title = f"{gan.arm}, seed {gan.seed}: {quality:.1f} % near, {modes:.0f} % of modes"
+        axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        axes.title.set_fontsize(9)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     _write(path, picture.getvalue())
@@ -406,8 +429,6 @@ def _train(command: Command) -> int:
     config, options = _part(Config, command), _part(Options, command)
     if options.analysis and config.arms == "top-k":
         raise UserError("--analysis looks at plain training: --arms must be plain or both.")
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     folder = Path("runs") / f"{NAME}-{config.modes}" if options.run_dir is None else options.run_dir
     with StopRequest() as stop:
         if options.table is not None:
@@ -420,7 +441,7 @@ def _train(command: Command) -> int:
         if result is None:
             return _stopped(session, stop)
         for arm, quality, recovered in zip(
-            session.replicas.arms, result["high_quality"], result["recovered"], strict=True
+            config.arm_names(), result["high_quality"], result["recovered"], strict=True
         ):
             shown = ", ".join(f"{a:.1f} % / {b:.1f} %" for a, b in zip(quality, recovered, strict=True))
             print(f"{arm}: high quality / modes recovered, by seed: {shown}")

@@ -37,18 +37,18 @@ def analyse(
     """Compare an update from the top 75 % with one from the bottom 25 %, from the same G, D and z.
 
     Args:
-        generator: A replica alone; it is not changed.
+        generator: It is not changed.
         discriminator: Its D.
         centres: The modes, ``(modes, 2)``.
         std: Standard deviation of a mode.
         z: Latents, ``(batch, latent_dim)``.
         learning_rate: Of the step of gradient descent.
     """
-    z, centres = z.double()[None], centres.double()
+    z, centres = z.double(), centres.double()
     g, d = copy.deepcopy(generator).double(), copy.deepcopy(discriminator).double()
     with torch.no_grad():
-        before = g(z)[0]
-        scores = d(before[None])[0, :, 0]
+        before = g(z)
+        scores = d(before)[:, 0]
     oracle, distance = _to_nearest(before, centres)
     bins = (distance / std).ceil().clamp(1, len(BINS)).long() - 1
     top = round(TOP_SHARE * len(scores))
@@ -114,12 +114,12 @@ def draw_analysis(path: Path, found: Sequence[UpdateEffect]) -> None:
 def _updated(g: nn.Module, d: Callable[[Tensor], Tensor], z: Tensor, mask: Tensor, learning_rate: float) -> Tensor:
     """The samples after one step of gradient descent from the marked ones."""
     moved = copy.deepcopy(g)
-    loss = non_saturating_generator_loss(fake_logits=d(moved(z))[0, :, 0][mask])
+    loss = non_saturating_generator_loss(fake_logits=d(moved(z))[:, 0][mask])
     parameters = list(moved.parameters())
     with torch.no_grad():
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.sub_(gradient, alpha=learning_rate)
-        samples: Tensor = moved(z)[0]
+        samples: Tensor = moved(z)
     return samples
 
 

@@ -5,12 +5,16 @@ Several processes of one thread keep several cores busier than one process of se
 
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
-__all__ = ["each_in_its_turn"]
+import torch
+
+__all__ = ["Map", "each_in_its_turn", "side_by_side"]
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -42,6 +46,40 @@ def each_in_its_turn(
                 yield futures[future], future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Map(Protocol):
+    """Apply a function to each task, in order."""
+
+    def __call__(self, work: Callable[[Task], Value], tasks: Iterable[Task], /) -> Iterable[Value]:
+        """As the builtin ``map``."""
+
+
+@contextmanager
+def side_by_side(workers: int, *, threads: int) -> Iterator[Map]:
+    """Open workers for rounds of tasks that follow each other; gives what maps a function over the tasks of a round.
+
+    The function, its tasks and values travel between processes: a function of a module, or a ``partial`` of one.
+    Signals that would end the command are left to the command.
+
+    Args:
+        workers: How many tasks at a time; 1: in this process itself.
+        threads: CPU threads of each worker.
+    """
+    if workers == 1:
+        torch.set_num_threads(threads)
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_begin_side_by_side, initargs=(threads,)) as pool:
+        yield pool.map
+
+
+def _begin_side_by_side(threads: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _leave_with_parent()
+    torch.set_num_threads(threads)
 
 
 def _leave_with_parent() -> None:

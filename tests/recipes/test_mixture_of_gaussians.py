@@ -1,5 +1,6 @@
 """Runs of recipes.mixture_of_gaussians on tiny networks."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -8,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from recipes import mixture_of_gaussians as mixture
 from recipes._engine.errors import UserError
 from recipes._engine.mixture_analysis import analyse
 from recipes._engine.mixture_table import Row, tabulate
-from recipes._engine.replicas import ReplicatedMLP, perceptron
+from recipes._engine.perceptrons import Perceptron
 
 SMALL = mixture.Config(
     modes=4, hidden_units=8, batch_size=16, top_k_gamma=0.5, top_k_period=2, seeds=2, evaluation_samples=50
@@ -21,20 +23,26 @@ SMALL = mixture.Config(
 ARGS = [
     *("--modes", "4", "--hidden-units", "8", "--batch-size", "16", "--top-k-period", "2", "--seeds", "2"),
     *("--evaluation-samples", "50", "--planned-steps", "6", "--checkpoint-every", "2", "--log-every", "1"),
+    *("--threads", "1"),
 ]
 
 
-def trained(config: mixture.Config, steps: int = 6) -> mixture.Replicas:
-    replicas = mixture.build_replicas(config)
-    replicas.generator.double()
-    replicas.discriminator.double()
+def trained(config: mixture.Config, steps: int = 6) -> list[mixture.Gan]:
+    gans = mixture.build_gans(config)
     torch.set_default_dtype(torch.float64)
     try:
-        for step in range(1, steps + 1):
-            mixture.train_step(replicas, step, config.schedule(), config.centres())
+        for gan in gans:
+            gan.generator.double()
+            gan.discriminator.double()
+            for step in range(1, steps + 1):
+                mixture.train_step(gan, config, step)
     finally:
         torch.set_default_dtype(torch.float32)
-    return replicas
+    return gans
+
+
+def weights_of(gan: mixture.Gan) -> list[dict[str, Tensor]]:
+    return [gan.generator.state_dict(), gan.discriminator.state_dict()]
 
 
 def newest_weights(run: Path) -> dict[str, bytes]:
@@ -42,33 +50,48 @@ def newest_weights(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
 
 
-def test_stacked_perceptrons_compute_what_each_computes_alone(rng: torch.Generator):
-    alone = [perceptron([3, 5, 4]).double() for _ in range(3)]
-    x = torch.randn(3, 7, 3, dtype=torch.float64, generator=rng)
-    stacked = ReplicatedMLP(alone)
-    outputs = stacked(x)
-    outputs.square().sum().backward()
-    for number, network in enumerate(alone):
-        output = network(x[number])
-        output.square().sum().backward()
-        torch.testing.assert_close(outputs[number], output, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(stacked.weights[0].grad[number], network[0].weight.grad, rtol=1e-12, atol=1e-12)
-        assert torch.equal(stacked.select(number)(x[number : number + 1]), stacked.select(number)(x[number][None]))
-        torch.testing.assert_close(stacked.select(number)(x[number][None])[0], output, rtol=1e-12, atol=1e-12)
+def test_a_perceptron_computes_what_torchs_layers_do(rng: torch.Generator):
+    network = Perceptron([3, 5, 4, 2])
+    layers = nn.Sequential(*copy.deepcopy(network))
+    x = torch.randn(7, 3, generator=rng)
+    slope = torch.randn(7, 2, generator=rng)
+    results = []
+    for compute in (network, layers):
+        own = x.clone().requires_grad_()
+        output = compute(own)
+        (output * slope).sum().backward()
+        results.append([output, own.grad, *(parameter.grad for parameter in compute.parameters())])
+    torch.testing.assert_close(*results)
 
 
-def test_each_seed_and_arm_learns_what_it_learns_alone_up_to_rounding():
+def test_a_frozen_perceptron_passes_gradients_on_and_gets_none(rng: torch.Generator):
+    network = Perceptron([3, 5, 2]).requires_grad_(False)
+    x = torch.randn(7, 3, generator=rng, requires_grad=True)
+    network(x).sum().backward()
+    assert x.grad.any()
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_perceptron_hands_nan_on():
+    network = Perceptron([1, 300, 1])
+    assert network(torch.full((200, 1), math.nan)).isnan().all()
+
+
+def test_each_seed_and_arm_learns_what_it_learns_alone():
     together = trained(SMALL)
-    for arm, name in enumerate(("plain", "top-k")):
-        for seed in range(2):
-            alone = trained(dataclasses.replace(SMALL, seeds=1, seed=seed, arms=name))
-            for network in ("generator", "discriminator"):
-                stacked, single = (getattr(replicas, network).state_dict() for replicas in (together, alone))
-                for key, value in single.items():
-                    torch.testing.assert_close(stacked[key][2 * arm + seed], value[0], rtol=1e-9, atol=1e-9)
-    weights = together.generator.weights[0]
-    assert not torch.allclose(weights[0], weights[2])  # top-k has parted from plain training
-    assert not torch.allclose(weights[0], weights[1])
+    assert [(gan.arm, gan.seed) for gan in together] == [("plain", 0), ("plain", 1), ("top-k", 0), ("top-k", 1)]
+    for gan in together:
+        (alone,) = trained(dataclasses.replace(SMALL, seeds=1, seed=gan.seed, arms=gan.arm))
+        torch.testing.assert_close(weights_of(gan), weights_of(alone), rtol=0, atol=0)
+    first, second, top, _ = (gan.generator[0].weight for gan in together)
+    assert not torch.allclose(first, top)  # top-k has parted from plain training
+    assert not torch.allclose(first, second)
+
+
+def test_processes_side_by_side_change_no_byte(tmp_path: Path):
+    for threads in ("1", "2"):
+        assert mixture.main([*ARGS, "--run-dir", str(tmp_path / threads), "--threads", threads]) == 0
+    assert newest_weights(tmp_path / "1") == newest_weights(tmp_path / "2")
 
 
 def test_a_step_is_the_papers_update_written_out():
@@ -76,15 +99,15 @@ def test_a_step_is_the_papers_update_written_out():
     config = dataclasses.replace(SMALL, seeds=1, top_k_gamma=0.75, top_k_period=1)
     for arm in ("plain", "top-k"):
         chosen = dataclasses.replace(config, arms=arm)
-        replicas = trained(chosen, steps=1)
+        (gan,) = trained(chosen, steps=1)
         with mixture.seeded_construction(0, "generator"):
-            g = perceptron([2, 8, 8, 8, 8, 2]).double()
+            g = nn.Sequential(*Perceptron([2, 8, 8, 8, 8, 2]).double())
         with mixture.seeded_construction(0, "discriminator"):
-            d = perceptron([2, 8, 8, 8, 8, 1]).double()
+            d = nn.Sequential(*Perceptron([2, 8, 8, 8, 8, 1]).double())
         of_g, of_d = (torch.optim.Adam(network.parameters(), lr=1e-4) for network in (g, d))
         torch.set_default_dtype(torch.float64)
-        real, z_d, z_g = mixture._draw(config, config.centres(), 0, 1)
-        real2, z_d2, z_g2 = mixture._draw(config, config.centres(), 0, 2)
+        real, z_d, z_g = mixture._draw(config, 0, 1)
+        real2, z_d2, z_g2 = mixture._draw(config, 0, 2)
         torch.set_default_dtype(torch.float32)
         for x, zd, zg, k in ((real, z_d, z_g, 16), (real2, z_d2, z_g2, 12)):
             of_d.zero_grad()
@@ -96,10 +119,9 @@ def test_a_step_is_the_papers_update_written_out():
             F.softplus(-scores[best]).mean().backward()
             of_g.step()
         torch.set_default_dtype(torch.float64)
-        mixture.train_step(replicas, 2, chosen.schedule(), chosen.centres())
+        mixture.train_step(gan, chosen, 2)
         torch.set_default_dtype(torch.float32)
-        torch.testing.assert_close(replicas.generator.weights[1][0], g[2].weight.detach(), rtol=1e-8, atol=1e-8)
-        torch.testing.assert_close(replicas.discriminator.weights[1][0], d[2].weight.detach(), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(weights_of(gan), [g.state_dict(), d.state_dict()], rtol=1e-8, atol=1e-8)
 
 
 def test_the_modes_stand_on_a_centred_grid():
@@ -143,13 +165,13 @@ def test_the_table_shows_mean_and_standard_deviation_beside_the_paper():
 
 def test_the_analysis_moves_samples_by_the_gradient_of_the_best_and_of_the_worst(rng: torch.Generator):
     """A linear G and D, whose update can be written down: every sample moves along D's slope."""
-    g, d = ReplicatedMLP([perceptron([2, 2])]), ReplicatedMLP([perceptron([2, 1])])
+    g, d = Perceptron([2, 2]), Perceptron([2, 1])
     slope = torch.tensor([[1.0, 0.0]])
     with torch.no_grad():
-        g.weights[0].copy_(torch.eye(2)[None])
-        g.biases[0].zero_()
-        d.weights[0].copy_(slope[None])
-        d.biases[0].zero_()
+        g[0].weight.copy_(torch.eye(2))
+        g[0].bias.zero_()
+        d[0].weight.copy_(slope)
+        d[0].bias.zero_()
     z = 0.1 * torch.randn(400, 2, generator=rng)
     centres, std, rate = torch.tensor([[0.0, 0.0]]), 0.05, 1e-3
     effect = analyse(g, d, centres=centres, std=std, z=z, learning_rate=rate)
@@ -213,8 +235,8 @@ def test_rejects_another_config_for_a_run(tmp_path: Path, capfd: pytest.CaptureF
 
 
 def test_a_critic_that_says_nan_ends_the_run_with_a_word():
-    replicas = mixture.build_replicas(SMALL)
+    gan = mixture.build_gans(SMALL)[2]
     with torch.no_grad():
-        replicas.generator.weights[0][2, 0, 0] = math.nan
+        gan.generator[0].weight[0, 0] = math.nan
     with pytest.raises(UserError, match=r"^a logit is not a number: the training has diverged"):
-        mixture.train_step(replicas, 5, SMALL.schedule(), SMALL.centres())
+        mixture.train_step(gan, SMALL, 5)
