@@ -3,12 +3,13 @@
 Tested in ``tests/test_precision.py``.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
-__all__ = ["full_precision", "wide_dtype"]
+__all__ = ["exact_products", "full_precision", "wide_dtype"]
 
 
 def wide_dtype(weight: Tensor) -> torch.dtype:
@@ -22,3 +23,17 @@ def full_precision(weight: Tensor) -> AbstractContextManager[None]:
     # The meta device knows no autocast, and to ask it is an error.
     active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if active else nullcontext()
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Open a context whose float32 products round to float32, whatever ``torch.set_float32_matmul_precision`` says."""
+    asked = torch.get_float32_matmul_precision()
+    if asked == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(asked)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
-from gan_blocks._precision import full_precision, wide_dtype
+from gan_blocks._precision import exact_products, full_precision, wide_dtype
 from gan_blocks.spectral._triplets import Settings, Triplets, leading_triplets, subspace_size
 from gan_blocks.spectral.power_iteration import (
     matrix_axes,
@@ -126,7 +126,7 @@ def top_singular_triplets(
         found = _without_values(weights, k)
     else:
         generator = torch.Generator().manual_seed(0) if generator is None else generator
-        with full_precision(weights[0]):
+        with full_precision(weights[0]), exact_products():
             found = _triplets_of(weights, start, Settings(k, tol, max_matvecs, generator))
     return SingularTriplets(*(field[0] for field in found)) if single else found
 

@@ -252,6 +252,25 @@ def test_gradients_and_autocast_stay_outside(rng: torch.Generator):
     assert_certified(found, weight.detach())
 
 
+def test_the_bound_holds_where_products_of_float32_were_asked_to_be_coarse(
+    rng: torch.Generator, monkeypatch: pytest.MonkeyPatch
+):
+    before, seen = torch.get_float32_matmul_precision(), set()
+    product = _triplets.skinny_product
+
+    def watched(matrix: Tensor, vectors: Tensor) -> Tensor:
+        seen.add(torch.get_float32_matmul_precision())
+        return product(matrix, vectors)
+
+    monkeypatch.setattr(_triplets, "skinny_product", watched)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        top_singular_triplets(torch.randn(20, 30, generator=rng))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == {"highest"}
+
+
 def test_running_out_of_products_is_reported_with_an_honest_bound(rng: torch.Generator):
     weight = matrix_with(torch.linspace(2, 1, 450), 450, 500, rng).float()
     found = top_singular_triplets(weight, tol=1e-5, max_matvecs=32)

@@ -1,6 +1,10 @@
+import math
+
 import pytest
 import torch
+from torch import Tensor
 
+from gan_blocks.spectral import _products
 from gan_blocks.spectral._products import gram_matrix, skinny_product
 
 
@@ -29,3 +33,31 @@ def test_the_gram_matrix_is_the_product_with_the_transpose(
     gram = gram_matrix(matrix)
     torch.testing.assert_close(gram, torch.einsum("bij,bkj->bik", matrix, matrix))
     assert gram.equal(gram.mT)
+
+
+@pytest.mark.skipif(_products._ONEDNN is None, reason="torch was built without oneDNN")
+@pytest.mark.parametrize("layout", ["rows", "columns", "part"])
+def test_onednn_gets_no_layout_that_it_is_slow_with(rng: torch.Generator, layout: str, monkeypatch: pytest.MonkeyPatch):
+    whole = torch.randn(1, 300, 200, generator=rng)
+    matrix = {"rows": whole, "columns": whole.mT, "part": whole[:, :, 20:]}[layout]
+    onednn, calls = _products._ONEDNN, 0
+
+    def checked(a: Tensor, b: Tensor, *rest: object) -> Tensor:
+        nonlocal calls
+        calls += 1
+        assert a.is_contiguous()
+        assert b.is_contiguous() or b.mT.is_contiguous()
+        return onednn(a, b, *rest)
+
+    monkeypatch.setattr(_products, "_ONEDNN", checked)
+    vectors = torch.randn(1, matrix.shape[-1], 4, generator=rng)
+    torch.testing.assert_close(skinny_product(matrix, vectors), matrix @ vectors, atol=1e-3, rtol=0)
+    torch.testing.assert_close(gram_matrix(matrix), matrix @ matrix.mT, atol=1e-3, rtol=0)
+    assert calls > 1
+
+
+def test_a_product_hands_nan_on():
+    matrix = torch.zeros(1, 300, 200)
+    matrix[0, 7, 11] = math.nan
+    assert skinny_product(matrix, torch.ones(1, 200, 2))[0, 7].isnan().all()
+    assert gram_matrix(matrix)[0, 7, 7].isnan()
