@@ -113,6 +113,7 @@ CASES = {
     "ours, warm, tol 1e-2": Case(ours(1e-2), ours_before(1e-2)),
     "power iteration, 3 vectors, one warm step": Case(power_step, vectors_before),
     "ours, cold, tol 1e-4, one weight of each shape": Case(ours(1e-4), None, True),
+    "ours, cold, tol 1e-3, one weight of each shape": Case(ours(1e-3), None, True),
     "torch.linalg.svdvals, one weight of each shape": Case(one_by_one(torch.linalg.svdvals), None, True),
 }
 BARS = [
@@ -121,10 +122,13 @@ BARS = [
     ("ARPACK / ours warm, tol 1e-4", "scipy svds (ARPACK), default tol", "ours, warm, tol 1e-4"),
     ("ARPACK / ours warm, tol 1e-3", "scipy svds (ARPACK), default tol", "ours, warm, tol 1e-3"),
     ("ARPACK / ours warm, tol 1e-2", "scipy svds (ARPACK), default tol", "ours, warm, tol 1e-2"),
-    (
-        "svdvals / ours, cold",
-        "torch.linalg.svdvals, one weight of each shape",
-        "ours, cold, tol 1e-4, one weight of each shape",
+    *(
+        (
+            f"svdvals / ours, cold, tol {tol}",
+            "torch.linalg.svdvals, one weight of each shape",
+            f"ours, cold, tol {tol}, one weight of each shape",
+        )
+        for tol in ("1e-4", "1e-3")
     ),
 ]
 

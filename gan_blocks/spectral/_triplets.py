@@ -21,7 +21,7 @@ __all__ = ["Settings", "Triplets", "leading_triplets", "subspace_size"]
 _DIRECT_WARM = 128
 _DIRECT_COLD = 384
 # The Gram matrix costs about as much as one step without it for so many rows, and never less than a few steps.
-_ROWS_PER_STEP = 150
+_ROWS_PER_STEP = 75
 _FEWEST_STEPS = 5
 # Vectors that a result hands to the next call, and random ones beside them for what has grown in between.
 _HANDED_ON = 10
@@ -61,7 +61,7 @@ class _LeftVectors(NamedTuple):
     half: Tensor | None = None
     """The transpose of A times those wanted, where the search has left that behind."""
     image: Tensor | None = None
-    """A times ``half``."""
+    """A times that transpose times those wanted, as the search has left it behind."""
 
 
 class _GramProduct:
@@ -119,11 +119,13 @@ def _missed(found: Triplets, settings: Settings) -> Tensor:
 def _rayleigh_ritz(a: Tensor, left: _LeftVectors, settings: Settings) -> Triplets:
     """Decompose A on the span of the wanted vectors, with the products of the search if those are accurate enough."""
     wanted = left.basis[..., : settings.count]
-    if left.half is not None:
-        found = _decompose(a, wanted, left.half, left.image)
+    half = skinny_product(a.mT, wanted) if left.half is None else left.half
+    if left.image is not None:
+        found = _decompose(a, wanted, half, left.image)
         if not _missed(found, settings).any():
             return found._replace(subspace=left.basis)
-    return _decompose(a, wanted, skinny_product(a.mT, wanted), None)._replace(subspace=left.basis)
+        half = half if left.half is None else skinny_product(a.mT, wanted)
+    return _decompose(a, wanted, half, None)._replace(subspace=left.basis)
 
 
 def _decompose(a: Tensor, basis: Tensor, half: Tensor, image: Tensor | None) -> Triplets:
