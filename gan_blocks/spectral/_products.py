@@ -3,6 +3,9 @@
 Tested in ``tests/spectral/test_products.py``.
 """
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -11,7 +14,6 @@ __all__ = ["gram_matrix", "skinny_product"]
 # Float32 on the CPU goes through oneDNN instead of torch's usual MKL. Measured on two AMD cores with AVX-512, where MKL
 # uses half of a core's width: 2.2 times as fast for large matrices; for a few vectors, where MKL's speed depends on the
 # order of the factors, 2 to 10 times. Calls for small matrices cost more than that saves.
-_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 _LARGE = 2**14
 _PANELS = 8
 
@@ -72,16 +74,28 @@ def gram_matrix(matrix: Tensor) -> Tensor:
 
 def _times_transposed(a: Tensor, b: Tensor) -> Tensor:
     """Compute ``a @ b.mT``."""
-    if (
-        _ONEDNN is None
-        or a.device.type != "cpu"
-        or a.dtype != torch.float32
-        or max(a[0].numel(), b[0].numel()) < _LARGE
-    ):
+    large = max(a[0].numel(), b[0].numel()) >= _LARGE
+    product = _onednn_product() if large and a.device.type == "cpu" and a.dtype == torch.float32 else None
+    if product is None:
         return a @ b.mT
     # Of other memory layouts than these oneDNN makes very slow work.
     a, b = a.contiguous(), b if b.mT.is_contiguous() else b.contiguous()
-    return torch.stack([_ONEDNN(x, y, None, "none", [], "") for x, y in zip(a, b, strict=True)])
+    return torch.stack([product(x, y) for x, y in zip(a, b, strict=True)])
+
+
+@cache
+def _onednn_product() -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Return ``a @ b.mT`` by oneDNN, which torch keeps for compiled models; None where torch has it not, or not so."""
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        c: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+        return c
+
+    one = torch.ones(1, 1, device="cpu", dtype=torch.float32)
+    try:
+        return product if product(one, one).equal(one) else None
+    except (AttributeError, RuntimeError, TypeError):
+        return None
 
 
 def _symmetric(gram: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Tested in ``tests/recipes/test_mixture_of_gaussians.py``.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +12,6 @@ import torch
 from torch import Tensor, nn
 
 __all__ = ["Perceptron"]
-
-# oneDNN's product, which torch keeps for compiled models. Measured on two AMD cores with AVX-512, for 256 x 256
-# matrices: twice as fast as MKL, which torch's layers call and which uses half of a core's width there.
-_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 class Perceptron(nn.Sequential):
@@ -38,7 +35,7 @@ class Perceptron(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layers, on the CPU in float32 by oneDNN."""
-        if _ONEDNN is None or x.device.type != "cpu" or x.dtype != torch.float32:
+        if x.device.type != "cpu" or x.dtype != torch.float32 or not _has_onednn():
             y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return y
         linear = [layer for layer in self if isinstance(layer, nn.Linear)]
@@ -70,7 +67,19 @@ class _LinearReLU(torch.autograd.Function):
         )
 
 
+# Measured on two AMD cores with AVX-512, for 256 x 256 matrices: twice as fast as MKL, which torch's layers call and
+# which uses half of a core's width there.
 def _times_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute ``a @ b.mT + bias``; a is row-major, b or its transpose is."""
-    product: Tensor = _ONEDNN(a, b, bias, "none", [], "")  # type: ignore[misc]  # only called where it is there
+    """By oneDNN, which torch keeps for compiled models: ``a @ b.mT + bias``; a is row-major, b or its transpose."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
     return product
+
+
+@cache
+def _has_onednn() -> bool:
+    """Whether this torch has the product, and in the form used here."""
+    one = torch.ones(1, 1, device="cpu", dtype=torch.float32)
+    try:
+        return _times_transposed(one, one).equal(one)
+    except (AttributeError, RuntimeError, TypeError):
+        return False

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,21 +36,21 @@ def test_the_gram_matrix_is_the_product_with_the_transpose(
     assert gram.equal(gram.mT)
 
 
-@pytest.mark.skipif(_products._ONEDNN is None, reason="torch was built without oneDNN")
+@pytest.mark.skipif(_products._onednn_product() is None, reason="torch was built without oneDNN")
 @pytest.mark.parametrize("layout", ["rows", "columns", "part"])
 def test_onednn_gets_no_layout_that_it_is_slow_with(rng: torch.Generator, layout: str, monkeypatch: pytest.MonkeyPatch):
     whole = torch.randn(1, 300, 200, generator=rng)
     matrix = {"rows": whole, "columns": whole.mT, "part": whole[:, :, 20:]}[layout]
-    onednn, calls = _products._ONEDNN, 0
+    onednn, calls = _products._onednn_product(), 0
 
-    def checked(a: Tensor, b: Tensor, *rest: object) -> Tensor:
+    def checked(a: Tensor, b: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         assert a.is_contiguous()
         assert b.is_contiguous() or b.mT.is_contiguous()
-        return onednn(a, b, *rest)
+        return onednn(a, b)
 
-    monkeypatch.setattr(_products, "_ONEDNN", checked)
+    monkeypatch.setattr(_products, "_onednn_product", lambda: checked)
     vectors = torch.randn(1, matrix.shape[-1], 4, generator=rng)
     torch.testing.assert_close(skinny_product(matrix, vectors), matrix @ vectors, atol=1e-3, rtol=0)
     torch.testing.assert_close(gram_matrix(matrix), matrix @ matrix.mT, atol=1e-3, rtol=0)
@@ -61,3 +62,16 @@ def test_a_product_hands_nan_on():
     matrix[0, 7, 11] = math.nan
     assert skinny_product(matrix, torch.ones(1, 200, 2))[0, 7].isnan().all()
     assert gram_matrix(matrix)[0, 7, 7].isnan()
+
+
+def test_without_onednn_the_products_are_the_same(rng: torch.Generator, monkeypatch: pytest.MonkeyPatch):
+    matrix = torch.randn(1, 300, 200, generator=rng)
+    vectors = torch.randn(1, 200, 4, generator=rng)
+    fast = skinny_product(matrix, vectors), gram_matrix(matrix)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+        _products._onednn_product.cache_clear()
+        assert _products._onednn_product() is None
+        plain = skinny_product(matrix, vectors), gram_matrix(matrix)
+    _products._onednn_product.cache_clear()
+    torch.testing.assert_close(fast, plain, atol=1e-3, rtol=0)
