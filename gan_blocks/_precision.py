@@ -1,10 +1,11 @@
-"""Arithmetic on weights in float32 or wider, whatever their dtype and whatever autocast says.
+"""Arithmetic on weights in float32 or wider, whatever their dtype and whatever lower precision was asked for.
 
 Tested in ``tests/test_precision.py``.
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,13 +28,25 @@ def full_precision(weight: Tensor) -> AbstractContextManager[None]:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Open a context whose float32 products round to float32, whatever ``torch.set_float32_matmul_precision`` says."""
-    asked = torch.get_float32_matmul_precision()
-    if asked == "highest":
-        yield
+    """Open a context whose float32 products round to float32, whatever lower precision was asked for.
+
+    That is a setting of the process: of several threads, one that leaves the context ends it for the others.
+    """
+    backends: list[Any] = [getattr(getattr(torch.backends, name), "matmul", None) for name in ("cuda", "mkldnn")]
+    if not all(hasattr(backend, "fp32_precision") for backend in backends):  # torch before 2.9
+        asked = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(asked)
         return
-    torch.set_float32_matmul_precision("highest")
+    # Backends that are exact are left alone: to set one cuts it off from the settings that it follows.
+    coarse = [(backend, backend.fp32_precision) for backend in backends if backend.fp32_precision in ("tf32", "bf16")]
+    for backend, _ in coarse:
+        backend.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(asked)
+        for backend, asked in coarse:
+            backend.fp32_precision = asked

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import chain
@@ -57,6 +58,7 @@ __all__ = ["Config", "Gan", "Options", "build_gans", "main", "train_step", "trai
 
 NAME = "mixture_of_gaussians"
 TABLE_1 = ((25, 3), (64, 2), (100, 2))  # modes and seeds
+ROUND = 25  # steps of a GAN at a time
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Options:
     steps: int | None = None
     """Stop when the run has this many steps in all (default: --planned-steps)."""
     threads: int | None = None
-    """CPU threads; up to one for each GAN, each in a process (default: torch's choice)."""
+    """CPU threads, shared by processes that train GANs of their own (default: torch's choice)."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one is also written at the end and on SIGINT or SIGTERM."""
     evaluate_every: int = 10_000
@@ -187,10 +189,13 @@ class Gan:
             part: {name.removeprefix(self._prefix): t for name, t in tensors.items() if name.startswith(self._prefix)}
             for part, tensors in checkpoint.tensors.items()
         }
-        load_weights(self.generator, own["generator"], "generator")
-        load_weights(self.discriminator, own["discriminator"], "discriminator")
-        restore_optimizer(self.optimizer_g, self.generator, own["optimizer_g"])
-        restore_optimizer(self.optimizer_d, self.discriminator, own["optimizer_d"])
+        who = f"{self.arm}, seed {self.seed}"
+        load_weights(self.generator, own["generator"], f"the generator of {who}")
+        load_weights(self.discriminator, own["discriminator"], f"the discriminator of {who}")
+        restore_optimizer(self.optimizer_g, self.generator, own["optimizer_g"], f"the generator's optimizer of {who}")
+        restore_optimizer(
+            self.optimizer_d, self.discriminator, own["optimizer_d"], f"the discriminator's optimizer of {who}"
+        )
 
     def samples(self, count: int) -> Tensor:
         """The same latents in both arms of a seed, ``(count, 2)``."""
@@ -303,14 +308,19 @@ class Session:
         """Train to the end and evaluate; None when a signal came first."""
         self.folder.truncate_log(after_step=self.step)
         self.folder.append_log({"event": "start", "step": self.step, "torch": torch.__version__})
-        threads = torch.get_num_threads() if self.options.threads is None else self.options.threads
+        threads = torch.get_num_threads()
         workers = min(threads, len(self.gans))
         bar = tqdm(total=self.last_step, initial=self.step, unit="step", dynamic_ncols=True, desc=self.folder.path.name)
         with bar, side_by_side(workers, threads=threads // workers) as apply:
             while self.step < self.last_step and not stop.signal:
                 first, last = self.step + 1, self._next_stop()
-                trained = apply(partial(train_steps, config=self.config, first=first, last=last), self.gans)
-                self.gans, losses = map(list, zip(*trained, strict=True))
+                work = partial(train_steps, config=self.config, first=first, last=last)
+                try:
+                    self.gans, losses = map(list, zip(*apply(work, self.gans), strict=True))
+                except BrokenProcessPool:
+                    if stop.signal:  # it has reached a worker that was not yet deaf to it
+                        break
+                    raise UserError(f"a worker has died: the same command continues {self.folder.path}.") from None
                 bar.update(last - self.step)
                 self.step = last
                 if self.step % self.options.log_every == 0:
@@ -354,9 +364,10 @@ class Session:
         return checkpoint.step
 
     def _next_stop(self) -> int:
-        """The next step after which there is something to do."""
+        """The next step after which there is something to do, soon enough for a signal to be heeded."""
         periods = (self.options.log_every, self.options.evaluate_every, self.options.checkpoint_every)
-        return min(self.last_step, *(self.step - self.step % period + period for period in periods))
+        due = [self.step - self.step % period + period for period in periods]
+        return min(self.last_step, self.step + ROUND, *due)
 
     def _log(self, losses: list[tuple[float, float]]) -> None:
         of_d, of_g = map(list, zip(*losses, strict=True))
@@ -429,6 +440,8 @@ def _train(command: Command) -> int:
     config, options = _part(Config, command), _part(Options, command)
     if options.analysis and config.arms == "top-k":
         raise UserError("--analysis looks at plain training: --arms must be plain or both.")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     folder = Path("runs") / f"{NAME}-{config.modes}" if options.run_dir is None else options.run_dir
     with StopRequest() as stop:
         if options.table is not None:

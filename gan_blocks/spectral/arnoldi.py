@@ -156,6 +156,7 @@ def _is_tall(weight: Tensor) -> bool:
 
 def _triplets_of_stack(stack: Tensor, guess: Tensor | None, settings: Settings) -> tuple[Tensor, ...]:
     tall = stack.shape[-2] > stack.shape[-1]
+    stack = stack if stack.mT.is_contiguous() else stack.contiguous()  # here once, or every product copies
     a = stack.mT if tall else stack
     found = _attempt(a, guess, settings)
     if found is None:

@@ -15,7 +15,7 @@ __all__ = ["Perceptron"]
 
 
 class Perceptron(nn.Sequential):
-    """Linear layers with ReLU between them, which compute what torch's do, up to rounding.
+    """Linear layers with ReLU between them: what torch's compute, up to rounding, to be differentiated once.
 
     Args:
         widths: Features of the input, of each hidden layer and of the output. The weights begin as torch's do, drawn
@@ -56,6 +56,8 @@ class _LinearReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("Perceptron has no second derivatives in float32 on the CPU: use float64.")
         x, weight, y = ctx.saved_tensors
         grad = grads[0].contiguous() if y is None else torch.ops.aten.threshold_backward(grads[0], y, 0)
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
@@ -77,9 +79,10 @@ def _times_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tenso
 
 @cache
 def _has_onednn() -> bool:
-    """Whether this torch has the product, and in the form used here."""
-    one = torch.ones(1, 1, device="cpu", dtype=torch.float32)
+    """Whether this torch has the product, in the form used here, and exact."""
+    digits = torch.full((64, 64), 1 + 2**-12, device="cpu", dtype=torch.float32)  # more than bfloat16 and TF32 have
     try:
-        return _times_transposed(one, one).equal(one)
+        product = _times_transposed(digits, digits).double()
+        return torch.allclose(product, digits.double() @ digits.double(), rtol=1e-5, atol=0)
     except (AttributeError, RuntimeError, TypeError):
         return False

@@ -5,6 +5,7 @@ Several processes of one thread keep several cores busier than one process of se
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,20 +60,31 @@ class Map(Protocol):
 def side_by_side(workers: int, *, threads: int) -> Iterator[Map]:
     """Open workers for rounds of tasks that follow each other; gives what maps a function over the tasks of a round.
 
-    The function, its tasks and values travel between processes: a function of a module, or a ``partial`` of one.
-    Signals that would end the command are left to the command.
+    With several workers, each a process, a function gets copies of its tasks: it must be one of a module, or a
+    ``partial`` of one, and tasks and values must pickle. Signals that would end the command are left to the command;
+    but a worker that gets one while it starts ends, and the round with ``BrokenProcessPool``.
 
     Args:
         workers: How many tasks at a time; 1: in this process itself.
-        threads: CPU threads of each worker.
+        threads: CPU threads of each worker process.
     """
     if workers == 1:
-        torch.set_num_threads(threads)
         yield map
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_begin_side_by_side, initargs=(threads,)) as pool:
-        yield pool.map
+
+        def apply(work: Callable[[Task], Value], tasks: Iterable[Task]) -> Iterator[Value]:
+            # As bytes: by itself torch would hand tensors over as shared memory, an open file for each.
+            for value in pool.map(_work_on_bytes, [pickle.dumps((work, task)) for task in tasks]):
+                yield pickle.loads(value)
+
+        yield apply
+
+
+def _work_on_bytes(data: bytes) -> bytes:
+    work, task = pickle.loads(data)
+    return pickle.dumps(work(task))
 
 
 def _begin_side_by_side(threads: int) -> None:
