@@ -1,6 +1,6 @@
 """How much faster seeds train side by side than one after the other, on a mixture of Gaussians.
 
-``python -m benchmarks.mixture_seeds`` times 20 steps of N plain GANs as the recipe takes them, side by side; and of
+``python -m benchmarks.mixture_seeds`` times 60 steps of N plain GANs as the recipe takes them, side by side; and of
 the same N one after the other, with all threads inside each, of torch's own layers and of the recipe's. All in turn:
 what else the machine does then slows each. Float32; the median over the rounds counts.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from recipes._engine.workers import Map, side_by_side
 from recipes.mixture_of_gaussians import Config, build_gans, train_steps
 
-STEPS = 20
+STEPS = 60
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ __all__ = ["Config", "Gan", "Options", "build_gans", "main", "train_step", "trai
 
 NAME = "mixture_of_gaussians"
 TABLE_1 = ((25, 3), (64, 2), (100, 2))  # modes and seeds
-ROUND = 25  # steps of a GAN at a time
+ROUND_SECONDS = 2.0  # between two looks for a signal; to hand a GAN to a process and back takes about a step's time
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ class Session:
         self.gans = build_gans(config)
         self.step = self._restore()
         self.last_step = config.planned_steps if options.steps is None else options.steps
-        self._saved_step = self.step
+        self._saved_step, self._round = self.step, 1
         self._metadata = self.folder.metadata()
 
     def carry_out(self, stop: StopRequest) -> Scores | None:
@@ -315,12 +315,15 @@ class Session:
             while self.step < self.last_step and not stop.signal:
                 first, last = self.step + 1, self._next_stop()
                 work = partial(train_steps, config=self.config, first=first, last=last)
+                began = time.monotonic()
                 try:
                     self.gans, losses = map(list, zip(*apply(work, self.gans), strict=True))
                 except BrokenProcessPool:
                     if stop.signal:  # it has reached a worker that was not yet deaf to it
                         break
                     raise UserError(f"a worker has died: the same command continues {self.folder.path}.") from None
+                steps_a_second = (last - self.step) / (time.monotonic() - began)
+                self._round = max(1, round(ROUND_SECONDS * steps_a_second))
                 bar.update(last - self.step)
                 self.step = last
                 if self.step % self.options.log_every == 0:
@@ -367,7 +370,7 @@ class Session:
         """The next step after which there is something to do, soon enough for a signal to be heeded."""
         periods = (self.options.log_every, self.options.evaluate_every, self.options.checkpoint_every)
         due = [self.step - self.step % period + period for period in periods]
-        return min(self.last_step, self.step + ROUND, *due)
+        return min(self.last_step, self.step + self._round, *due)
 
     def _log(self, losses: list[tuple[float, float]]) -> None:
         of_d, of_g = map(list, zip(*losses, strict=True))

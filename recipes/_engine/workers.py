@@ -76,7 +76,7 @@ def side_by_side(workers: int, *, threads: int) -> Iterator[Map]:
 
         def apply(work: Callable[[Task], Value], tasks: Iterable[Task]) -> Iterator[Value]:
             # As bytes: by itself torch would hand tensors over as shared memory, an open file for each.
-            for value in pool.map(_work_on_bytes, [pickle.dumps((work, task)) for task in tasks]):
+            for value in pool.map(_work_on_bytes, [pickle.dumps((work, task), 5) for task in tasks]):
                 yield pickle.loads(value)
 
         yield apply
@@ -84,7 +84,7 @@ def side_by_side(workers: int, *, threads: int) -> Iterator[Map]:
 
 def _work_on_bytes(data: bytes) -> bytes:
     work, task = pickle.loads(data)
-    return pickle.dumps(work(task))
+    return pickle.dumps(work(task), 5)
 
 
 def _begin_side_by_side(threads: int) -> None:
