@@ -22,7 +22,7 @@ STEPS = 60
 
 
 def main() -> None:
-    """Time both, print the medians and the ratio."""
+    """Time each way, print the medians and the ratios."""
     parser = argparse.ArgumentParser(description="How much faster seeds train side by side than one after the other.")
     parser.add_argument("--seeds", type=int, default=6, help="GANs to train")
     parser.add_argument("--rounds", type=int, default=15, help="measurements, of which the median counts")

@@ -19,7 +19,7 @@ _PANELS = 8
 
 
 def skinny_product(matrix: Tensor, vectors: Tensor) -> Tensor:
-    r"""Multiply matrices with a few vectors each.
+    """Multiply matrices with a few vectors each.
 
     Args:
         matrix: The matrices, or transposed views of them.

@@ -49,7 +49,8 @@ class _LinearReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
-        y = _times_transposed(x.contiguous(), weight, bias)
+        x = x.contiguous()  # kept like this: the backward pass multiplies by it, too
+        y = _times_transposed(x, weight, bias)
         y = y.relu_() if relu else y  # oneDNN's own ReLU makes 0 of NaN
         ctx.save_for_backward(x, weight, y if relu else None)
         return y
