@@ -29,7 +29,7 @@ from torch import Tensor
 
 from recipes._engine.command_line import parse_options, run_command
 from recipes._engine.converted_run import write_converted_run
-from recipes._engine.durable_files import replace_durably, writing_error
+from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.exported import load_for_export
 from recipes._layouts.biggan_pytorch import biggan_pytorch_options, convert_biggan_pytorch, export_biggan_pytorch
@@ -151,12 +151,8 @@ def write_layout(options: Options) -> None:
         "generator.safetensors": _encode(generator),
         "config.json": json.dumps(described, indent=2).encode() + b"\n",
     }
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            replace_durably(options.out / name, data)
-    except OSError as error:
-        raise writing_error(options.out, error) from error
+    for name, data in files.items():
+        replace_durably(options.out / name, data)
     print(f"{', '.join(sorted(files))} in the layout {options.to}: {options.out}")
 
 

@@ -105,10 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         options = parse_options(Options, prog="python -m recipes.neighbors", description=__doc__ or "", args=argv)
-        try:
-            found = search(options)
-        except OSError as error:
-            raise UserError(f"cannot write --out {options.out}: {error.strerror}.") from None
+        found = search(options)
         print("\n".join(_line(title, neighbors) for title, neighbors in found))
         print(f"Sheet: {options.out}")
         return 0

@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 from recipes._engine.command_line import parse_options, run_command
 from recipes._engine.data_source import DataSource, parse_source
-from recipes._engine.durable_files import writing_error
+from recipes._engine.durable_files import writing
 from recipes._engine.errors import UserError
 from recipes._engine.image_files import PixelLayout
 from recipes._engine.shard_format import INDEX_NAME, EntryForm, IndexFormatError, StoreIndex
 from recipes._engine.store_source import open_store_source
-from recipes._engine.store_writer import UNFINISHED, StoreWriter, check_made_from
+from recipes._engine.store_writer import CONTINUES, UNFINISHED, StoreWriter, check_made_from
 
 __all__ = ["Options", "main"]
 
@@ -147,13 +147,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         options = parse_options(Options, prog="python -m recipes.prepare", description=__doc__ or "", args=argv)
-        again = "The same command continues."
         try:
-            index = prepare(options)
-        except OSError as error:
-            raise writing_error(options.out, error, remedy=again) from error
+            with writing(options.out, remedy=CONTINUES):
+                index = prepare(options)
         except KeyboardInterrupt:
-            print(f"Stopped. {again}", file=sys.stderr)
+            print(f"Stopped. {CONTINUES}", file=sys.stderr)
             return 130
         for note in index.notes:
             print(f"Note: {note}.")

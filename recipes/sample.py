@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from recipes._engine.command_line import parse_choice, run_command
+from recipes._engine.durable_files import writing
 from recipes._engine.errors import UserError
 from recipes._engine.path_options import Interpolation, Walk
 from recipes._engine.sample_options import SampleOptions, TruncatedOptions
 from recipes._engine.sampling import draw_latents, draw_samples, generate, ready_generator, spread_classes, truncated
-from recipes._engine.sheets import image_grid, save_sheet, to_uint8
+from recipes._engine.sheets import image_grid, save_picture, save_sheet, to_uint8
 from recipes._engine.trained import TrainedGenerator
 
 __all__ = ["KINDS", "Classes", "Grid", "Truncation", "main"]
@@ -134,17 +136,24 @@ KINDS = {"grid": Grid, "truncation": Truncation, "classes": Classes, "interpolat
 def _write(out: Path, images: Tensor, labels: Tensor) -> None:
     """Write images in [-1, 1] in the form that the name asks for."""
     pictures = to_uint8(images)
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".png":
-        image_grid(pictures, columns=_columns(labels)).save(out)
+        save_picture(out, image_grid(pictures, columns=_columns(labels)))
     elif out.suffix == ".npz":
-        np.savez(out, images=pictures, labels=labels.numpy())
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(out, images=pictures, labels=labels.numpy())
     else:
-        out.mkdir(parents=True, exist_ok=True)
-        named = zip(pictures, labels.tolist(), strict=True)
-        for number, (picture, label) in enumerate(tqdm(named, total=len(pictures), unit="image", delay=2)):
-            pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
-            Image.fromarray(pixels).save(out / f"{number:06d}_class_{label}.png")
+        with writing(out):
+            _write_folder(out, pictures, labels.tolist())
+
+
+def _write_folder(out: Path, pictures: npt.NDArray[np.uint8], labels: Sequence[int]) -> None:
+    """Write one PNG a sample; not each is flushed to the disk, which would take longer than to draw them."""
+    out.mkdir(parents=True, exist_ok=True)
+    named = zip(pictures, labels, strict=True)
+    for number, (picture, label) in enumerate(tqdm(named, total=len(pictures), unit="image", delay=2)):
+        pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
+        Image.fromarray(pixels).save(out / f"{number:06d}_class_{label}.png")
 
 
 def _columns(labels: Tensor) -> int:
@@ -161,10 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         options = parse_choice(KINDS, prog="python -m recipes.sample", description=__doc__ or "", args=argv)
         trained = options.load()
-        try:
-            what = options.draw(trained)
-        except OSError as error:
-            raise UserError(f"cannot write --out {options.out}: {error.strerror}.") from None
+        what = options.draw(trained)
         print(f"{what} from {trained.source}: {options.out}")
         return 0
 

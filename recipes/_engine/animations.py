@@ -3,11 +3,13 @@
 Tested in ``tests/recipes/test_animations.py``.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 
 __all__ = ["SUFFIXES", "check_frames_per_second", "save_animation"]
@@ -36,15 +38,14 @@ def save_animation(path: Path, frames: Sequence[Image.Image], *, fps: float) -> 
         path: Where to; it must end in ``.gif`` or ``.apng``. It appears whole or not at all.
         frames: The frames in the order of time, all of one size and mode; at least one.
         fps: Frames a second, from 1 to 50. A GIF rounds the time of a frame to a hundredth of a second.
+
+    Raises:
+        UserError: If it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside its final name first: a kill never leaves half a film.
-    partial = path.with_suffix(".partial")
+    film = io.BytesIO()
     milliseconds = 1000 / fps
     if path.suffix == ".gif":
         milliseconds = round(milliseconds / 10) * 10  # which pillow would round down
     first, *others = frames
-    first.save(
-        partial, format=SUFFIXES[path.suffix], save_all=True, append_images=others, duration=milliseconds, loop=0
-    )
-    partial.replace(path)
+    first.save(film, format=SUFFIXES[path.suffix], save_all=True, append_images=others, duration=milliseconds, loop=0)
+    replace_durably(path, film.getvalue())

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from recipes._engine.durable_files import sync_directory, write_durably, writing_error
+from recipes._engine.durable_files import sync_directory, write_durably, writing
 from recipes._engine.errors import UserError
 from recipes._engine.manifest import MANIFEST_NAME, encode_manifest, find_damage, manifest_entry
 from recipes._engine.optimizer_state import flatten_optimizer, restore_optimizer
@@ -90,12 +90,9 @@ def save_checkpoint(
             f"but got keep_last={keep_last!r} and keep_every={keep_every!r}."
         )
     final = checkpoints_dir / f"step_{step:06d}"
-    try:
+    needed = sum(tensor.nbytes for state_dict in tensors.values() for tensor in state_dict.values())
+    with writing(final, needed=needed, remedy="The checkpoints before it are untouched."):
         _write_whole(final, _encode_files(step, tensors, state, metadata))
-    except OSError as error:
-        needed = sum(tensor.nbytes for state_dict in tensors.values() for tensor in state_dict.values())
-        remedy = "The checkpoints before it are untouched."
-        raise writing_error(final, error, needed=needed, remedy=remedy) from error
     _remove_superseded(checkpoints_dir, step, keep_last, keep_every)
     return final
 

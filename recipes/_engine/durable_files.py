@@ -3,11 +3,31 @@
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from recipes._engine.errors import UserError
 
-__all__ = ["replace_durably", "sync_directory", "write_durably", "writing_error"]
+__all__ = ["replace_durably", "sync_directory", "write_durably", "writing"]
+
+
+@contextmanager
+def writing(path: Path, *, needed: int | None = None, remedy: str = "") -> Iterator[None]:
+    """Say in one line what was not written where the system refuses a write within.
+
+    Args:
+        path: What is written.
+        needed: How many bytes it takes, when known.
+        remedy: Closing sentence.
+
+    Raises:
+        UserError: In place of an OSError; it names the disk that is full where that is the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} was not written: {_reason(path, error, needed)}. {remedy}".rstrip()) from error
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -27,28 +47,24 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_durably(path: Path, data: bytes) -> None:
-    """Give a file new content in one step: readers and crashes meet the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write_durably(temporary, data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+def replace_durably(path: Path, data: bytes, *, remedy: str = "") -> None:
+    """Give a file new content in one step: readers and crashes meet the old or the new content, never a part.
 
+    Its folder is made when missing.
 
-def writing_error(path: Path, error: OSError, *, needed: int | None = None, remedy: str = "") -> UserError:
-    """Word a failed write for the user: what was not written, and which disk is full where that is the reason.
-
-    Args:
-        path: What was not written.
-        error: Why.
-        needed: How many bytes it would have taken, when known.
-        remedy: Closing sentence.
+    Raises:
+        UserError: If it cannot be written, with ``remedy`` as its last sentence.
     """
-    return UserError(f"{path} was not written: {_reason(path, error, needed)}. {remedy}".rstrip())
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path, needed=len(data), remedy=remedy):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_durably(temporary, data)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
 
 
 def _reason(path: Path, error: OSError, needed: int | None) -> str:

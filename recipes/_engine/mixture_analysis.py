@@ -6,7 +6,6 @@ a sample by less than float32 resolves.
 """
 
 import copy
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import bottom_k_mask, non_saturating_generator_loss, top_k_mask
-from recipes._engine.durable_files import replace_durably, writing_error
+from recipes._engine.figures import new_figure, save_figure
 
 __all__ = ["UpdateEffect", "analyse", "draw_analysis", "tabulate_analysis"]
 
@@ -86,11 +85,7 @@ def tabulate_analysis(found: Sequence[UpdateEffect], *, steps: int, modes: int) 
 
 def draw_analysis(path: Path, found: Sequence[UpdateEffect]) -> None:
     """Bars as in Figures 2 and 3: top-k on the left, bottom-k on the right."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 7), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 7, dpi=90)
     grid = figure.subplots(2, 2, sharex=True, sharey="row")
     labels = {"cosine": "mean cosine to the nearest mode", "change": "mean change of distance (sd)"}
     for row, (measure, label) in zip(grid, labels.items(), strict=True):
@@ -103,12 +98,7 @@ def draw_analysis(path: Path, found: Sequence[UpdateEffect]) -> None:
     for axes in grid[1]:
         axes.set_xlabel("distance to the nearest mode (sd)")
         axes.set_xticks(range(1, len(BINS) + 1), BINS)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    try:
-        replace_durably(path, picture.getvalue())
-    except OSError as error:
-        raise writing_error(path, error) from error
+    save_figure(path, figure)
 
 
 def _updated(g: nn.Module, d: Callable[[Tensor], Tensor], z: Tensor, mask: Tensor, learning_rate: float) -> Tensor:

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recipes._engine.durable_files import replace_durably, sync_directory, writing_error
+from recipes._engine.durable_files import replace_durably, sync_directory, writing
 from recipes._engine.errors import UserError
 
 __all__ = ["CONVERTED", "RunFolder", "compare_configs"]
 
 CONFIG_NAME = "config.json"
+UNTOUCHED = "The checkpoints are untouched."
 CONVERTED = "converted"  # in the place of the preset, where a run holds converted weights and no training
 
 
@@ -40,10 +41,8 @@ class RunFolder:
         Raises:
             UserError: If it cannot be written.
         """
-        try:
+        with writing(root):
             path = _make_named_folder(root, f"{recipe}-{preset}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}")
-        except OSError as error:
-            raise writing_error(root, error) from error
         return cls.create_at(path, recipe, preset, config)
 
     @classmethod
@@ -57,14 +56,12 @@ class RunFolder:
             if (path / name).exists():
                 raise UserError(f"{path} cannot take a new run: it already holds {name}. Name another folder.")
         description = json.dumps({"recipe": recipe, "preset": preset, "config": config}, indent=2)
-        try:
+        with writing(path / CONFIG_NAME):
             path.mkdir(parents=True, exist_ok=True)
             # First of all, so that a folder that holds anything of a run also says which run it is.
             replace_durably(path / CONFIG_NAME, description.encode() + b"\n")
             (path / "checkpoints").mkdir()
             sync_directory(path)
-        except OSError as error:
-            raise writing_error(path / CONFIG_NAME, error) from error
         return cls(path, recipe, preset)
 
     @classmethod
@@ -127,10 +124,8 @@ class RunFolder:
     def samples_path(self, step: int) -> Path:
         """Where the samples drawn at a step go; their folder is made when missing."""
         path = self.path / "samples" / f"step_{step:06d}.png"
-        try:
+        with writing(path):
             path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise writing_error(path, error) from error
         return path
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
@@ -140,11 +135,8 @@ class RunFolder:
             UserError: If it cannot be written.
         """
         line = json.dumps(entry).encode() + b"\n"
-        try:
-            with self.log_path.open("ab") as file:
-                file.write(line)
-        except OSError as error:
-            raise writing_error(self.log_path, error, remedy="The checkpoints are untouched.") from error
+        with writing(self.log_path, remedy=UNTOUCHED), self.log_path.open("ab") as file:
+            file.write(line)
 
     def read_log(self) -> list[dict[str, Any]]:
         """All entries of the log; a last line that is still being written, or was when the run died, is left out.
@@ -181,10 +173,7 @@ class RunFolder:
             return
         parsed = [(line, _parse_line(line)) for line in self._log_lines()]
         kept = [line for line, entry in parsed if entry is not None and entry.get("step", after_step) <= after_step]
-        try:
-            replace_durably(self.log_path, b"".join(line + b"\n" for line in kept))
-        except OSError as error:
-            raise writing_error(self.log_path, error, remedy="The checkpoints are untouched.") from error
+        replace_durably(self.log_path, b"".join(line + b"\n" for line in kept), remedy=UNTOUCHED)
 
     def _log_lines(self) -> list[bytes]:
         if not self.log_path.exists():

@@ -1,5 +1,6 @@
 """Sheets of images: grids with a caption per row."""
 
+import io
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy.typing as npt
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from recipes._engine.durable_files import replace_durably
 
 __all__ = ["image_grid", "save_picture", "save_sheet", "to_uint8"]
 
@@ -47,6 +50,9 @@ def save_sheet(
         columns: Images in a row of a block.
         captions: One caption to the left of each row, if wanted.
         headers: One header above each block, if wanted.
+
+    Raises:
+        UserError: If it cannot be written.
     """
     grids = [image_grid(to_uint8(images), columns) for images in blocks]
     sheet = _side_by_side([_with_header(grid, header) for grid, header in zip_longest(grids, headers)])
@@ -56,12 +62,14 @@ def save_sheet(
 
 
 def save_picture(path: Path, picture: Image.Image) -> None:
-    """Write a PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside its final name first: a kill never leaves half a picture.
-    partial = path.with_suffix(".partial")
-    picture.save(partial, format="PNG")
-    partial.replace(path)
+    """Write a PNG, whole or not at all, in a folder that is made when missing.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    replace_durably(path, data.getvalue())
 
 
 def _with_header(grid: Image.Image, header: str | None) -> Image.Image:

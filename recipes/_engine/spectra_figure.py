@@ -1,6 +1,5 @@
 """The picture of a run's spectra, after Figure 3 of Brock et al. 2018: each layer's largest singular value by step."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from recipes._engine.durable_files import replace_durably, writing_error
+from recipes._engine.figures import new_figure, save_figure
 from recipes._engine.spectra import SigmaCurves
 
 # matplotlib is imported when something is drawn: it would add a second to the start of every command.
@@ -31,11 +30,7 @@ def draw_spectra(path: Path, curves: Mapping[str, SigmaCurves], title: str) -> N
     Raises:
         UserError: If it cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 4.5 * len(curves) + 0.4), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 4.5 * len(curves) + 0.4, dpi=100)
     figure.suptitle(title, fontsize="x-large")
     grid = figure.subplots(len(curves), 2, sharex=True, squeeze=False)
     for (left, right), (name, network) in zip(grid, curves.items(), strict=True):
@@ -46,12 +41,7 @@ def draw_spectra(path: Path, curves: Mapping[str, SigmaCurves], title: str) -> N
         _add_color_bar(figure, right, len(network.layers))
     for axes in grid[-1]:
         axes.set_xlabel("step (updates of G)")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    try:
-        replace_durably(path, picture.getvalue())
-    except OSError as error:
-        raise writing_error(path, error) from error
+    save_figure(path, figure)
 
 
 def _ratio(sigmas: Array) -> Array:

@@ -26,9 +26,10 @@ from recipes._engine.shard_writer import ShardWriter
 from recipes._engine.store_source import DamagedFile, PreparedImage, StoreSource
 from recipes._engine.thread_map import map_in_threads
 
-__all__ = ["UNFINISHED", "StoreWriter", "check_made_from"]
+__all__ = ["CONTINUES", "UNFINISHED", "StoreWriter", "check_made_from"]
 
 UNFINISHED = "unfinished"
+CONTINUES = "The same command continues."
 
 
 @dataclass
@@ -100,7 +101,7 @@ class StoreWriter:
 
         Raises:
             UserError: If more than 1 % of the images are damaged.
-            OSError: If the disk is full, or the like; what is written stays and need not be written again.
+            OSError: If the disk is full, or the like: also as a UserError. What is written stays.
         """
         missing = [number for number in range(self.count) if number not in self._parts]
         images = [image for number in missing for image in self._numbers[number]]
@@ -109,7 +110,7 @@ class StoreWriter:
             for number in missing:
                 self._parts[number] = self._write_part(number, results)
         index = self._index()
-        replace_durably(self._folder / INDEX_NAME, index.encode())
+        replace_durably(self._folder / INDEX_NAME, index.encode(), remedy=CONTINUES)
         shutil.rmtree(self._unfinished)
         return index
 
@@ -126,7 +127,7 @@ class StoreWriter:
         if self._folder.exists() and any(entry != self._unfinished for entry in self._folder.iterdir()):
             raise UserError(f"--out {self._folder} is neither empty nor the beginning of a store; name another folder.")
         self._unfinished.mkdir(parents=True, exist_ok=True)
-        replace_durably(plan, json.dumps(self._made_from).encode())
+        replace_durably(plan, json.dumps(self._made_from).encode(), remedy=CONTINUES)
         sync_directory(self._folder)
 
     def _recorded(self, number: int) -> _Part | None:
@@ -161,7 +162,7 @@ class StoreWriter:
                 if result.facts is not None:
                     part.facts[result.facts] += 1
             part.shards = [writer.finish() for writer in writers]
-        replace_durably(self._record(number), part.encode())
+        replace_durably(self._record(number), part.encode(), remedy=CONTINUES)
         return part
 
     def _all_damaged(self, *more: _Part) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.durable_files import replace_durably, writing_error
+from recipes._engine.durable_files import replace_durably, writing
 from recipes._engine.errors import UserError
 from recipes._engine.study_runs import StudyStoppedError, train_run
 from recipes._engine.workers import each_in_its_turn
@@ -121,16 +121,11 @@ class Study:
     def _write(self) -> None:
         saved = {"settings": self._settings, "results": self.results}
         self._make_folder()
-        try:
-            replace_durably(self._path, json.dumps(saved, indent=2).encode() + b"\n")
-        except OSError as error:
-            raise writing_error(self._path, error) from error
+        replace_durably(self._path, json.dumps(saved, indent=2).encode() + b"\n")
 
     def _make_folder(self) -> None:
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise writing_error(self.folder, error) from error
 
 
 def study_command(

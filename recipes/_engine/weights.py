@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from recipes._engine.durable_files import replace_durably, writing_error
+from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.manifest import find_file_damage
 
@@ -48,10 +48,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         UserError: If the file cannot be written.
     """
     data = encode_weights(tensors, metadata)
-    try:
-        replace_durably(path, data)
-    except OSError as error:
-        raise writing_error(path, error, needed=len(data)) from error
+    replace_durably(path, data)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -16,8 +16,10 @@ from recipes import mixture_of_gaussians as mixture
 from recipes._engine import perceptrons
 from recipes._engine.errors import UserError
 from recipes._engine.mixture_analysis import analyse
+from recipes._engine.mixture_gans import Gan
 from recipes._engine.mixture_table import Row, tabulate
 from recipes._engine.perceptrons import Perceptron
+from recipes._engine.random_streams import seeded_construction
 
 SMALL = mixture.Config(
     modes=4, hidden_units=8, batch_size=16, top_k_gamma=0.5, top_k_period=2, seeds=2, evaluation_samples=50
@@ -29,7 +31,7 @@ ARGS = [
 ]
 
 
-def trained(config: mixture.Config, steps: int = 6, dtype: torch.dtype = torch.float64) -> list[mixture.Gan]:
+def trained(config: mixture.Config, steps: int = 6, dtype: torch.dtype = torch.float64) -> list[Gan]:
     gans = mixture.build_gans(config)
     torch.set_default_dtype(dtype)
     try:
@@ -43,7 +45,7 @@ def trained(config: mixture.Config, steps: int = 6, dtype: torch.dtype = torch.f
     return gans
 
 
-def weights_of(gan: mixture.Gan) -> list[dict[str, Tensor]]:
+def weights_of(gan: Gan) -> list[dict[str, Tensor]]:
     return [gan.generator.state_dict(), gan.discriminator.state_dict()]
 
 
@@ -130,9 +132,9 @@ def test_a_step_is_the_papers_update_written_out(dtype: torch.dtype, tolerance: 
     for arm in ("plain", "top-k"):
         chosen = dataclasses.replace(config, arms=arm)
         (gan,) = trained(chosen, steps=1, dtype=dtype)
-        with mixture.seeded_construction(0, "generator"):
+        with seeded_construction(0, "generator"):
             g = nn.Sequential(*Perceptron([2, 8, 8, 8, 8, 2]).to(dtype))
-        with mixture.seeded_construction(0, "discriminator"):
+        with seeded_construction(0, "discriminator"):
             d = nn.Sequential(*Perceptron([2, 8, 8, 8, 8, 1]).to(dtype))
         of_g, of_d = (torch.optim.Adam(network.parameters(), lr=1e-4) for network in (g, d))
         torch.set_default_dtype(dtype)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from recipes._engine import run_folder
 from recipes._engine.errors import UserError
 from recipes._engine.run_folder import RunFolder, compare_configs
 
@@ -130,7 +129,7 @@ def test_a_full_disk_leaves_no_half_written_config(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("recipes._engine.durable_files.write_durably", write_half)
     with pytest.raises(
-        UserError, match=r"config\.json was not written: the disk mounted at /\S* is full \(.* free\)\.$"
+        UserError, match=r"config\.json was not written: the disk mounted at /\S* is full \(.* free, .* needed\)\.$"
     ):
         RunFolder.create_at(tmp_path / "run", "biggan", "small", CONFIG)
     assert list((tmp_path / "run").iterdir()) == []
@@ -202,7 +201,7 @@ def test_truncating_on_a_full_disk_keeps_the_old_log(run: RunFolder, monkeypatch
 
     run.append_log({"step": 1})
     run.append_log({"step": 2})
-    monkeypatch.setattr(run_folder, "replace_durably", fail)
+    monkeypatch.setattr("recipes._engine.durable_files.write_durably", fail)
     with pytest.raises(UserError, match=r"was not written: your quota on the disk mounted at /\S* is used up"):
         run.truncate_log(after_step=1)
     assert steps(run) == [1, 2]

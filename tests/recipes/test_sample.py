@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,16 @@ def test_bad_options_end_with_one_line_and_status_2(
     words = options if not options[0].startswith("-") else ["grid", *options]
     assert sample.main([words[0], "--run", str(run), *words[1:]]) == 2
     assert capfd.readouterr().err == f"sample: error: {message}\n"
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "samples.npz", "folder"])
+def test_a_place_that_cannot_be_written_is_named(
+    name: str, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / name
+    assert sample.main(["--run", str(run), "--num", "3", "--out", str(out)]) == 2
+    assert re.fullmatch(rf"sample: error: {out} was not written: \w[\w ]+\.", capfd.readouterr().err.splitlines()[-1])
 
 
 def test_a_run_without_a_checkpoint_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -1,5 +1,6 @@
 """The spectra of a run: what --spectra-every logs and draws, and that the training does not notice."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -134,16 +135,27 @@ def test_a_loss_that_is_not_finite_is_said_before_its_weights_are_measured(
     assert "error: the loss is not finite at step 1 (" in capfd.readouterr().err.splitlines()[-1]
 
 
-def test_a_full_disk_at_the_picture_is_one_line(
-    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["spectra.png", "report.html", "samples/step_000001.png"])
+def test_a_full_disk_at_a_picture_or_the_report_is_one_line(
+    name: str,
+    tiny_args: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ):
-    def full_disk(path: Path, data: bytes) -> None:
-        raise OSError(28, "No space left on device")
+    path = tmp_path / "run" / name
 
-    monkeypatch.setattr("recipes._engine.spectra_figure.replace_durably", full_disk)
-    assert biggan_deep.main([*tiny_args, "--run-dir", str(tmp_path), "--steps", "1", "--spectra-every", "1"]) == 2
+    def full_disk(temporary: Path, data: bytes) -> None:
+        if temporary == path.with_name(f".{path.name}.tmp"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        temporary.write_bytes(data)
+
+    monkeypatch.setattr("recipes._engine.durable_files.write_durably", full_disk)
+    args = [*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "1", "--spectra-every", "1"]
+    assert biggan_deep.main(args) == 2
     message = capfd.readouterr().err.splitlines()[-1]
-    assert message.startswith(f"biggan_deep: error: {tmp_path / 'spectra.png'} was not written: the disk ")
+    assert message.startswith(f"biggan_deep: error: {path} was not written: the disk ")
+    assert list((tmp_path / "run" / "checkpoints").glob("step_*")) == [tmp_path / "run" / "checkpoints" / "step_000001"]
 
 
 @pytest.mark.parametrize(
