@@ -20,6 +20,7 @@ from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from gan_blocks import (
     BatchNorm2d,
@@ -35,7 +36,7 @@ from recipes._engine.batches import StepBatches
 from recipes._engine.config_checks import require, require_positive
 from recipes._engine.hinge_training import HingeTrainingFields, hinge_train_step
 from recipes._engine.latents import latent_prior
-from recipes._engine.layer_factories import LayerFactories, WeightNormLayers
+from recipes._engine.layer_factories import LayerFactories
 from recipes._engine.loop import train
 from recipes._engine.residual_fields import ResidualFields
 from recipes._engine.residual_networks import ResidualDiscriminator, ResidualGenerator
@@ -198,9 +199,8 @@ class Generator(ResidualGenerator):
 
     def __init__(self, config: Config) -> None:
         by_length = config.generator_norm == "weight"
-        layers: LayerFactories = (
-            WeightNormLayers() if by_length else generator_layers(config, eps=EPS)
-        )  # both orthogonal
+        # Weight norm is that of Salimans and Kingma 2016.
+        layers = LayerFactories(weight_norm) if by_length else generator_layers(config, eps=EPS)
         skip_z = (HierarchicalSkipZ if config.skip_z else NoSkipZ)(
             config.latent_dim, config.embedding_dim, num_blocks=config.stages
         )

@@ -34,12 +34,9 @@ from recipes._engine.config_checks import require, require_positive
 from recipes._engine.config_fields import ImageFields
 from recipes._engine.hinge_training import HingeTrainingFields, hinge_train_step
 from recipes._engine.latents import LatentFields, latent_prior
+from recipes._engine.layer_factories import LayerFactories
 from recipes._engine.loop import train
-from recipes._engine.spectral_layers import (
-    SpectralLayers,
-    discriminator_layers,
-    generator_layers,
-)
+from recipes._engine.spectral_layers import discriminator_layers, generator_layers
 from recipes._engine.updates import adam_optimizers
 
 __all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
@@ -271,7 +268,7 @@ def _doublings(small: int, large: int) -> int:
     return (large // small).bit_length() - 1 if small and large else 0
 
 
-def _attention(config: Config, channels: int, layers: SpectralLayers) -> nn.Module:
+def _attention(config: Config, channels: int, layers: LayerFactories) -> nn.Module:
     return SelfAttention2d(channels, conv_layer=layers.conv2d) if config.attention_resolution else nn.Identity()
 
 

@@ -26,11 +26,11 @@ from gan_blocks import (
 from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
 from recipes._engine.config_fields import AdamFields, TrainingFields
 from recipes._engine.latents import latent_prior
-from recipes._engine.layer_factories import PlainLayers
+from recipes._engine.layer_factories import LayerFactories
 from recipes._engine.loop import train
 from recipes._engine.residual_fields import ResidualFields
 from recipes._engine.residual_networks import ResidualDiscriminator, ResidualGenerator
-from recipes._engine.spectral_layers import SpectralLayers
+from recipes._engine.spectral_layers import spectral_layers
 from recipes._engine.state import TrainingState
 from recipes._engine.updates import adam_optimizers, judge_fake, judge_pair, update_discriminator, update_generator
 
@@ -106,7 +106,7 @@ class Generator(ResidualGenerator):
             stem_features=config.latent_dim,
             norm_layer=partial(ClassBatchNorm2d, num_classes=config.num_classes, eps=EPS),
             last_norm_layer=partial(BatchNorm2d, eps=EPS),
-            layers=PlainLayers(),  # the spectral norm of this paper is D's alone
+            layers=LayerFactories(),  # the spectral norm of this paper is D's alone
         )
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def build_generator(config: Config) -> Generator:
 
 def build_discriminator(config: Config) -> nn.Module:
     """D with fresh weights from the global random state."""
-    return ResidualDiscriminator(config, layers=SpectralLayers(EPS))
+    return ResidualDiscriminator(config, layers=spectral_layers(EPS))
 
 
 build_prior = latent_prior  # --latent

@@ -1,43 +1,30 @@
 """Factories of the layers of a recipe's networks, which need not know how their weights are normalised."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from gan_blocks import orthogonal_
 
-__all__ = ["LayerFactories", "PlainLayers", "WeightNormLayers"]
+__all__ = ["Layer", "LayerFactories"]
+
+Layer = nn.Conv2d | nn.Linear | nn.Embedding
 
 
-class LayerFactories(Protocol):
-    """Factories for ``conv_layer=``, ``linear_layer=`` and ``embedding_layer=``."""
-
-    def conv2d(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        padding: int = 0,
-        dilation: int = 1,
-        bias: bool = True,
-    ) -> nn.Module:
-        """A convolution."""
-        ...
-
-    def linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
-        """A linear layer."""
-        ...
-
-    def embedding(self, num_embeddings: int, embedding_dim: int) -> nn.Module:
-        """A table of class embeddings."""
-        ...
+def _as_it_is(layer: Layer) -> nn.Module:
+    return layer
 
 
 @dataclass(frozen=True)
-class PlainLayers:
-    """Layers without any normalisation of their weights, which start orthogonal."""
+class LayerFactories:
+    """Factories for ``conv_layer=``, ``linear_layer=`` and ``embedding_layer=``, whose weights start orthogonal.
+
+    What normalises a weight comes after its initialisation, and so starts on the values that are trained.
+    """
+
+    normalize: Callable[[Layer], nn.Module] = _as_it_is
+    """Applied to each new layer, such as ``spectral_norm``."""
 
     def conv2d(
         self,
@@ -50,42 +37,12 @@ class PlainLayers:
     ) -> nn.Module:
         """A convolution."""
         layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
-        return orthogonal_(layer)
+        return self.normalize(orthogonal_(layer))
 
     def linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
         """A linear layer."""
-        return orthogonal_(nn.Linear(in_features, out_features, bias=bias))
+        return self.normalize(orthogonal_(nn.Linear(in_features, out_features, bias=bias)))
 
     def embedding(self, num_embeddings: int, embedding_dim: int) -> nn.Module:
         """A table of class embeddings."""
-        return orthogonal_(nn.Embedding(num_embeddings, embedding_dim))
-
-
-@dataclass(frozen=True)
-class WeightNormLayers:
-    """Layers whose filters have a direction and a length as two parameters (Salimans and Kingma 2016)."""
-
-    def conv2d(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        padding: int = 0,
-        dilation: int = 1,
-        bias: bool = True,
-    ) -> nn.Module:
-        """A convolution."""
-        layer: nn.Module = weight_norm(
-            PlainLayers().conv2d(in_channels, out_channels, kernel_size, padding, dilation, bias)
-        )
-        return layer
-
-    def linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
-        """A linear layer."""
-        layer: nn.Module = weight_norm(PlainLayers().linear(in_features, out_features, bias))
-        return layer
-
-    def embedding(self, num_embeddings: int, embedding_dim: int) -> nn.Module:
-        """A table of class embeddings."""
-        layer: nn.Module = weight_norm(PlainLayers().embedding(num_embeddings, embedding_dim))
-        return layer
+        return self.normalize(orthogonal_(nn.Embedding(num_embeddings, embedding_dim)))

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gan_blocks import clamp_sigma, orthogonal_, sigma_regularization, spectral_norm
+from gan_blocks import clamp_sigma, sigma_regularization, spectral_norm
 from recipes._engine.config_checks import require, require_positive
+from recipes._engine.layer_factories import Layer, LayerFactories
 
 __all__ = [
     "SpectralFields",
-    "SpectralLayers",
     "discriminator_layers",
     "generator_layers",
     "sigma_penalty",
+    "spectral_layers",
 ]
 
 NETWORKS = ("generator", "discriminator")
@@ -61,66 +62,46 @@ class SpectralFields:
         _check_penalty(self)
 
 
-@dataclass(frozen=True)
-class SpectralLayers:
-    """Factories for ``conv_layer=``, ``linear_layer=`` and ``embedding_layer=``.
+def spectral_layers(
+    eps: float, *, num_singular_values: int = 1, clamp: float = 0.0, clamp_ratio: float = 0.0
+) -> LayerFactories:
+    """Layers with spectral norm. A clamp acts on the raw weight, as in the paper, and the norm on what it gives.
 
-    Each layer is initialised orthogonally, then clamped where that is asked for, then normalised: initialisation
-    comes first, so that the singular vectors start on the weights that are trained, and the clamp acts on the raw
-    weight, as in the paper.
+    Args:
+        eps: Smallest divisor of spectral norm.
+        num_singular_values: How many spectral norm follows; fewer where a weight has fewer.
+        clamp: Clamp the largest singular value to this (equation 4); 0: no such clamp.
+        clamp_ratio: Clamp it to this multiple of the second one; 0: no such clamp. A weight with but one is left alone.
     """
 
-    eps: float
-    """Smallest divisor of spectral norm."""
-    num_singular_values: int = 1
-    """How many spectral norm follows; fewer where a weight has fewer."""
-    clamp: float = 0.0
-    """Clamp the largest singular value to this (equation 4); 0: no such clamp."""
-    clamp_ratio: float = 0.0
-    """Clamp it to this multiple of the second one; 0: no such clamp. A weight with but one is left alone."""
-
-    def conv2d(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        padding: int = 0,
-        dilation: int = 1,
-        bias: bool = True,
-    ) -> nn.Module:
-        """A convolution."""
-        layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
-        return self._normalized(layer)
-
-    def linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
-        """A linear layer."""
-        return self._normalized(nn.Linear(in_features, out_features, bias=bias))
-
-    def embedding(self, num_embeddings: int, embedding_dim: int) -> nn.Module:
-        """A table of class embeddings."""
-        return self._normalized(nn.Embedding(num_embeddings, embedding_dim))
-
-    def _normalized(self, layer: nn.Conv2d | nn.Linear | nn.Embedding) -> nn.Module:
-        orthogonal_(layer)
+    def normalize(layer: Layer) -> nn.Module:
         rank = min(layer.weight.shape[0], layer.weight[0].numel())
-        if self.clamp:
-            clamp_sigma(layer, maximum=self.clamp)
-        elif self.clamp_ratio and rank > 1:
-            clamp_sigma(layer, ratio=self.clamp_ratio)
-        return spectral_norm(layer, num_singular_values=min(self.num_singular_values, rank), eps=self.eps)
+        if clamp:
+            clamp_sigma(layer, maximum=clamp)
+        elif clamp_ratio and rank > 1:
+            clamp_sigma(layer, ratio=clamp_ratio)
+        return spectral_norm(layer, num_singular_values=min(num_singular_values, rank), eps=eps)
+
+    return LayerFactories(normalize)
 
 
-def generator_layers(config: SpectralFields, *, eps: float) -> SpectralLayers:
+def generator_layers(config: SpectralFields, *, eps: float) -> LayerFactories:
     """The layers of G as the Config wants them."""
-    return SpectralLayers(
-        eps, config.tracked_singular_values, config.generator_sigma_clamp, config.generator_sigma_clamp_ratio
+    return spectral_layers(
+        eps,
+        num_singular_values=config.tracked_singular_values,
+        clamp=config.generator_sigma_clamp,
+        clamp_ratio=config.generator_sigma_clamp_ratio,
     )
 
 
-def discriminator_layers(config: SpectralFields, *, eps: float) -> SpectralLayers:
+def discriminator_layers(config: SpectralFields, *, eps: float) -> LayerFactories:
     """The layers of D as the Config wants them."""
-    return SpectralLayers(
-        eps, config.tracked_singular_values, config.discriminator_sigma_clamp, config.discriminator_sigma_clamp_ratio
+    return spectral_layers(
+        eps,
+        num_singular_values=config.tracked_singular_values,
+        clamp=config.discriminator_sigma_clamp,
+        clamp_ratio=config.discriminator_sigma_clamp_ratio,
     )
 
 

@@ -13,7 +13,7 @@ from recipes import biggan_deep
 from recipes._engine.errors import UserError
 from recipes._engine.recipe import config_from_json
 from recipes._engine.run_folder import RunFolder
-from recipes._engine.spectral_layers import SpectralLayers, sigma_penalty
+from recipes._engine.spectral_layers import sigma_penalty, spectral_layers
 
 TINY = biggan_deep.Config(
     resolution=16,
@@ -57,7 +57,7 @@ def losses(run: Path) -> list[dict[str, float]]:
 )
 def test_by_default_a_layer_is_the_orthogonal_and_normalised_one_of_torch_with_the_same_random_numbers(build, plain):
     torch.manual_seed(1)
-    layer = build(SpectralLayers(eps=1e-3))
+    layer = build(spectral_layers(eps=1e-3))
     torch.manual_seed(1)
     expected = spectral_norm(orthogonal_(plain()), eps=1e-3)
     assert repr(layer) == repr(expected)
