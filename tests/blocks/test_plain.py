@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gan_blocks import BatchNorm2d, PlainDiscriminatorBlock, PlainGeneratorBlock
+from tests.drawn import draw, numpy_state, randomize
 from tests.reference import blocks as reference
 
 widths = st.integers(1, 3)
@@ -20,26 +21,9 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 every_block = pytest.mark.parametrize("name", BLOCKS)
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def randomize(block: nn.Module) -> nn.Module:
-    """Every parameter has another value than the one that it starts with."""
-    block.double()
-    with torch.no_grad():
-        for seed, parameter in enumerate(block.parameters()):
-            parameter.copy_(draw(*parameter.shape, seed=seed))
-    return block
-
-
 def build(name: str) -> tuple[nn.Module, Tensor]:
     make, shape = BLOCKS[name]
     return randomize(make()), draw(*shape, seed=9)
-
-
-def numpy_state(block: nn.Module) -> dict[str, np.ndarray]:
-    return {key: value.numpy() for key, value in block.state_dict().items()}
 
 
 @given(in_channels=widths, out_channels=widths, size=st.integers(1, 3))

@@ -21,6 +21,7 @@ from gan_blocks import (
     ProgressiveGeneratorStem,
     ToRGB,
 )
+from tests.drawn import draw, numpy_state, randomize
 from tests.reference import blocks as reference
 from tests.reference import layers as layers_reference
 
@@ -38,25 +39,9 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 every_block = pytest.mark.parametrize("name", BLOCKS)
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def randomize(block: nn.Module) -> nn.Module:
-    block.double()
-    with torch.no_grad():
-        for seed, parameter in enumerate(block.parameters()):
-            parameter.copy_(draw(*parameter.shape, seed=seed))
-    return block
-
-
 def build(name: str) -> tuple[nn.Module, Tensor]:
     make, shape = BLOCKS[name]
     return randomize(make()), draw(*shape, seed=9)
-
-
-def numpy_state(block: nn.Module) -> dict[str, np.ndarray]:
-    return {key: value.numpy() for key, value in block.state_dict().items()}
 
 
 @given(latent_dim=widths, channels=widths)

@@ -17,6 +17,7 @@ from gan_blocks import (
     GeneratorResBlock,
     upsample_bilinear,
 )
+from tests.drawn import draw, numpy_state, randomize
 from tests.reference import blocks as reference
 from tests.reference import conditioning, layers
 
@@ -25,28 +26,12 @@ conditional_norm = partial(ConditionalBatchNorm2d, condition_features=WIDTH)
 booleans = pytest.mark.parametrize("resample", [False, True])
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def randomize(block: nn.Module) -> nn.Module:
-    block.double()
-    with torch.no_grad():
-        for seed, parameter in enumerate(block.parameters()):
-            parameter.copy_(draw(*parameter.shape, seed=seed) / 2)
-    return block
-
-
 def generator_block(in_channels: int = 4, out_channels: int = 3, **options) -> nn.Module:
-    return randomize(GeneratorResBlock(in_channels, out_channels, norm_layer=conditional_norm, **options))
+    return randomize(GeneratorResBlock(in_channels, out_channels, norm_layer=conditional_norm, **options), scale=0.5)
 
 
 def discriminator_block(in_channels: int = 3, out_channels: int = 4, **options) -> nn.Module:
-    return randomize(DiscriminatorResBlock(in_channels, out_channels, **options))
-
-
-def numpy_state(block: nn.Module) -> dict[str, np.ndarray]:
-    return {key: value.numpy() for key, value in block.state_dict().items()}
+    return randomize(DiscriminatorResBlock(in_channels, out_channels, **options), scale=0.5)
 
 
 @given(

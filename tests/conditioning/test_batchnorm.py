@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gan_blocks import BatchNorm2d, ConditionalBatchNorm2d, standing_statistics
 from gan_blocks.conditioning import _modulation
+from tests.drawn import draw
 from tests.reference import conditioning as reference
 
 CHANNELS, WIDTH = 3, 2
@@ -28,10 +29,6 @@ def taking(path: str) -> Iterator[None]:
 
 
 both_paths = pytest.mark.parametrize("path", ["plain", "folded"])
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def make_norm(statistics: str = "running", **options: float) -> ConditionalBatchNorm2d:

@@ -7,14 +7,11 @@ from torch import Tensor
 
 from gan_blocks import BatchNorm2d, ClassBatchNorm2d, ConditionalBatchNorm2d, standing_statistics
 from gan_blocks.conditioning import _modulation
+from tests.drawn import draw
 from tests.reference import conditioning as reference
 
 CHANNELS, CLASSES = 3, 4
 modes = pytest.mark.parametrize("training", [True, False])
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def make_norm(**options) -> ClassBatchNorm2d:

@@ -3,16 +3,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from gan_blocks import ConditionalModulation2d
+from tests.drawn import draw
 from tests.reference import conditioning as reference
 
 CHANNELS, WIDTH = 3, 2
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def make() -> ConditionalModulation2d:

@@ -16,14 +16,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gan_blocks import BatchNorm2d, ClassBatchNorm2d, ConditionalBatchNorm2d, standing_statistics
+from tests.drawn import draw
 
 SIZES = (4, 1, 2)  # unequal; the second process has a single sample
 CHANNELS, NUM_CLASSES = 3, 5
 KINDS = ("plain", "without parameters", "conditional", "by class", "batch statistics")
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def own(values: Tensor, rank: int) -> Tensor:

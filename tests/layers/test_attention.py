@@ -11,13 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
 from gan_blocks import SelfAttention2d
+from tests.drawn import draw
 from tests.reference import layers as reference
 
 halves = st.integers(1, 3)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def build(channels: int = 8, *, gamma: float = 0.7, seed: int = 1) -> SelfAttention2d:

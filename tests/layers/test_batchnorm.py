@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gan_blocks import BatchNorm2d
+from tests.drawn import draw
 from tests.reference import layers as reference
 
 kinds = pytest.mark.parametrize("statistics", ["running", "batch"])
 affinities = pytest.mark.parametrize("affine", [True, False])
-
-
-def draw(*shape: int, seed: int = 0, mean: float = 0.0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + mean
 
 
 def build(num_features: int = 3, *, seed: int = 1, **options: Any) -> BatchNorm2d:

@@ -18,6 +18,7 @@ from gan_blocks import (
     equalized_lr,
     spectral_norm,
 )
+from tests.drawn import draw
 from tests.reference import layers as reference
 
 LAYERS: dict[str, Callable[..., nn.Module]] = {
@@ -27,10 +28,6 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
 }
 FAN_IN = {"linear": 6, "conv": 6 * 9, "transposed": 6 * 16}
 every_layer = pytest.mark.parametrize("name", LAYERS)
-
-
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def example(name: str) -> Tensor:

@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gan_blocks import MinibatchDiscrimination, MinibatchStdDev, minibatch_stddev
+from tests.drawn import draw
 from tests.reference import layers as reference
 
 sizes = st.integers(1, 3)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def per_sample(x: Tensor, **options) -> Tensor:

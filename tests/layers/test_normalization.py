@@ -5,16 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from gan_blocks import PixelNorm, pixel_norm
+from tests.drawn import draw
 from tests.reference import layers as reference
 
 sizes = st.integers(1, 4)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @given(batch=sizes, channels=sizes, height=sizes, width=sizes, eps=st.sampled_from([1e-8, 0.1]))

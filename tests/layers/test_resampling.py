@@ -8,14 +8,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gan_blocks import downsample_average, fade_images, fade_in, upsample_bilinear, upsample_nearest
+from tests.drawn import draw
 from tests.reference import layers as reference
 
 sizes = st.integers(1, 4)
 every = pytest.mark.parametrize("resample", [upsample_nearest, upsample_bilinear, downsample_average])
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @given(batch=sizes, channels=sizes, height=sizes, width=sizes)

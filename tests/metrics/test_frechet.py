@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gan_blocks import frechet_distance
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+from tests.drawn import draw
 
 
 def by_matrix_root(real: Tensor, fake: Tensor) -> float:

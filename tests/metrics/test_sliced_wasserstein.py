@@ -8,11 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gan_blocks import laplacian_pyramid, sliced_wasserstein_distance
+from tests.drawn import draw
 from tests.reference import metrics as reference
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def textures(count: int, *, seed: int, channels: int = 1) -> Tensor:

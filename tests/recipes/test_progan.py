@@ -28,6 +28,7 @@ from recipes._engine.options import RunOptions
 from recipes._engine.state import TrainingState, build_state
 from recipes._engine.trained import load_trained
 from recipes.describe import describe
+from tests.drawn import draw
 
 # Batches of 8, so that every phase lasts two steps: 4x4, fade to 8x8, 8x8, fade to 16x16, 16x16.
 TINY = progan.Config(
@@ -38,10 +39,6 @@ TINY_ARGS = [
     *("--stabilize-images", "16", "--fade-images", "16", "--planned-steps", "10", "--sample-every", "0"),
 ]
 POSITIONS = [(4, 1.0), (4, 1.0), (8, 0.0), (8, 0.5), (8, 1.0), (8, 1.0), (16, 0.0), (16, 0.5), (16, 1.0), (16, 1.0)]
-
-
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def count(network: nn.Module) -> int:

@@ -3,7 +3,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from gan_blocks.spectral.power_iteration import (
     matrix_axes,
@@ -13,13 +12,10 @@ from gan_blocks.spectral.power_iteration import (
     to_memory_order,
     to_torch_order,
 )
+from tests.drawn import draw
 from tests.reference import spectral as reference
 
 sizes = st.integers(2, 6)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @given(out=sizes, rest=sizes, seed=st.integers(0, 99))

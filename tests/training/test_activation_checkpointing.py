@@ -18,10 +18,9 @@ from gan_blocks import (
     checkpoint_activations,
     spectral_norm,
 )
+from tests import drawn
 
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+draw = partial(drawn.draw, dtype=torch.float32)
 
 
 def conv(*sizes: int, **options: int) -> nn.Module:

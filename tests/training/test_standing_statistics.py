@@ -9,11 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gan_blocks import BatchNorm2d, ConditionalBatchNorm2d, standing_statistics
+from tests.drawn import draw
 from tests.reference import layers as reference
-
-
-def draw(*shape: int, seed: int = 0, mean: float = 0.0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + mean
 
 
 def draw_batches(*sizes: int, mean: float = 0.0) -> list[tuple[Tensor]]:
