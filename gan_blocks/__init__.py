@@ -76,9 +76,10 @@ from gan_blocks.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wass
 from gan_blocks.metrics.structural_similarity import multiscale_ssim
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
-from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma, sigma_regularization
+from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma
 from gan_blocks.spectral.monitor import LayerSpectrum, SpectrumMonitor
 from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, spectral_norm, tracked_sigmas
+from gan_blocks.spectral.regularization import sigma_regularization
 from gan_blocks.spectral.torch_layouts import spectral_norm_state
 from gan_blocks.training.activation_checkpointing import checkpoint_activations
 from gan_blocks.training.ema import ExponentialMovingAverage

@@ -1,32 +1,28 @@
-"""Limits on the largest singular value of a weight: clamped away, or penalised.
+"""The largest singular value of a weight clamped to a bound (Brock et al. 2018, equation 4).
 
 Tested in ``tests/spectral/test_clamping.py``.
 """
 
-import math
 import warnings
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
 
-from gan_blocks._checks import bad_value, check_exactly_one, check_positive
+from gan_blocks._checks import bad_value
 from gan_blocks._precision import full_precision
+from gan_blocks.spectral._bounds import bound_of, check_bound
 from gan_blocks.spectral.power_iteration import matrix_axes, to_weight
 from gan_blocks.spectral.tracking import (
     SingularVectorTracker,
-    catch_up,
     default_dim,
     kind_of,
     matrix_shape,
     register_tracker,
     tensor_to_track,
-    trackers_of,
 )
-from gan_blocks.spectral.weight_updates import chain_input
 
-__all__ = ["SigmaClamp", "clamp_sigma", "sigma_regularization"]
+__all__ = ["SigmaClamp", "clamp_sigma"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -87,7 +83,7 @@ class SigmaClamp(SingularVectorTracker):
         dim: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
-        _check_bound("SigmaClamp", maximum=maximum, ratio=ratio)
+        check_bound("SigmaClamp", maximum=maximum, ratio=ratio)
         if num_singular_values is None:
             num_singular_values = min(FOLLOWED, *matrix_shape("SigmaClamp", weight, dim))
         if ratio is not None and num_singular_values < 2:
@@ -107,7 +103,7 @@ class SigmaClamp(SingularVectorTracker):
         """Return the weight with its largest singular value lowered to the bound."""
         with full_precision(weight):
             sigmas, u, v = self.estimate(weight, 1 if self.ratio is None else 2)
-            bound = _bound(sigmas, self.maximum, self.ratio)
+            bound = bound_of(sigmas, self.maximum, self.ratio)
             # Not relu: an infinite ratio of a zero weight would be NaN.
             excess = torch.where(sigmas[0] > bound, sigmas[0] - bound, 0.0)
             correction = to_weight(excess * torch.outer(u[0], v[0]), weight, matrix_axes(weight, self.dim))
@@ -180,7 +176,7 @@ def clamp_sigma(
         >>> clamp_sigma(layer, ratio=1.5, warmup_iterations=50).weight.diag().tolist()
         [2.0, 3.0]
     """
-    _check_bound("clamp_sigma", maximum=maximum, ratio=ratio)
+    check_bound("clamp_sigma", maximum=maximum, ratio=ratio)
     weight = tensor_to_track("clamp_sigma", module, name, SigmaClamp)
     dim = default_dim(module) if dim is None else dim
     if ratio is not None and 1 in matrix_shape("clamp_sigma", weight, dim):
@@ -199,81 +195,3 @@ def clamp_sigma(
     )
     register_tracker(module, name, tracker)
     return module
-
-
-def sigma_regularization(model: nn.Module, *, target: float | None = None, ratio: float | None = None) -> Tensor:
-    r"""Penalise the distance of each weight's largest singular value from a number, or a multiple of the second one.
-
-    .. math:: R = \sum_l \big(\sigma_0^{(l)} - \sigma_{reg}\big)^2 \quad\text{or}\quad
-        R = \sum_l \big(\sigma_0^{(l)} - r \cdot sg(\sigma_1^{(l)})\big)^2
-
-    Add it to a loss with a weight of your own. The sum runs over the weights l with :func:`spectral_norm` or
-    :func:`clamp_sigma`, which follow the singular values; where both are registered the first one counts, so the
-    value is that of the raw weight, unless another parametrisation precedes it. The gradient flows through
-    :math:`\sigma_0` with u and v held constant, and not through :math:`\sigma_1`: the penalty must not raise that.
-    To follow a weight without changing it, use ``clamp_sigma(layer, maximum=math.inf)``.
-
-    **What the paper leaves open.** It regularises "towards" the value; the square, the sum over layers, the pull
-    from below as well as from above, and the raw weight (under spectral norm too) are our reading. It gives no
-    coefficient.
-
-    Calling it counts as a read of each weight.
-
-    Args:
-        model: Any module.
-        target: The number :math:`\sigma_{reg}`, greater than 0.
-        ratio: The ratio r, greater than 0. It needs ``num_singular_values`` of at least 2 in :func:`spectral_norm`;
-            weights that have but one singular value are left out.
-
-    Returns:
-        The scalar penalty, at least 0.
-
-    Shape:
-        - returns: ``()``
-
-    Raises:
-        ValueError: If not exactly one of ``target`` and ``ratio`` is given, it is not greater than 0, no weight of the
-            model is followed, or ``ratio`` meets a weight of which only one singular value is.
-
-    References:
-        Brock et al. 2018, section 4.1.
-
-    Example:
-        >>> from gan_blocks import sigma_regularization, spectral_norm
-        >>> layer = torch.nn.Linear(2, 2, bias=False)
-        >>> _ = layer.load_state_dict({"weight": torch.diag(torch.tensor([2.0, 5.0]))})
-        >>> layer = spectral_norm(layer, num_singular_values=2, warmup_iterations=50)
-        >>> sigma_regularization(layer, ratio=1.5).item()
-        4.0
-    """
-    owner = "sigma_regularization"
-    _check_bound(owner, target=target, ratio=ratio)
-    penalties = []
-    for name, chain in model.named_modules():
-        if not isinstance(chain, ParametrizationList) or not (trackers := trackers_of(chain)):
-            continue
-        index, tracker = trackers[0]
-        if ratio is not None and tracker.num_singular_values == 1:
-            if 1 in (tracker.u.shape[1], tracker.v.shape[1]):
-                continue
-            tensor = name.replace("parametrizations.", "")
-            remedy = f"Register {tensor} with num_singular_values=2."
-            raise bad_value(owner, "ratio", "used where two singular values are followed", ratio, remedy)
-        catch_up(chain)
-        sigmas, *_ = tracker.estimate(chain_input(chain, index), 1 if ratio is None else 2)
-        penalties.append((sigmas[0] - _bound(sigmas, target, ratio)).square())
-    if not penalties:
-        remedy = "Register spectral_norm or clamp_sigma."
-        raise bad_value(owner, "model", "a module whose singular values are followed", kind_of(model), remedy)
-    return torch.stack(penalties).sum()
-
-
-def _check_bound(owner: str, **bounds: float | None) -> None:
-    check_exactly_one(owner, **bounds)
-    check_positive(owner, **{name: bound for name, bound in bounds.items() if bound is not None})
-
-
-def _bound(sigmas: Tensor, number: float | None, ratio: float | None) -> Tensor | float:
-    if ratio is not None:
-        return ratio * sigmas[1].detach()
-    return math.inf if number is None else number
