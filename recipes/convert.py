@@ -32,7 +32,13 @@ from recipes._engine.converted_run import write_converted_run
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.exported import load_for_export
-from recipes._layouts.biggan_pytorch import biggan_pytorch_options, convert_biggan_pytorch, export_biggan_pytorch
+from recipes._engine.run_folder import RunFolder
+from recipes._layouts.biggan_pytorch import (
+    ARCHITECTURES,
+    biggan_pytorch_options,
+    convert_biggan_pytorch,
+    export_biggan_pytorch,
+)
 from recipes._layouts.huggingface_biggan_deep import (
     convert_huggingface_biggan_deep,
     export_huggingface_biggan_deep,
@@ -51,6 +57,10 @@ __all__ = [
 ]
 
 Layout = Literal["huggingface-biggan-deep", "biggan-pytorch"]
+RECIPES: dict[Layout, tuple[str, ...]] = {
+    "huggingface-biggan-deep": ("biggan_deep",),
+    "biggan-pytorch": tuple(ARCHITECTURES),
+}
 
 
 @dataclass(frozen=True)
@@ -128,14 +138,16 @@ def read_run(options: Options) -> None:
 def write_layout(options: Options) -> None:
     """Write the networks of a run in another layout."""
     assert options.run is not None
+    assert options.to is not None
+    recipe = RunFolder.open(options.run).recipe
+    if recipe not in RECIPES[options.to]:
+        raise UserError(f"the layout {options.to} has no networks of recipes.{recipe}.")
     trained = load_for_export(options.run)
     for note in trained.notes:
         print(note)
     files: dict[str, bytes] = {}
     described: Mapping[str, object]
     if options.to == "huggingface-biggan-deep":
-        if trained.recipe != "biggan_deep":
-            raise UserError(f"the layout huggingface-biggan-deep has no networks of recipes.{trained.recipe}.")
         generator = export_huggingface_biggan_deep(trained.generator, config=trained.config, statistics=trained.tables)
         described = huggingface_config(trained.config)
         if trained.tables is None:

@@ -101,9 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         options = parse_options(Options, prog="python -m recipes.describe", description=__doc__ or "", args=argv)
         subject = _choose(options.recipe, options.preset)
+        step = subject.step(options.world_size)
         tables = subject.tables()
         print("\n\n".join(format_table(rows, title) for title, rows in tables.items()))
-        print("\n" + "\n".join(subject.step(options.world_size).lines()))
+        print("\n" + "\n".join(step.lines()))
         print(f"\nParam (G + D without G's shared embedding): {table_1_parameters(tables):,}")
         return 0
 

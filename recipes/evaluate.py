@@ -76,6 +76,16 @@ class Options:
         check_truncation(self.truncation, self.truncation_by)
 
 
+class Drawn(NamedTuple):
+    """The samples of a run."""
+
+    config: RecipeConfig
+    source: Path
+    """The file that the weights came from."""
+    images: Tensor
+    labels: Tensor
+
+
 class Evaluation(NamedTuple):
     """What was found; patches and pairs where they were asked for."""
 
@@ -94,22 +104,27 @@ class Evaluation(NamedTuple):
 
 def evaluate(options: Options) -> Evaluation:
     """Draw the samples and measure them."""
-    return _measure(options, *_draw(options))
+    return _measure(options, _draw(options))
 
 
-def _draw(options: Options) -> tuple[RecipeConfig, Tensor, Tensor]:
-    """The run's Config, samples and their labels; several processes generate a part each."""
+def _draw(options: Options) -> Drawn:
+    """Draw the samples; several processes generate a part each."""
     trained = load_trained(run=options.run, weights=None, device=torch_device(options.device))
+    if current_world().is_main:
+        for note in trained.notes:
+            print(note)
     if options.swd:
         check_patch_sizes(options.swd, options.num, trained.config.resolution)
     if options.ms_ssim:
         check_pair_size(trained.config.resolution)
     trained = truncated(trained, options.truncation, options.truncation_by)
     images, labels = draw_samples(trained, options.num, seed=options.seed)
-    return trained.config, images.clamp(-1, 1), labels  # as they are shown and saved: not every G is bounded
+    images = images.clamp(-1, 1)  # as they are shown and saved: not every G is bounded
+    return Drawn(trained.config, trained.source, images, labels)
 
 
-def _measure(options: Options, config: RecipeConfig, images: Tensor, labels: Tensor) -> Evaluation:
+def _measure(options: Options, drawn: Drawn) -> Evaluation:
+    config, _, images, labels = drawn
     real = load_images_of(config, options.data)
     real_images = real.batch(torch.arange(len(real)))[0]
     check_real_images(options.swd, len(real))
@@ -135,12 +150,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             drawn = _draw(options)
             if not current_world().is_main:
                 return 0
-        report = _measure(options, *drawn)
-        replace_durably(folder.evaluation_path, json.dumps(report.as_dict(), indent=2).encode() + b"\n")
+        report = _measure(options, drawn)
+        what = {"weights": str(drawn.source.relative_to(folder.path))}
+        what |= {name: getattr(options, name) for name in ("seed", "truncation", "truncation_by")}
+        replace_durably(folder.evaluation_path, json.dumps(what | report.as_dict(), indent=2).encode() + b"\n")
         write_report(folder)
         print("\n".join(report.lines()))
-        if sheets := sorted(folder.path.glob("samples/step_*.png")):
-            print(f"Sample sheet: {sheets[-1]}")
+        if sheet := folder.newest_samples():
+            print(f"Sample sheet: {sheet}")
         return 0
 
     return run_command("evaluate", command)

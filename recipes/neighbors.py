@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.data import load_images_of
+from recipes._engine.data import load_images_of, read_source
+from recipes._engine.data_source import DataSource
 from recipes._engine.errors import UserError
+from recipes._engine.image_files import PixelLayout
 from recipes._engine.image_set import ImageSet
 from recipes._engine.neighbors import MEASURES, Measure, Neighbors, classifier_features, nearest_images
 from recipes._engine.neighbors_sheet import neighbors_sheet
@@ -76,7 +78,9 @@ def search(options: Options) -> list[tuple[str, Neighbors]]:
             trained, options.num, seed=options.seed, classes=options.classes, batch_size=options.batch_size
         )
     else:
-        given = load_images_of(config, f"npz:{options.samples}")
+        source = DataSource(str(options.samples), "npz", options.samples, option="--samples")
+        layout = PixelLayout(config.resolution, config.image_channels)
+        given = read_source(source, layout, num_classes=config.num_classes)
         queries, labels = given.batch(torch.arange(min(options.num, len(given))))
     found = []
     for name in options.by:

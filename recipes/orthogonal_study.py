@@ -71,6 +71,8 @@ class Options:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise UserError(f"--{name} must be one or more different numbers, but got {_shown(values) or 'none'}.")
+        if min(self.coefficients) < 0:
+            raise UserError(f"--coefficients must each be at least 0, but got {_shown(self.coefficients)}.")
         require_at_least(self, 1, "steps", "threads")
         require_at_least(self, 2, "num")
         for truncation in self.truncations:

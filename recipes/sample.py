@@ -4,6 +4,7 @@ The first word says what is drawn; without one it is a grid. `python -m recipes.
 Every image is a function of --seed, its number, its class and its truncation: the same in any batch, on any call.
 """
 
+import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recipes._engine.command_line import parse_choice, run_command
-from recipes._engine.durable_files import writing
+from recipes._engine.durable_files import replace_durably, writing
 from recipes._engine.errors import UserError
 from recipes._engine.path_options import Interpolation, Walk
 from recipes._engine.sample_options import SampleOptions, TruncatedOptions
@@ -139,9 +140,9 @@ def _write(out: Path, images: Tensor, labels: Tensor) -> None:
     if out.suffix == ".png":
         save_picture(out, image_grid(pictures, columns=_columns(labels)))
     elif out.suffix == ".npz":
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(out, images=pictures, labels=labels.numpy())
+        arrays = io.BytesIO()
+        np.savez(arrays, images=pictures, labels=labels.numpy())
+        replace_durably(out, arrays.getvalue())
     else:
         with writing(out):
             _write_folder(out, pictures, labels.tolist())
@@ -153,7 +154,12 @@ def _write_folder(out: Path, pictures: npt.NDArray[np.uint8], labels: Sequence[i
     named = zip(pictures, labels, strict=True)
     for number, (picture, label) in enumerate(tqdm(named, total=len(pictures), unit="image", delay=2)):
         pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
-        Image.fromarray(pixels).save(out / f"{number:06d}_class_{label}.png")
+        path = out / f"{number:06d}_class_{label}.png"
+        try:
+            Image.fromarray(pixels).save(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _columns(labels: Tensor) -> int:

@@ -159,22 +159,27 @@ class BatchSource:
 
 
 def check_split(config: RecipeConfig, options: RunOptions, world: World) -> None:
-    """Check that the processes and micro-batches can share a batch.
+    """Check that the processes and micro-batches can share each batch of the run.
 
     Raises:
-        UserError: If they cannot share it evenly, of which the nearest size that they can is named; or if it is to be
-            judged as a whole.
+        UserError: If there are more micro-batches than images; if processes cannot share a batch evenly, of which the
+            nearest size that they can is named; or if it is to be judged as a whole.
     """
     parts = world.size * options.accumulate
     if parts > 1 and config.top_k_players != "generator":
         rule = "generator where a batch is split over micro-batches or processes"
         raise said_once(UserError(f"--top-k-players must be {rule}, but got {config.top_k_players}."))
-    if world.size > 1 and config.batch_size % parts:
-        nearest = max(1, round(config.batch_size / parts)) * parts
-        of_each = f" of {options.accumulate} micro-batches each" if options.accumulate > 1 else ""
-        rule = f"a multiple of {parts} for {world.size} processes{of_each}"
-        message = f"--batch-size must be {rule}, but got {config.batch_size}; the nearest is {nearest}."
-        raise said_once(UserError(message))
+    smallest = min(config.all_batch_sizes())
+    if options.accumulate > smallest:
+        rule = f"at most {smallest}, the images of the smallest batch"
+        raise said_once(UserError(f"--accumulate must be {rule}, but got {options.accumulate}."))
+    for size in config.all_batch_sizes():
+        if world.size > 1 and size % parts:
+            nearest = max(1, round(size / parts)) * parts
+            of_each = f" of {options.accumulate} micro-batches each" if options.accumulate > 1 else ""
+            rule = f"a multiple of {parts} for {world.size} processes{of_each}"
+            option = "--batch-size must be" if size == config.batch_size else "--batch-sizes must each be"
+            raise said_once(UserError(f"{option} {rule}, but got {size}; the nearest is {nearest}."))
 
 
 def _own_part(whole: Tensor, micro_batches: int, world: World) -> Tensor:

@@ -38,12 +38,15 @@ class TrainingCommand:
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
-    """Run the body of a command and turn what the user can mend into one line on stderr and exit status 2."""
+    """Run the body of a command; what the user can mend becomes one line on stderr and status 2, ^C one and 130."""
     try:
         return command()
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{name}: stopped.", file=sys.stderr)
+        return 130
 
 
 def parse_options(kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None) -> Options:
@@ -105,22 +108,23 @@ def parse_training_command(recipe: Recipe, *, prog: str, args: Sequence[str] | N
                 ],
                 preset,
             ),
-            ("config", Annotated[recipe.Config, tyro.conf.OmitArgPrefixes], default),
-            ("options", Annotated[RunOptions, tyro.conf.OmitArgPrefixes], RunOptions()),
+            ("training", Annotated[recipe.Config, tyro.conf.OmitArgPrefixes], default),
+            ("session", Annotated[RunOptions, tyro.conf.OmitArgPrefixes], RunOptions()),
         ],
         frozen=True,
     )
     parsed = _parse(command_type, prog=prog, description=recipe.__doc__ or "", args=args)
     if saved is not None:
-        compare_configs(config_to_json(saved), config_to_json(parsed.config), allowed=CHANGEABLE_ON_RESUME)
-    return TrainingCommand(preset=preset, config=parsed.config, options=parsed.options, run=run)
+        compare_configs(config_to_json(saved), config_to_json(parsed.training), allowed=CHANGEABLE_ON_RESUME)
+    return TrainingCommand(preset=preset, config=parsed.training, options=parsed.session, run=run)
 
 
 def _early_options(args: list[str]) -> argparse.Namespace:
     """The options that decide what the other options' defaults are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--preset", "--resume", "--run-dir", "--init-from"):
-        parser.add_argument(name, nargs="?")
+    for name in ("preset", "resume", "run_dir", "init_from"):
+        spellings = {f"--{name}", f"--{name.replace('_', '-')}"}  # tyro knows both
+        parser.add_argument(*spellings, dest=name, nargs="?")
     return parser.parse_known_args(args)[0]
 
 
@@ -166,13 +170,14 @@ def _parse(kind: type[Options], *, prog: str, description: str, args: Sequence[s
 
 
 def _first_paragraph(box: str) -> str:
-    """The text of a boxed message up to its first separating line."""
+    """The text of a boxed message up to its first separating line; where UTF-8 is not at hand, boxes are of ``+-|``."""
     words: list[str] = []
     for line in box.splitlines():
-        text = line.strip().strip("│").strip()
-        if text and not text.strip("─"):
+        text = line.strip().strip("│|").strip()
+        if text.startswith(("╭", "╰", "+")) or (not words and not text.strip("-")):
+            continue
+        if not text.strip("─-"):
             break
-        if text and not text.startswith(("╭", "╰")):
-            words.append(text)
+        words.append(text)
     sentence = " ".join(words).rstrip(".")
     return f"{sentence}. See --help."

@@ -99,6 +99,10 @@ class TrainingFields:
         """Images in a batch at a step, counted from 1; it may change in a network that grows."""
         return self.batch_size
 
+    def all_batch_sizes(self) -> tuple[int, ...]:
+        """The sizes of all batches that a run may have."""
+        return (self.batch_size,)
+
     def images_before(self, step: int) -> int:
         """Real images that D has seen before a step, counted from 1."""
         return (step - 1) * self.discriminator_steps * self.batch_size_at(step)

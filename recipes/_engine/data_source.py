@@ -23,15 +23,16 @@ _CHOICES = (
 
 @dataclass(frozen=True)
 class DataSource:
-    """One value of ``--data``, split into the name of the source and the path."""
+    """One value of ``--data``, or of another option, split into the name of the source and the path."""
 
     spec: str
     name: str
     path: Path | None
+    option: str = "--data"
 
     def error(self, problem: str) -> UserError:
         """Word an error as one line that names the option and its value."""
-        return UserError(f"--data {self.spec}: {' '.join(problem.split())}")
+        return UserError(f"{self.option} {self.spec}: {' '.join(problem.split())}")
 
     def existing_path(self) -> Path:
         """Return the path, which must exist."""

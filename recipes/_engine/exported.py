@@ -26,7 +26,6 @@ STATISTICS = (".running_mean", ".running_var")
 class ExportedRun:
     """State dicts of a run's networks."""
 
-    recipe: str
     config: Any
     generator: dict[str, Tensor]
     """Of the averaged G."""
@@ -56,7 +55,7 @@ def load_for_export(path: Path) -> ExportedRun:
         generator = {**average.state_dict(), **settled}
     tensors = load_latest_checkpoint(folder.checkpoints).tensors.get("discriminator")
     discriminator = None if tensors is None else _discriminator(folder, trained.config, tensors, trained.converted)
-    return ExportedRun(folder.recipe, trained.config, generator, discriminator, trained.tables, trained.notes)
+    return ExportedRun(trained.config, generator, discriminator, trained.tables, trained.notes)
 
 
 def _discriminator(folder: RunFolder, config: Any, tensors: Mapping[str, Tensor], converted: bool) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ Tested in ``tests/recipes/test_progan.py``.
 """
 
 import bisect
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -81,6 +82,10 @@ class GrowingFields(TrainingFields, ImageFields):
     def batch_size_at(self, step: int) -> int:
         """Images in a batch at a step, counted from 1."""
         return self.position(step).batch_size
+
+    def all_batch_sizes(self) -> tuple[int, ...]:
+        """The size of the batches at each resolution from the initial one on."""
+        return self.batch_sizes[int(math.log2(self.initial_resolution / 4)) :] or (self.batch_size,)
 
     def images_before(self, step: int) -> int:
         """Real images that D has seen before a step, counted from 1."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from recipes._engine.captions import caption_font, fitted
 from recipes._engine.image_set import ImageSet
 from recipes._engine.neighbors import Neighbors
 from recipes._engine.sheets import to_uint8
@@ -18,7 +19,7 @@ __all__ = ["neighbors_sheet"]
 
 SMALLEST = 72  # pixels that a cell needs for its caption
 MARGIN = 6
-CAPTION = 28  # height of two lines
+CAPTION = 40  # height of three lines
 HEADER = 28
 
 
@@ -40,13 +41,14 @@ def neighbors_sheet(
     width = MARGIN + across + sum(3 * MARGIN + count * across for count in columns)
     sheet = Image.new("L" if images.channels == 1 else "RGB", (width, HEADER + len(queries) * down), "white")
     draw = ImageDraw.Draw(sheet)
-    small, large = ImageFont.load_default(11), ImageFont.load_default(15)
+    small, large = caption_font(10), caption_font(14)
 
-    def cell(left: int, row: int, pixels: Tensor, caption: str) -> None:
+    def cell(left: int, row: int, pixels: Tensor, *lines: str) -> None:
         picture = to_uint8(rearrange(pixels, "c h w -> 1 c h w"))[0]
         image = Image.fromarray(picture[:, :, 0] if images.channels == 1 else picture)
         top = HEADER + row * down
         sheet.paste(image.resize((size, size), Image.Resampling.NEAREST), (left, top))
+        caption = "\n".join(fitted(line, small, size) for line in lines)
         draw.multiline_text((left + size / 2, top + size + 1), caption, "black", small, "ma", spacing=1, align="center")
 
     draw.text((MARGIN + size / 2, HEADER / 2), "sample", "black", large, "mm")
@@ -63,8 +65,8 @@ def neighbors_sheet(
                 if distance == torch.inf:
                     continue
                 number = int(neighbors.numbers[row, column])
-                caption = f"{_name(images, int(classes[column]))}: no. {number}\n{distance:.3g}"
-                cell(start + column * across, row, pixels[column], caption)
+                name = _name(images, int(classes[column]))
+                cell(start + column * across, row, pixels[column], name, f"no. {number}", f"{distance:.3g}")
         start += count * across
     return sheet
 

@@ -77,7 +77,7 @@ def _checked_labels(source: DataSource, labels: NDArray[Any], count: int, num_cl
     limit = count if num_classes is None else num_classes
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= limit:
-        why = "the number of images" if num_classes is None else "num_classes"
+        why = "the number of images" if num_classes is None else "--num-classes"
         raise source.error(
             f"labels must be from 0 to {limit - 1} ({why} is {limit}), but they go from {low} to {high}."
         )

@@ -10,6 +10,8 @@ from recipes._engine.errors import UserError
 
 __all__ = ["RunOptions", "torch_device"]
 
+MOST_THREADS = 1024  # torch crashes on numbers that no machine has
+
 Precision = Literal["fp32", "bf16", "fp64"]
 
 
@@ -69,7 +71,7 @@ class RunOptions:
     """Steps between sample sheets (one row a class, the same latents every time); 0: only at the end."""
 
     log_every: int = 10
-    """Steps between lines of log.jsonl and updates of the losses in the progress bar."""
+    """Steps between writes of log.jsonl, which has a line for every step, and updates of the progress bar's losses."""
 
     spectra_every: int = 0
     """Steps between measurements of the weights' largest singular values, logged and drawn (0: none)."""
@@ -89,6 +91,8 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be greater than 0, but got {value}.")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise UserError(f"--threads must be at most {MOST_THREADS:,}, but got {self.threads}.")
         for name in ("keep_every", "sample_every", "spectra_every", "compare_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 0, but got {getattr(self, name)}.")

@@ -26,6 +26,7 @@ from recipes._engine.trained import TrainedGenerator
 __all__ = ["Interpolation", "Walk"]
 
 FRAMES_PER_SECOND = 20.0
+MOST_FRAMES = 10_000  # the blur of a walk takes memory by their square
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,9 @@ class Walk(SampleOptions):
         self.check_counts("num")
         self.check_suffix(*SUFFIXES)
         check_frames_per_second(self.fps)
+        if not 0 < self.seconds * self.fps <= MOST_FRAMES:
+            rule = f"greater than 0, for a film of at most {MOST_FRAMES:,} frames"
+            raise UserError(f"--seconds must be {rule}, but got {self.seconds:g} at {self.fps:g} frames a second.")
         if not 0 < self.smoothing <= self.seconds / 4:
             raise UserError(
                 f"--smoothing must be greater than 0 and at most a quarter of --seconds, or hardly anything moves, "

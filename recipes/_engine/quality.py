@@ -39,6 +39,7 @@ class QualityReport:
         diversity: Spread within a class, generated over real; see `diversity_ratio`.
         novelty: Distance to the nearest training image, generated over real; see `novelty_ratio`.
         agreement_by_class: Agreement of each class that was asked for; empty where there is one class.
+        classes_without_spread: Classes that the diversity leaves out, since they have one real image.
     """
 
     num_generated: int
@@ -48,6 +49,7 @@ class QualityReport:
     diversity: float
     novelty: float
     agreement_by_class: dict[int, float]
+    classes_without_spread: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON; classes become strings because JSON keys are."""
@@ -63,6 +65,7 @@ class QualityReport:
             f"  diversity {self.diversity:7.2f}  spread {where}, 1 = as the real images, 0 = one image repeated",
             f"  novelty   {self.novelty:7.2f}  distance to the training images, 1 = as another real image, 0 = a copy",
             *self._class_lines(class_names),
+            *self._left_out_lines(),
         ]
 
     def _agreement_lines(self) -> list[str]:
@@ -70,6 +73,11 @@ class QualityReport:
             return []
         unseen = f"(unseen real images: {self.classifier_accuracy:.1%})"
         return [f"  agreement {self.agreement:7.1%}  drawn in the class asked for {unseen}"]
+
+    def _left_out_lines(self) -> list[str]:
+        count = len(self.classes_without_spread)
+        first = f", such as class {self.classes_without_spread[0]}" if count else ""
+        return [f"  without a class's diversity, for want of a second real image: {count:,}{first}"] if count else []
 
     def _class_lines(self, class_names: Sequence[str] | None) -> list[str]:
         if not self.agreement_by_class:
@@ -112,8 +120,8 @@ def measure_quality(
         judge: A classifier that `train_classifier` made of these real images before; None: one is trained now.
 
     Raises:
-        UserError: If the images differ in shape, generated values are not finite, a requested class has fewer than two
-            images on either side, or the real images do not differ from each other.
+        UserError: If the images differ in shape, generated values are not finite, a requested class has no real
+            image or a single generated one, or the real images do not differ from each other.
     """
     _check_images(generated, generated_labels, real)
     diversity = diversity_ratio(generated, generated_labels, real, real_labels)
@@ -126,6 +134,7 @@ def measure_quality(
         diversity=diversity,
         novelty=novelty,
         agreement_by_class={},
+        classes_without_spread=tuple(_without_spread(generated_labels, real_labels)),
     )
     if num_classes == 1:
         return report
@@ -153,18 +162,24 @@ def diversity_ratio(generated: Tensor, generated_labels: Tensor, real: Tensor, r
 
     C holds the classes among ``generated_labels``: numerator and denominator see the same ones. Each class weighs
     the same on its side, however many images it has; the ratio is that of the two averages over classes, not the
-    average of ratios, so that a class whose real images hardly differ cannot dominate. Of more than 10,000 images of a
-    class some are left out, evenly spaced in their order.
+    average of ratios, so that a class whose real images hardly differ cannot dominate. A class with a single real
+    image has no spread and does not count. Of more than 10,000 images of a class some are left out, evenly spaced in
+    their order.
 
     Returns:
         1 for real images; 0 for one repeated image per class; more than 1 for images more spread out than real ones,
         such as noise.
 
     Raises:
-        UserError: If a class of C has fewer than two images on either side, or its real images are all the same.
+        UserError: If a class of C has no real image or a single generated one, no class has two real images, or those
+            of each class are all the same.
     """
     spread = {"generated": 0.0, "real": 0.0}
-    for label in _classes(generated_labels):
+    left_out = _without_spread(generated_labels, real_labels)
+    classes = [label for label in _classes(generated_labels) if label not in left_out]
+    if not classes:
+        raise UserError("No class that was asked for has two real images, so diversity cannot be measured.")
+    for label in classes:
         for kind, images, labels in (("generated", generated, generated_labels), ("real", real, real_labels)):
             members = images[labels == label]
             if len(members) < 2:
@@ -218,6 +233,11 @@ def _agreement(classifier: nn.Module, images: Tensor, requested_labels: Tensor) 
 
 def _classes(labels: Tensor) -> list[int]:
     return sorted(set(labels.tolist()))
+
+
+def _without_spread(generated_labels: Tensor, real_labels: Tensor) -> list[int]:
+    """The classes asked for that have a single real image."""
+    return [label for label in _classes(generated_labels) if (real_labels == label).sum() == 1]
 
 
 def check_finite(generated: Tensor) -> None:

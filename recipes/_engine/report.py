@@ -33,12 +33,11 @@ td:last-child {{ font-family: ui-monospace, monospace }} svg text {{ font: 12px 
 
 def write_report(folder: RunFolder) -> None:
     """Write or renew ``report.html`` from what the run's folder holds."""
-    sheets = sorted(folder.path.glob("samples/step_*.png"))
     parts = []
-    if sheets:
-        newest = sheets[-1].relative_to(folder.path)
-        step = int(sheets[-1].stem.removeprefix("step_"))
-        parts.append(f'<h2>Samples at step {step:,}</h2>\n<p><img src="{newest}" alt="Sample sheet"></p>')
+    if sheet := folder.newest_samples():
+        step = int(sheet.stem.removeprefix("step_"))
+        source = sheet.relative_to(folder.path)
+        parts.append(f'<h2>Samples at step {step:,}</h2>\n<p><img src="{source}" alt="Sample sheet"></p>')
     parts += _curves(folder.read_log())
     if folder.spectra_path.is_file():
         picture = f'<img src="{folder.spectra_path.name}" alt="Largest singular values of every layer by step">'

@@ -128,6 +128,11 @@ class RunFolder:
             path.parent.mkdir(exist_ok=True)
         return path
 
+    def newest_samples(self) -> Path | None:
+        """The sample sheet of the latest step, if there is one."""
+        sheets = {int(path.stem.removeprefix("step_")): path for path in self.path.glob("samples/step_*.png")}
+        return sheets[max(sheets)] if sheets else None
+
     def append_log(self, entry: Mapping[str, Any]) -> None:
         """Add one line to the log, at once.
 

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from recipes._engine.captions import caption_font, fitted
 from recipes._engine.durable_files import replace_durably
 
 __all__ = ["image_grid", "save_picture", "save_sheet", "to_uint8"]
 
 GAP = 2
 MARGIN = 6
+WIDEST_CAPTION = 240  # pixels
 
 
 def to_uint8(images: Tensor) -> npt.NDArray[np.uint8]:
@@ -75,7 +77,7 @@ def save_picture(path: Path, picture: Image.Image) -> None:
 def _with_header(grid: Image.Image, header: str | None) -> Image.Image:
     if header is None:
         return grid
-    font = ImageFont.load_default(16)
+    font = caption_font(15)
     top = 16 + 2 * MARGIN
     width = max(grid.width, 2 * MARGIN + round(font.getlength(header)))
     picture = Image.new(grid.mode, (width, grid.height + top), "white")
@@ -95,7 +97,8 @@ def _side_by_side(grids: Sequence[Image.Image]) -> Image.Image:
 
 
 def _with_captions(grid: Image.Image, captions: Sequence[str], top: int) -> Image.Image:
-    font = ImageFont.load_default(16)
+    font = caption_font(15)
+    captions = [fitted(caption, font, WIDEST_CAPTION) for caption in captions]
     left = MARGIN * 2 + round(max(font.getlength(caption) for caption in captions))
     picture = Image.new(grid.mode, (grid.width + left, grid.height), "white")
     picture.paste(grid, (left, 0))

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recipes import biggan_deep, convert, evaluate, sample
+from recipes._engine.run_folder import RunFolder
 from recipes._layouts.huggingface_biggan_deep import export_huggingface_biggan_deep, huggingface_config
 from recipes._layouts.key_map import expected_state
 
@@ -218,3 +219,13 @@ def test_files_that_are_no_state_dict_are_named(tmp_path: Path, capsys: pytest.C
 def test_rejects_options_that_do_not_go_together(options: list[str], error: str, capsys: pytest.CaptureFixture[str]):
     assert convert.main(options) == 2
     assert error in capsys.readouterr().err
+
+
+def test_a_run_that_a_layout_does_not_know_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    RunFolder.create_at(tmp_path / "run", "sagan", "tiny", {})
+    for layout in ("biggan-pytorch", "huggingface-biggan-deep"):
+        assert convert.main(["--to", layout, "--run", str(tmp_path / "run")]) == 2
+        message = f"the layout {layout} has no networks of recipes.sagan."
+        assert capsys.readouterr().err == f"convert: error: {message}\n"

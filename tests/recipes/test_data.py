@@ -76,7 +76,7 @@ def test_rejects_a_layout_that_no_image_has(resolution: int, channels: int):
 
 def test_rejects_networks_with_fewer_classes_than_the_data(tmp_path: Path):
     (tmp_path / "data_batch_1.bin").write_bytes(bytes(3073) + bytes([1]) + bytes(3072))
-    expected = f"--data cifar10:{tmp_path}: the data has 10 classes, but num_classes is 7; set it to 10."
+    expected = f"--data cifar10:{tmp_path}: the data has 10 classes, but --num-classes is 7; make it 10."
     assert error_of(f"cifar10:{tmp_path}", num_classes=7) == expected
 
 

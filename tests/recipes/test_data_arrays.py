@@ -263,7 +263,7 @@ IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
         ),
         (
             {"images": IMAGES, "labels": np.ones(4, int)},
-            "all labels are equal. For data of one class on purpose set num_classes to 1.",
+            "all labels are equal. For data of one class on purpose give --num-classes 1.",
         ),
         ({"images": IMAGES[:1], "labels": LABELS[:1]}, "the data holds 1 image; training needs at least 2."),
     ],
@@ -274,7 +274,7 @@ def test_arrays_that_break_a_rule_are_an_error(arrays: dict[str, np.ndarray], me
 
 def test_labels_beyond_the_networks_classes_are_an_error(tmp_path: Path):
     spec = write_npz(tmp_path / "x.npz", images=IMAGES, labels=LABELS)
-    message = "labels must be from 0 to 1 (num_classes is 2), but they go from 0 to 2."
+    message = "labels must be from 0 to 1 (--num-classes is 2), but they go from 0 to 2."
     assert error_of(spec, num_classes=2) == message
 
 

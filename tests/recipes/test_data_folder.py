@@ -165,7 +165,7 @@ def test_one_class_usually_means_a_path_one_level_off(tmp_path: Path):
         write_image(tmp_path / "train" / f"{number}.png")
     assert error_of(lambda: load(tmp_path)) == (
         f"--data folder:{tmp_path}: all labels are equal: usually the path is one level off. "
-        "For data of one class on purpose set num_classes to 1."
+        "For data of one class on purpose give --num-classes 1."
     )
     assert len(load(tmp_path, num_classes=1)) == 2
 

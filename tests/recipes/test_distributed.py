@@ -1,16 +1,18 @@
 import dataclasses
+import re
 import socket
 
 import pytest
 import torch
 from torch import nn
 
-from recipes import biggan_deep
+from recipes import biggan_deep, progan
 from recipes._engine.agreement import check_same_state, code_version, first_difference
 from recipes._engine.batches import check_split
 from recipes._engine.distributed import World, current_world, joined_processes, largest, sum_gradients
 from recipes._engine.errors import UserError
 from recipes._engine.options import RunOptions
+from recipes._engine.recipe import RecipeConfig
 
 
 def test_a_process_by_itself_needs_no_group():
@@ -46,6 +48,26 @@ def test_a_batch_that_processes_cannot_share_is_refused(batch_size: int, size: i
     with pytest.raises(UserError) as error:
         check_split(config, RunOptions(accumulate=accumulate), World(rank=0, size=size))
     assert str(error.value) == message
+
+
+def test_each_batch_of_a_growing_network_must_be_shared():
+    config = progan.Config(batch_sizes=(12, 8, 6, 4))
+    with pytest.raises(UserError) as error:
+        check_split(config, RunOptions(), World(rank=0, size=4))
+    assert str(error.value) == (
+        "--batch-sizes must each be a multiple of 4 for 4 processes, but got 6; the nearest is 8."
+    )
+    check_split(dataclasses.replace(config, initial_resolution=32), RunOptions(), World(rank=0, size=4))
+
+
+@pytest.mark.parametrize(
+    ("config", "smallest"), [(biggan_deep.Config(batch_size=5), 5), (progan.Config(batch_sizes=(9, 3, 8, 4)), 3)]
+)
+def test_more_micro_batches_than_images_are_refused(config: RecipeConfig, smallest: int):
+    check_split(config, RunOptions(accumulate=smallest), World())
+    message = f"--accumulate must be at most {smallest}, the images of the smallest batch, but got {smallest + 1}."
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        check_split(config, RunOptions(accumulate=smallest + 1), World())
 
 
 def test_a_single_process_takes_a_batch_of_any_size():

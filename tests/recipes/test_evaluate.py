@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_repeated_samples_are_more_alike_than_real_images():
 
 def test_samples_are_measured_as_they_are_shown(growing_run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(evaluate, "draw_samples", lambda trained, num, seed: (3 * torch.ones(4, 1, 16, 16), None))
-    assert (evaluate._draw(evaluate.Options(run=growing_run))[1] == 1).all()
+    assert (evaluate._draw(evaluate.Options(run=growing_run)).images == 1).all()
 
 
 def test_compares_sets_that_share_no_image(monkeypatch: pytest.MonkeyPatch):
@@ -214,3 +215,18 @@ def test_rejects_sizes_without_a_pyramid(size: int):
     assert (
         str(error.value) == f"--swd needs images of 16, 32, 64, ... pixels, but those of this run have {size}x{size}."
     )
+
+
+def test_the_evaluation_says_of_what_it_is(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    newest = run / "checkpoints" / "step_000003"
+    shutil.copytree(newest, run / "checkpoints" / "step_000004")
+    (run / "checkpoints" / "step_000004" / "ema.safetensors").write_bytes(b"torn")
+    capsys.readouterr()
+    assert evaluate.main(["--run", str(run), "--num", "6", "--seed", "5", "--truncation", "0.7"]) == 0
+    assert "step_000004 is damaged" in capsys.readouterr().out
+    found = json.loads((run / "evaluation.json").read_text())
+    told = {"weights": "checkpoints/step_000003/ema.safetensors", "seed": 5, "truncation": 0.7, "truncation_by": None}
+    assert {name: found[name] for name in told} == told
+    assert "checkpoints/step_000003/ema.safetensors" in (run / "report.html").read_text()

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from recipes import neighbors
+from recipes import neighbors, sample
 from recipes._engine import neighbors as engine
 from recipes._engine.data import load_images
 from recipes._engine.image_set import ImageSet
@@ -105,7 +105,7 @@ def test_the_command_finds_given_training_images_and_draws_their_sheet(
     cell = 80
     blocks_start = [6, 6 + 86 + 18, 6 + 86 + 18 + 2 * 86 + 18]
     for row in range(3):
-        top = 28 + row * (cell + 28)
+        top = 28 + row * (cell + 40)
         sample, *found = (pixels[top : top + cell, left : left + cell] for left in blocks_start)
         assert sample.std() > 1
         assert all(np.array_equal(sample, image) for image in found)
@@ -116,6 +116,17 @@ def test_the_command_draws_samples_and_judges_them_by_features_within_their_clas
     args = ["--run", str(tiny_run), "--num", "2", "--classes", "1", "--truncation", "0.5", "--out", str(out)]
     assert neighbors.main([*args, "--by", "features", "--among", "class"]) == 0
     assert out.is_file()
+
+
+def test_given_images_may_be_one_and_of_one_class(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    samples, out = tmp_path / "samples.npz", tmp_path / "sheet.png"
+    assert sample.main(["--run", str(tiny_run), "--classes", "2", "--num", "1", "--out", str(samples)]) == 0
+    args = ["--run", str(tiny_run), "--by", "pixels", "--out", str(out)]
+    assert neighbors.main([*args, "--samples", str(samples)]) == 0
+    assert out.is_file()
+    capsys.readouterr()
+    assert neighbors.main([*args, "--samples", str(tmp_path / "x.npz")]) == 2
+    assert capsys.readouterr().err.startswith(f"neighbors: error: --samples {tmp_path}/x.npz: there is no file")
 
 
 @pytest.mark.parametrize(

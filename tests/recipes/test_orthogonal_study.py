@@ -93,6 +93,7 @@ def test_more_coefficients_seeds_and_truncations_may_be_added_later(tmp_path: Pa
     ("args", "message"),
     [
         (["--coefficients", "0", "0"], "--coefficients must be one or more different numbers, but got 0 0."),
+        (["--coefficients", "0", "-1"], "--coefficients must each be at least 0, but got 0 -1."),
         (["--steps", "0"], "--steps must be at least 1, but got 0."),
         (["--num", "1"], "--num must be at least 2, but got 1."),
         (["--truncations", "0"], "--truncation must be greater than 0, but got 0.0."),

@@ -349,6 +349,19 @@ def test_rejects_a_requested_class_without_real_images(real: Labelled):
         diversity_ratio(real.images[:2], torch.tensor([9, 9]), *real)
 
 
+def test_a_class_of_one_real_image_is_left_out_of_the_diversity_with_a_word(real: Labelled):
+    first = (real.labels == 1).nonzero()[0]
+    kept = torch.cat([(real.labels != 1).nonzero().flatten(), first])
+    fewer = Labelled(real.images[kept], real.labels[kept])
+    others = real.labels != 1
+    report = measure_quality(*real, *fewer, num_classes=NUM_CLASSES, seed=0, epochs=1)
+    assert report.diversity == diversity_ratio(real.images[others], real.labels[others], *fewer)
+    assert report.classes_without_spread == (1,)
+    assert "want of a second real image: 1, such as class 1" in report.lines()[-1]
+    with pytest.raises(UserError, match=r"^No class that was asked for has two real images, "):
+        diversity_ratio(real.images[:2], torch.tensor([1, 1]), *fewer)
+
+
 def test_rejects_real_images_without_any_difference():
     same, labels = torch.zeros(4, 1, 2, 2), torch.zeros(4, dtype=torch.long)
     with pytest.raises(UserError, match=r"^The real images of each class are all the same, "):

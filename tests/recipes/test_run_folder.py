@@ -70,6 +70,13 @@ def test_the_files_have_their_documented_places(run: RunFolder):
     run.samples_path(500).write_bytes(b"")
 
 
+def test_the_newest_samples_are_those_of_the_latest_step(run: RunFolder):
+    assert run.newest_samples() is None
+    for step in (999_750, 1_000_000):
+        run.samples_path(step).touch()
+    assert run.newest_samples() == run.path / "samples" / "step_1000000.png"
+
+
 def test_a_run_can_be_started_in_an_empty_folder_of_the_users_choice(tmp_path: Path):
     assert not RunFolder.holds_run(tmp_path)
     run = RunFolder.create_at(tmp_path, "biggan", "small", CONFIG)

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import re
 from pathlib import Path
 
@@ -176,6 +177,41 @@ def test_bad_options_end_with_one_line_and_status_2(
     words = options if not options[0].startswith("-") else ["grid", *options]
     assert sample.main([words[0], "--run", str(run), *words[1:]]) == 2
     assert capfd.readouterr().err == f"sample: error: {message}\n"
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "samples.npz"])
+def test_a_full_disk_keeps_the_older_file(
+    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    out = tmp_path / name
+    out.write_bytes(b"older")
+
+    def full_disk(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("recipes._engine.durable_files.write_durably", full_disk)
+    assert sample.main(["--run", str(run), "--num", "3", "--out", str(out)]) == 2
+    assert capfd.readouterr().err.startswith(f"sample: error: {out} was not written: the disk mounted at ")
+    assert list(tmp_path.iterdir()) == [out]
+    assert out.read_bytes() == b"older"
+
+
+def test_a_full_disk_leaves_whole_pictures_in_a_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    save = Image.Image.save
+
+    def full_disk(image: Image.Image, path: Path) -> None:
+        save(image, path)
+        if "000001" in path.name:
+            path.write_bytes(b"torn")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    assert sample.main(["--run", str(run), "--num", "3", "--out", str(tmp_path / "images")]) == 2
+    assert "images was not written: the disk mounted at " in capfd.readouterr().err
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["000000_class_0.png"]
 
 
 @pytest.mark.parametrize("name", ["sheet.png", "samples.npz", "folder"])

@@ -133,6 +133,14 @@ def test_drawing_changes_nothing_in_the_run(tiny_run: Path, tmp_path: Path):
         (["walk", "--out", "x.png"], "--out must end in .gif or .apng, but got x.png."),
         (["walk", "--num", "0"], "--num must be at least 1, but got 0."),
         (["walk", "--fps", "0"], "--fps must lie in 1 to 50, but got 0."),
+        *(
+            (
+                ["walk", "--seconds", seconds],
+                f"--seconds must be greater than 0, for a film of at most 10,000 frames, but got {seconds} at 20 "
+                "frames a second.",
+            )
+            for seconds in ("inf", "nan", "501", "0")
+        ),
         (
             ["walk", "--smoothing", "3"],
             "--smoothing must be greater than 0 and at most a quarter of --seconds, or hardly anything moves, "

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import torch
 
 from recipes import biggan_deep
 from recipes._engine import loop
+from recipes._engine.command_line import run_command
+from recipes._engine.run_folder import RunFolder
 
 
 def weights(run: Path) -> dict[str, bytes]:
@@ -156,6 +159,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
         (["--steps", "many"], "Error parsing --steps:"),
         (["--precision", "fp16"], "--precision"),
         (["--steps", "0"], "--steps must be greater than 0, but got 0."),
+        (["--threads", "1025"], "--threads must be at most 1,024, but got 1025."),
+        (["--accumulate", "200"], "--accumulate must be at most 16, the images of the smallest batch, but got 200."),
         (["--batch-size", "-1"], "--batch-size must be greater than 0, but got -1."),
         (["--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N, but got tpu."),
         (["--data", "cifar"], "--data"),
@@ -217,6 +222,33 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     assert biggan_deep.main([*tiny_args, "--run-dir", str(run), "--checkpoint-every", "2"]) == 2
     assert "disk" in capfd.readouterr().err.splitlines()[-1]
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000002"]
+
+
+def test_options_with_underscores_are_the_same_options(tiny_args: list[str], tmp_path: Path):
+    run = str(tmp_path / "run")
+    assert biggan_deep.main([*tiny_args, "--run_dir", run, "--steps", "1"]) == 0
+    assert biggan_deep.main([f"--run_dir={run}", "--steps", "2"]) == 0
+    assert biggan_deep.main(["--init_from", run, "--run-dir", str(tmp_path / "next"), "--steps", "1"]) == 0
+    assert RunFolder.open(tmp_path / "next").config() == RunFolder.open(tmp_path / "run").config()
+
+
+def test_the_error_of_an_option_is_one_line_also_where_boxes_are_of_ascii():
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "recipes.describe", "--nonsense"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("describe: error: ")
+    assert done.stderr.endswith("See --help.\n")
+    assert done.stderr.count("\n") == 1
+    assert not re.search(r"--+ ", done.stderr)
+
+
+def test_ctrl_c_ends_a_command_with_one_line(capfd: pytest.CaptureFixture[str]):
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert run_command("sample", interrupted) == 130
+    assert capfd.readouterr().err == "sample: stopped.\n"
 
 
 def test_help_is_a_page_with_every_field_and_default(capsys: pytest.CaptureFixture[str]):
