@@ -74,14 +74,15 @@ class GeneratorResBlock(nn.Module):
     ) -> None:
         super().__init__()
         padding = _padding("GeneratorResBlock", in_channels, out_channels, kernel_size, dilation)
+        dilated = {} if dilation == 1 else {"dilation": dilation}  # a factory need not know it
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.upsample = upsample
         self.resample = resample
         self.norm1, self.act1 = norm_layer(in_channels), act_layer()
-        self.conv1 = conv_layer(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+        self.conv1 = conv_layer(in_channels, out_channels, kernel_size, padding=padding, **dilated)
         self.norm2, self.act2 = norm_layer(out_channels), act_layer()
-        self.conv2 = conv_layer(out_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+        self.conv2 = conv_layer(out_channels, out_channels, kernel_size, padding=padding, **dilated)
         changes = upsample or in_channels != out_channels
         self.shortcut = conv_layer(in_channels, out_channels, 1) if changes else nn.Identity()
 
@@ -161,6 +162,7 @@ class DiscriminatorResBlock(nn.Module):
     ) -> None:
         super().__init__()
         padding = _padding("DiscriminatorResBlock", in_channels, out_channels, kernel_size, dilation)
+        dilated = {} if dilation == 1 else {"dilation": dilation}  # a factory need not know it
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.downsample = downsample
@@ -172,9 +174,9 @@ class DiscriminatorResBlock(nn.Module):
         if isinstance(self.norm1, nn.Identity) and getattr(self.act1, "inplace", False):
             remedy = "The shortcut reads what it would change."
             raise bad_value("DiscriminatorResBlock", "act_layer", "out of place", self.act1, remedy)
-        self.conv1 = conv_layer(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+        self.conv1 = conv_layer(in_channels, out_channels, kernel_size, padding=padding, **dilated)
         self.norm2, self.act2 = norm_layer(out_channels), act_layer()
-        self.conv2 = conv_layer(out_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+        self.conv2 = conv_layer(out_channels, out_channels, kernel_size, padding=padding, **dilated)
         changes = downsample or in_channels != out_channels
         self.shortcut = conv_layer(in_channels, out_channels, 1) if changes else nn.Identity()
 

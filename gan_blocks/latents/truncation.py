@@ -204,6 +204,8 @@ def _sizes(shape: tuple[int | Sequence[int], ...]) -> torch.Size:
 
 def _truncated_variance(threshold: float) -> float:
     """E[t^2] of the standard normal distribution given |t| <= threshold."""
+    if threshold > 40:
+        return 1.0  # to the last digit of float64
     if threshold > 0.03:
         density = math.exp(-(threshold**2) / 2) / math.sqrt(2 * math.pi)
         return 1 - 2 * threshold * density / math.erf(threshold / math.sqrt(2))

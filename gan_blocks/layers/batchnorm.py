@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_dtype, bad_shape, bad_value, check_positive
 from gan_blocks._precision import wide_dtype
 from gan_blocks.layers._modulation import modulate
 from gan_blocks.layers._moments import GroupReference, Moments, own_moments, shared_moments, sharing_group
@@ -70,6 +70,7 @@ class BatchNorm2d(nn.Module):
 
     Raises:
         ValueError: If an argument is out of its range, or the input is not of the shape above.
+        TypeError: If of input and layer one is in float64 and the other is not.
 
     References:
         Ioffe and Szegedy 2015, "Batch Normalization"; Brock et al. 2018, Appendix C (epsilon) and C.1 (statistics).
@@ -137,6 +138,10 @@ class BatchNorm2d(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.num_features:
             raise bad_shape("BatchNorm2d", "x", f"(batch, {self.num_features}, height, width)", x)
         mean, variance = self.running_mean, self.running_var
+        stored = self.weight if mean is None else mean
+        if stored is not None and wide_dtype(x) != wide_dtype(stored):
+            rule = "torch.float64" if stored.dtype == torch.float64 else "torch.float32 or narrower"
+            raise bad_dtype("BatchNorm2d", "x", f"{rule}, like the layer", x)
         if not self._collecting and not self.training and mean is not None:
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
         group = self._sharing_group()
@@ -191,6 +196,7 @@ class BatchNorm2d(nn.Module):
         self._collecting = False
         self._collected = None
 
+    @torch.no_grad()
     def set_statistics(self, mean: Tensor, variance: Tensor) -> None:
         """Make these the statistics to evaluate with, whatever the layer's ``statistics``.
 

@@ -170,6 +170,7 @@ class EqualizedConv2d(nn.Conv2d):
         kernel_size: Height and width k of the kernel.
         stride: Step of the kernel in pixels.
         padding: Zeros on each side of the input.
+        dilation: Distance between neighbouring taps of the kernel in pixels.
         bias: Whether there is a b, which starts at zero and is not scaled.
         gain: The gain g, greater than 0; 1 for a linear last layer, such as ProGAN's ``toRGB``.
         device: Device of the parameters.
@@ -198,13 +199,16 @@ class EqualizedConv2d(nn.Conv2d):
         *,
         stride: int = 1,
         padding: int = 0,
+        dilation: int = 1,
         bias: bool = True,
         gain: float = math.sqrt(2.0),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         check_positive("EqualizedConv2d", in_channels=in_channels, gain=gain)
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias, device=device, dtype=dtype)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias, device=device, dtype=dtype
+        )
         equalized_lr(self, gain=gain)
 
     def reset_parameters(self) -> None:

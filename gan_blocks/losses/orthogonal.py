@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
@@ -208,17 +209,18 @@ def orthogonal_regularization(
     """
     owner = "orthogonal_regularization"
     inside = list(model.modules())
-    counted = set[int]()  # by identity: tensors compare by value
+    counted: set[int] = set()  # by identity: tensors compare by value
     for module in exclude:
         if not any(module is other for other in inside):
             raise bad_value(owner, "exclude", "modules inside the model", type(module).__name__)
         counted.update(id(source) for part in module.modules() for source, _ in _weights_of(part))
-    terms = []
+    terms: list[Tensor] = []
     for module in inside:
         for source, filters in _weights_of(module):
             if id(source) not in counted:
                 counted.add(id(source))
-                terms.append(penalty(filters))
+                # Filters of different groups see different channels, and are orthogonal whatever their values.
+                terms.extend(map(penalty, filters.chunk(getattr(module, "groups", 1))))
     if not terms:
         raise bad_value(owner, "model", "a module with weights that are not excluded", type(model).__name__)
     return torch.stack(terms).sum()
@@ -231,12 +233,15 @@ def _weights_of(module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     weights = {name: (parameter, parameter) for name, parameter in module.named_parameters(recurse=False)}
     if is_parametrized(module):
         for name, chain in module.get_submodule("parametrizations").named_children():
-            source, *others = chain.parameters(recurse=False)
-            weights[name] = (source, getattr(module, name) if others else source)
+            source, *others = [*chain.parameters(recurse=False), None]  # a buffer's chain has none
+            if source is not None:
+                weights[name] = (source, getattr(module, name) if len(others) > 1 else source)
     transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
     for name, (source, weight) in weights.items():
         if weight.dim() >= 2 and "bias" not in name.split("_"):
-            yield source, weight.transpose(0, 1) if transposed else weight
+            if transposed:
+                weight = rearrange(weight, "(group i) o ... -> (group o) i ...", group=module.groups)
+            yield source, weight
 
 
 class _ClosedForm(torch.autograd.Function):

@@ -167,7 +167,8 @@ def gradient_penalty(
     elif mix.shape != real_images.shape[:1]:
         raise bad_shape(owner, "mix", f"({len(real_images)},)", mix)
     shares = mix.to(real_images.dtype).reshape(-1, *[1] * (real_images.dim() - 1))
-    slopes = _slopes(owner, critic, torch.lerp(real_images.detach(), fake_images.detach(), shares))
+    fakes = fake_images.detach().to(real_images.dtype)  # under autocast a generator's images are narrower
+    slopes = _slopes(owner, critic, torch.lerp(real_images.detach(), fakes, shares))
     lengths: Tensor = torch.linalg.vector_norm(slopes, dim=1)
     return coefficient * (lengths / target - 1).square().mean()
 

@@ -31,7 +31,7 @@ class TopKSelection(NamedTuple):
 
 
 def global_top_k(
-    scores: Sequence[Tensor], k: int, *, group: "dist.ProcessGroup | None" = None
+    scores: Sequence[Tensor], k: int, *, process_group: "dist.ProcessGroup | None" = None
 ) -> tuple[TopKSelection, ...]:
     r"""Choose the k highest scores over all processes and all micro-batches.
 
@@ -53,7 +53,7 @@ def global_top_k(
         scores: Outputs of the discriminator on this process's generated images, one tensor for each micro-batch, of
             any floating dtype; larger means more real.
         k: How many to choose, from 1 to the size of the whole batch.
-        group: The processes that share the batch; None takes all of them, or this process alone where
+        process_group: The processes that share the batch; None takes all of them, or this process alone where
             ``torch.distributed`` is not initialised.
 
     Returns:
@@ -80,7 +80,7 @@ def global_top_k(
     owner = "global_top_k"
     _check_scores(owner, scores)
     own = torch.cat([part.detach() for part in scores])
-    whole, start = _gather(own, group)
+    whole, start = _gather(own, process_group)
     if not isinstance(k, int) or isinstance(k, bool):
         raise bad_kind(owner, "k", "an integer", k)
     if not 1 <= k <= whole.numel():

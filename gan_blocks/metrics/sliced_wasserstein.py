@@ -166,6 +166,8 @@ def _collect_patches(
     left = max_images
     for batch in batches:
         check_rank("sliced_wasserstein_distance", name, batch, ("batch", "channels", "size", "size"))
+        if len(batch) == 0:
+            continue
         images = batch[:left].to(torch.promote_types(batch.dtype, torch.float32))
         bands = laplacian_pyramid(images)
         # Image by image, so that the split into batches does not matter.

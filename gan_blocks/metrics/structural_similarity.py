@@ -44,7 +44,7 @@ def multiscale_ssim(first: Tensor, second: Tensor, *, value_range: tuple[float, 
         value_range: The least and the greatest value of an image.
 
     Returns:
-        The similarity of each pair, from 0 to 1, and 1 for equal images.
+        The similarity of each pair, from 0 to 1 but for rounding, and 1 for equal images.
 
     Shape:
         - first: ``(batch, channels, height, width)``, height and width multiples of 16

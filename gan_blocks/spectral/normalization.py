@@ -128,12 +128,13 @@ def spectral_norm(
     The weight is read as a matrix of shape (out, rest); u and v are constants to the gradient, which flows through
     :math:`\sigma`. All of it happens in float32 or wider, also under autocast.
 
-    **When u and v advance.** Once per update of the weight, never per read. In training mode the first read after
-    an in-place change of the weight (an optimiser step, a loaded tensor) advances them; further reads, evaluation,
-    and reads inside :func:`frozen_power_iteration` leave them. Loading a state dict or copying the layer takes u and
-    v as belonging to their weight, so a resumed run continues bit for bit; saving a state dict in training mode
-    counts as a read. Under :func:`torch.compile` the layer cannot notice: call :func:`advance_power_iteration` after
-    each optimiser step, which is also faster for many layers. So must code that changes weights through ``.data``.
+    **When u and v advance.** Once per update of the weight, never per read. In training mode the first read after an
+    in-place change of the weight (an optimiser step, a loaded tensor) advances them; further reads, evaluation, and
+    reads inside :func:`frozen_power_iteration` leave them. Loading a state dict or copying the layer takes u and v as
+    belonging to their weight, so a resumed run continues bit for bit; saving a state dict in training mode counts as a
+    read. In evaluation mode it does not, and an advance that was due is lost. Under :func:`torch.compile` the layer
+    cannot notice: call :func:`advance_power_iteration` after each optimiser step, which is also faster for many layers.
+    So must code that changes weights through ``.data``.
 
     **Differences from torch's spectral_norm.** That one advances at every read in training mode. It also starts each
     step with u; here v is first, as in the paper, so that u alone determines the step. The result for given u and v

@@ -14,6 +14,8 @@ from gan_blocks.layers.batchnorm import BatchNorm2d
 
 __all__ = ["StatisticsTable", "TruncationStatistics"]
 
+ROUNDING = 1e-6  # truncations in float32 are not quite the numbers that one writes
+
 
 class StatisticsTable(NamedTuple):
     """The statistics of one batch norm, one row for each truncation."""
@@ -93,8 +95,9 @@ class TruncationStatistics:
             ValueError: If it lies outside the tables.
         """
         low, high = self.truncations[0].item(), self.truncations[-1].item()
-        if not low <= truncation <= high:
+        if not low - ROUNDING <= truncation <= high + ROUNDING:
             raise bad_value("TruncationStatistics", "truncation", f"from {low:g} to {high:g}", truncation)
+        truncation = min(max(truncation, low), high)
         above = int(torch.searchsorted(self.truncations, truncation))
         below = max(above - 1, 0)
         span = (self.truncations[above] - self.truncations[below]).item()

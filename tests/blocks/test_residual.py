@@ -14,6 +14,7 @@ from gan_blocks import (
     BatchNorm2d,
     ConditionalBatchNorm2d,
     DiscriminatorResBlock,
+    EqualizedConv2d,
     GeneratorResBlock,
     upsample_bilinear,
 )
@@ -204,12 +205,20 @@ def test_in_eval_mode_samples_do_not_see_each_other():
 
 
 @pytest.mark.parametrize("make", [generator_block, discriminator_block])
+def test_a_factory_need_not_know_of_dilation(make):
+    def conv(*sizes: int, padding: int = 0) -> nn.Module:
+        return nn.Conv2d(*sizes, padding=padding)
+
+    assert sum(isinstance(module, nn.Conv2d) for module in make(2, 5, conv_layer=conv).modules()) == 3
+
+
+@pytest.mark.parametrize("make", [generator_block, discriminator_block])
 def test_layers_come_from_the_factories(make):
     made = []
 
     def conv(*sizes: int, padding: int = 0, dilation: int = 1) -> nn.Module:
         made.append((*sizes, padding, dilation))
-        return nn.Conv2d(*sizes, padding=padding, dilation=dilation)
+        return EqualizedConv2d(*sizes, padding=padding, dilation=dilation)
 
     block = make(2, 5, kernel_size=5, dilation=3, conv_layer=conv, act_layer=partial(nn.LeakyReLU, 0.2))
     assert made == [(2, 5, 5, 6, 3), (5, 5, 5, 6, 3), (2, 5, 1, 0, 1)]

@@ -306,3 +306,9 @@ def test_spherical_latents_have_a_mean_square_of_1(dtype: torch.dtype, tolerance
 
 def test_one_spherical_dimension_is_plus_or_minus_1(rng: torch.Generator):
     assert SphericalPrior(1).sample(50, generator=rng).unique().tolist() == [-1, 1]
+
+
+def test_narrow_uniform_numbers_are_drawn_wide(rng: torch.Generator):
+    """Drawn in bfloat16, which rounds them down, their mean would be -0.004."""
+    z = UniformPrior(8).sample(2**18, dtype=torch.bfloat16, generator=rng)
+    assert abs(z.double().mean().item()) < 1.5e-3  # four standard deviations

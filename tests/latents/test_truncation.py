@@ -159,6 +159,11 @@ def test_a_truncated_prior_states_the_moments_of_its_density(threshold: float):
     assert prior.mean.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("threshold", [50.0, 1e200, math.inf])
+def test_a_threshold_beyond_all_draws_leaves_the_variance_of_the_normal(threshold: float):
+    assert TruncatedNormalPrior(2, threshold=threshold, std=3.0).variance.tolist() == [9, 9]
+
+
 @given(
     threshold=st.floats(1e-2, 5),
     std=st.floats(1e-2, 5),

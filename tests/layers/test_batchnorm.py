@@ -352,6 +352,26 @@ def test_rejects_another_shape(training: bool, shape: tuple[int, ...]):
         BatchNorm2d(3).train(training)(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("stored", "given"), [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_rejects_float64_where_the_layer_has_not_and_the_other_way_round(
+    stored: torch.dtype, given: torch.dtype, training: bool
+):
+    norm = BatchNorm2d(3, dtype=stored).train(training)
+    before = copy.deepcopy(norm.state_dict())
+    rule = {torch.float32: "torch.float32 or narrower", torch.float64: "torch.float64"}[stored]
+    message = rf"^BatchNorm2d: `x` must be of dtype {rule}, like the layer, but got x of dtype {given}\.$"
+    with pytest.raises(TypeError, match=message):
+        norm(torch.zeros(2, 3, 2, 2, dtype=given))
+    assert all(value.equal(before[name]) for name, value in norm.state_dict().items())
+
+
+def test_statistics_with_a_history_leave_none_behind():
+    norm = BatchNorm2d(3)
+    norm.set_statistics(torch.ones(3, requires_grad=True), torch.ones(3))
+    assert not norm.running_mean.requires_grad
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (0, 3, 2, 2)])
 @pytest.mark.parametrize("mode", ["train", "batch", "collecting"])
 def test_rejects_a_single_value_per_channel_where_the_batch_is_its_own_yardstick(shape: tuple[int, ...], mode: str):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_blocks import (
@@ -208,6 +209,32 @@ def test_filters_of_a_transposed_convolution_are_its_output_channels():
     model = model_of(nn.ConvTranspose2d(2, 3, 2))
     expected = total(model[0].weight.transpose(0, 1))
     assert orthogonal_regularization(model).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("make", [nn.Conv2d, nn.ConvTranspose2d])
+def test_filters_of_different_groups_see_different_channels(make: type[nn.Module]):
+    """Written out as one convolution of all channels, the filters of a group are zero where others look."""
+    model = model_of(make(4, 6, 1, groups=2))
+    dense = torch.zeros(6, 4, dtype=torch.float64)
+    for group, part in enumerate(model[0].weight.detach().chunk(2)):
+        filters = part[..., 0, 0].T if make is nn.ConvTranspose2d else part[..., 0, 0]
+        dense[3 * group : 3 * group + 3, 2 * group : 2 * group + 2] = filters
+    assert orthogonal_regularization(model).item() == pytest.approx(total(dense), rel=1e-10)
+
+
+def test_a_parametrised_buffer_is_no_weight():
+    layer = nn.Linear(3, 4)
+    layer.register_buffer("other", torch.ones(2, 2))
+    register_parametrization(layer, "other", nn.Tanh())
+    model = model_of(layer)
+    assert orthogonal_regularization(model).item() == pytest.approx(total(layer.weight), rel=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # what torch does itself
+def test_the_sum_over_a_model_compiles_as_one_graph():
+    model = model_of(nn.Linear(3, 4), nn.Linear(4, 3))
+    compiled = torch.compile(lambda: orthogonal_regularization(model), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(), orthogonal_regularization(model))
 
 
 def test_a_shared_weight_counts_once_and_not_at_all_when_one_that_has_it_is_excluded():

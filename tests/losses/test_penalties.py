@@ -138,6 +138,15 @@ def test_one_uniform_number_mixes_all_pixels_of_a_pair(rng: torch.Generator):
     assert (shares[:, 0].sort().values - ranks).abs().max() < 1.95 / math.sqrt(2000) + 1 / 2000
 
 
+def test_generated_images_of_autocast_meet_real_ones_in_float32(rng: torch.Generator):
+    real, fake, mix = torch.randn(4, 3, generator=rng), torch.randn(4, 3, generator=rng).bfloat16(), torch.rand(4)
+    given = {"real_images": real, "mix": mix}
+    penalties = [
+        gradient_penalty(lambda x: x.square().sum(1), fake_images=images, **given) for images in (fake, fake.float())
+    ]
+    assert torch.equal(*penalties)
+
+
 def test_mix_0_is_the_real_image_and_1_the_generated_one(rng: torch.Generator):
     critic = TanhCritic(4, rng)
     real, fake = (random_images(2, 4, rng=rng) for _ in range(2))

@@ -25,6 +25,12 @@ def test_short_distances_far_from_the_origin_keep_their_digits():
     assert mode_coverage(mode + torch.tensor([[0.3125, 0.0]]), mode, radius=0.25).high_quality == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_samples_of_other_dtypes_are_measured_in_float32(dtype: torch.dtype):
+    samples = torch.tensor([[0, 0], [2, 0], [5, 5]], dtype=dtype)
+    assert mode_coverage(samples, torch.tensor([[0.1, 0.0], [2.0, 0.0]]), radius=0.5).counts.tolist() == [1, 1]
+
+
 def test_samples_that_are_not_finite_are_near_no_mode():
     samples = torch.tensor([[math.nan, 0.0], [math.inf, 0.0], [0.0, 0.0], [0.0, 0.0]])
     coverage = mode_coverage(samples, torch.zeros(1, 2), radius=1)

@@ -104,6 +104,13 @@ def test_the_split_into_batches_does_not_matter():
         )
         for a, b in ((20, 20), (3, 7))
     ]
+    none = real[:0]
+    results.append(
+        sliced_wasserstein_distance(
+            [none, real, none], [none, fake], num_projections=8, generator=torch.Generator().manual_seed(0)
+        )
+    )
+    assert results[2] == results[0]
     assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 

@@ -329,6 +329,12 @@ def test_a_resumed_run_equals_the_one_that_was_never_stopped_and_can_be_sampled(
 
 
 @pytest.mark.parametrize("recipe", [dcgan, wgan_gp])
+def test_a_run_in_bfloat16_takes_its_steps(recipe: ModuleType, tiny_data: Path, tmp_path: Path):
+    args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--precision", "bf16", "--steps", "2"]
+    assert recipe.main([*args, "--run-dir", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize("recipe", [dcgan, wgan_gp])
 def test_activations_computed_again_give_the_same_bits(recipe: ModuleType, tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--steps", "2"]
     for name in ("False", "True"):

@@ -281,6 +281,11 @@ def test_resuming_in_the_middle_of_a_fade_equals_the_run_that_was_never_stopped(
             assert torch.equal(value, parts.tensors[file][name]), (file, name)
 
 
+def test_it_grows_in_bfloat16(tiny_data: Path, tmp_path: Path):
+    args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--precision", "bf16", "--steps", "9"]
+    assert progan.main([*args, "--run-dir", str(tmp_path / "run")]) == 0
+
+
 def test_weights_know_how_far_their_network_has_grown(tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--run-dir", str(tmp_path / "run"), "--steps", "4"]
     assert progan.main(args) == 0

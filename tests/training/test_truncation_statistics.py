@@ -41,6 +41,13 @@ def test_every_truncation_of_the_grid_gives_its_own_row():
         assert torch.equal(variance, table.variances[row])
 
 
+def test_the_ends_of_a_grid_in_float32_are_inside():
+    table = random_table(3, 2)
+    statistics = TruncationStatistics(torch.tensor([0.3, 0.5, 0.7]), {"": table})
+    for truncation, row in ((0.3, 0), (0.7, 2)):
+        torch.testing.assert_close(statistics.at(truncation)[""][0], table.means[row])
+
+
 def test_statistics_close_to_a_row_are_close_to_that_row():
     """Nearer to 0.4 than to 0.42: swapped weights would give the neighbour's."""
     table = random_table(51, 4)
