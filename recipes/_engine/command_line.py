@@ -61,6 +61,8 @@ def parse_options(kind: type[Options], *, prog: str, description: str, args: Seq
 def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str, args: Sequence[str] | None) -> Any:
     """Parse a command line whose first word chooses one of several dataclasses; without such a word it is the first.
 
+    The defaults of the first must be complete.
+
     Raises:
         UserError: If the word is none of ``kinds``, an option is unknown or a value does not fit.
     """
@@ -71,7 +73,8 @@ def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str,
         raise UserError(f"the first word must be one of {', '.join(kinds)}, but got {args[0]}.")
     choices = tuple(Annotated[kind, tyro.conf.subcommand(name=name)] for name, kind in kinds.items())
     union: Any = Union[choices]  # noqa: UP007 - the kinds are known here only
-    return _parse(union, prog=prog, description=description, args=args)
+    default = next(iter(kinds.values()))()  # which the help names
+    return _parse(union, prog=prog, description=description, args=args, default=default)
 
 
 def parse_training_command(recipe: Recipe, *, prog: str, args: Sequence[str] | None) -> TrainingCommand:
@@ -133,6 +136,8 @@ def _existing_run(recipe: Recipe, early: argparse.Namespace) -> RunFolder | None
         run = _open_run(recipe, Path(early.resume))
     elif early.run_dir is not None and RunFolder.holds_run(Path(early.run_dir)):
         run = _open_run(recipe, Path(early.run_dir))
+    elif early.run_dir is not None and Path(early.run_dir).exists() and not Path(early.run_dir).is_dir():
+        raise UserError(f"--run-dir must be a folder, but {early.run_dir} is a file.")
     else:
         return None
     if run.preset == CONVERTED:
@@ -157,12 +162,21 @@ def _preset_of_run(recipe: Recipe, asked: str | None, run: RunFolder | None) -> 
     return choose_preset(recipe, asked)
 
 
-def _parse(kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None) -> Options:
+def _parse(
+    kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None, default: Options | None = None
+) -> Options:
     """Call tyro, and turn its boxed error into one line."""
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
-            return tyro.cli(kind, prog=prog, description=description, args=args, config=(tyro.conf.FlagConversionOff,))
+            return tyro.cli(
+                kind,
+                prog=prog,
+                description=description.replace("\n\n* ", "\n* "),  # tyro sets lists apart by itself
+                args=args,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(tyro.conf.FlagConversionOff,),
+            )
     except SystemExit as stop:
         if not stop.code:
             raise

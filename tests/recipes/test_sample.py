@@ -237,6 +237,14 @@ def test_a_word_that_draws_nothing_is_told_which_do(capfd: pytest.CaptureFixture
     assert capfd.readouterr().err == expected + "\n"
 
 
+def test_the_help_says_what_is_drawn_without_a_word(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        sample.main(["--help"])
+    page = capsys.readouterr().out
+    assert "(default: grid)" in page
+    assert "(required)" not in page
+
+
 @pytest.mark.parametrize("word", ["grid", "truncation", "classes", "interpolation", "walk"])
 def test_each_word_explains_its_options(word: str, capfd: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:

@@ -166,6 +166,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
         (["--data", "cifar"], "--data"),
         (["--data", "folder:/nowhere"], "--data"),
         (["--resume", "/nowhere"], "/nowhere"),
+        (["--run-dir", "/dev/null"], "--run-dir must be a folder, but /dev/null is a file."),
     ],
 )
 def test_bad_options_end_with_one_line_and_status_2_and_leave_nothing_behind(
