@@ -1,6 +1,6 @@
 """Kill processes in the middle of saving; run in a process of its own, because it forks.
 
-Prints what a restarted run found after each kill, for tests/recipes/test_checkpoints.py to judge.
+Prints what a restarted run found after each kill, for tests/recipes/test_checkpoint_failures.py to judge.
 """
 
 import itertools
@@ -16,30 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from recipes._engine.checkpoints import (
-    list_checkpoints,
-    load_latest_checkpoint,
-    remove_stale_temporaries,
-    save_checkpoint,
-)
+from recipes._engine.checkpoints import list_checkpoints, load_latest_checkpoint, remove_stale_temporaries
+from tests.recipes.saved_checkpoints import save
 
-METADATA = {"recipe": "biggan", "preset": "small", "config": {"widths": [4, 2], "a": 1, "b": 2}}
 SYSTEM_CALLS = ("mkdir", "fsync", "rename", "unlink", "rmdir")
-
-
-def example_tensors(value: float) -> dict[str, dict[str, Tensor]]:
-    value = float(value)  # an int would make integer tensors
-    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
-    return {
-        "ema": {"conv.weight": images.to(memory_format=torch.channels_last), "gamma": torch.tensor(value)},
-        "optimizer_g": {"gamma.step": torch.tensor(value), "gamma.exp_avg": torch.full((33,), value)},
-    }
-
-
-def save(folder: Path, step: int, value: float, keep_last: int = 1) -> None:
-    save_checkpoint(folder, step, example_tensors(value), {"value": value}, METADATA, keep_last=keep_last)
 
 
 def restart(folder: Path) -> dict[str, Any]:
