@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from recipes._engine.checkpoints import prune_checkpoints
-from recipes._engine.config_checks import require_at_least, require_each_once
+from recipes._engine.config_checks import check_threads, require_at_least, require_each_once
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.judge import Judge
@@ -76,7 +76,8 @@ class Options:
     def __post_init__(self) -> None:
         """Check the values."""
         require_each_once(self, "latents", "seeds")
-        require_at_least(self, 1, "steps", "measure_every", "threads", "processes")
+        require_at_least(self, 1, "steps", "measure_every", "processes")
+        check_threads(self.threads)
         if self.steps % self.measure_every:
             raise UserError(f"--measure-every must divide --steps {self.steps}, but got {self.measure_every}.")
         require_at_least(self, 2, "num")

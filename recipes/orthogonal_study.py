@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from gan_blocks import SharedEmbedding, orthogonal_regularization
-from recipes._engine.config_checks import require_at_least
+from recipes._engine.config_checks import check_threads, require_at_least
 from recipes._engine.data import ImageSet, load_images_of
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
@@ -73,7 +73,8 @@ class Options:
                 raise UserError(f"--{name} must be one or more different numbers, but got {_shown(values) or 'none'}.")
         if min(self.coefficients) < 0:
             raise UserError(f"--coefficients must each be at least 0, but got {_shown(self.coefficients)}.")
-        require_at_least(self, 1, "steps", "threads")
+        require_at_least(self, 1, "steps")
+        check_threads(self.threads)
         require_at_least(self, 2, "num")
         for truncation in self.truncations:
             check_truncation(truncation)

@@ -22,7 +22,7 @@ from torch import Tensor
 from gan_blocks import discrete_mode_coverage
 from recipes import stacked_mnist
 from recipes._engine.classifier import TrainedClassifier, class_scores, train_classifier
-from recipes._engine.config_checks import require_at_least, require_each_once
+from recipes._engine.config_checks import check_threads, require_at_least, require_each_once
 from recipes._engine.data import load_images, load_images_of
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
@@ -94,7 +94,8 @@ class Options:
     def __post_init__(self) -> None:
         """Check the values."""
         require_each_once(self, "methods", "seeds")
-        require_at_least(self, 1, "steps", "threads", "processes")
+        require_at_least(self, 1, "steps", "processes")
+        check_threads(self.threads)
         if not ON_SHEET <= self.num <= NUM_STACKS:
             raise UserError(f"--num must be from {ON_SHEET} to {NUM_STACKS:,}, but got {self.num}.")
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recipes._engine.checkpoints import list_checkpoints, prune_checkpoints
-from recipes._engine.config_checks import require_at_least, require_each_once, require_positive
+from recipes._engine.config_checks import check_threads, require_at_least, require_each_once, require_positive
 from recipes._engine.data import load_images
 from recipes._engine.distribution_judge import DistributionJudge
 from recipes._engine.durable_files import replace_durably
@@ -84,7 +84,8 @@ class Options:
     def __post_init__(self) -> None:
         """Check the values."""
         require_each_once(self, "variants", "seeds")
-        require_positive(self, "minutes", "decay_images", "threads")
+        require_positive(self, "minutes", "decay_images")
+        check_threads(self.threads)
         require_at_least(self, 2, "num")
 
 

@@ -2,7 +2,22 @@
 
 from recipes._engine.errors import UserError
 
-__all__ = ["require", "require_at_least", "require_each_once", "require_positive", "require_within"]
+__all__ = [
+    "check_threads",
+    "require",
+    "require_at_least",
+    "require_each_once",
+    "require_positive",
+    "require_within",
+]
+
+MOST_THREADS = 1024  # torch crashes on numbers that no machine has
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise UserError unless torch can have so many threads; None leaves the number to torch."""
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"--threads must be from 1 to {MOST_THREADS:,}, but got {threads}.")
 
 
 def require(config: object, field: str, holds: bool, rule: str) -> None:

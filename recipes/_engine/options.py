@@ -6,11 +6,10 @@ from typing import Literal
 
 import torch
 
+from recipes._engine.config_checks import check_threads
 from recipes._engine.errors import UserError
 
 __all__ = ["RunOptions", "torch_device"]
-
-MOST_THREADS = 1024  # torch crashes on numbers that no machine has
 
 Precision = Literal["fp32", "bf16", "fp64"]
 
@@ -81,7 +80,6 @@ class RunOptions:
         for name in (
             "steps",
             "minutes",
-            "threads",
             "accumulate",
             "checkpoint_every",
             "keep_last",
@@ -91,8 +89,7 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be greater than 0, but got {value}.")
-        if self.threads is not None and self.threads > MOST_THREADS:
-            raise UserError(f"--threads must be at most {MOST_THREADS:,}, but got {self.threads}.")
+        check_threads(self.threads)
         for name in ("keep_every", "sample_every", "spectra_every", "compare_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 0, but got {getattr(self, name)}.")

@@ -246,6 +246,7 @@ def test_the_analysis_is_written_at_the_end(tmp_path: Path):
             "--analysis looks at plain training: --arms must be plain or both.",
         ),
         (["--steps", "0"], "--steps must be greater than 0, but got 0."),
+        (["--threads", "2000"], "--threads must be from 1 to 1,024, but got 2000."),
         (["--arms", "top-k", "--table", "t.md"], "--table compares both arms: leave out --arms."),
     ],
 )

@@ -201,7 +201,7 @@ def test_says_when_a_generator_has_diverged(judge: DistributionJudge):
         (["--seeds", "1", "1"], "--seeds must be one or more, each once, but got 1 1."),
         (["--minutes", "0"], "--minutes must be greater than 0, but got 0.0."),
         (["--decay-images", "0"], "--decay-images must be greater than 0, but got 0."),
-        (["--threads", "0"], "--threads must be greater than 0, but got 0."),
+        (["--threads", "0"], "--threads must be from 1 to 1,024, but got 0."),
         (["--num", "1"], "--num must be at least 2, but got 1."),
     ],
 )

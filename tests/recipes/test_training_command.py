@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
         (["--steps", "many"], "Error parsing --steps:"),
         (["--precision", "fp16"], "--precision"),
         (["--steps", "0"], "--steps must be greater than 0, but got 0."),
-        (["--threads", "1025"], "--threads must be at most 1,024, but got 1025."),
+        (["--threads", "1025"], "--threads must be from 1 to 1,024, but got 1025."),
         (["--accumulate", "200"], "--accumulate must be at most 16, the images of the smallest batch, but got 200."),
         (["--batch-size", "-1"], "--batch-size must be greater than 0, but got -1."),
         (["--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N, but got tpu."),
