@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
@@ -216,32 +215,31 @@ def orthogonal_regularization(
         counted.update(id(source) for part in module.modules() for source, _ in _weights_of(part))
     terms: list[Tensor] = []
     for module in inside:
-        for source, filters in _weights_of(module):
+        for source, groups in _weights_of(module):
             if id(source) not in counted:
                 counted.add(id(source))
                 # Filters of different groups see different channels, and are orthogonal whatever their values.
-                terms.extend(map(penalty, filters.chunk(getattr(module, "groups", 1))))
+                terms.extend(map(penalty, groups))
     if not terms:
         raise bad_value(owner, "model", "a module with weights that are not excluded", type(model).__name__)
     return torch.stack(terms).sum()
 
 
-def _weights_of(module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each weight of one layer: a tensor that the optimiser moves, and the weight with filters first."""
+def _weights_of(module: nn.Module) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Yield each weight of one layer: a tensor that the optimiser moves, and the weight by group, filters first."""
     if isinstance(module, ParametrizationList):
         return  # its layer speaks for it
     weights = {name: (parameter, parameter) for name, parameter in module.named_parameters(recurse=False)}
     if is_parametrized(module):
         for name, chain in module.get_submodule("parametrizations").named_children():
-            source, *others = [*chain.parameters(recurse=False), None]  # a buffer's chain has none
-            if source is not None:
-                weights[name] = (source, getattr(module, name) if len(others) > 1 else source)
+            if sources := list(chain.parameters(recurse=False)):  # a buffer's chain has none
+                weights[name] = (sources[0], getattr(module, name) if len(sources) > 1 else sources[0])
     transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+    num_groups = getattr(module, "groups", 1)
     for name, (source, weight) in weights.items():
         if weight.dim() >= 2 and "bias" not in name.split("_"):
-            if transposed:
-                weight = rearrange(weight, "(group i) o ... -> (group o) i ...", group=module.groups)
-            yield source, weight
+            groups = weight.chunk(num_groups)
+            yield source, tuple(group.transpose(0, 1) for group in groups) if transposed else groups
 
 
 class _ClosedForm(torch.autograd.Function):

@@ -169,16 +169,17 @@ def check_split(config: RecipeConfig, options: RunOptions, world: World) -> None
     if parts > 1 and config.top_k_players != "generator":
         rule = "generator where a batch is split over micro-batches or processes"
         raise said_once(UserError(f"--top-k-players must be {rule}, but got {config.top_k_players}."))
-    smallest = min(config.all_batch_sizes())
+    sizes = config.all_batch_sizes()
+    smallest = min(sizes)
     if options.accumulate > smallest:
         rule = f"at most {smallest}, the images of the smallest batch"
         raise said_once(UserError(f"--accumulate must be {rule}, but got {options.accumulate}."))
-    for size in config.all_batch_sizes():
+    option = "--batch-size must be" if sizes == (config.batch_size,) else "--batch-sizes must each be"
+    for size in sizes:
         if world.size > 1 and size % parts:
             nearest = max(1, round(size / parts)) * parts
             of_each = f" of {options.accumulate} micro-batches each" if options.accumulate > 1 else ""
             rule = f"a multiple of {parts} for {world.size} processes{of_each}"
-            option = "--batch-size must be" if size == config.batch_size else "--batch-sizes must each be"
             raise said_once(UserError(f"{option} {rule}, but got {size}; the nearest is {nearest}."))
 
 

@@ -29,13 +29,13 @@ def require(config: object, field: str, holds: bool, rule: str) -> None:
 
 
 def require_positive(config: object, *fields: str) -> None:
-    """Each field, or each entry of a tuple (of which there must be two or more), must be greater than 0."""
+    """Each field, or each entry of a tuple (of two or more), must be greater than 0, or None where that is allowed."""
     for field in fields:
         value = getattr(config, field)
         if isinstance(value, tuple):
             require(config, field, len(value) > 1 and min(value) > 0, "two or more numbers greater than 0")
         else:
-            require(config, field, value > 0, "greater than 0")
+            require(config, field, value is None or value > 0, "greater than 0")
 
 
 def require_at_least(config: object, low: float, *fields: str) -> None:

@@ -4,7 +4,6 @@ Tested in ``tests/recipes/test_progan.py``.
 """
 
 import bisect
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -84,8 +83,9 @@ class GrowingFields(TrainingFields, ImageFields):
         return self.position(step).batch_size
 
     def all_batch_sizes(self) -> tuple[int, ...]:
-        """The size of the batches at each resolution from the initial one on."""
-        return self.batch_sizes[int(math.log2(self.initial_resolution / 4)) :] or (self.batch_size,)
+        """The sizes of the batches at the resolutions from the initial one on."""
+        used = (size for resolution, size in self.schedule.batch_sizes if resolution >= self.initial_resolution)
+        return tuple(dict.fromkeys(used))
 
     def images_before(self, step: int) -> int:
         """Real images that D has seen before a step, counted from 1."""

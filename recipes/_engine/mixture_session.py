@@ -26,7 +26,7 @@ from recipes._engine.checkpoints import (
     remove_stale_temporaries,
     save_checkpoint,
 )
-from recipes._engine.config_checks import check_threads
+from recipes._engine.config_checks import check_threads, require_positive
 from recipes._engine.durable_files import replace_durably
 from recipes._engine.errors import UserError
 from recipes._engine.interrupts import StopRequest
@@ -87,10 +87,7 @@ class MixtureOptions:
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        for name in ("steps", "checkpoint_every", "evaluate_every", "log_every"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be greater than 0, but got {value}.")
+        require_positive(self, "steps", "checkpoint_every", "evaluate_every", "log_every")
         check_threads(self.threads)
 
 

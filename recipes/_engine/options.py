@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from recipes._engine.config_checks import check_threads
+from recipes._engine.config_checks import check_threads, require_at_least, require_positive
 from recipes._engine.errors import UserError
 
 __all__ = ["RunOptions", "torch_device"]
@@ -77,22 +77,11 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the machine."""
-        for name in (
-            "steps",
-            "minutes",
-            "accumulate",
-            "checkpoint_every",
-            "keep_last",
-            "log_every",
-            "timeout",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be greater than 0, but got {value}.")
+        require_positive(
+            self, "steps", "minutes", "accumulate", "checkpoint_every", "keep_last", "log_every", "timeout"
+        )
         check_threads(self.threads)
-        for name in ("keep_every", "sample_every", "spectra_every", "compare_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 0, but got {getattr(self, name)}.")
+        require_at_least(self, 0, "keep_every", "sample_every", "spectra_every", "compare_every")
         if self.run_dir is not None and self.resume is not None and self.run_dir != self.resume:
             raise UserError("--run-dir and --resume name two folders; give one of them.")
         if self.resume is not None and self.init_from is not None:

@@ -75,9 +75,10 @@ class QualityReport:
         return [f"  agreement {self.agreement:7.1%}  drawn in the class asked for {unseen}"]
 
     def _left_out_lines(self) -> list[str]:
-        count = len(self.classes_without_spread)
-        first = f", such as class {self.classes_without_spread[0]}" if count else ""
-        return [f"  without a class's diversity, for want of a second real image: {count:,}{first}"] if count else []
+        if not self.classes_without_spread:
+            return []
+        shown = f"{len(self.classes_without_spread):,}, such as class {self.classes_without_spread[0]}"
+        return [f"  without a class's diversity, for want of a second real image: {shown}"]
 
     def _class_lines(self, class_names: Sequence[str] | None) -> list[str]:
         if not self.agreement_by_class:

@@ -57,7 +57,6 @@ class RunFolder:
                 raise UserError(f"{path} cannot take a new run: it already holds {name}. Name another folder.")
         description = json.dumps({"recipe": recipe, "preset": preset, "config": config}, indent=2)
         with writing(path / CONFIG_NAME):
-            path.mkdir(parents=True, exist_ok=True)
             # First of all, so that a folder that holds anything of a run also says which run it is.
             replace_durably(path / CONFIG_NAME, description.encode() + b"\n")
             (path / "checkpoints").mkdir()

@@ -87,21 +87,20 @@ def spectral_layers(
 
 def generator_layers(config: SpectralFields, *, eps: float) -> LayerFactories:
     """The layers of G as the Config wants them."""
-    return spectral_layers(
-        eps,
-        num_singular_values=config.tracked_singular_values,
-        clamp=config.generator_sigma_clamp,
-        clamp_ratio=config.generator_sigma_clamp_ratio,
-    )
+    return _layers_of("generator", config, eps)
 
 
 def discriminator_layers(config: SpectralFields, *, eps: float) -> LayerFactories:
     """The layers of D as the Config wants them."""
+    return _layers_of("discriminator", config, eps)
+
+
+def _layers_of(network: str, config: SpectralFields, eps: float) -> LayerFactories:
     return spectral_layers(
         eps,
         num_singular_values=config.tracked_singular_values,
-        clamp=config.discriminator_sigma_clamp,
-        clamp_ratio=config.discriminator_sigma_clamp_ratio,
+        clamp=getattr(config, f"{network}_sigma_clamp"),
+        clamp_ratio=getattr(config, f"{network}_sigma_clamp_ratio"),
     )
 
 

@@ -126,7 +126,6 @@ class StoreWriter:
             return
         if self._folder.exists() and any(entry != self._unfinished for entry in self._folder.iterdir()):
             raise UserError(f"--out {self._folder} is neither empty nor the beginning of a store; name another folder.")
-        self._unfinished.mkdir(parents=True, exist_ok=True)
         replace_durably(plan, json.dumps(self._made_from).encode(), remedy=CONTINUES)
         sync_directory(self._folder)
 

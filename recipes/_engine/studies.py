@@ -72,7 +72,8 @@ class Study:
                     raise UserError(f"{folder} holds a study with {name} {was}, not {value}. Name another folder.")
             self.results = saved["results"]
         self._settings = settings
-        self._make_folder()
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def train(self, name: str, recipe: str, args: Sequence[str], *, steps: int) -> Path:
         """Train a run, or what is missing of it, and return its folder.
@@ -120,12 +121,7 @@ class Study:
 
     def _write(self) -> None:
         saved = {"settings": self._settings, "results": self.results}
-        self._make_folder()
         replace_durably(self._path, json.dumps(saved, indent=2).encode() + b"\n")
-
-    def _make_folder(self) -> None:
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
 
 
 def study_command(

@@ -50,8 +50,9 @@ def test_a_batch_that_processes_cannot_share_is_refused(batch_size: int, size: i
     assert str(error.value) == message
 
 
-def test_each_batch_of_a_growing_network_must_be_shared():
-    config = progan.Config(batch_sizes=(12, 8, 6, 4))
+@pytest.mark.parametrize("batch_size", [16, 6])  # which batch sizes by resolution replace
+def test_each_batch_of_a_growing_network_must_be_shared(batch_size: int):
+    config = progan.Config(batch_size=batch_size, batch_sizes=(12, 8, 6, 4))
     with pytest.raises(UserError) as error:
         check_split(config, RunOptions(), World(rank=0, size=4))
     assert str(error.value) == (
