@@ -18,9 +18,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from recipes import prepare
-from recipes._engine.data import ImageSet, load_images
-from recipes._engine.random_streams import sample_indices
+from gan_blocks.engine import ImageSet, load_images, run_console_command
+from gan_blocks.engine.base.randomness import sample_indices
 
 SIDE = 128
 CLASSES = 2
@@ -69,7 +68,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_folders(root, options.images)
-        prepare.prepare(prepare.Options(f"folder:{root}/large", root / "store", (SIDE,), shard_images=100))
+        words = f"--data folder:{root}/large --out {root}/store --resolution {SIDE} --shard-images 100"
+        run_console_command("prepare", words.split(), prog="prepare")
 
         def load(spec: str, resolution: int = SIDE) -> ImageSet:
             return load_images(spec, resolution=resolution, channels=3, num_classes=CLASSES, memory_limit=0)

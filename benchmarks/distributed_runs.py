@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from recipes._engine.checkpoints import load_latest_checkpoint
+from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
 
 NETWORK = [
     *("--channels", "8", "--generator-widths", "4", "2", "2", "1", "--discriminator-widths", "1", "2", "4", "4"),

@@ -15,13 +15,12 @@ from dataclasses import replace
 
 import torch
 
+from gan_blocks.engine import ImageSet
+from gan_blocks.engine.data.pixels import PixelLayout
+from gan_blocks.engine.recipe.batches import BatchSource
+from gan_blocks.engine.recipe.build import build_state
+from gan_blocks.engine.recipe.options import RunOptions
 from recipes import progan
-from recipes._engine.batches import BatchSource
-from recipes._engine.image_files import PixelLayout
-from recipes._engine.image_set import ImageSet
-from recipes._engine.options import RunOptions
-from recipes._engine.recipe import load_recipe
-from recipes._engine.state import build_state
 
 WIDTHS = (128, 128, 64, 32, 16, 8)  # a quarter of those of Appendix A.2, so that a step takes a second or so on a CPU
 PHASE_IMAGES = 800_000  # Appendix A, below 1024x1024
@@ -82,7 +81,7 @@ def main() -> None:
 
 def trainer(config: progan.Config) -> Callable[[int], None]:
     """A function that takes one training step, of any number, on images of noise."""
-    recipe, options = load_recipe("progan"), RunOptions()
+    recipe, options = progan.RECIPE, RunOptions()
     pixels = torch.randint(0, 256, (64, 3, config.resolution, config.resolution), dtype=torch.uint8)
     layout = PixelLayout(config.resolution, 3)
     images = ImageSet(lambda indices: pixels[indices], torch.zeros(64, dtype=torch.int64), ("noise",), layout, ())

@@ -15,7 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from recipes._engine.workers import Map, side_by_side
+from gan_blocks.engine import worker_pool
+from gan_blocks.engine.base.workers import Map
 from recipes.mixture_of_gaussians import Config, build_gans, train_steps
 
 STEPS = 60
@@ -29,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     config, threads = Config(seeds=options.seeds, arms="plain"), torch.get_num_threads()
     workers = min(threads, options.seeds)
-    with side_by_side(workers, threads=threads // workers) as processes, side_by_side(1, threads=threads) as here:
+    with worker_pool(workers, threads=threads // workers) as processes, worker_pool(1, threads=threads) as here:
         ways = {
             "side by side": Training(config, processes),
             "one after the other, torch's layers": Training(config, here, nn.Sequential.forward),

@@ -32,7 +32,7 @@ def main() -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     random = torch.Generator().manual_seed(0)
     config = replace(biggan.PRESETS["imagenet-128"](), channels=options.channels)
-    g, d = biggan.build_generator(config), biggan.build_discriminator(config).requires_grad_(False)
+    g, d = biggan.RECIPE.build_generator(config), biggan.RECIPE.build_discriminator(config).requires_grad_(False)
     labels = torch.arange(options.batch)
 
     def images() -> Tensor:

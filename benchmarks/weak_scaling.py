@@ -20,13 +20,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from gan_blocks.engine import load_images
+from gan_blocks.engine.base.processes import joined_processes
+from gan_blocks.engine.recipe.batches import BatchSource
+from gan_blocks.engine.recipe.build import build_state
+from gan_blocks.engine.recipe.options import RunOptions
 from recipes import biggan_deep
-from recipes._engine.batches import BatchSource
-from recipes._engine.data import load_images
-from recipes._engine.distributed import joined_processes
-from recipes._engine.options import RunOptions
-from recipes._engine.recipe import load_recipe
-from recipes._engine.state import build_state
 
 WARM_UP = 3
 
@@ -76,15 +75,15 @@ def work(rank: int, size: int, port: int, args: argparse.Namespace, results: Any
     options = RunOptions(device="cpu")
     with joined_processes("cpu"):
         spent = timed_collectives()
-        state = build_state(load_recipe("biggan_deep"), config, options)
+        state = build_state(biggan_deep.RECIPE, config, options)
         images = load_images(config.data, resolution=config.resolution, channels=1, num_classes=config.num_classes)
-        source = BatchSource(images, biggan_deep.build_prior(config), config, options)
+        source = BatchSource(images, biggan_deep.RECIPE.build_prior(config), config, options)
         times = []
         for step in range(1, WARM_UP + args.steps + 1):
             if step == WARM_UP + 1:
                 spent.clear()
             began = time.perf_counter()
-            biggan_deep.train_step(state, source.step(step), config)
+            biggan_deep.RECIPE.train_step(state, source.step(step), config)
             times.append(time.perf_counter() - began)
         source.close()
     results.put((times[WARM_UP:], sum(spent) / args.steps))

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _api_pages import home_modules, write_pages
 
 import gan_blocks
+import gan_blocks.engine
 
 # sphinx-autodoc-typehints still calls a function that Sphinx 10 will drop; its users can do nothing about it.
 warnings.filterwarnings("ignore", message=r"'sphinx_autodoc_typehints.* is deprecated")
@@ -55,7 +56,9 @@ typehints_use_rtype = False
 
 # What the docstrings may name without a page here to link to.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|nn|F|numpy|np|einops|collections|contextlib|typing|types|pathlib|os)\..*"),
+    (r"py:.*", r"(torch|nn|F|numpy|np|einops|collections|contextlib|typing|types|pathlib|os|datetime)\..*"),
+    (r"py:.*", r"(matplotlib|tyro)\..*"),
+    (r"py:.*", r"gan_blocks\.engine\.\w+\..*|lambda"),  # modules of the engine, whose public names are one level up
     (r"py:.*", "|".join(name for name in dir(builtins) if not name.startswith("_"))),
 ]
 
@@ -65,10 +68,25 @@ def link_public_names(annotation: Any, _config: Any) -> str | None:
     module, name = getattr(annotation, "__module__", None) or "", getattr(annotation, "__qualname__", "")
     if not module.startswith("gan_blocks"):
         return None
-    return f":py:class:`~gan_blocks.{name}`" if name in gan_blocks.__all__ else f"``{name}``"
+    for package in (gan_blocks, gan_blocks.engine):
+        if name in package.__all__:
+            return f":py:class:`~{package.__name__}.{name}`"
+    # No page of its own: only its name is shown.
+    return f":py:class:`~{module}.{name}`" if module.startswith("gan_blocks.engine") else f"``{name}``"
 
 
 typehints_formatter = link_public_names
 
 
-write_pages(Path(__file__).parent / "api" / "generated", home_modules(gan_blocks))
+def keep_colons(_app: Any, what: str, _name: str, _thing: Any, _options: Any, lines: list[str]) -> None:
+    """Napoleon would take what stands before a colon for the type of an attribute; it looks at the first line alone."""
+    if what in ("attribute", "property"):
+        lines.insert(0, "\\")  # which reStructuredText joins with the next line, leaving nothing
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)  # napoleon's is 500
+
+
+for package, folder in ((gan_blocks, "generated"), (gan_blocks.engine, "generated/engine")):
+    write_pages(Path(__file__).parent / "api" / folder, home_modules(package))

@@ -14,7 +14,6 @@ Differences from the paper:
 * Tables 4-6 print 20 + 128 inputs of the first layer; the published parameter counts hold for its chunk of 20 alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -32,19 +31,14 @@ from gan_blocks import (
     SharedEmbedding,
     orthogonal_,
 )
-from recipes._engine.batches import StepBatches
-from recipes._engine.config_checks import require, require_positive
-from recipes._engine.hinge_training import HingeTrainingFields, hinge_train_step
-from recipes._engine.latents import latent_prior
-from recipes._engine.layer_factories import LayerFactories
-from recipes._engine.loop import train
-from recipes._engine.residual_fields import ResidualFields
-from recipes._engine.residual_networks import ResidualDiscriminator, ResidualGenerator
-from recipes._engine.spectral_layers import discriminator_layers, generator_layers
-from recipes._engine.state import TrainingState
-from recipes._engine.updates import adam_optimizers
+from gan_blocks.engine import Recipe, StepBatches, TrainingState, require, require_positive
+from recipes.families.hinge import HingeTrainingFields, hinge_train_step
+from recipes.families.layers import LayerFactories
+from recipes.families.residual import ResidualDiscriminator, ResidualGenerator
+from recipes.families.residual_config import ResidualFields
+from recipes.families.spectral_layers import discriminator_layers, generator_layers
 
-__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+__all__ = ["PRESETS", "RECIPE", "Config"]
 
 EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
 
@@ -69,12 +63,9 @@ class Config(HingeTrainingFields, ResidualFields):
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        self.check_residual_fields()
-        self.check_hinge_training_fields()
+        super().__post_init__()
         require_positive(self, "embedding_dim", "embedding_gain")
         require(self, "embedding_hidden", self.embedding_hidden >= 0, "at least 0")
-        norms = ("batch", "weight", "none")
-        require(self, "generator_norm", self.generator_norm in norms, f"one of {', '.join(norms)}")
         for field in ("generator_sigma_clamp", "generator_sigma_clamp_ratio", "generator_sigma_penalty"):
             spectral = self.generator_norm != "weight" or getattr(self, field) == 0
             require(self, field, spectral, "0 with --generator-norm weight, which takes spectral norm out of G")
@@ -230,11 +221,6 @@ class Generator(ResidualGenerator):
         return self.render(stem_input, conditions)
 
 
-def build_generator(config: Config) -> Generator:
-    """G with fresh weights from the global random state."""
-    return Generator(config)
-
-
 def build_discriminator(config: Config) -> nn.Module:
     """D of Tables 4-6 with fresh weights from the global random state."""
     layers = discriminator_layers(config, eps=EPS)
@@ -250,10 +236,6 @@ def build_discriminator(config: Config) -> nn.Module:
     )
 
 
-build_prior = latent_prior  # --latent
-build_optimizers = adam_optimizers  # Appendix C
-
-
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
     """The family's step (hinge loss), on G's class embedding as it is now where D shares it."""
     if config.share_embedding:
@@ -264,10 +246,13 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     return hinge_train_step(state, batches, config)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or continue a run; see ``python -m recipes.biggan --help``."""
-    return train("biggan", argv)
-
+RECIPE = Recipe(
+    config=Config,
+    presets=PRESETS,
+    build_generator=Generator,
+    build_discriminator=build_discriminator,
+    train_step=train_step,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(RECIPE.main())

@@ -10,7 +10,6 @@ Differences from the paper:
 * The small presets (mnist5k-32, cifar10-32) are in no table of the paper: their widths and batches are ours.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,22 +29,18 @@ from gan_blocks import (
     SharedEmbedding,
     orthogonal_,
 )
-from recipes._engine.config_checks import require, require_positive
-from recipes._engine.config_fields import ImageFields
-from recipes._engine.hinge_training import HingeTrainingFields, hinge_train_step
-from recipes._engine.latents import LatentFields, latent_prior
-from recipes._engine.layer_factories import LayerFactories
-from recipes._engine.loop import train
-from recipes._engine.spectral_layers import discriminator_layers, generator_layers
-from recipes._engine.updates import adam_optimizers
+from gan_blocks.engine import LatentFields, Recipe, require, require_positive
+from recipes.families.hinge import HingeTrainingFields, hinge_train_step
+from recipes.families.layers import LayerFactories
+from recipes.families.spectral_layers import discriminator_layers, generator_layers
 
-__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+__all__ = ["PRESETS", "RECIPE", "Config"]
 
 EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
 
 
 @dataclass(frozen=True)
-class Config(HingeTrainingFields, LatentFields, ImageFields):
+class Config(HingeTrainingFields, LatentFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
     channels: int = 16
@@ -67,9 +62,7 @@ class Config(HingeTrainingFields, LatentFields, ImageFields):
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        self.check_image_fields()
-        self.check_latent_fields()
-        self.check_hinge_training_fields()
+        super().__post_init__()
         require_positive(self, "channels", "discriminator_final_size", "embedding_dim")
         require_positive(self, "embedding_gain", "generator_widths", "discriminator_widths")
         require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
@@ -272,25 +265,13 @@ def _attention(config: Config, channels: int, layers: LayerFactories) -> nn.Modu
     return SelfAttention2d(channels, conv_layer=layers.conv2d) if config.attention_resolution else nn.Identity()
 
 
-def build_generator(config: Config) -> Generator:
-    """G with fresh weights from the global random state."""
-    return Generator(config)
-
-
-def build_discriminator(config: Config) -> Discriminator:
-    """D with fresh weights from the global random state."""
-    return Discriminator(config)
-
-
-build_prior = latent_prior  # --latent
-build_optimizers = adam_optimizers  # Appendix C
-train_step = hinge_train_step
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or continue a run; see ``python -m recipes.biggan_deep --help``."""
-    return train("biggan_deep", argv)
-
+RECIPE = Recipe(
+    config=Config,
+    presets=PRESETS,
+    build_generator=Generator,
+    build_discriminator=Discriminator,
+    train_step=hinge_train_step,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(RECIPE.main())

@@ -1,14 +1,14 @@
 """Convert weights from and to the layouts of other code.
 
-From another layout, the command writes the folder of a run, which recipes.sample and recipes.evaluate take like any
-other, and from which a training starts with --init-from:
+From another layout, the command writes the folder of a run, which the other commands take like any, and from which a
+training starts with --init-from:
 
-    python -m recipes.convert --from huggingface-biggan-deep --generator pytorch_model.bin --run-dir runs/deep-128
-    python -m recipes.convert --from biggan-pytorch --generator G_ema.pth --discriminator D.pth --run-dir runs/biggan
+    gan-blocks convert --from huggingface-biggan-deep --generator pytorch_model.bin --run-dir runs/deep-128
+    gan-blocks convert --from biggan-pytorch --generator G_ema.pth --discriminator D.pth --run-dir runs/biggan
 
 The other way, it writes the networks of a run into the folder --out:
 
-    python -m recipes.convert --to biggan-pytorch --run runs/NAME --out exported
+    gan-blocks convert --to biggan-pytorch --run runs/NAME --out exported
 
 Files are safetensors, or pickled by torch and read without unpickling any code. The names and shapes of all tensors are
 checked; the networks are recognised by them.
@@ -27,24 +27,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.converted_run import write_converted_run
-from recipes._engine.durable_files import replace_durably
-from recipes._engine.errors import UserError
-from recipes._engine.exported import load_for_export
-from recipes._engine.run_folder import RunFolder
-from recipes._layouts.biggan_pytorch import (
+from gan_blocks.engine import (
+    Recipe,
+    RunFolder,
+    UserError,
+    load_for_export,
+    parse_options,
+    replace_durably,
+    run_command,
+    write_converted_run,
+)
+from recipes import biggan_deep
+from recipes.layouts.biggan_pytorch import (
     ARCHITECTURES,
     biggan_pytorch_options,
     convert_biggan_pytorch,
     export_biggan_pytorch,
 )
-from recipes._layouts.huggingface_biggan_deep import (
+from recipes.layouts.huggingface_biggan_deep import (
     convert_huggingface_biggan_deep,
     export_huggingface_biggan_deep,
     huggingface_config,
 )
-from recipes._layouts.key_map import Converted
+from recipes.layouts.key_map import Converted
 
 __all__ = [
     "Converted",
@@ -57,9 +62,9 @@ __all__ = [
 ]
 
 Layout = Literal["huggingface-biggan-deep", "biggan-pytorch"]
-RECIPES: dict[Layout, tuple[str, ...]] = {
-    "huggingface-biggan-deep": ("biggan_deep",),
-    "biggan-pytorch": tuple(ARCHITECTURES),
+RECIPES: dict[Layout, tuple[Recipe[Any], ...]] = {
+    "huggingface-biggan-deep": (biggan_deep.RECIPE,),
+    "biggan-pytorch": tuple(architecture.RECIPE for architecture in ARCHITECTURES),
 }
 
 
@@ -81,7 +86,7 @@ class Options:
 
     truncation: float = 1.0
     """Truncation of the BatchNorm statistics that ema.safetensors gets when it is used alone; the run keeps all 51
-    tables, of which recipes.sample --truncation chooses (huggingface-biggan-deep only)."""
+    tables, of which gan-blocks sample --truncation chooses (huggingface-biggan-deep only)."""
 
     run_dir: Path | None = None
     """Folder of the new run (default: a new runs/RECIPE-converted-TIME)."""
@@ -122,7 +127,7 @@ def read_run(options: Options) -> None:
         converted = convert_biggan_pytorch(generator, discriminator, config=given)
     folder = write_converted_run(
         options.run_dir,
-        recipe=converted.recipe,
+        recipe=converted.recipe.identity,
         config=converted.config,
         layout=options.layout,
         generator=converted.generator,
@@ -130,7 +135,7 @@ def read_run(options: Options) -> None:
         tables=converted.statistics,
     )
     classes, side = converted.config.num_classes, converted.config.resolution
-    print(f"A generator of recipes.{converted.recipe}, {classes} classes, {side}x{side} pixels: {folder.path}")
+    print(f"A generator of {converted.recipe.name}, {classes} classes, {side}x{side} pixels: {folder.path}")
     if converted.discriminator is None:
         print("There is no discriminator: a training with --init-from starts with a fresh one.")
 
@@ -139,10 +144,11 @@ def write_layout(options: Options) -> None:
     """Write the networks of a run in another layout."""
     assert options.run is not None
     assert options.to is not None
-    recipe = RunFolder.open(options.run).recipe
-    if recipe not in RECIPES[options.to]:
-        raise UserError(f"the layout {options.to} has no networks of recipes.{recipe}.")
-    trained = load_for_export(options.run)
+    made_by = RunFolder.open(options.run).recipe
+    fitting = [recipe for recipe in RECIPES[options.to] if made_by.is_of(recipe.identity)]
+    if not fitting:
+        raise UserError(f"the layout {options.to} has no networks of {made_by.name}.")
+    trained = load_for_export(options.run, recipe=fitting[0])
     for note in trained.notes:
         print(note)
     files: dict[str, bytes] = {}
@@ -200,11 +206,11 @@ def _read_json(path: Path) -> dict[str, object]:
     return content
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Convert; see ``python -m recipes.convert --help``."""
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m recipes.convert") -> int:
+    """Convert; see ``gan-blocks convert --help``."""
 
     def command() -> int:
-        options = parse_options(Options, prog="python -m recipes.convert", description=__doc__ or "", args=argv)
+        options = parse_options(Options, prog=prog, description=__doc__ or "", args=argv)
         (read_run if options.layout is not None else write_layout)(options)
         return 0
 

@@ -16,7 +16,6 @@ Differences from the papers:
 * The presets at 32x32 have one stage less than the paper's network; those for digits and clothes are narrow.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,28 +27,29 @@ from gan_blocks import (
     non_saturating_discriminator_loss,
     non_saturating_generator_loss,
 )
-from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
-from recipes._engine.config_checks import require
-from recipes._engine.config_fields import AdamFields, TrainingFields
-from recipes._engine.errors import UserError
-from recipes._engine.latents import LatentName, latent_prior
-from recipes._engine.loop import train
-from recipes._engine.plain_networks import PlainDiscriminator, PlainFields, PlainGenerator
-from recipes._engine.state import TrainingState
-from recipes._engine.updates import (
-    adam_optimizers,
+from gan_blocks.engine import (
+    AdamFields,
+    FakeBatch,
+    LatentName,
+    PairBatch,
+    Recipe,
+    StepBatches,
+    TrainingState,
+    UserError,
     fake_images_of,
-    judge_generated,
-    judge_separately,
+    require,
+    score_generated,
+    score_separately,
     update_discriminator,
     update_generator,
 )
+from recipes.families.plain import PlainDiscriminator, PlainFields, PlainGenerator
 
-__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+__all__ = ["PRESETS", "RECIPE", "Config"]
 
 
 @dataclass(frozen=True)
-class Config(AdamFields, TrainingFields, PlainFields):
+class Config(AdamFields, PlainFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
     latent: LatentName = "uniform"
@@ -72,9 +72,7 @@ class Config(AdamFields, TrainingFields, PlainFields):
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        self.check_plain_fields()
-        self.check_training_fields()
-        self.check_adam_fields()
+        super().__post_init__()
         require(self, "mode_seeking", self.mode_seeking >= 0, "at least 0")
 
 
@@ -126,19 +124,10 @@ PRESETS = {
 }
 
 
-def build_generator(config: Config) -> PlainGenerator:
-    """G with fresh weights from the global random state."""
-    return PlainGenerator(config)
-
-
 def build_discriminator(config: Config) -> PlainDiscriminator:
     """D with fresh weights from the global random state."""
     # With statistics of the batch there is no buffer, which a second call before the backward pass would change.
     return PlainDiscriminator(config, norm_layer=partial(BatchNorm2d, statistics="batch"))
-
-
-build_prior = latent_prior  # --latent
-build_optimizers = adam_optimizers
 
 
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
@@ -146,12 +135,12 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
     def discriminator_loss(part: PairBatch) -> Tensor:
         # In one call, batch norm would let real and generated images see each other.
-        real_logits, fake_logits = judge_separately(state, part, fake_images_of(state, part))
+        real_logits, fake_logits = score_separately(state, part, fake_images_of(state, part))
         return non_saturating_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
 
     def generator_loss(fake: FakeBatch) -> Tensor:
         images = state.generator(fake.z, fake.labels)
-        loss = non_saturating_generator_loss(fake_logits=judge_generated(state, fake, images))
+        loss = non_saturating_generator_loss(fake_logits=score_generated(state, fake, images))
         if config.mode_seeking > 0:
             pairs = mode_seeking_penalty(fake_images=_halves(images), z=_halves(fake.z))
             loss = loss + config.mode_seeking * pairs
@@ -174,10 +163,13 @@ def _halves(batch: Tensor) -> tuple[Tensor, Tensor]:
     return batch[:count], batch[count : 2 * count]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or continue a run; see ``python -m recipes.dcgan --help``."""
-    return train("dcgan", argv)
-
+RECIPE = Recipe(
+    config=Config,
+    presets=PRESETS,
+    build_generator=PlainGenerator,
+    build_discriminator=build_discriminator,
+    train_step=train_step,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(RECIPE.main())

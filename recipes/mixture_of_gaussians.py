@@ -8,108 +8,43 @@ What the paper leaves out is fixed here, once: the modes are a centred square gr
 dimensions, the networks have four hidden layers with ReLU, Adam has its usual betas.
 """
 
-import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, optim
 from tqdm import tqdm
 
 from gan_blocks import (
-    TopKSchedule,
     non_saturating_discriminator_loss,
     non_saturating_generator_loss,
     top_k_mask,
 )
-from recipes._engine.command_line import parse_options, run_command
-from recipes._engine.config_checks import require, require_positive, require_within
-from recipes._engine.durable_files import replace_durably
-from recipes._engine.errors import UserError
-from recipes._engine.interrupts import StopRequest
-from recipes._engine.mixture_gans import Gan
-from recipes._engine.mixture_session import MixtureOptions, MixtureSession
-from recipes._engine.mixture_table import Row, tabulate
-from recipes._engine.perceptrons import Perceptron
-from recipes._engine.random_streams import random_stream, seeded_construction
+from gan_blocks.engine import (
+    RecipeIdentity,
+    StopRequest,
+    UserError,
+    parse_options,
+    random_stream,
+    replace_durably,
+    run_command,
+    seeded_construction,
+)
+from recipes.mixtures.config import Config
+from recipes.mixtures.gans import Gan
+from recipes.mixtures.networks import Perceptron
+from recipes.mixtures.session import MixtureOptions, MixtureSession
+from recipes.mixtures.table import Row, tabulate
 
 __all__ = ["Config", "Options", "build_gans", "main", "train_step", "train_steps"]
 
 NAME = "mixture_of_gaussians"
 TABLE_1 = ((25, 3), (64, 2), (100, 2))  # modes and seeds
-
-
-@dataclass(frozen=True)
-class Config:
-    """What is trained; fixed once a run has started."""
-
-    modes: int = 25
-    """Number of Gaussians: a square number, for they stand on a square grid."""
-    spacing: float = 2.0
-    """Distance between neighbouring modes."""
-    std: float = 0.05
-    """Standard deviation of each Gaussian in both directions."""
-    seeds: int = 1
-    """How many seeds to train at once, from --seed on."""
-    arms: Literal["both", "plain", "top-k"] = "both"
-    """Plain training, top-k training, or both from the same weights on the same samples."""
-    hidden_units: int = 256
-    """Width of each of the four hidden layers of both networks."""
-    latent_dim: int = 2
-    """Dimension of z."""
-    batch_size: int = 256
-    """Samples in a batch."""
-    learning_rate: float = 1e-4
-    """Adam's learning rate for both networks."""
-    top_k_gamma: float = 0.99
-    """Factor by which k decays, greater than 0, at most 1."""
-    top_k_floor: float = 0.75
-    """Least k as a share of the batch."""
-    top_k_period: int = 2000
-    """Steps from one decay of k to the next."""
-    planned_steps: int = 100_000
-    """Length of the run, in updates of each network, unless --steps says otherwise."""
-    evaluation_samples: int = 10_000
-    """Samples of each generator that an evaluation looks at."""
-    seed: int = 0
-    """The first seed. All randomness is a function of the seed, the step and the purpose."""
-
-    def __post_init__(self) -> None:
-        """Reject what cannot work."""
-        require(self, "modes", self.modes > 0 and math.isqrt(self.modes) ** 2 == self.modes, "a square number")
-        require_positive(self, "spacing", "std", "seeds", "hidden_units", "latent_dim", "batch_size", "learning_rate")
-        require_positive(self, "top_k_period", "planned_steps", "evaluation_samples")
-        require(self, "top_k_gamma", 0 < self.top_k_gamma <= 1, "greater than 0 and at most 1")
-        require(self, "top_k_floor", 0 < self.top_k_floor <= 1, "greater than 0 and at most 1")
-        require_within(self, 0, 2**31, "seed")
-
-    def schedule(self) -> TopKSchedule:
-        """How k falls."""
-        return TopKSchedule(
-            batch_size=self.batch_size,
-            gamma=self.top_k_gamma,
-            floor_share=self.top_k_floor,
-            decay_steps=self.top_k_period,
-        )
-
-    def centres(self) -> Tensor:
-        """The modes, ``(modes, 2)``."""
-        side = math.isqrt(self.modes)
-        axis = (torch.arange(side) - (side - 1) / 2) * self.spacing
-        return torch.cartesian_prod(axis, axis)
-
-    def arm_names(self) -> tuple[str, ...]:
-        """The arms in their order."""
-        return ("plain", "top-k") if self.arms == "both" else (self.arms,)
-
-    def all_seeds(self) -> range:
-        """The seeds in their order."""
-        return range(self.seed, self.seed + self.seeds)
 
 
 def build_gans(config: Config) -> list[Gan]:
@@ -188,11 +123,6 @@ class Options(MixtureOptions):
 class Command(Config, Options):
     """All options of the command line."""
 
-    def __post_init__(self) -> None:
-        """Reject what cannot work."""
-        Config.__post_init__(self)
-        Options.__post_init__(self)
-
 
 def _part(kind: type[Any], command: Command) -> Any:
     return kind(**{field.name: getattr(command, field.name) for field in fields(kind)})
@@ -245,7 +175,7 @@ def _train_table(config: Config, options: Options, folder: Path, stop: StopReque
 
 def _session(config: Config, options: Options, folder: Path) -> MixtureSession:
     train = partial(train_steps, config=config)
-    return MixtureSession(NAME, config, options, folder, gans=build_gans(config), train=train)
+    return MixtureSession(RecipeIdentity(NAME), config, options, folder, gans=build_gans(config), train=train)
 
 
 def _stopped(session: MixtureSession, stop: StopRequest) -> int:

@@ -19,7 +19,6 @@ Differences from the paper:
 * Row a of Table 1 has the channel table and the first layer of the others.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -43,16 +42,24 @@ from gan_blocks import (
     wasserstein_discriminator_loss,
     wasserstein_generator_loss,
 )
-from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
-from recipes._engine.config_checks import require, require_positive
-from recipes._engine.config_fields import AdamFields
-from recipes._engine.growing_fields import GrowingFields
-from recipes._engine.growing_networks import GrowingDiscriminator, GrowingGenerator, GrowingNetwork
-from recipes._engine.loop import train
-from recipes._engine.state import TrainingState
-from recipes._engine.updates import adam_optimizers, fake_images_of, judge_fake, update_discriminator, update_generator
+from gan_blocks.engine import (
+    AdamFields,
+    FakeBatch,
+    PairBatch,
+    Recipe,
+    StepBatches,
+    TrainingState,
+    fake_images_of,
+    require,
+    require_positive,
+    score_fake,
+    update_discriminator,
+    update_generator,
+)
+from recipes.families.growing import GrowingDiscriminator, GrowingGenerator, GrowingNetwork
+from recipes.families.growing_config import GrowingFields
 
-__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+__all__ = ["PRESETS", "RECIPE", "Config"]
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,7 @@ class Config(AdamFields, GrowingFields):
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        self.check_growing_fields()
-        self.check_adam_fields()
+        super().__post_init__()
         require_positive(self, "gradient_coefficient", "gradient_target")
         require(self, "drift_coefficient", self.drift_coefficient >= 0, "at least 0")
 
@@ -220,11 +226,6 @@ PRESETS = {
 }
 
 
-def build_generator(config: Config) -> GrowingGenerator:
-    """G with fresh weights from the global random state, fully grown."""
-    return GrowingGenerator(config)
-
-
 def build_discriminator(config: Config) -> GrowingDiscriminator:
     """D with fresh weights from the global random state, fully grown."""
     return GrowingDiscriminator(config, noisy=config.loss == "least-squares")
@@ -233,9 +234,6 @@ def build_discriminator(config: Config) -> GrowingDiscriminator:
 def build_prior(config: Config) -> Prior:
     """What z is drawn from."""
     return (SphericalPrior if config.latent == "spherical" else NormalPrior)(config.latent_dim)
-
-
-build_optimizers = adam_optimizers
 
 
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
@@ -270,7 +268,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
     def generator_loss(fake: FakeBatch) -> Tensor:
         loss = least_squares_generator_loss if config.loss == "least-squares" else wasserstein_generator_loss
-        return loss(fake_logits=judge_fake(state, fake))
+        return loss(fake_logits=score_fake(state, fake))
 
     loss_d = update_discriminator(state, batches, config, discriminator_loss, before_step=tell_noise)
     loss_g = update_generator(state, batches, config, generator_loss)
@@ -308,10 +306,14 @@ def real_images_at(images: Tensor, resolution: int, alpha: float) -> Tensor:
     return images if alpha == 1 else fade_images(images, alpha)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or continue a run; see ``python -m recipes.progan --help``."""
-    return train("progan", argv)
-
+RECIPE = Recipe(
+    config=Config,
+    presets=PRESETS,
+    build_generator=GrowingGenerator,
+    build_discriminator=build_discriminator,
+    train_step=train_step,
+    build_prior=build_prior,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(RECIPE.main())

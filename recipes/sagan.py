@@ -14,7 +14,6 @@ Differences from the papers:
 * The presets of digits are in no table of the papers.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,16 +23,13 @@ from gan_blocks import (
     BatchNorm2d,
     ClassBatchNorm2d,
 )
-from recipes._engine.config_checks import require
-from recipes._engine.hinge_training import HingeTrainingFields, hinge_train_step
-from recipes._engine.latents import latent_prior
-from recipes._engine.loop import train
-from recipes._engine.residual_fields import ResidualFields
-from recipes._engine.residual_networks import ResidualDiscriminator, ResidualGenerator
-from recipes._engine.spectral_layers import discriminator_layers, generator_layers
-from recipes._engine.updates import adam_optimizers
+from gan_blocks.engine import Recipe, require
+from recipes.families.hinge import HingeTrainingFields, hinge_train_step
+from recipes.families.residual import ResidualDiscriminator, ResidualGenerator
+from recipes.families.residual_config import ResidualFields
+from recipes.families.spectral_layers import discriminator_layers, generator_layers
 
-__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+__all__ = ["PRESETS", "RECIPE", "Config"]
 
 EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
 
@@ -44,8 +40,7 @@ class Config(HingeTrainingFields, ResidualFields):
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        self.check_residual_fields()
-        self.check_hinge_training_fields()
+        super().__post_init__()
         mixed = self.discriminator_norm == "batch" and self.r1_penalty > 0
         rule = "0 with --discriminator-norm batch, since the slope at one image is then not its own"
         require(self, "r1_penalty", not mixed, rule)
@@ -158,26 +153,19 @@ class Generator(ResidualGenerator):
         return self.render(z, [labels] * len(self.blocks))
 
 
-def build_generator(config: Config) -> Generator:
-    """G with fresh weights from the global random state."""
-    return Generator(config)
-
-
 def build_discriminator(config: Config) -> nn.Module:
     """D, which is BigGAN's, with fresh weights from the global random state."""
     layers = discriminator_layers(config, eps=EPS)
     return ResidualDiscriminator(config, layers=layers, dropout=config.discriminator_dropout)
 
 
-build_prior = latent_prior  # --latent
-build_optimizers = adam_optimizers
-train_step = hinge_train_step
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or continue a run; see ``python -m recipes.sagan --help``."""
-    return train("sagan", argv)
-
+RECIPE = Recipe(
+    config=Config,
+    presets=PRESETS,
+    build_generator=Generator,
+    build_discriminator=build_discriminator,
+    train_step=hinge_train_step,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(RECIPE.main())

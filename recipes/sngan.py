@@ -11,7 +11,6 @@ Differences from the papers:
 * The presets for digits and clothes are ours.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,31 +22,31 @@ from gan_blocks import (
     hinge_discriminator_loss,
     hinge_generator_loss,
 )
-from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
-from recipes._engine.config_fields import AdamFields, TrainingFields
-from recipes._engine.latents import latent_prior
-from recipes._engine.layer_factories import LayerFactories
-from recipes._engine.loop import train
-from recipes._engine.residual_fields import ResidualFields
-from recipes._engine.residual_networks import ResidualDiscriminator, ResidualGenerator
-from recipes._engine.spectral_layers import spectral_layers
-from recipes._engine.state import TrainingState
-from recipes._engine.updates import adam_optimizers, judge_fake, judge_pair, update_discriminator, update_generator
+from gan_blocks.engine import (
+    AdamFields,
+    FakeBatch,
+    PairBatch,
+    Recipe,
+    StepBatches,
+    TrainingState,
+    score_fake,
+    score_pair,
+    update_discriminator,
+    update_generator,
+)
+from recipes.families.layers import LayerFactories
+from recipes.families.residual import ResidualDiscriminator, ResidualGenerator
+from recipes.families.residual_config import ResidualFields
+from recipes.families.spectral_layers import spectral_layers
 
-__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+__all__ = ["PRESETS", "RECIPE", "Config"]
 
 EPS = 1e-4  # in BatchNorm and spectral norm alike, as in the other recipes
 
 
 @dataclass(frozen=True)
-class Config(AdamFields, TrainingFields, ResidualFields):
+class Config(AdamFields, ResidualFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
-
-    def __post_init__(self) -> None:
-        """Reject what cannot work."""
-        self.check_residual_fields()
-        self.check_training_fields()
-        self.check_adam_fields()
 
 
 def mnist5k_32() -> Config:
@@ -114,39 +113,33 @@ class Generator(ResidualGenerator):
         return self.render(z, [labels] * len(self.blocks))
 
 
-def build_generator(config: Config) -> Generator:
-    """G with fresh weights from the global random state."""
-    return Generator(config)
-
-
 def build_discriminator(config: Config) -> nn.Module:
     """D with fresh weights from the global random state."""
     return ResidualDiscriminator(config, layers=spectral_layers(EPS))
-
-
-build_prior = latent_prior  # --latent
-build_optimizers = adam_optimizers
 
 
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
     """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
 
     def discriminator_loss(part: PairBatch) -> Tensor:
-        real_logits, fake_logits = judge_pair(state, part)
+        real_logits, fake_logits = score_pair(state, part)
         return hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
 
     def generator_loss(fake: FakeBatch) -> Tensor:
-        return hinge_generator_loss(fake_logits=judge_fake(state, fake))
+        return hinge_generator_loss(fake_logits=score_fake(state, fake))
 
     loss_d = update_discriminator(state, batches, config, discriminator_loss)
     loss_g = update_generator(state, batches, config, generator_loss)
     return {"loss_d": loss_d, "loss_g": loss_g}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or continue a run; see ``python -m recipes.sngan --help``."""
-    return train("sngan", argv)
-
+RECIPE = Recipe(
+    config=Config,
+    presets=PRESETS,
+    build_generator=Generator,
+    build_discriminator=build_discriminator,
+    train_step=train_step,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(RECIPE.main())

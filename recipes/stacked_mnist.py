@@ -12,7 +12,7 @@ columns of Table 4 for both:
 * ``stddev-...``: minibatch standard deviation on top, a map before the linear layer. Of all places this one brings the
   discriminator back to its size as the paper says: 571 parameters for K/4, 557 without normalisation, 573 with the map.
 
-``python -m recipes.stacked_mnist_study`` measures how many kinds are covered.
+``python -m recipes.studies.stacked_mnist`` measures how many kinds are covered.
 
 Differences from the papers, and what they leave open:
 
@@ -24,7 +24,6 @@ Differences from the papers, and what they leave open:
   batch normalisation.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -37,40 +36,42 @@ from torch import Tensor, nn
 from gan_blocks import (
     BatchNorm2d,
     MinibatchStdDev,
-    NormalPrior,
     PixelNorm,
-    Prior,
     gradient_penalty,
     non_saturating_discriminator_loss,
     non_saturating_generator_loss,
     wasserstein_discriminator_loss,
     wasserstein_generator_loss,
 )
-from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
-from recipes._engine.config_checks import require, require_positive
-from recipes._engine.config_fields import AdamFields, ImageFields, TrainingFields
-from recipes._engine.he_layers import he_scaled
-from recipes._engine.loop import train
-from recipes._engine.state import TrainingState
-from recipes._engine.updates import (
-    adam_optimizers,
+from gan_blocks.engine import (
+    AdamFields,
+    DataOption,
+    FakeBatch,
+    PairBatch,
+    Recipe,
+    StepBatches,
+    TrainingConfig,
+    TrainingState,
     fake_images_of,
-    judge_fake,
-    judge_separately,
+    require,
+    require_positive,
+    score_fake,
+    score_separately,
     update_discriminator,
     update_generator,
 )
+from recipes.families.he_layers import he_scaled
 
-__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+__all__ = ["PRESETS", "RECIPE", "Config"]
 
 
 @dataclass(frozen=True)
-class Config(AdamFields, TrainingFields, ImageFields):
+class Config(AdamFields, TrainingConfig):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
-    data: str = "stacked-mnist5k"
+    data: DataOption = "stacked-mnist5k"
     """Training images: stacked-mnist5k, or any other source of RGB images."""
-    image_channels: int = 3
+    image_channels: Literal[1, 3] = 3
     """1 for grey images, 3 for RGB."""
     num_classes: int = 1
     """1: the networks have no classes; those of the data are taken as one."""
@@ -104,9 +105,7 @@ class Config(AdamFields, TrainingFields, ImageFields):
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        self.check_image_fields()
-        self.check_training_fields()
-        self.check_adam_fields()
+        super().__post_init__()
         require(self, "num_classes", self.num_classes == 1, "1 (the networks have no classes)")
         require_positive(self, "latent_dim", "gradient_coefficient", "generator_widths")
         stages = len(self.generator_widths) - 1
@@ -221,24 +220,6 @@ def _generator_norm(width: int, equalized: bool) -> nn.Module:
     return nn.Sequential(nn.ReLU(), PixelNorm()) if equalized else nn.Sequential(BatchNorm2d(width), nn.ReLU())
 
 
-def build_generator(config: Config) -> Generator:
-    """G with fresh weights from the global random state."""
-    return Generator(config)
-
-
-def build_discriminator(config: Config) -> Discriminator:
-    """D with fresh weights from the global random state."""
-    return Discriminator(config)
-
-
-def build_prior(config: Config) -> Prior:
-    """What z is drawn from."""
-    return NormalPrior(config.latent_dim)
-
-
-build_optimizers = adam_optimizers
-
-
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
     """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
     plain = config.loss == "non-saturating"
@@ -246,7 +227,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     def discriminator_loss(part: PairBatch) -> Tensor:
         fake_images = fake_images_of(state, part)
         # In one call, statistics across the batch would let real and generated images see each other.
-        real_logits, fake_logits = judge_separately(state, part, fake_images)
+        real_logits, fake_logits = score_separately(state, part, fake_images)
         if plain:
             return non_saturating_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
         loss = wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
@@ -259,17 +240,20 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
     def generator_loss(fake: FakeBatch) -> Tensor:
         loss = non_saturating_generator_loss if plain else wasserstein_generator_loss
-        return loss(fake_logits=judge_fake(state, fake))
+        return loss(fake_logits=score_fake(state, fake))
 
     loss_d = update_discriminator(state, batches, config, discriminator_loss)
     loss_g = update_generator(state, batches, config, generator_loss)
     return {"loss_d": loss_d, "loss_g": loss_g}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or continue a run; see ``python -m recipes.stacked_mnist --help``."""
-    return train("stacked_mnist", argv)
-
+RECIPE = Recipe(
+    config=Config,
+    presets=PRESETS,
+    build_generator=Generator,
+    build_discriminator=Discriminator,
+    train_step=train_step,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(RECIPE.main())

@@ -17,7 +17,6 @@ Differences from the papers:
 * The presets for digits and clothes are ours.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -30,27 +29,28 @@ from gan_blocks import (
     wasserstein_discriminator_loss,
     wasserstein_generator_loss,
 )
-from recipes._engine.batches import FakeBatch, PairBatch, StepBatches
-from recipes._engine.config_checks import require_positive
-from recipes._engine.config_fields import AdamFields, TrainingFields
-from recipes._engine.latents import latent_prior
-from recipes._engine.loop import train
-from recipes._engine.plain_networks import PlainDiscriminator, PlainFields, PlainGenerator
-from recipes._engine.state import TrainingState
-from recipes._engine.updates import (
+from gan_blocks.engine import (
+    AdamFields,
+    FakeBatch,
+    PairBatch,
+    Recipe,
+    StepBatches,
+    TrainingState,
     adam_optimizers,
     fake_images_of,
-    judge_fake,
-    judge_separately,
+    require_positive,
+    score_fake,
+    score_separately,
     update_discriminator,
     update_generator,
 )
+from recipes.families.plain import PlainDiscriminator, PlainFields, PlainGenerator
 
-__all__ = ["PRESETS", "Config", "build_discriminator", "build_generator", "build_optimizers", "build_prior", "main"]
+__all__ = ["PRESETS", "RECIPE", "Config"]
 
 
 @dataclass(frozen=True)
-class Config(AdamFields, TrainingFields, PlainFields):
+class Config(AdamFields, PlainFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
     constraint: Literal["gradient-penalty", "weight-clipping"] = "gradient-penalty"
@@ -75,9 +75,7 @@ class Config(AdamFields, TrainingFields, PlainFields):
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
-        self.check_plain_fields()
-        self.check_training_fields()
-        self.check_adam_fields()
+        super().__post_init__()
         require_positive(self, "gradient_coefficient", "clip_bound")
 
 
@@ -126,17 +124,9 @@ PRESETS = {
 }
 
 
-def build_generator(config: Config) -> PlainGenerator:
-    """G with fresh weights from the global random state."""
-    return PlainGenerator(config)
-
-
 def build_discriminator(config: Config) -> PlainDiscriminator:
     """The critic with fresh weights from the global random state."""
     return PlainDiscriminator(config, norm_layer=nn.Identity)
-
-
-build_prior = latent_prior  # --latent
 
 
 def build_optimizers(
@@ -157,7 +147,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
     def critic_loss(part: PairBatch) -> Tensor:
         fake_images = fake_images_of(state, part)
-        real_logits, fake_logits = judge_separately(state, part, fake_images)
+        real_logits, fake_logits = score_separately(state, part, fake_images)
         loss = wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
         if clipping:
             return loss
@@ -169,7 +159,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
         )
 
     def generator_loss(fake: FakeBatch) -> Tensor:
-        return wasserstein_generator_loss(fake_logits=judge_fake(state, fake))
+        return wasserstein_generator_loss(fake_logits=score_fake(state, fake))
 
     clip = partial(clip_weights_, bound=config.clip_bound) if clipping else None
     loss_d = update_discriminator(state, batches, config, critic_loss, after_step=clip)
@@ -177,10 +167,14 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     return {"loss_d": loss_d, "loss_g": loss_g}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or continue a run; see ``python -m recipes.wgan_gp --help``."""
-    return train("wgan_gp", argv)
-
+RECIPE = Recipe(
+    config=Config,
+    presets=PRESETS,
+    build_generator=PlainGenerator,
+    build_discriminator=build_discriminator,
+    train_step=train_step,
+    build_optimizers=build_optimizers,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(RECIPE.main())

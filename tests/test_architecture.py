@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LIBRARY = sorted((ROOT / "gan_blocks").rglob("*.py"))
+ENGINE = ROOT / "gan_blocks" / "engine"
+LIBRARY = sorted(path for path in (ROOT / "gan_blocks").rglob("*.py") if not path.is_relative_to(ENGINE))
 OUTSIDE = {"torch", "einops", "numpy"}
 
 
@@ -43,15 +44,20 @@ def test_modules_of_the_library_import_names_from_where_they_are_defined(path: P
     assert not any(module.startswith(".") for module in imported_modules(path.read_text()))
 
 
-def test_only_the_package_itself_exports_names():
+def test_only_the_package_itself_and_the_engine_export_names():
     """A part such as ``gan_blocks.layers`` holds a docstring and no code, so that every name has one public path."""
-    for path in LIBRARY:
-        if path.name == "__init__.py" and path.parent.name != "gan_blocks":
+    for path in (ROOT / "gan_blocks").rglob("__init__.py"):
+        if path.parent not in (ROOT / "gan_blocks", ENGINE):
             assert [type(node) for node in ast.parse(path.read_text()).body] == [ast.Expr], path
 
 
-def test_the_package_itself_holds_imports_names_and_version_only():
-    body = ast.parse((ROOT / "gan_blocks" / "__init__.py").read_text()).body
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [(ROOT / "gan_blocks", {"__all__", "__version__"}), (ENGINE, {"__all__"})],
+    ids=["gan_blocks", "engine"],
+)
+def test_what_exports_names_holds_imports_and_these_names_only(package: Path, names: set[str]):
+    body = ast.parse((package / "__init__.py").read_text()).body
     assert {type(node) for node in body} <= {ast.Expr, ast.ImportFrom, ast.Assign}
     assigned = {target.id for node in body if isinstance(node, ast.Assign) for target in node.targets}
-    assert assigned == {"__all__", "__version__"}
+    assert assigned == names

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gan_blocks import advance_power_iteration, hinge_discriminator_loss
+from gan_blocks.engine.base.errors import UserError
 from recipes import biggan_deep
-from recipes._engine.errors import UserError
 
 TINY = biggan_deep.Config(
     resolution=16,
@@ -37,8 +37,8 @@ def test_parameter_counts_are_the_integers_of_the_published_networks(
 ):
     config = dataclasses.replace(biggan_deep.PRESETS[preset](), wide_rgb_conv=wide_rgb_conv)
     with torch.device("meta"):
-        assert count(biggan_deep.build_generator(config)) == generator
-        assert count(biggan_deep.build_discriminator(config)) == discriminator
+        assert count(biggan_deep.RECIPE.build_generator(config)) == generator
+        assert count(biggan_deep.RECIPE.build_discriminator(config)) == discriminator
 
 
 def test_imagenet_presets_keep_all_channels_of_the_rgb_convolution_as_the_released_weights_do():
@@ -51,7 +51,10 @@ def test_every_preset_has_attention_where_its_tables_say(preset: str):
     place = {"mnist5k-32": 8, "cifar10-32": 16}.get(preset, 64)  # of the first two, our choice
     seen: dict[str, tuple[int, ...]] = {}
     with torch.device("meta"):
-        generator, discriminator = biggan_deep.build_generator(config), biggan_deep.build_discriminator(config)
+        generator, discriminator = (
+            biggan_deep.RECIPE.build_generator(config),
+            biggan_deep.RECIPE.build_discriminator(config),
+        )
         for name, network in (("G", generator), ("D", discriminator)):
             network.attention.register_forward_pre_hook(
                 lambda module, args, name=name: seen.__setitem__(name, tuple(args[0].shape[2:]))
@@ -65,13 +68,16 @@ def test_every_preset_has_attention_where_its_tables_say(preset: str):
 
 
 def test_images_lie_between_minus_one_and_one(rng: torch.Generator):
-    generator = biggan_deep.build_generator(TINY)
+    generator = biggan_deep.RECIPE.build_generator(TINY)
     images = generator(10 * torch.randn(4, 6, generator=rng), torch.tensor([0, 1, 2, 0]))
     assert images.abs().max() <= 1
 
 
 def test_the_class_changes_the_image_and_the_logit(rng: torch.Generator):
-    generator, discriminator = biggan_deep.build_generator(TINY).eval(), biggan_deep.build_discriminator(TINY).eval()
+    generator, discriminator = (
+        biggan_deep.RECIPE.build_generator(TINY).eval(),
+        biggan_deep.RECIPE.build_discriminator(TINY).eval(),
+    )
     z = torch.randn(1, 6, generator=rng)
     first, second = (generator(z, torch.tensor([label])) for label in (0, 1))
     assert not torch.equal(first, second)
@@ -79,7 +85,7 @@ def test_the_class_changes_the_image_and_the_logit(rng: torch.Generator):
 
 
 def test_accumulating_micro_batches_gives_the_gradients_of_the_whole_batch_in_the_discriminator(rng: torch.Generator):
-    discriminator = biggan_deep.build_discriminator(TINY)
+    discriminator = biggan_deep.RECIPE.build_discriminator(TINY)
     images = [torch.randn(32, 1, 16, 16, generator=rng).clamp(-1, 1) for _ in range(2)]
     labels = torch.randint(3, (32,), generator=rng)
 
@@ -98,7 +104,7 @@ def test_accumulating_micro_batches_gives_the_gradients_of_the_whole_batch_in_th
 
 
 def test_power_iteration_advances_once_a_step_however_often_the_weights_are_read(rng: torch.Generator):
-    discriminator = biggan_deep.build_discriminator(TINY)
+    discriminator = biggan_deep.RECIPE.build_discriminator(TINY)
     images, labels = torch.randn(4, 1, 16, 16, generator=rng), torch.tensor([0, 1, 2, 0])
     with torch.no_grad():
         for parameter in discriminator.parameters():

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from recipes import biggan_deep, convert, evaluate, sample
-from recipes._engine.run_folder import RunFolder
-from recipes._layouts.huggingface_biggan_deep import export_huggingface_biggan_deep, huggingface_config
-from recipes._layouts.key_map import expected_state
+from gan_blocks.engine.commands import evaluate, sample
+from gan_blocks.engine.runs.folder import RunFolder
+from recipes import biggan_deep, convert, sagan
+from recipes.layouts.huggingface_biggan_deep import export_huggingface_biggan_deep, huggingface_config
+from recipes.layouts.key_map import expected_state
 
 BIGGAN_PYTORCH = ["--from", "biggan-pytorch"]
 HUGGINGFACE = ["--from", "huggingface-biggan-deep"]
@@ -62,16 +63,16 @@ def test_a_converted_run_can_be_evaluated(converted: Path, tiny_data: Path, caps
 def test_a_converted_run_cannot_be_resumed_but_started_from(
     converted: Path, tiny_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    assert biggan_deep.main(["--resume", str(converted)]) == 2
+    assert biggan_deep.RECIPE.main(["--resume", str(converted)]) == 2
     assert f"no training to continue: start a new run with --init-from {converted}." in capfd.readouterr().err
     new = ["--init-from", str(converted), "--data", f"npz:{tiny_data}", "--run-dir", str(tmp_path / "new")]
     small = ["--batch-size", "8", "--standing-batches", "2"]
-    assert biggan_deep.main([*new, *small, "--steps", "1", "--discriminator-lr", "1e-4"]) == 0
+    assert biggan_deep.RECIPE.main([*new, *small, "--steps", "1", "--discriminator-lr", "1e-4"]) == 0
     assert "with fresh optimizers" in capfd.readouterr().err
     config = json.loads((tmp_path / "new" / "config.json").read_text())
     assert config["preset"] == "fine-tuned"
     assert (config["config"]["num_classes"], config["config"]["discriminator_lr"]) == (3, 1e-4)
-    assert biggan_deep.main(["--resume", str(tmp_path / "new"), "--steps", "2"]) == 0
+    assert biggan_deep.RECIPE.main(["--resume", str(tmp_path / "new"), "--steps", "2"]) == 0
     assert "Continuing after step 1" in capfd.readouterr().err
 
 
@@ -86,7 +87,7 @@ def test_with_another_class_count_the_embeddings_alone_are_fresh(
     """Learning rates of next to nothing leave what was loaded visible in the first checkpoint."""
     still = ["--generator-lr", "1e-30", "--discriminator-lr", "1e-30", "--batch-size", "8", "--standing-batches", "2"]
     new = ["--init-from", str(converted), "--data", f"npz:{tiny_data}", "--run-dir", str(tmp_path / "new")]
-    assert biggan_deep.main([*new, *still, "--num-classes", "5", "--steps", "1"]) == 0
+    assert biggan_deep.RECIPE.main([*new, *still, "--num-classes", "5", "--steps", "1"]) == 0
     said = capfd.readouterr().err
     kept = "starts from fresh weights, all else is kept."
     assert f"3 classes there, 5 here: embedding of the generator {kept}" in said
@@ -108,7 +109,7 @@ def test_without_a_discriminator_a_training_starts_with_a_fresh_one(
     assert convert.main([*BIGGAN_PYTORCH, *generator, "--run-dir", str(path)]) == 0
     assert "There is no discriminator: a training with --init-from starts with a fresh one." in capfd.readouterr().out
     new = ["--init-from", str(path), "--data", f"npz:{tiny_data}", "--run-dir", str(tmp_path / "new")]
-    assert biggan_deep.main([*new, "--batch-size", "8", "--standing-batches", "2", "--steps", "1"]) == 0
+    assert biggan_deep.RECIPE.main([*new, "--batch-size", "8", "--standing-batches", "2", "--steps", "1"]) == 0
     assert "There is no discriminator there: it starts from fresh weights." in capfd.readouterr().err
 
 
@@ -116,7 +117,7 @@ def test_networks_that_do_not_fit_name_their_layers_and_leave_no_folder(
     tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     new = ["--init-from", str(tiny_run), "--embedding-dim", "4", "--run-dir", str(tmp_path / "new")]
-    assert biggan_deep.main(new) == 2
+    assert biggan_deep.RECIPE.main(new) == 2
     error = capfd.readouterr().err.splitlines()[-1]
     assert "wrong shapes: " in error
     assert "embedding.weight (3, 5) instead of (3, 4)" in error
@@ -124,7 +125,7 @@ def test_networks_that_do_not_fit_name_their_layers_and_leave_no_folder(
 
 
 def test_init_from_excludes_a_preset(tiny_run: Path, capsys: pytest.CaptureFixture[str]):
-    assert biggan_deep.main(["--init-from", str(tiny_run), "--preset", "cifar10-32"]) == 2
+    assert biggan_deep.RECIPE.main(["--init-from", str(tiny_run), "--preset", "cifar10-32"]) == 2
     assert "--preset has no place beside it" in capsys.readouterr().err
 
 
@@ -135,7 +136,7 @@ def huggingface(tmp_path: Path) -> Path:
     rng = torch.Generator().manual_seed(0)
     state = {
         name: torch.rand(value.shape, generator=rng) + 0.1
-        for name, value in expected_state(biggan_deep.build_generator, small).items()
+        for name, value in expected_state(biggan_deep.RECIPE.build_generator, small).items()
     }
     tensors = export_huggingface_biggan_deep(state, config=small)
     for name in [name for name in tensors if name.endswith("running_means")]:
@@ -151,8 +152,8 @@ def test_tables_of_statistics_follow_the_truncation_of_the_samples(
     path, config = tmp_path / "run", huggingface.with_name("config.json")
     options = ["--generator", str(huggingface), "--config", str(config), "--run-dir", str(path)]
     assert convert.main([*HUGGINGFACE, *options]) == 0
-    from recipes._engine.sampling import ready_generator, truncated
-    from recipes._engine.trained import load_trained
+    from gan_blocks.engine.sampling.samples import ready_generator, truncated
+    from gan_blocks.engine.sampling.trained import load_trained
 
     state = torch.load(huggingface, weights_only=True)
     trained = load_trained(run=path, weights=None, device=torch.device("cpu"))
@@ -224,8 +225,8 @@ def test_rejects_options_that_do_not_go_together(options: list[str], error: str,
 def test_a_run_that_a_layout_does_not_know_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    RunFolder.create_at(tmp_path / "run", "sagan", "tiny", {})
+    RunFolder.create_at(tmp_path / "run", sagan.RECIPE.identity, "tiny", {})
     for layout in ("biggan-pytorch", "huggingface-biggan-deep"):
         assert convert.main(["--to", layout, "--run", str(tmp_path / "run")]) == 2
-        message = f"the layout {layout} has no networks of recipes.sagan."
+        message = f"the layout {layout} has no networks of sagan."
         assert capsys.readouterr().err == f"convert: error: {message}\n"

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.randomness import seeded_construction
 from recipes import mixture_of_gaussians as mixture
-from recipes._engine import perceptrons
-from recipes._engine.errors import UserError
-from recipes._engine.mixture_analysis import analyse
-from recipes._engine.mixture_gans import Gan
-from recipes._engine.mixture_table import Row, tabulate
-from recipes._engine.perceptrons import Perceptron
-from recipes._engine.random_streams import seeded_construction
+from recipes.mixtures import networks as perceptrons
+from recipes.mixtures.analysis import analyse
+from recipes.mixtures.gans import Gan
+from recipes.mixtures.networks import Perceptron
+from recipes.mixtures.table import Row, tabulate
 
 SMALL = mixture.Config(
     modes=4, hidden_units=8, batch_size=16, top_k_gamma=0.5, top_k_period=2, seeds=2, evaluation_samples=50

@@ -6,21 +6,23 @@ import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gan_blocks import BatchNorm2d
-from recipes import dcgan, sample, wgan_gp
-from recipes._engine.batches import BatchSource
-from recipes._engine.checkpoints import load_latest_checkpoint
-from recipes._engine.data import load_images
-from recipes._engine.dry_run import WithoutInitialization
-from recipes._engine.errors import UserError
-from recipes._engine.options import RunOptions
-from recipes._engine.state import TrainingState, build_state
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.commands import sample
+from gan_blocks.engine.data.loading import load_images
+from gan_blocks.engine.inspection.dry_run import WithoutInitialization
+from gan_blocks.engine.recipe.batches import BatchSource
+from gan_blocks.engine.recipe.build import build_state
+from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.recipe.state import TrainingState
+from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
+from recipes import dcgan, wgan_gp
 
 TINY = dcgan.Config(resolution=16, widths=(6, 4), latent_dim=5, batch_size=8, planned_steps=6, standing_batches=2)
 TINY_ARGS = [
@@ -37,7 +39,7 @@ LATE = 100  # a step at which k of these schedules has reached its floor
 class Training:
     """A training step by step, without its folder."""
 
-    def __init__(self, data: Path, recipe: ModuleType, config: dcgan.Config, **options: object) -> None:
+    def __init__(self, data: Path, recipe: Recipe, config: dcgan.Config, **options: object) -> None:
         run = RunOptions(threads=1, channels_last=False, precision="fp64", **options)
         images = load_images(f"npz:{data}", resolution=config.resolution, channels=1, num_classes=1)
         self.recipe, self.config = recipe, config
@@ -52,7 +54,7 @@ class Training:
 def training(tiny_data: Path) -> Iterator[Callable[..., Training]]:
     made: list[Training] = []
 
-    def make(config: dcgan.Config = TINY, *, recipe: ModuleType = dcgan, **options) -> Training:
+    def make(config: dcgan.Config = TINY, *, recipe: Recipe = dcgan.RECIPE, **options) -> Training:
         made.append(Training(tiny_data, recipe, config, **options))
         return made[-1]
 
@@ -87,12 +89,12 @@ def test_the_parameters_are_those_of_the_papers_figure_and_its_mirror():
     discriminator = 16 * 3 * 128 + 128 + inner + 1024 * 16 + 1
     config = dcgan.PRESETS["lsun-64"]()
     with WithoutInitialization(), torch.device("meta"):
-        networks = dcgan.build_generator(config), dcgan.build_discriminator(config)
+        networks = dcgan.RECIPE.build_generator(config), dcgan.RECIPE.build_discriminator(config)
     assert [sum(p.numel() for p in network.parameters()) for network in networks] == [generator, discriminator]
 
 
 def test_batch_norm_is_everywhere_but_in_the_generators_output_and_the_discriminators_input():
-    generator, discriminator = dcgan.build_generator(TINY), dcgan.build_discriminator(TINY)
+    generator, discriminator = dcgan.RECIPE.build_generator(TINY), dcgan.RECIPE.build_discriminator(TINY)
     assert len([m for m in generator.modules() if isinstance(m, BatchNorm2d)]) == 2
     assert [isinstance(block.norm, BatchNorm2d) for block in (*generator.blocks, generator.to_rgb)] == [True, False]
     assert [isinstance(block.norm, BatchNorm2d) for block in discriminator.blocks] == [False, True]
@@ -105,7 +107,7 @@ def test_batch_norm_is_everywhere_but_in_the_generators_output_and_the_discrimin
 
 def test_weights_start_with_a_deviation_of_two_hundredths_and_biases_at_zero():
     config = dataclasses.replace(TINY, widths=(64, 32))
-    for network in (dcgan.build_generator(config), dcgan.build_discriminator(config)):
+    for network in (dcgan.RECIPE.build_generator(config), dcgan.RECIPE.build_discriminator(config)):
         for name, parameter in network.named_parameters():
             if "norm" in name:
                 assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight"))))
@@ -120,14 +122,14 @@ def test_weights_start_with_a_deviation_of_two_hundredths_and_biases_at_zero():
 @pytest.mark.parametrize("preset", list(dcgan.PRESETS))
 def test_every_preset_makes_images_and_logits_from_uniform_latents(preset: str):
     config = dcgan.PRESETS[preset]()
-    z = dcgan.build_prior(config).sample(64)
+    z = dcgan.RECIPE.build_prior(config).sample(64)
     assert z.shape == (64, 100)
     assert 0.98 < z.abs().max() <= 1
     with WithoutInitialization(), torch.device("meta"):
         labels = torch.zeros(2, dtype=torch.int64)
-        images = dcgan.build_generator(config)(torch.zeros(2, 100), labels)
+        images = dcgan.RECIPE.build_generator(config)(torch.zeros(2, 100), labels)
         assert images.shape == (2, config.image_channels, config.resolution, config.resolution)
-        assert dcgan.build_discriminator(config)(images, labels).shape == (2,)
+        assert dcgan.RECIPE.build_discriminator(config)(images, labels).shape == (2,)
 
 
 # The step
@@ -175,21 +177,21 @@ def test_mode_seeking_without_pairs_says_so(training: Callable[..., Training]):
 
 
 def test_the_critic_is_dc_gans_discriminator_without_batch_norm():
-    critic, generator = wgan_gp.build_discriminator(CRITIC), wgan_gp.build_generator(CRITIC)
+    critic, generator = wgan_gp.RECIPE.build_discriminator(CRITIC), wgan_gp.RECIPE.build_generator(CRITIC)
     assert not any(isinstance(module, BatchNorm2d) for module in critic.modules())
     assert {name for name, _ in critic.named_parameters() if name.endswith("bias")} == {
         *("blocks.0.conv.bias", "blocks.1.conv.bias", "head.linear.bias")
     }
     images = torch.randn(4, 1, 16, 16)
     torch.testing.assert_close(critic(images, torch.zeros(4))[:2], critic(images[:2], torch.zeros(2)))
-    assert str(generator) == str(dcgan.build_generator(TINY))
+    assert str(generator) == str(dcgan.RECIPE.build_generator(TINY))
 
 
 def test_the_critic_loss_is_the_difference_of_means_and_a_penalty_with_one_mix_for_each_pair(
     training: Callable[..., Training],
 ):
-    run = training(dataclasses.replace(CRITIC, discriminator_steps=1), recipe=wgan_gp)
-    before = training(run.config, recipe=wgan_gp).state.discriminator
+    run = training(dataclasses.replace(CRITIC, discriminator_steps=1), recipe=wgan_gp.RECIPE)
+    before = training(run.config, recipe=wgan_gp.RECIPE).state.discriminator
     calls = calls_of(run.state.discriminator)
     losses = run.step(1)
     (real_images, real), (fake_images, fake), (mixed, _), (_, of_g) = calls
@@ -207,7 +209,7 @@ def test_the_critic_loss_is_the_difference_of_means_and_a_penalty_with_one_mix_f
 
 
 def test_the_critic_is_updated_five_times_with_batches_of_its_own(training: Callable[..., Training]):
-    run = training(CRITIC, recipe=wgan_gp)
+    run = training(CRITIC, recipe=wgan_gp.RECIPE)
     calls = calls_of(run.state.discriminator)
     run.step(2)
     assert len(calls) == 5 * 3 + 1
@@ -217,7 +219,7 @@ def test_the_critic_is_updated_five_times_with_batches_of_its_own(training: Call
 def test_weight_clipping_has_no_penalty_and_bounds_every_parameter_after_each_update(
     training: Callable[..., Training],
 ):
-    run = training(dataclasses.replace(CLIPPED, discriminator_lr=0.1), recipe=wgan_gp)
+    run = training(dataclasses.replace(CLIPPED, discriminator_lr=0.1), recipe=wgan_gp.RECIPE)
     seen: list[float] = []
     run.state.discriminator.register_forward_pre_hook(
         lambda critic, _: seen.append(max(p.abs().max().item() for p in critic.parameters()))
@@ -233,7 +235,7 @@ def test_weight_clipping_has_no_penalty_and_bounds_every_parameter_after_each_up
 
 def test_weight_clipping_descends_by_rmsprop(training: Callable[..., Training]):
     """Its first step, with mean square 0.01 g^2, is ten times the rate in the direction of the gradient's sign."""
-    run = training(CLIPPED, recipe=wgan_gp)
+    run = training(CLIPPED, recipe=wgan_gp.RECIPE)
     before = {name: value.clone() for name, value in run.state.generator.named_parameters()}
     run.step(1)
     for name, value in run.state.generator.named_parameters():
@@ -307,13 +309,13 @@ CLIPPING = ("--constraint", "weight-clipping", "--optimizer", "rmsprop")
 @pytest.mark.parametrize(
     ("recipe", "extra"),
     [
-        (dcgan, ("--mode-seeking", "1", "--top-k-gamma", "0.5", "--spectra-every", "3")),
-        (wgan_gp, ("--top-k-gamma", "0.5")),
-        (wgan_gp, CLIPPING),
+        (dcgan.RECIPE, ("--mode-seeking", "1", "--top-k-gamma", "0.5", "--spectra-every", "3")),
+        (wgan_gp.RECIPE, ("--top-k-gamma", "0.5")),
+        (wgan_gp.RECIPE, CLIPPING),
     ],
 )
 def test_a_resumed_run_equals_the_one_that_was_never_stopped_and_can_be_sampled(
-    recipe: ModuleType, extra: tuple[str, ...], tiny_data: Path, tmp_path: Path
+    recipe: Recipe, extra: tuple[str, ...], tiny_data: Path, tmp_path: Path
 ):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, *extra]
     assert recipe.main([*args, "--run-dir", str(tmp_path / "whole"), "--steps", "4"]) == 0
@@ -328,14 +330,14 @@ def test_a_resumed_run_equals_the_one_that_was_never_stopped_and_can_be_sampled(
     assert sample.main(["--run", str(tmp_path / "whole"), "--out", str(tmp_path / "sheet.png")]) == 0
 
 
-@pytest.mark.parametrize("recipe", [dcgan, wgan_gp])
-def test_a_run_in_bfloat16_takes_its_steps(recipe: ModuleType, tiny_data: Path, tmp_path: Path):
+@pytest.mark.parametrize("recipe", [dcgan.RECIPE, wgan_gp.RECIPE])
+def test_a_run_in_bfloat16_takes_its_steps(recipe: Recipe, tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--precision", "bf16", "--steps", "2"]
     assert recipe.main([*args, "--run-dir", str(tmp_path / "run")]) == 0
 
 
-@pytest.mark.parametrize("recipe", [dcgan, wgan_gp])
-def test_activations_computed_again_give_the_same_bits(recipe: ModuleType, tiny_data: Path, tmp_path: Path):
+@pytest.mark.parametrize("recipe", [dcgan.RECIPE, wgan_gp.RECIPE])
+def test_activations_computed_again_give_the_same_bits(recipe: Recipe, tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--steps", "2"]
     for name in ("False", "True"):
         assert recipe.main([*args, "--run-dir", str(tmp_path / name), "--checkpoint-activations", name]) == 0

@@ -18,16 +18,17 @@ from gan_blocks import (
     downsample_average,
     upsample_nearest,
 )
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.commands.describe import describe
+from gan_blocks.engine.data.loading import load_images
+from gan_blocks.engine.recipe.batches import BatchSource
+from gan_blocks.engine.recipe.build import build_state
+from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.engine.recipe.state import TrainingState
+from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
+from gan_blocks.engine.sampling.trained import load_trained
 from recipes import progan
-from recipes._engine.batches import BatchSource
-from recipes._engine.checkpoints import load_latest_checkpoint
-from recipes._engine.data import load_images
-from recipes._engine.errors import UserError
-from recipes._engine.he_layers import HeLayers
-from recipes._engine.options import RunOptions
-from recipes._engine.state import TrainingState, build_state
-from recipes._engine.trained import load_trained
-from recipes.describe import describe
+from recipes.families.he_layers import HeLayers
 from tests.drawn import draw
 
 # Batches of 8, so that every phase lasts two steps: 4x4, fade to 8x8, 8x8, fade to 16x16, 16x16.
@@ -51,11 +52,11 @@ class Training:
     def __init__(self, data: Path, config: progan.Config) -> None:
         options = RunOptions(threads=1, channels_last=False)
         images = load_images(f"npz:{data}", resolution=config.resolution, channels=1, num_classes=1)
-        self.config, self.source = config, BatchSource(images, progan.build_prior(config), config, options)
-        self.state: TrainingState = build_state(progan, config, options)
+        self.config, self.source = config, BatchSource(images, progan.RECIPE.build_prior(config), config, options)
+        self.state: TrainingState = build_state(progan.RECIPE, config, options)
 
     def step(self, step: int) -> dict[str, Tensor]:
-        return progan.train_step(self.state, self.source.step(step), self.config)
+        return progan.RECIPE.train_step(self.state, self.source.step(step), self.config)
 
     def real_images(self, step: int, update: int = 0) -> Tensor:
         (part,) = self.source.step(step).discriminator(update)
@@ -96,14 +97,14 @@ def table_2_generator() -> list[tuple[int, int, int]]:
 def test_parameter_counts_are_those_of_table_2():
     config = progan.celebahq_1024()
     with torch.device("meta"):
-        generator, discriminator = progan.build_generator(config), progan.build_discriminator(config)
+        generator, discriminator = progan.RECIPE.build_generator(config), progan.RECIPE.build_discriminator(config)
     assert (count(generator), count(discriminator)) == (23_079_115, 23_087_249)
     unused = count(generator.to_rgb[:-1]), count(discriminator.from_rgb[:-1])
     assert (count(generator) - unused[0], count(discriminator) - unused[1]) == (23_071_507, 23_077_137)
 
 
 def test_describe_lists_every_layer_of_table_2():
-    tables = describe("progan", "celebahq-1024")
+    tables = describe(progan.RECIPE, progan.PRESETS["celebahq-1024"]())
     used = [row for row in tables["Generator"] if row.output_shape is not None]
     shown = [(row.output_shape[0], row.output_shape[1], row.parameters) for row in used]
     assert shown == [*table_2_generator(), (3, 1024, 51)]
@@ -124,8 +125,8 @@ def test_describe_lists_every_layer_of_table_2():
 
 @pytest.mark.parametrize("resolution", [8, 16])
 def test_growth_is_continuous(resolution: int):
-    generator = progan.build_generator(TINY).double()
-    discriminator = progan.build_discriminator(TINY).double()
+    generator = progan.RECIPE.build_generator(TINY).double()
+    discriminator = progan.RECIPE.build_discriminator(TINY).double()
     z, images = draw(4, 6), draw(4, 1, resolution, resolution)
     before, after = generator.generate(z, resolution // 2, 1.0), generator.generate(z, resolution, 1.0)
     assert (generator.generate(z, resolution, 0.0) - upsample_nearest(before)).abs().max() < 1e-6
@@ -142,8 +143,8 @@ def test_growth_is_continuous(resolution: int):
 
 
 def test_full_alpha_is_the_plain_network():
-    generator = progan.build_generator(TINY).double()
-    discriminator = progan.build_discriminator(TINY).double()
+    generator = progan.RECIPE.build_generator(TINY).double()
+    discriminator = progan.RECIPE.build_discriminator(TINY).double()
     z, images = draw(4, 6), draw(4, 1, 16, 16)
     plain = nn.Sequential(generator.stem, *generator.blocks, generator.to_rgb[2])
     torch.testing.assert_close(generator.generate(z, 16, 1.0), plain(z))
@@ -270,9 +271,9 @@ def test_least_squares_noise_follows_the_outputs_on_real_images(training: Callab
 
 def test_resuming_in_the_middle_of_a_fade_equals_the_run_that_was_never_stopped(tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--steps"]
-    assert progan.main([*args, "9", "--run-dir", str(tmp_path / "whole")]) == 0
+    assert progan.RECIPE.main([*args, "9", "--run-dir", str(tmp_path / "whole")]) == 0
     for stop in ("4", "7", "9"):  # within the fade to 8x8; at the first step of the fade to 16x16; after it
-        assert progan.main([*args, stop, "--run-dir", str(tmp_path / "parts")]) == 0
+        assert progan.RECIPE.main([*args, stop, "--run-dir", str(tmp_path / "parts")]) == 0
     whole, parts = (load_latest_checkpoint(tmp_path / name / "checkpoints") for name in ("whole", "parts"))
     assert whole.step == parts.step == 9
     for file, tensors in whole.tensors.items():
@@ -283,12 +284,12 @@ def test_resuming_in_the_middle_of_a_fade_equals_the_run_that_was_never_stopped(
 
 def test_it_grows_in_bfloat16(tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--precision", "bf16", "--steps", "9"]
-    assert progan.main([*args, "--run-dir", str(tmp_path / "run")]) == 0
+    assert progan.RECIPE.main([*args, "--run-dir", str(tmp_path / "run")]) == 0
 
 
 def test_weights_know_how_far_their_network_has_grown(tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--run-dir", str(tmp_path / "run"), "--steps", "4"]
-    assert progan.main(args) == 0
+    assert progan.RECIPE.main(args) == 0
     assert (tmp_path / "run" / "samples" / "step_000004.png").exists()
     trained = load_trained(run=tmp_path / "run", weights=None, device=torch.device("cpu"))
     assert trained.average.position == TINY.position(4)
@@ -297,8 +298,8 @@ def test_weights_know_how_far_their_network_has_grown(tiny_data: Path, tmp_path:
 
 def test_another_schedule_is_refused_on_resume(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--run-dir", str(tmp_path / "run"), "--steps"]
-    assert progan.main([*args, "1"]) == 0
-    assert progan.main([*args, "2", "--fade-images", "24"]) == 2
+    assert progan.RECIPE.main([*args, "1"]) == 0
+    assert progan.RECIPE.main([*args, "2", "--fade-images", "24"]) == 2
     assert "--fade-images is 24 here, but the run was started with 16." in capsys.readouterr().err
 
 
@@ -307,7 +308,7 @@ def test_images_smaller_than_the_resolution_are_refused():
         progan.real_images_at(torch.zeros(2, 1, 8, 8), 16, 1.0)
     rule = r"^Discriminator: `images` must be of 16x16 pixels, but got shape \(2, 1, 8, 8\)\.$"
     with pytest.raises(ValueError, match=rule):
-        progan.build_discriminator(TINY)(torch.zeros(2, 1, 8, 8), torch.zeros(2))
+        progan.RECIPE.build_discriminator(TINY)(torch.zeros(2, 1, 8, 8), torch.zeros(2))
 
 
 @pytest.mark.parametrize(
@@ -366,7 +367,7 @@ def test_presets_hold_the_layers_of_their_row(
 ):
     config = progan.PRESETS[preset]()
     with torch.device("meta"):
-        networks = progan.build_generator(config), progan.build_discriminator(config)
+        networks = progan.RECIPE.build_generator(config), progan.RECIPE.build_discriminator(config)
         images = networks[0](torch.zeros(2, config.latent_dim), torch.zeros(2))
         assert images.shape == (2, config.image_channels, config.resolution, config.resolution)
         assert networks[1](images, torch.zeros(2)).shape == (2,)
@@ -415,7 +416,7 @@ def test_both_kinds_of_layers_start_at_the_same_scale(gain: float):
 
 def test_growing_needs_no_more_than_the_layers_in_use():
     """What makes early steps cheap: at 4x4 no block runs."""
-    generator = progan.build_generator(TINY)
+    generator = progan.RECIPE.build_generator(TINY)
     generator.grow(0)
     ran: list[str] = []
     for name, module in generator.named_modules():

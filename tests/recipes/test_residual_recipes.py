@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -11,11 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gan_blocks import BatchNorm2d, SelfAttention2d, SpectralNorm, upsample_bilinear, upsample_nearest
-from recipes import biggan, sagan, sample, sngan
-from recipes._engine.errors import UserError
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.commands import sample
+from gan_blocks.engine.recipe.recipe import Recipe
+from recipes import biggan, sagan, sngan
 
-RECIPES = [biggan, sagan, sngan]
-every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+RECIPES = [biggan.RECIPE, sagan.RECIPE, sngan.RECIPE]
+every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 TINY = {
     "resolution": 16,
     "num_classes": 3,
@@ -38,25 +39,25 @@ def count(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def build(recipe: ModuleType, config: object) -> tuple[torch.nn.Module, torch.nn.Module]:
+def build(recipe: Recipe, config: object) -> tuple[torch.nn.Module, torch.nn.Module]:
     return recipe.build_generator(config), recipe.build_discriminator(config)
 
 
 @pytest.mark.parametrize(
     ("recipe", "preset", "generator", "discriminator"),
     [
-        (biggan, "imagenet-128", 70_433_988, 87_982_370),
-        (biggan, "imagenet-256", 82_097_604, 99_225_890),
-        (biggan, "imagenet-512", 82_468_068, 99_401_282),
-        (biggan, "table1-row9", 31_978_628, 39_448_258),
-        (sagan, "table1-row1", 42_017_412, 39_448_258),
+        (biggan.RECIPE, "imagenet-128", 70_433_988, 87_982_370),
+        (biggan.RECIPE, "imagenet-256", 82_097_604, 99_225_890),
+        (biggan.RECIPE, "imagenet-512", 82_468_068, 99_401_282),
+        (biggan.RECIPE, "table1-row9", 31_978_628, 39_448_258),
+        (sagan.RECIPE, "table1-row1", 42_017_412, 39_448_258),
     ],
 )
 def test_parameter_counts_are_the_integers_of_the_published_networks(
-    recipe: ModuleType, preset: str, generator: int, discriminator: int
+    recipe: Recipe, preset: str, generator: int, discriminator: int
 ):
     with torch.device("meta"):
-        networks = build(recipe, recipe.PRESETS[preset]())
+        networks = build(recipe, recipe.presets[preset]())
     assert [count(network) for network in networks] == [generator, discriminator]
 
 
@@ -70,7 +71,7 @@ def test_sn_gan_has_the_parameters_of_its_tables():
     second = 2 * conv(128, 128) + conv(128, 128, 1)
     discriminator = first + second + 2 * 2 * conv(128, 128) + 129 + 10 * 128
     with torch.device("meta"):
-        networks = build(sngan, sngan.PRESETS["cifar10-32"]())
+        networks = build(sngan.RECIPE, sngan.PRESETS["cifar10-32"]())
     assert [count(network) for network in networks] == [generator, discriminator]
 
 
@@ -87,7 +88,7 @@ def test_attention_has_the_width_and_the_place_of_the_tables(preset: str, of_g: 
     config = biggan.PRESETS[preset]()
     seen: dict[str, dict[str, tuple[int, int]]] = {"G": {}, "D": {}}
     with torch.device("meta"):
-        generator, discriminator = build(biggan, config)
+        generator, discriminator = build(biggan.RECIPE, config)
         for name, network in (("G", generator), ("D", discriminator)):
             for key, attention in network.attention.items():
 
@@ -104,14 +105,14 @@ def test_attention_has_the_width_and_the_place_of_the_tables(preset: str, of_g: 
 
 def test_spectral_norm_is_in_both_networks_of_biggan_and_sa_gan_but_only_in_d_of_sn_gan():
     for recipe in RECIPES:
-        for network, name in zip(build(recipe, recipe.Config(**TINY)), "GD", strict=True):
+        for network, name in zip(build(recipe, recipe.config(**TINY)), "GD", strict=True):
             normalised = any(isinstance(module, SpectralNorm) for module in network.modules())
-            assert normalised == (recipe is not sngan or name == "D")
+            assert normalised == (recipe is not sngan.RECIPE or name == "D")
 
 
 @every_recipe
-def test_every_preset_that_trains_here_makes_images_and_logits(recipe: ModuleType):
-    for name, preset in recipe.PRESETS.items():
+def test_every_preset_that_trains_here_makes_images_and_logits(recipe: Recipe):
+    for name, preset in recipe.presets.items():
         config = preset()
         if config.resolution > 32:
             continue
@@ -124,8 +125,8 @@ def test_every_preset_that_trains_here_makes_images_and_logits(recipe: ModuleTyp
 
 
 @every_recipe
-def test_the_class_changes_the_image_once_trained_and_the_logit_at_once(recipe: ModuleType, rng: torch.Generator):
-    generator, discriminator = (network.eval() for network in build(recipe, recipe.Config(**TINY)))
+def test_the_class_changes_the_image_once_trained_and_the_logit_at_once(recipe: Recipe, rng: torch.Generator):
+    generator, discriminator = (network.eval() for network in build(recipe, recipe.config(**TINY)))
     z = torch.randn(1, 6, generator=rng)
     for parameter in generator.parameters():  # class tables start alike
         with torch.no_grad():
@@ -136,7 +137,7 @@ def test_the_class_changes_the_image_once_trained_and_the_logit_at_once(recipe: 
 
 
 def test_every_chunk_of_z_reaches_biggans_image_and_the_first_one_alone_the_stem(rng: torch.Generator):
-    generator = biggan.build_generator(biggan.Config(**TINY)).eval()
+    generator = biggan.RECIPE.build_generator(biggan.Config(**TINY)).eval()
     labels = torch.tensor([0])
     z = torch.randn(1, 6, generator=rng)
     before, stem = generator(z, labels), generator.stem.in_features
@@ -145,13 +146,13 @@ def test_every_chunk_of_z_reaches_biggans_image_and_the_first_one_alone_the_stem
         changed = z.clone()
         changed[0, component] += 1
         assert not torch.equal(generator(changed, labels), before)
-    plain = biggan.build_generator(biggan.Config(**TINY, skip_z=False))
+    plain = biggan.RECIPE.build_generator(biggan.Config(**TINY, skip_z=False))
     assert plain.stem.in_features == 6
     assert plain.blocks[0].norm1.condition_features == 64
 
 
 @every_recipe
-def test_a_run_is_trained_continued_and_sampled(recipe: ModuleType, tiny_data: Path, tmp_path: Path):
+def test_a_run_is_trained_continued_and_sampled(recipe: Recipe, tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert recipe.main([*args, "--run-dir", str(whole)]) == 0
@@ -187,9 +188,9 @@ def test_a_run_is_trained_continued_and_sampled(recipe: ModuleType, tiny_data: P
         ({"generator_lr": 0.0}, "--generator-lr must be greater than 0, but got 0.0."),
     ],
 )
-def test_rejects_a_config_that_cannot_work(recipe: ModuleType, change: dict[str, object], message: str):
+def test_rejects_a_config_that_cannot_work(recipe: Recipe, change: dict[str, object], message: str):
     with pytest.raises(UserError) as error:
-        recipe.Config(**{**TINY, **change})
+        recipe.config(**{**TINY, **change})
     assert str(error.value) == message
 
 
@@ -231,8 +232,8 @@ def layers_of(network: torch.nn.Module, kind: type[torch.nn.Module]) -> list[tor
 
 
 @every_recipe
-def test_filters_have_the_size_and_the_dilation_that_are_asked_for(recipe: ModuleType):
-    config = recipe.Config(
+def test_filters_have_the_size_and_the_dilation_that_are_asked_for(recipe: Recipe):
+    config = recipe.config(
         **TINY, generator_kernel_size=5, generator_dilation=2, discriminator_kernel_size=7, discriminator_dilation=3
     )
     for network, size, dilation in zip(build(recipe, config), (5, 7), (2, 3), strict=True):
@@ -242,26 +243,26 @@ def test_filters_have_the_size_and_the_dilation_that_are_asked_for(recipe: Modul
 
 
 @every_recipe
-def test_upsampling_is_the_one_that_is_asked_for(recipe: ModuleType):
+def test_upsampling_is_the_one_that_is_asked_for(recipe: Recipe):
     for name, function in (("nearest", upsample_nearest), ("bilinear", upsample_bilinear)):
-        generator = recipe.build_generator(recipe.Config(**TINY, upsampling=name))
+        generator = recipe.build_generator(recipe.config(**TINY, upsampling=name))
         assert [block.resample for block in generator.blocks] == [function, function]
 
 
 @every_recipe
-def test_attention_may_stand_at_several_places_or_none(recipe: ModuleType):
+def test_attention_may_stand_at_several_places_or_none(recipe: Recipe):
     everywhere = {**TINY, "generator_attention": (16, 8), "discriminator_attention": (8, 4)}
-    generator, discriminator = build(recipe, recipe.Config(**everywhere))
+    generator, discriminator = build(recipe, recipe.config(**everywhere))
     assert generator.attention_after == {0: "8", 1: "16"}
     assert discriminator.attention_after == {0: "8", 1: "4"}
     nowhere = {**TINY, "generator_attention": (), "discriminator_attention": ()}
-    for network in build(recipe, recipe.Config(**nowhere)):
+    for network in build(recipe, recipe.config(**nowhere)):
         assert not layers_of(network, SelfAttention2d)
 
 
 @every_recipe
-def test_doubled_depth_adds_a_block_after_each_one_that_resamples(recipe: ModuleType):
-    generator, discriminator = build(recipe, recipe.Config(**TINY, blocks_per_stage=2))
+def test_doubled_depth_adds_a_block_after_each_one_that_resamples(recipe: Recipe):
+    generator, discriminator = build(recipe, recipe.config(**TINY, blocks_per_stage=2))
     assert [block.upsample for block in generator.blocks] == [True, False, True, False]
     assert [block.downsample for block in discriminator.blocks] == [True, False, True, False, False, False]
     assert [block.preactivation for block in discriminator.blocks] == [False, True, True, True, True, True]
@@ -270,7 +271,7 @@ def test_doubled_depth_adds_a_block_after_each_one_that_resamples(recipe: Module
 
 
 def test_a_block_of_doubled_depth_shares_the_chunk_of_its_stage(rng: torch.Generator):
-    generator = biggan.build_generator(biggan.Config(**TINY, blocks_per_stage=2)).eval()
+    generator = biggan.RECIPE.build_generator(biggan.Config(**TINY, blocks_per_stage=2)).eval()
     told: list[torch.Tensor] = []
     for block in generator.blocks:
         block.register_forward_pre_hook(lambda _module, args: told.append(args[1]))
@@ -281,8 +282,8 @@ def test_a_block_of_doubled_depth_shares_the_chunk_of_its_stage(rng: torch.Gener
 
 
 @every_recipe
-def test_batch_norm_in_d_stands_before_each_activation_of_its_blocks_and_has_no_buffers(recipe: ModuleType):
-    discriminator = recipe.build_discriminator(recipe.Config(**TINY, discriminator_norm="batch"))
+def test_batch_norm_in_d_stands_before_each_activation_of_its_blocks_and_has_no_buffers(recipe: Recipe):
+    discriminator = recipe.build_discriminator(recipe.config(**TINY, discriminator_norm="batch"))
     norms = layers_of(discriminator, BatchNorm2d)
     assert len(norms) == 5  # two a block, of which the first block begins without
     assert not [name for norm in norms for name, _ in norm.named_buffers()]
@@ -292,7 +293,7 @@ def test_batch_norm_in_d_stands_before_each_activation_of_its_blocks_and_has_no_
 
 
 def test_conditioning_by_a_perceptron_has_a_hidden_layer_of_the_asked_width():
-    generator = biggan.build_generator(biggan.Config(**TINY, embedding_hidden=7))
+    generator = biggan.RECIPE.build_generator(biggan.Config(**TINY, embedding_hidden=7))
     projection = generator.blocks[0].norm1.gain
     assert [(layer.in_features, layer.out_features) for layer in layers_of(projection, torch.nn.Linear)] == [
         (2 + 64, 7),
@@ -303,7 +304,7 @@ def test_conditioning_by_a_perceptron_has_a_hidden_layer_of_the_asked_width():
 
 @pytest.mark.parametrize(("norm", "spectral"), [("weight", False), ("none", True)])
 def test_without_batch_norm_in_g_samples_do_not_see_each_other_in_training(norm: str, spectral: bool):
-    generator = biggan.build_generator(biggan.Config(**TINY, generator_norm=norm))
+    generator = biggan.RECIPE.build_generator(biggan.Config(**TINY, generator_norm=norm))
     assert not layers_of(generator, BatchNorm2d)
     assert bool(layers_of(generator, SpectralNorm)) == spectral
     z, labels = torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
@@ -311,7 +312,7 @@ def test_without_batch_norm_in_g_samples_do_not_see_each_other_in_training(norm:
 
 
 def test_weight_norm_gives_each_filter_a_length_of_its_own():
-    generator = biggan.build_generator(biggan.Config(**TINY, generator_norm="weight"))
+    generator = biggan.RECIPE.build_generator(biggan.Config(**TINY, generator_norm="weight"))
     conv = generator.blocks[0].conv1
     length = conv.parametrizations.weight.original0
     with torch.no_grad():
@@ -322,7 +323,7 @@ def test_weight_norm_gives_each_filter_a_length_of_its_own():
 def test_d_sees_g_s_embedding_of_the_step_where_it_is_shared(tiny_data: Path, tmp_path: Path):
     run = tmp_path / "run"
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--share-embedding", "True", "--checkpoint-every", "1"]
-    assert biggan.main([*args, "--run-dir", str(run), "--steps", "2"]) == 0
+    assert biggan.RECIPE.main([*args, "--run-dir", str(run), "--steps", "2"]) == 0
     folder = run / "checkpoints"
     embeddings = [load_file(folder / f"step_{step:06d}" / "generator.safetensors") for step in (1, 2)]
     seen = load_file(folder / "step_000002" / "discriminator.safetensors")["head.embedding.table"]
@@ -347,7 +348,7 @@ VARIANTS = {
 def test_variants_of_the_networks_are_trained_and_sampled(variant: str, tiny_data: Path, tmp_path: Path):
     run = tmp_path / "run"
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, *VARIANTS[variant], "--spectra-every", "1"]
-    assert biggan.main([*args, "--run-dir", str(run), "--steps", "2"]) == 0
+    assert biggan.RECIPE.main([*args, "--run-dir", str(run), "--steps", "2"]) == 0
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss_g" in line] == [1, 2]
     assert sample.main(["--run", str(run), "--out", str(tmp_path / "sheet.png")]) == 0

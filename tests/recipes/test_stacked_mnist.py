@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan_blocks import BatchNorm2d, EqualizedLearningRate, MinibatchStdDev, PixelNorm
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.loading import load_images
+from gan_blocks.engine.data.stacked import NUM_STACKS, stacked_numbers
+from gan_blocks.engine.recipe.batches import BatchSource
+from gan_blocks.engine.recipe.build import build_state
+from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
 from recipes import stacked_mnist
-from recipes._engine.batches import BatchSource
-from recipes._engine.checkpoints import load_latest_checkpoint
-from recipes._engine.data import ImageSet, load_images
-from recipes._engine.errors import UserError
-from recipes._engine.options import RunOptions
-from recipes._engine.stacked_source import NUM_STACKS, stacked_numbers
-from recipes._engine.state import build_state
 
 TINY_ARGS = [
     *("--resolution", "16", "--generator-widths", "6", "5", "4", "--discriminator-widths", "2", "3"),
@@ -48,7 +49,7 @@ TINY = {
 )
 def test_the_networks_have_the_sizes_of_the_papers(preset: str, generator: int, discriminator: int):
     config = stacked_mnist.PRESETS[preset]()
-    networks = stacked_mnist.build_generator(config), stacked_mnist.build_discriminator(config)
+    networks = stacked_mnist.RECIPE.build_generator(config), stacked_mnist.RECIPE.build_discriminator(config)
     assert [sum(p.numel() for p in network.parameters()) for network in networks] == [generator, discriminator]
     z, labels = torch.randn(4, 256), torch.zeros(4)
     images = networks[0](z, labels)
@@ -65,8 +66,8 @@ def kinds(network: nn.Module) -> list[type[nn.Module]]:
 @pytest.mark.parametrize("size", ["k4", "k2"])
 def test_methods_differ_as_the_columns_of_the_table_do(size: str):
     configs = {name: stacked_mnist.PRESETS[f"{name}-{size}"]() for name in ("gan", "wgan-gp", "our-norm", "stddev")}
-    generators = {name: kinds(stacked_mnist.build_generator(config)) for name, config in configs.items()}
-    discriminators = {name: kinds(stacked_mnist.build_discriminator(config)) for name, config in configs.items()}
+    generators = {name: kinds(stacked_mnist.RECIPE.build_generator(config)) for name, config in configs.items()}
+    discriminators = {name: kinds(stacked_mnist.RECIPE.build_discriminator(config)) for name, config in configs.items()}
     assert generators["gan"] == generators["wgan-gp"] == [BatchNorm2d] * 4
     assert discriminators["gan"] == discriminators["wgan-gp"] == [BatchNorm2d] * 3
     assert sorted(map(str, generators["our-norm"])) == sorted(map(str, [PixelNorm] * 4 + [EqualizedLearningRate] * 5))
@@ -80,7 +81,7 @@ def test_methods_differ_as_the_columns_of_the_table_do(size: str):
 @pytest.mark.parametrize("norm", ["batch", "equalized"])
 def test_features_keep_their_scale_through_the_generator(norm: str):
     torch.manual_seed(0)
-    generator = stacked_mnist.build_generator(replace(stacked_mnist.Config(), norm=norm))
+    generator = stacked_mnist.RECIPE.build_generator(replace(stacked_mnist.Config(), norm=norm))
     maps: list[Tensor] = []
     for layer in [generator.linear, *(block[0] for block in generator.blocks), generator.to_image]:
         layer.register_forward_hook(lambda _layer, _inputs, output: maps.append(output))
@@ -101,15 +102,15 @@ def step(tiny_data: Path) -> Callable[..., tuple[dict[str, Tensor], list[tuple[T
         config = replace(stacked_mnist.PRESETS[preset](), data=f"npz:{tiny_data}", **TINY, **changes)
         options = RunOptions(device="cpu", threads=1)
         images = load_images(config.data, resolution=16, channels=3, num_classes=1)
-        state = build_state(stacked_mnist, config, options)
+        state = build_state(stacked_mnist.RECIPE, config, options)
         calls: list[tuple[Tensor, Tensor]] = []
         state.discriminator.register_forward_hook(
             lambda _module, inputs, output: calls.append((inputs[0].detach(), output.detach()))
         )
-        source = BatchSource(images, stacked_mnist.build_prior(config), config, options)
+        source = BatchSource(images, stacked_mnist.RECIPE.build_prior(config), config, options)
         batches = source.step(1)
         (part,) = batches.discriminator(0)
-        losses = stacked_mnist.train_step(state, batches, config)
+        losses = stacked_mnist.RECIPE.train_step(state, batches, config)
         source.close()
         return losses, calls, part.real_images
 
@@ -142,9 +143,9 @@ def test_the_loss_of_wgan_gp_adds_a_penalty_at_mixed_images(step, preset: str):
 @pytest.mark.parametrize("preset", ["gan-k4", "stddev-k4"])
 def test_a_resumed_run_equals_the_one_that_was_never_stopped(preset: str, tiny_data: Path, tmp_path: Path):
     args = ["--preset", preset, "--data", f"npz:{tiny_data}", *TINY_ARGS, "--standing-batches", "2", "--steps"]
-    assert stacked_mnist.main([*args, "4", "--run-dir", str(tmp_path / "whole")]) == 0
+    assert stacked_mnist.RECIPE.main([*args, "4", "--run-dir", str(tmp_path / "whole")]) == 0
     for stop in ("2", "4"):
-        assert stacked_mnist.main([*args, stop, "--run-dir", str(tmp_path / "parts")]) == 0
+        assert stacked_mnist.RECIPE.main([*args, stop, "--run-dir", str(tmp_path / "parts")]) == 0
     whole, parts = (load_latest_checkpoint(tmp_path / name / "checkpoints") for name in ("whole", "parts"))
     for file, tensors in whole.tensors.items():
         for name, value in tensors.items():

@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, files, randomness, threads and processes, the command line."""

@@ -1,0 +1,143 @@
+"""Checks for the ``__post_init__`` of a Config or of a command's Options, worded as the options that set its fields.
+
+Tested in ``tests/engine/base/test_checks.py``.
+"""
+
+import dataclasses
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from gan_blocks.engine.base.errors import UserError
+
+__all__ = [
+    "Fields",
+    "check_threads",
+    "require",
+    "require_annotated",
+    "require_at_least",
+    "require_each_once",
+    "require_positive",
+    "require_within",
+]
+
+MOST_THREADS = 1024  # torch crashes on numbers that no machine has
+
+# What a value must be for each plain annotation; bool is an int to Python, but not to a user.
+PLAIN: dict[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "True or False"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "text"),
+    Path: ((Path,), "a path"),
+}
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A group of options, to inherit from: a frozen dataclass whose values fit their annotations.
+
+    A group with rules of its own checks them in a ``__post_init__`` that calls ``super().__post_init__()`` first, so
+    that a Config that inherits several groups gets the checks of all of them.
+    """
+
+    def __post_init__(self) -> None:
+        """Check every value against its annotation; see :func:`require_annotated`."""
+        require_annotated(self)
+
+
+def require_annotated(config: Any) -> None:
+    """Check that every field of a dataclass holds what its annotation says, wherever the values come from.
+
+    Understood are bool, int, float, str, Path, Literal, tuples of these, and None beside any of them. Fields with other
+    annotations are not looked at.
+
+    Raises:
+        UserError: If a field does not; it is named as its option.
+    """
+    hints = _annotations(type(config))
+    for field in dataclasses.fields(config):
+        if rule := _broken_rule(getattr(config, field.name), hints[field.name]):
+            require(config, field.name, False, rule)
+
+
+def _annotations(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _broken_rule(value: Any, annotation: Any) -> str | None:
+    """What the annotation asks for, in words, unless the value is that."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _broken_rule(value, args[0])
+    if origin is Literal:
+        # Compared with their types: True equals 1, but no user writes one for the other.
+        fits = any(type(value) is type(choice) and value == choice for choice in args)
+        choices = list(map(str, args))
+        return None if fits else " or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}"
+    if origin in (Union, types.UnionType):
+        rules = [_broken_rule(value, choice) for choice in args if choice is not type(None)]
+        fits = None in rules or (value is None and type(None) in args)
+        return None if fits else " or ".join(rule for rule in rules if rule)
+    if origin is tuple:
+        return _broken_rule_of_tuple(value, args)
+    if annotation in PLAIN:
+        kinds, rule = PLAIN[annotation]
+        fits = isinstance(value, kinds) and (annotation is bool or not isinstance(value, bool))
+        return None if fits else rule
+    return None
+
+
+def _broken_rule_of_tuple(value: Any, args: tuple[Any, ...]) -> str | None:
+    if not isinstance(value, tuple):
+        return "a tuple"
+    if args[-1:] == (...,):
+        args = (args[0],) * len(value)
+    if len(value) != len(args):
+        return f"{len(args)} values"
+    broken = [rule for entry, kind in zip(value, args, strict=True) if (rule := _broken_rule(entry, kind))]
+    return f"values of which each is {broken[0]}" if broken else None
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise UserError unless torch can have so many threads; None leaves the number to torch."""
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"--threads must be from 1 to {MOST_THREADS:,}, but got {threads}.")
+
+
+def require(config: object, field: str, holds: bool, rule: str) -> None:
+    """Raise UserError, naming the field's option and value, unless its rule holds."""
+    if not holds:
+        value = getattr(config, field)
+        shown = (" ".join(map(str, value)) or "none") if isinstance(value, tuple) else value
+        raise UserError(f"--{field.replace('_', '-')} must be {rule}, but got {shown}.")
+
+
+def require_positive(config: object, *fields: str) -> None:
+    """Each field, or each entry of a tuple (of two or more), must be greater than 0, or None where that is allowed."""
+    for field in fields:
+        value = getattr(config, field)
+        if isinstance(value, tuple):
+            require(config, field, len(value) > 1 and min(value) > 0, "two or more numbers greater than 0")
+        else:
+            require(config, field, value is None or value > 0, "greater than 0")
+
+
+def require_at_least(config: object, low: float, *fields: str) -> None:
+    """Each field must be ``low`` or greater."""
+    for field in fields:
+        require(config, field, getattr(config, field) >= low, f"at least {low}")
+
+
+def require_each_once(config: object, *fields: str) -> None:
+    """Each field is a tuple that must not be empty, nor hold anything twice."""
+    for field in fields:
+        values = getattr(config, field)
+        require(config, field, 0 < len(values) == len(set(values)), "one or more, each once")
+
+
+def require_within(config: object, low: float, high: float, *fields: str) -> None:
+    """Each field must lie in [low, high]."""
+    for field in fields:
+        require(config, field, low <= getattr(config, field) <= high, f"from {low} to {high}")

@@ -1,0 +1,115 @@
+"""The command line of every recipe: options with help, and errors as one line with exit status 2."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar, Union
+
+import tyro
+
+from gan_blocks.engine.base.errors import UserError
+
+__all__ = ["parse_choice", "parse_options", "parse_some", "run_command"]
+
+Options = TypeVar("Options")
+
+
+def run_command(name: str, command: Callable[[], int]) -> int:
+    """Run the body of a command; what the user can mend becomes one line on stderr and status 2, ^C one and 130."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: stopped.", file=sys.stderr)
+        return 130
+
+
+def parse_options(kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None) -> Options:
+    """Parse the command line into the dataclass ``kind``, whose field docstrings are the help texts.
+
+    Raises:
+        UserError: If an option is unknown or a value does not fit.
+    """
+    return _parse(kind, prog=prog, description=description, args=args)
+
+
+def parse_some(kind: type[Options], args: Sequence[str]) -> Options:
+    """The options of ``kind`` alone, whatever stands beside them; the whole parser says what is wrong with them."""
+    words = [word for word in args if word not in ("-h", "--help")]
+    try:
+        found, _ = tyro.cli(kind, args=words, return_unknown_args=True, add_help=False, console_outputs=False)
+    except SystemExit:
+        return kind()
+    return found
+
+
+def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str, args: Sequence[str] | None) -> Any:
+    """Parse a command line whose first word chooses one of several dataclasses; without such a word it is the first.
+
+    The defaults of the first must be complete.
+
+    Raises:
+        UserError: If the word is none of ``kinds``, an option is unknown or a value does not fit.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+        args.insert(0, next(iter(kinds)))
+    elif not args[0].startswith("-") and args[0] not in kinds:
+        raise UserError(f"the first word must be one of {', '.join(kinds)}, but got {args[0]}.")
+    choices = tuple(Annotated[kind, tyro.conf.subcommand(name=name)] for name, kind in kinds.items())
+    union: Any = Union[choices]  # noqa: UP007 - the kinds are known here only
+    default = next(iter(kinds.values()))()  # which the help names
+    return _parse(union, prog=prog, description=description, args=args, default=default)
+
+
+def _parse(
+    kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None, default: Options | None = None
+) -> Options:
+    """Call tyro, and turn its boxed error into one line."""
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            return tyro.cli(
+                kind,
+                prog=prog,
+                description=_without_notes(description).replace("\n\n* ", "\n* "),  # tyro sets lists apart by itself
+                args=args,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_first_paragraph(message.getvalue())) from None
+
+
+def _without_notes(docstring: str) -> str:
+    """A module's docstring without the paragraph that names its test, which is for readers of the code."""
+    paragraphs = docstring.split("\n\n")
+    return "\n\n".join(text for text in paragraphs if not text.lstrip().startswith("Tested in "))
+
+
+def _first_paragraph(box: str) -> str:
+    """The text of a boxed message up to its first separating line, and the options that the parser offers instead.
+
+    Where UTF-8 is not at hand, boxes are of ``+-|``, or have no frame but a line under their title.
+    """
+    paragraphs: list[list[str]] = [[]]
+    framed = False
+    for line in box.splitlines():
+        text = line.strip().strip("│|").strip()
+        if text.startswith(("╭", "╰", "+")):
+            framed = True
+        elif text.strip("─-"):
+            paragraphs[-1].append(text)
+        elif paragraphs[-1]:
+            paragraphs.append([])
+    paragraphs = paragraphs if framed else paragraphs[1:]
+    sentence = " ".join(paragraphs[0]).rstrip(".")
+    offered = [paragraph[1:] for paragraph in paragraphs if paragraph[:1] == ["Perhaps you meant:"]]
+    options = dict.fromkeys(text.split()[0].rstrip(",") for lines in offered for text in lines if text.startswith("--"))
+    perhaps = f" Perhaps you meant {' or '.join(list(options)[:3])}." if options else ""
+    return f"{sentence}.{perhaps} See --help."

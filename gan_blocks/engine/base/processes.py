@@ -1,0 +1,254 @@
+"""The processes that train together: who they are, how they meet, what they add up, and who of them is missing.
+
+``torchrun`` starts them and tells each its rank in the environment. A run without it is one process, and everything
+here then does nothing. Each process draws the whole batch and takes its part; sums of gradients and batch statistics
+arrive as the same bits everywhere. So the weights of all processes stay equal without ever being sent.
+
+Tested in ``tests/engine/base/test_processes.py`` and ``tests/engine/training/test_distributed_training.py``.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import Store
+
+from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.rendezvous import meet
+
+__all__ = [
+    "World",
+    "current_world",
+    "decided_by_main",
+    "gather_rows",
+    "joined_processes",
+    "largest",
+    "main_rank_only",
+    "naming_the_missing",
+    "sum_gradients",
+    "wait_for_all",
+]
+
+Result = TypeVar("Result")
+
+# Elements added up in one collective operation: large enough to hide its latency, small against the gradients.
+BUCKET = 2**23
+# How long survivors of a failure wait for word from each other before they call the rest missing.
+GRACE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one process that writes and speaks."""
+        return self.rank == 0
+
+
+def current_world() -> World:
+    """All processes that have been joined; just this one where there are none."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return World()
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+@contextlib.contextmanager
+def joined_processes(device: str, *, timeout: float = 600.0) -> Iterator[str]:
+    """Meet the processes that torchrun started, for the ``with`` block; gives the device of this one.
+
+    Args:
+        device: The ``--device`` that was asked for.
+        timeout: Seconds to wait for another process, here and in each collective operation.
+
+    Raises:
+        UserError: If a process does not come in time, the port is taken, or there are fewer GPUs than processes here.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield device
+        return
+    device = _own_device(device)
+    on_gpu = torch_device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    store = meet(size, timedelta(seconds=timeout))
+    # The few numbers that steer the loop are added up on the CPU, so that no GPU has to be waited for.
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=store,
+        rank=int(os.environ["RANK"]),
+        world_size=size,
+        timeout=timedelta(seconds=timeout),
+    )
+    try:
+        with naming_the_missing(store):
+            yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def decided_by_main(decide: Callable[[], Result]) -> Result:
+    """What the main process decides, in all of them.
+
+    Raises:
+        UserError: If deciding fails.
+    """
+    decision: list[Result | str | None] = [None, None]
+    if current_world().is_main:
+        try:
+            decision[0] = decide()
+        except UserError as error:
+            decision[1] = str(error)
+    if current_world().size > 1:
+        dist.broadcast_object_list(decision, src=0)
+    result, problem = decision
+    if problem is not None:
+        raise main_rank_only(UserError(str(problem)))
+    return cast("Result", result)
+
+
+def largest(value: int) -> int:
+    """The largest value of any process, in all of them."""
+    if current_world().size == 1:
+        return value
+    values = torch.tensor(value)
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return int(values)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes, in the order of their ranks; each may have a number of its own."""
+    world = current_world()
+    if world.size == 1:
+        return rows
+    most = largest(len(rows))
+    padded = rows.new_zeros(most, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    everyone = [torch.empty_like(padded) for _ in range(world.size)]
+    dist.all_gather(everyone, padded)
+    counts = [torch.empty(1, dtype=torch.int64) for _ in range(world.size)]
+    dist.all_gather(counts, torch.tensor([len(rows)]))
+    return torch.cat([part[: int(count)] for part, count in zip(everyone, counts, strict=True)])
+
+
+def wait_for_all() -> None:
+    """Go on when all processes have come here."""
+    largest(0)
+
+
+def main_rank_only(error: UserError) -> BaseException:
+    """What to raise for an error that every process finds at the same point: the main one says it for all."""
+    return error if current_world().is_main else SystemExit(2)
+
+
+def sum_gradients(network: nn.Module, *values: Tensor) -> None:
+    """Replace every gradient, and each of ``values``, by its sum over all processes.
+
+    A parameter that has a gradient in some processes only counts as zero in the others; one that has none in any keeps
+    none, so that an optimizer passes it by as in a single process.
+    """
+    if current_world().size == 1:
+        return
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    lacking = [parameter for parameter in parameters if parameter.grad is None]
+    for parameter in lacking:
+        parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    present = torch.ones(len(parameters), device=parameters[0].device, dtype=parameters[0].dtype)
+    for at, parameter in enumerate(parameters):
+        if any(parameter is other for other in lacking):
+            present[at] = 0
+    _sum_in_buckets([present, *values, *gradients])
+    if lacking:  # else it need not be read, which would wait for the device
+        for parameter, count in zip(parameters, present.tolist(), strict=True):
+            if count == 0:
+                parameter.grad = None
+
+
+@contextlib.contextmanager
+def naming_the_missing(store: Store) -> Iterator[None]:
+    """Turn the failure of a collective operation into one line that says which processes no longer answer.
+
+    Raises:
+        UserError: If the connection to another process is lost, or it does not answer within the timeout.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        missing = _missing_ranks(store)
+        who = f"no word from rank {', '.join(map(str, missing))}" if missing else "all other processes gave up, too"
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"rank {dist.get_rank()} lost touch with the other processes: {who} ({reason})") from error
+
+
+def _own_device(name: str) -> str:
+    """Give each process of a machine a GPU of its own."""
+    device, local = torch_device(name), int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type != "cuda":
+        return name
+    if local >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local} of this machine has no GPU of its own: torch sees {torch.cuda.device_count()} GPUs."
+        )
+    return f"cuda:{local}"
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    words = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "timeout", "broken pipe", "socket")
+    return isinstance(error, dist.DistError) or any(word in text for word in words)
+
+
+def _missing_ranks(store: Store) -> list[int]:
+    """The ranks that do not report that they, too, have lost somebody; none where the store is lost itself."""
+    world = current_world()
+    try:
+        store.set(f"lost/{world.rank}", "")
+        deadline = time.monotonic() + GRACE_SECONDS
+        missing = list(range(world.size))
+        while missing and time.monotonic() < deadline:
+            missing = [rank for rank in missing if not store.check([f"lost/{rank}"])]
+            time.sleep(0.05)
+    except RuntimeError:
+        return []
+    return missing
+
+
+def _sum_in_buckets(tensors: Sequence[Tensor]) -> None:
+    """Add up over all processes in place, many tensors at a time."""
+    bucket: list[Tensor] = []
+    for number, tensor in enumerate(tensors):
+        bucket.append(_flat(tensor))
+        following = tensors[number + 1] if number + 1 < len(tensors) else None
+        if following is None or following.dtype != tensor.dtype or sum(map(len, bucket)) + following.numel() > BUCKET:
+            _sum_together(bucket)
+            bucket = []
+
+
+def _sum_together(parts: Sequence[Tensor]) -> None:
+    joined = torch.cat(list(parts))
+    dist.all_reduce(joined)
+    for part, total in zip(parts, joined.split([len(part) for part in parts]), strict=True):
+        part.copy_(total)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """A flat view, in the order of the memory."""
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.view(-1)

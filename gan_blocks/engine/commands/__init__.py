@@ -1,0 +1,1 @@
+"""The commands that work on any recipe and run."""

@@ -1,0 +1,204 @@
+"""Measure the samples of a run against the real images that it was trained on.
+
+Class agreement says whether samples show the class that was asked for, as judged by a small classifier that is trained
+here and now on the real images and states its own accuracy. The diversity ratio falls below 1 when samples of a class
+repeat themselves, and the novelty ratio when they copy training images; noise raises both, but has no class. A run
+without classes has no agreement, and its diversity is that of all images.
+
+--swd adds the sliced Wasserstein distance of ProGAN's paper, which compares the patches of samples and real images at
+every scale, beside that of other real images and that of these blurred. --ms-ssim adds the mean similarity of pairs of
+samples of one class, beside that of real images: it finds a lack of variation, if a gross one.
+
+Tested in ``tests/engine/commands/test_evaluate.py``.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import tyro
+from torch import Tensor
+
+from gan_blocks.engine.base.checks import Fields, require_at_least
+from gan_blocks.engine.base.command_line import parse_options, parse_some, run_command
+from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.files import replace_durably
+from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes
+from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.loading import load_images_of
+from gan_blocks.engine.evaluation.metric import Plan, Report, Samples
+from gan_blocks.engine.evaluation.metrics import METRICS
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.registry import find_recipe
+from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.runs.report import write_report
+from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation, draw_samples, truncated
+from gan_blocks.engine.sampling.trained import load_trained
+
+__all__ = ["Evaluation", "Options", "evaluate", "main"]
+
+
+@dataclass(frozen=True)
+class Options(Fields):
+    """What to evaluate, and how."""
+
+    run: Path
+    """Folder of a run; the moving average of its newest checkpoint is evaluated, with standing statistics."""
+
+    recipe: str | None = None
+    """The recipe that made the run, where it is none that is registered: its file (my_gan.py) or module."""
+
+    num: int = 1000
+    """How many samples, classes evenly."""
+
+    truncation: float | None = None
+    """Truncate z: less is better looking and less varied (default: no truncation)."""
+
+    truncation_by: TruncationKind | None = None
+    """What the number means. threshold: components beyond it are drawn again (the paper's, default). scaled: it times a
+    normal distribution cut at 2 (the released models')."""
+
+    seed: int = 0
+    """Seed of the latents, of the classifier, of patches and pairs."""
+
+    data: str | None = None
+    """Where the real images are, when they have moved since the training."""
+
+    device: str = "auto"
+    """Where to compute: cpu, cuda, cuda:1, ... or auto."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        require_at_least(self, 2, "num")
+        check_truncation(self.truncation, self.truncation_by)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """The option that decides what the other options are."""
+
+    recipe: str | None = None
+
+
+Asked = Mapping[str, Fields]
+"""Options of metrics, by the names of the table; the others have their defaults."""
+
+
+class Drawn(NamedTuple):
+    """The samples of a run, and the real images to compare them with."""
+
+    config: TrainingConfig
+    source: Path
+    """The file that the weights came from."""
+    images: Tensor
+    labels: Tensor
+    real: ImageSet | None
+    """None in other processes than the main one."""
+
+
+class Evaluation(NamedTuple):
+    """What was found."""
+
+    reports: dict[str, Report]
+    """By the names of the metrics that were asked for."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {name: value for report in self.reports.values() for name, value in report.as_dict().items()}
+
+    def lines(self) -> list[str]:
+        """Render for a console of 100 columns."""
+        return [line for report in self.reports.values() for line in report.lines()]
+
+
+def evaluate(options: Options, asked: Asked | None = None) -> Evaluation:
+    """Draw the samples and measure them.
+
+    Args:
+        options: What to evaluate, and how.
+        asked: Options of metrics, by the names of ``METRICS``; None: those that need none.
+    """
+    asked = asked or {}
+    return _measure(options, asked, _draw(options, asked))
+
+
+def _draw(options: Options, asked: Asked) -> Drawn:
+    """Draw the samples once all that can be checked has been; several processes generate a part each."""
+    trained = load_trained(
+        run=options.run,
+        weights=None,
+        device=torch_device(options.device),
+        recipe=None if options.recipe is None else find_recipe(options.recipe),
+    )
+    if current_world().is_main:
+        for note in trained.notes:
+            print(note)
+    trained = truncated(trained, options.truncation, options.truncation_by)
+    real: list[ImageSet] = []
+
+    def load_and_check() -> None:
+        real.append(load_images_of(trained.config, options.data))
+        plan = Plan(trained.config, options.num, real[0])
+        for name, metric in METRICS.items():
+            metric.check(asked.get(name) or metric.options(), plan)
+
+    decided_by_main(load_and_check)
+    images, labels = draw_samples(trained, options.num, seed=options.seed)
+    images = images.clamp(-1, 1)  # as they are shown and saved: not every G is bounded
+    return Drawn(trained.config, trained.source, images, labels, real[0] if real else None)
+
+
+def _measure(options: Options, asked: Asked, drawn: Drawn) -> Evaluation:
+    assert drawn.real is not None
+    samples = Samples(
+        drawn.images,
+        drawn.labels,
+        drawn.real.batch(torch.arange(len(drawn.real)))[0],
+        drawn.real.labels,
+        drawn.config.num_classes,
+        options.seed,
+    )
+    found = {name: metric.measure(asked.get(name) or metric.options(), samples) for name, metric in METRICS.items()}
+    return Evaluation({name: report for name, report in found.items() if report is not None})
+
+
+def _parse(prog: str, args: Sequence[str] | None) -> tuple[Options, dict[str, Fields]]:
+    """Options of the command, and those of every metric by its name."""
+    args = list(sys.argv[1:] if args is None else args)
+    if (named := parse_some(_Recipe, args).recipe) is not None:
+        find_recipe(named)  # which may add metrics
+    parts: list[Any] = [("evaluation", Annotated[Options, tyro.conf.OmitArgPrefixes])]
+    for name, metric in METRICS.items():
+        parts.append((name, Annotated[metric.options, tyro.conf.OmitArgPrefixes], metric.options()))
+    command: type[Any] = make_dataclass("Command", parts, frozen=True)
+    parsed = parse_options(command, prog=prog, description=__doc__ or "", args=args)
+    return parsed.evaluation, {name: getattr(parsed, name) for name in METRICS}
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate") -> int:
+    """Evaluate and print; see ``gan-blocks evaluate --help``."""
+
+    def command() -> int:
+        options, asked = _parse(prog, argv)
+        folder = RunFolder.open(options.run)
+        with joined_processes(options.device) as device:
+            options = replace(options, device=device)
+            drawn = _draw(options, asked)
+            if not current_world().is_main:
+                return 0
+        report = _measure(options, asked, drawn)
+        print("\n".join(report.lines()))
+        what = {"weights": str(drawn.source.relative_to(folder.path))}
+        what |= {name: getattr(options, name) for name in ("seed", "truncation", "truncation_by")}
+        replace_durably(folder.evaluation_path, json.dumps(what | report.as_dict(), indent=2).encode() + b"\n")
+        write_report(folder)
+        if sheet := folder.newest_samples():
+            print(f"Sample sheet: {sheet}")
+        return 0
+
+    return run_command("evaluate", command)

@@ -1,0 +1,70 @@
+"""Labelled images that are read by number.
+
+Tested in ``tests/engine/data/test_loading.py``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gan_blocks.engine.data.pixels import PixelLayout
+
+__all__ = ["ImageSet"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images of one size, in memory or read from their files when asked for.
+
+    Attributes:
+        read_pixels: Returns the uint8 pixels of the images whose numbers an int64 tensor holds.
+        labels: The class of every image, int64, on the CPU.
+        class_names: One name a class; a class may have no images, which the notes then say.
+        layout: Resolution and channels.
+        notes: What a user should know about the loading, a line each: conversions, skipped files.
+    """
+
+    read_pixels: Callable[[Tensor], Tensor]
+    labels: Tensor
+    class_names: tuple[str, ...]
+    layout: PixelLayout
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the data; the labels are below it."""
+        return len(self.class_names)
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of every image."""
+        return self.layout.resolution
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return self.layout.channels
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images and labels in the order of the indices, which may repeat; safe to call from any thread.
+
+        Args:
+            indices: int64 numbers of images, from 0 to ``len(self) - 1``, on the CPU.
+
+        Returns:
+            The float32 images in [-1, 1] (level 0 is exactly -1, 255 exactly 1) and their int64 labels, on the CPU.
+
+        Shape:
+            - indices: ``(batch,)``
+            - returns: ``(batch, channels, resolution, resolution)`` and ``(batch,)``
+
+        Raises:
+            IndexError: If an index is out of range.
+            UserError: If a file that was whole at the start cannot be read any more.
+        """
+        labels = self.labels.index_select(0, indices)
+        return self.read_pixels(indices).float().div_(127.5).sub_(1), labels

@@ -1,0 +1,1 @@
+"""Stores of prepared images: their format, how they are read and written."""

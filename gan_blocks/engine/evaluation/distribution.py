@@ -1,0 +1,107 @@
+"""Real images that samples without classes are compared with as a whole: by features, patches, spread and newness.
+
+Tested in ``tests/recipes/studies/test_top_k.py``.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gan_blocks import frechet_distance, sliced_wasserstein_distance
+from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_features, split_by_class, train_classifier
+from gan_blocks.engine.evaluation.distances import mean_pairwise_distance, nearest_distances
+from gan_blocks.engine.evaluation.quality import check_finite
+
+__all__ = ["DistributionJudge", "DistributionReport"]
+
+COMPARED = 1000  # images of each set for what takes time in the square of them, or much memory for each
+BATCH_SIZE = 250
+
+
+@dataclass(frozen=True)
+class DistributionReport:
+    """How far images are from real ones as a distribution.
+
+    Attributes:
+        frechet: Fréchet distance of the features of a small classifier trained on the real images. It is no FID.
+        sliced_wasserstein: Distance of patches times 1,000, by the resolution of the level, finest first.
+        diversity: Mean distance between two images, over that of real ones.
+        novelty: Mean distance to the nearest real image, over that of other real images.
+    """
+
+    frechet: float
+    sliced_wasserstein: dict[int, float]
+    diversity: float
+    novelty: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        levels = {str(size): distance for size, distance in self.sliced_wasserstein.items()}
+        return vars(self) | {"sliced_wasserstein": levels}
+
+
+@dataclass(frozen=True)
+class DistributionJudge:
+    """A classifier of the real images, those that it has learnt, and those held back from it.
+
+    All is a function of the images, the seed and the number of threads.
+    """
+
+    learnt: Tensor
+    held_out: Tensor
+    classifier: TrainedClassifier
+    features: Tensor
+    """Features of the images that the classifier has learnt."""
+    spread: float
+    """Mean distance between two of the real images held out."""
+    newness: float
+    """Mean distance of the real images held out to their nearest one of the others."""
+    seed: int
+
+    @classmethod
+    def of_images(cls, real: ImageSet, *, seed: int) -> "DistributionJudge":
+        """Train the classifier on four fifths of each class.
+
+        Raises:
+            UserError: If no class has two images.
+        """
+        images = real.batch(torch.arange(len(real)))[0]
+        classifier = train_classifier(images, real.labels, num_classes=real.num_classes, seed=seed)
+        split = split_by_class(real.labels, seed=seed)  # the classifier's own
+        learnt, held_out = images[split.training], images[split.held_out]
+        # The images of a data set may be in the order of their classes.
+        held_out = held_out[torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))]
+        some = held_out[:COMPARED]
+        return cls(
+            learnt,
+            held_out,
+            classifier,
+            class_features(classifier, learnt),
+            mean_pairwise_distance(some),
+            nearest_distances(some, learnt).mean().item(),
+            seed,
+        )
+
+    def report(self, images: Tensor) -> DistributionReport:
+        """Compare images in [-1, 1] with the real ones.
+
+        Raises:
+            UserError: If they hold values that are not finite.
+        """
+        check_finite(images)
+        some = images[:COMPARED]
+        return DistributionReport(
+            frechet=frechet_distance(self.features, class_features(self.classifier, images)),
+            sliced_wasserstein=self._patches(some),
+            diversity=mean_pairwise_distance(some) / self.spread,
+            novelty=nearest_distances(some, self.learnt).mean().item() / self.newness,
+        )
+
+    def _patches(self, images: Tensor) -> dict[int, float]:
+        # Evenly spaced, for the same reason as above; equal draws for all sets that are compared.
+        places = torch.linspace(0, len(self.learnt) - 1, min(len(images), len(self.learnt))).long()
+        stream = torch.Generator().manual_seed(self.seed)
+        sets = (self.learnt[places].split(BATCH_SIZE), images[: len(places)].split(BATCH_SIZE))
+        return sliced_wasserstein_distance(*sets, generator=stream)

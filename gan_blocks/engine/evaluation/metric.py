@@ -1,0 +1,81 @@
+"""What ``evaluate`` knows of a metric: its options, what can be checked before any work, how it measures.
+
+Tested in ``tests/engine/evaluation/test_metrics.py``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from torch import Tensor
+
+from gan_blocks.engine.base.checks import Fields
+from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.recipe.config import TrainingConfig
+
+__all__ = ["Metric", "Plan", "Report", "Samples"]
+
+OptionsT = TypeVar("OptionsT", bound=Fields)
+
+
+class Report(Protocol):
+    """What a metric found."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for ``evaluation.json``."""
+
+    def lines(self) -> list[str]:
+        """Render for a console of 100 columns."""
+
+
+class Plan(NamedTuple):
+    """What is going to be compared."""
+
+    config: TrainingConfig
+    """Config of the run."""
+    num: int
+    """How many samples will be drawn, classes evenly."""
+    real: ImageSet
+    """The real images."""
+
+
+class Samples(NamedTuple):
+    """What is compared."""
+
+    images: Tensor
+    """Generated images in [-1, 1], ``(images, channels, height, width)``."""
+    labels: Tensor
+    """The classes that were asked for, int64, ``(images,)``."""
+    real_images: Tensor
+    """Real images of that size."""
+    real_labels: Tensor
+    """Their classes."""
+    num_classes: int
+    """Number of classes of the networks."""
+    seed: int
+    """Seed of everything random in a measurement."""
+
+
+def _nothing_to_check(_options: Fields, _plan: Plan) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Generic[OptionsT]):
+    """A metric that ``evaluate`` can be asked for.
+
+    A new one is a value of this class in the file that measures it, and a line in ``METRICS``; a recipe of your own may
+    add one: ``METRICS["mine"] = Metric(...)``.
+
+    Attributes:
+        name: Its key in the table.
+        options: A frozen dataclass that inherits ``Fields``; each field is an option of the command, and the defaults
+            leave the metric out, or are good for every run.
+        measure: Gives the report, or None where the options do not ask for it.
+        check: Raises UserError for what cannot work, before anything is drawn.
+    """
+
+    name: str
+    options: type[OptionsT]
+    measure: Callable[[OptionsT, Samples], Report | None]
+    check: Callable[[OptionsT, Plan], None] = _nothing_to_check

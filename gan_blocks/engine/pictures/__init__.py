@@ -1,0 +1,1 @@
+"""Pictures of tensors: sheets, captions, films, figures."""

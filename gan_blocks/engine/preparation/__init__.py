@@ -1,0 +1,1 @@
+"""Decoding, cropping and resampling images into a store, once."""

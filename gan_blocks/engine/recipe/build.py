@@ -1,0 +1,63 @@
+"""Both players from a Config's seed, ready to train."""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from gan_blocks import ExponentialMovingAverage, checkpoint_activations
+from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.randomness import seeded_construction
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.recipe.state import TrainingState
+
+__all__ = ["build_state"]
+
+
+def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions) -> TrainingState:
+    """Build both players from the Config's seed, ready to train."""
+    device, dtype = torch_device(options.device), options.dtype()
+    with seeded_construction(config.seed, "generator"):
+        generator = recipe.build_generator(config).to(device, dtype)
+    with seeded_construction(config.seed, "discriminator"):
+        discriminator = recipe.build_discriminator(config).to(device, dtype)
+    if options.channels_last:
+        _to_channels_last(generator)
+        _to_channels_last(discriminator)
+    optimizer_g, optimizer_d = recipe.build_optimizers(config, generator, discriminator)
+    ema = ExponentialMovingAverage(generator, config.ema_decay)
+    if options.checkpoint_activations:
+        for network in (generator, discriminator):
+            for block in network.get_submodule("blocks").children():
+                checkpoint_activations(block)
+    return TrainingState(
+        generator,
+        discriminator,
+        ema,
+        optimizer_g,
+        optimizer_d,
+        device,
+        bf16=options.precision == "bf16",
+        nan_scores=torch.zeros((), dtype=torch.int64, device=device),
+    )
+
+
+def _to_channels_last(network: nn.Module) -> None:
+    """Keep the convolutions' weights as NHWC, which makes them give NHWC whatever they are given."""
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 1:
+            module.register_forward_pre_hook(_as_channels_last)
+
+
+def _as_channels_last(_convolution: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Give a map of one channel the strides of NHWC: its memory is that of both formats, and torch takes it for NCHW.
+
+    D's first and largest blocks would work on NCHW maps otherwise; see ``tests/engine/recipe/test_build.py``.
+    """
+    return (rearrange(inputs[0], "batch 1 height width -> batch height width 1").permute(0, 3, 1, 2),)

@@ -1,0 +1,93 @@
+"""Fields that the Configs of several recipes share, as frozen dataclasses to inherit from, with their checks.
+
+A recipe's Config inherits the groups that its system has and adds its networks. The defaults are those of the small
+presets; a preset states what it needs otherwise.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gan_blocks.engine.base.checks import Fields, require, require_positive, require_within
+from gan_blocks.engine.data.config import ImageFields
+
+__all__ = ["AdamFields", "TopKPlayers", "TrainingConfig", "config_to_json"]
+
+TopKPlayers = Literal["generator", "discriminator", "both"]
+
+
+@dataclass(frozen=True)
+class AdamFields(Fields):
+    """One Adam optimizer for each network, at a constant rate."""
+
+    generator_lr: float = 1.5e-3
+    """Adam's learning rate for G, constant."""
+    discriminator_lr: float = 1e-3
+    """Adam's learning rate for D, constant."""
+    adam_beta1: float = 0.0
+    """Adam's decay rate of the mean of gradients, for both networks."""
+    adam_beta2: float = 0.999
+    """Adam's decay rate of the mean of squared gradients, for both networks."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work."""
+        super().__post_init__()
+        require_positive(self, "generator_lr", "discriminator_lr")
+        require_within(self, 0, 1, "adam_beta1", "adam_beta2")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(ImageFields):
+    """What every Config says: the images, and the course of a training: batches, updates, averaging, length."""
+
+    batch_size: int = 16
+    """Images in a batch, over all micro-batches."""
+    discriminator_steps: int = 2
+    """Updates of D for each update of G (the paper found 2 best for ImageNet; with 1, digits of a class look alike)."""
+    top_k_gamma: float = 1.0
+    """Top-k training: G learns from the k best-scored samples, k times this after each epoch; 1: from all."""
+    top_k_floor: float = 0.5
+    """Least k of top-k training: a share of the batch up to 1, or else a number of images."""
+    top_k_decay_images: int = 0
+    """Real images shown to D between two decays of k; 0: those of an epoch, as in the paper."""
+    top_k_players: TopKPlayers = "generator"
+    """Whose loss sees the k best samples alone; top-k training is the generator's, all else breaks it (Table 5)."""
+    ema_decay: float = 0.98
+    """Decay of the moving average of G that samples are drawn from."""
+    ema_start: int = 100
+    """The average follows G without delay for this many steps."""
+    standing_batches: int = 50
+    """Batches whose pooled statistics BatchNorm uses for samples (Appendix C.1)."""
+    planned_steps: int = 1500
+    """Length of the run, in updates of G, unless --steps says otherwise."""
+    seed: int = 0
+    """All randomness is a function of this, the step and the purpose."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work."""
+        super().__post_init__()
+        require_positive(self, "batch_size", "discriminator_steps", "standing_batches", "planned_steps")
+        require(self, "top_k_gamma", 0 < self.top_k_gamma <= 1, "greater than 0 and at most 1")
+        floor, most = self.top_k_floor, self.batch_size
+        whole = float(floor).is_integer() and 1 < floor <= most
+        rule = f"a share greater than 0 and at most 1, or a whole number up to the batch of {most}"
+        require(self, "top_k_floor", 0 < floor <= 1 or whole, rule)
+        require(self, "top_k_decay_images", self.top_k_decay_images >= 0, "at least 0")
+        require_within(self, 0, 1, "ema_decay")
+        require_within(self, 0, 2**63 - 1, "ema_start", "seed")
+
+    def batch_size_at(self, step: int) -> int:  # noqa: ARG002
+        """Images in a batch at a step, counted from 1; it may change in a network that grows."""
+        return self.batch_size
+
+    def all_batch_sizes(self) -> tuple[int, ...]:
+        """The sizes of all batches that a run may have."""
+        return (self.batch_size,)
+
+    def images_before(self, step: int) -> int:
+        """Real images that D has seen before a step, counted from 1."""
+        return (step - 1) * self.discriminator_steps * self.batch_size_at(step)
+
+
+def config_to_json(config: TrainingConfig) -> dict[str, Any]:
+    """A Config as JSON values: tuples become lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}

@@ -1,0 +1,177 @@
+"""A recipe as a value: what the engine needs to know to train a GAN, and all that it knows of it.
+
+Tested in ``tests/engine/recipe/test_recipe.py``.
+"""
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor, nn, optim
+
+from gan_blocks import Prior
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.recipe.batches import StepBatches
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.defaults import default_optimizers, default_prior
+from gan_blocks.engine.recipe.state import TrainingState
+from gan_blocks.engine.runs.identity import RecipeIdentity
+
+__all__ = ["Recipe"]
+
+ConfigT = TypeVar("ConfigT", bound=TrainingConfig)
+
+
+def _calling_module() -> str:
+    """The module whose code makes a Recipe, also where it does so by ``dataclasses.replace``."""
+    frame = sys._getframe()
+    while frame.f_globals["__name__"] in (__name__, "dataclasses", "copy"):
+        assert frame.f_back is not None
+        frame = frame.f_back
+    return str(frame.f_globals["__name__"])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recipe(Generic[ConfigT]):
+    """A system to train: its Config, presets, networks and training step.
+
+    The module that makes one assigns it to a name, ``RECIPE`` as a rule; a run saves ``module:NAME`` with its weights.
+    The module's docstring is the head of ``--help``. The module may lie anywhere: in a package or as a single file.
+
+    Args:
+        config: The Config's class, a frozen dataclass that inherits :class:`TrainingConfig`.
+        presets: Functions that give a Config, by the names of ``--preset``; the first is the default.
+        build_generator: G for a Config, with fresh weights from torch's global random state. It is called as
+            ``generator(z, labels)`` and returns images ``(batch, image_channels, resolution, resolution)``.
+        build_discriminator: The same for D, called as ``discriminator(images, labels)``; returns logits ``(batch,)``.
+        train_step: One step: updates both players (:func:`update_discriminator`, :func:`update_generator`) and returns
+            what to log, tensors of shape ``()`` by name. Names that begin with ``loss_`` are also shown and drawn.
+        build_prior: What z is drawn from. By default what the Config's :class:`LatentFields` say, or N(0, I) where it
+            has only a ``latent_dim``.
+        build_optimizers: The optimizers of G and of D. By default Adam as the Config's :class:`AdamFields` say.
+        module: Name of the module that the recipe belongs to; by default the one that makes it.
+
+    Raises:
+        TypeError: If the Config does not inherit ``TrainingConfig``.
+        ValueError: If there is no preset.
+
+    Example:
+        A whole file is in the tutorial "A GAN of your own"; it ends with
+
+        .. code-block:: python
+
+            RECIPE = Recipe(
+                config=Config,
+                presets={"digits": Config},
+                build_generator=Generator,
+                build_discriminator=Discriminator,
+                train_step=train_step,
+            )
+
+            if __name__ == "__main__":
+                raise SystemExit(RECIPE.main())
+    """
+
+    config: type[ConfigT]
+    presets: Mapping[str, Callable[[], ConfigT]]
+    build_generator: Callable[[ConfigT], nn.Module]
+    build_discriminator: Callable[[ConfigT], nn.Module]
+    train_step: Callable[[TrainingState, StepBatches, ConfigT], dict[str, Tensor]]
+    build_prior: Callable[[ConfigT], Prior] = default_prior
+    build_optimizers: Callable[[ConfigT, nn.Module, nn.Module], tuple[optim.Optimizer, optim.Optimizer]] = (
+        default_optimizers
+    )
+    module: str = field(default_factory=_calling_module)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before there is a Config."""
+        if not (isinstance(self.config, type) and issubclass(self.config, TrainingConfig)):
+            raise TypeError(f"Recipe: `config` must be a class that inherits TrainingConfig, but got {self.config!r}.")
+        if not self.presets:
+            raise ValueError("Recipe: `presets` must have one entry or more, but got none.")
+
+    @cached_property
+    def identity(self) -> RecipeIdentity:
+        """What a run saves of the recipe.
+
+        Raises:
+            RuntimeError: If the module has no name for this value.
+        """
+        module = sys.modules[self.module]
+        names = [name for name, value in vars(module).items() if value is self]
+        if not names:
+            raise RuntimeError(f"Recipe: the value must have a name in {self.module}, as in RECIPE = Recipe(...).")
+        source = getattr(module, "__file__", None)
+        spec = getattr(module, "__spec__", None)
+        name = self.module
+        if name == "__main__":  # of `python -m NAME` the spec knows the name, of `python FILE` the file
+            name = spec.name if spec is not None else Path(source or "unnamed").stem
+        reference = f"{name}:{names[0]}"
+        if "." in name or source is None:
+            return RecipeIdentity(reference)
+        path = Path(source).resolve()
+        return RecipeIdentity(reference, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+
+    @property
+    def name(self) -> str:
+        """The short name, as in the names of run folders."""
+        return self.identity.name
+
+    @property
+    def description(self) -> str:
+        """The docstring of the recipe's module."""
+        return sys.modules[self.module].__doc__ or ""
+
+    @property
+    def command(self) -> str:
+        """How this recipe's command line is typed."""
+        identity = self.identity
+        module = identity.reference.partition(":")[0]
+        return f"python {Path(identity.file).name}" if identity.file else f"python -m {module}"
+
+    def main(self, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+        """Train, or continue a run: the command line of this recipe.
+
+        Args:
+            argv: Its words; None: those of the process.
+            prog: What the help calls it; None: how it was started.
+
+        Returns:
+            0 when it is done, 2 after an error that the user can fix, 128 + N after signal N.
+        """
+        # The loop is built on this contract, so it is only looked up when a training begins.
+        loop = importlib.import_module("gan_blocks.engine.training.loop")
+        status: int = loop.train(self, argv, prog=prog or self.command)
+        return status
+
+    def choose_preset(self, asked: str | None) -> str:
+        """The name of the preset asked for, or of the first.
+
+        Raises:
+            UserError: If there is no preset of that name.
+        """
+        preset = next(iter(self.presets)) if asked is None else asked
+        if preset not in self.presets:
+            raise UserError(f"--preset must be one of {', '.join(self.presets)}, but got {preset}.")
+        return preset
+
+    def config_from_json(self, values: Mapping[str, Any]) -> ConfigT:
+        """The Config that a run saved as JSON values.
+
+        A field that it lacks is younger than it and takes the Config's default; so the default of a new field has to
+        mean what was done before there was the field.
+
+        Raises:
+            UserError: If there are unknown fields, as when another version of the recipe wrote them, or a value does
+                not fit its field.
+        """
+        unknown = sorted(set(values) - {one.name for one in fields(self.config)})
+        if unknown:
+            raise UserError(f"the saved Config fits another version of {self.name}: fields {', '.join(unknown)}.")
+        fitting: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        return self.config(**fitting)

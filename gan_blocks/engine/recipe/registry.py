@@ -1,0 +1,139 @@
+"""Finding recipes: those that packages register, and those that the user names.
+
+A package registers a recipe in its ``pyproject.toml``, after which every command knows it by its short name::
+
+    [project.entry-points."gan_blocks.recipes"]
+    my_gan = "my_package.my_gan:RECIPE"
+
+A run's folder says which recipe made it, but nobody's word is imported because a folder says so: see :func:`recipe_of`.
+
+Tested in ``tests/engine/recipe/test_registry.py``.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.runs.identity import RecipeIdentity
+
+__all__ = ["GROUP", "find_recipe", "load_registered", "recipe_of", "registered_recipes"]
+
+GROUP = "gan_blocks.recipes"
+
+
+@lru_cache(maxsize=1)
+def registered_recipes() -> Mapping[str, EntryPoint]:
+    """The recipes that installed packages register, by their short names; none of them is imported."""
+    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    return {entry.name: entry for entry in found}
+
+
+def find_recipe(named: str) -> Recipe[Any]:
+    """The recipe that the user names on a command line.
+
+    Args:
+        named: A registered short name (``biggan_deep``), a file (``my_gan.py``) or a module (``my_package.my_gan``).
+            File and module may be followed by ``:NAME`` where the value is not called ``RECIPE``.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if named in registered_recipes():
+        return load_registered(registered_recipes()[named])
+    place, _, value = named.partition(":")
+    if place.endswith(".py") or "/" in place:
+        module = _load_file(Path(place).expanduser())
+    else:
+        module = _import_module(place, named)
+    return _recipe_in(module, value or "RECIPE", named)
+
+
+def load_registered(entry: EntryPoint) -> Recipe[Any]:
+    """Import a registered recipe.
+
+    Raises:
+        UserError: If it cannot be imported, or is no Recipe.
+    """
+    try:
+        recipe = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"the recipe {entry.name} is registered as {entry.value}, but: {error}.") from error
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"the recipe {entry.name} is registered as {entry.value}, which is no Recipe.")
+    return recipe
+
+
+def recipe_of(made_by: RecipeIdentity, source: Path, named: Recipe[Any] | None = None) -> Recipe[Any]:
+    """The recipe that made a run or a weights file.
+
+    A file can say that any module made it, so no module is imported for its sake: a recipe counts if it is registered,
+    or if the user has named it.
+
+    Args:
+        made_by: What the run says.
+        source: The run's folder or the weights file, for the error.
+        named: The recipe that is running, or that was named on the command line.
+
+    Raises:
+        UserError: If it is neither registered nor named, or another one is named.
+    """
+    if named is not None:
+        if not made_by.is_of(named.identity):
+            raise UserError(f"{source} was made by {made_by}, not by {named.identity}.")
+        return named
+    for entry in registered_recipes().values():
+        if made_by.reference in (entry.name, entry.value):
+            return load_registered(entry)
+    raise UserError(f"{source} was made by {made_by}; add --recipe FILE_OR_MODULE if you trust it.")
+
+
+def _load_file(path: Path) -> ModuleType:
+    """The module in a file, which may import what lies beside it, as after ``python FILE``."""
+    if not path.is_file():
+        raise UserError(f"there is no recipe file {path}.")
+    path = path.resolve()
+    name = path.stem
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        if Path(getattr(loaded, "__file__", None) or "").resolve() == path:
+            return loaded
+        raise UserError(f"{path} has the name of a module that is in use, {name}; rename the file.")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is no Python file; its name must end in .py.")
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickled functions look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_module(name: str, named: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (ModuleNotFoundError, ValueError, TypeError) as error:
+        missing = getattr(error, "name", None)
+        if missing is not None and not f"{name}.".startswith(f"{missing}."):
+            raise  # the module is there, what it imports is not
+    known = ", ".join(registered_recipes()) or "none is registered"
+    raise UserError(f"there is no recipe {named}: name a registered one ({known}), a file (my_gan.py) or a module.")
+
+
+def _recipe_in(module: ModuleType, value: str, named: str) -> Recipe[Any]:
+    recipe = getattr(module, value, None)
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{named} is no recipe: the module has no {value} = Recipe(...).")
+    return recipe

@@ -1,0 +1,1 @@
+"""The folder of a run: Config, log, checkpoints, weights, report."""

@@ -1,0 +1,203 @@
+"""Checkpoints that a kill, a full disk or a damaged file cannot take away.
+
+A checkpoint is a folder ``step_000500`` of safetensors and JSON files. It is written under another name, flushed to the
+disk and only then renamed, so that a folder with the final name is whole; MANIFEST.json tells damage that came later.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.files import sync_directory, write_durably, writing
+from gan_blocks.engine.runs.manifest import MANIFEST_NAME, encode_manifest, find_damage, manifest_entry
+from gan_blocks.engine.runs.optimizers import flatten_optimizer, restore_optimizer
+from gan_blocks.engine.runs.weights import encode_weights, load_weights, read_weights, write_weights
+
+__all__ = [
+    "Checkpoint",
+    "flatten_optimizer",
+    "list_checkpoints",
+    "load_latest_checkpoint",
+    "load_weights",
+    "prune_checkpoints",
+    "read_weights",
+    "remove_stale_temporaries",
+    "restore_optimizer",
+    "save_checkpoint",
+    "write_weights",
+]
+
+STATE_NAME = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint, read from the disk."""
+
+    step: int
+    path: Path
+    tensors: dict[str, dict[str, Tensor]]
+    """State dicts by part (``generator``, ``optimizer_g`` ...), mapped from the files: copy them, do not keep them."""
+    notes: tuple[str, ...]
+    """A sentence for each newer checkpoint that was passed over because it is damaged, to show to the user."""
+
+
+def save_checkpoint(
+    checkpoints_dir: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    metadata: Mapping[str, Any],
+    *,
+    keep_last: int,
+    keep_every: int = 0,
+) -> Path:
+    """Write a checkpoint, and remove those that need not be kept once it is safe.
+
+    Equal arguments give equal files, byte for byte. Checkpoints of later steps are removed too: they were damaged, or
+    training would have continued from them.
+
+    Args:
+        checkpoints_dir: Where checkpoints go; made when missing.
+        step: Steps done so far.
+        tensors: State dicts by part, which is also the name of its file.
+        metadata: JSON values that every safetensors file carries, beside its own ``part`` and ``step``:
+            ``recipe``, ``preset`` and ``config``, as :meth:`RunFolder.metadata` gives them.
+        keep_last: How many of the newest checkpoints to keep, at least 1.
+        keep_every: Steps divisible by this are kept for good; 0: none.
+
+    Returns:
+        The folder of the new checkpoint.
+
+    Raises:
+        UserError: If it could not be written; the checkpoints before it are whole, and nothing is left of it.
+        ValueError: If ``keep_last`` is less than 1 or ``keep_every`` is negative.
+    """
+    if keep_last < 1 or keep_every < 0:
+        raise ValueError(
+            "save_checkpoint: `keep_last` must be at least 1 and `keep_every` at least 0, "
+            f"but got keep_last={keep_last!r} and keep_every={keep_every!r}."
+        )
+    final = checkpoints_dir / f"step_{step:06d}"
+    needed = sum(tensor.nbytes for state_dict in tensors.values() for tensor in state_dict.values())
+    with writing(final, needed=needed, remedy="The checkpoints before it are untouched."):
+        _write_whole(final, _encode_files(step, tensors, metadata))
+    _remove_superseded(checkpoints_dir, step, keep_last, keep_every)
+    return final
+
+
+def load_latest_checkpoint(checkpoints_dir: Path, only: Collection[str] | None = None) -> Checkpoint:
+    """Read the newest whole checkpoint. Nothing is changed on the disk, so a run in progress may be read.
+
+    Args:
+        checkpoints_dir: Where the checkpoints are.
+        only: Parts to check and read, such as ``("ema",)``; None: all of them.
+
+    Raises:
+        UserError: If there is none; what is wrong with each is said.
+    """
+    files = None if only is None else [STATE_NAME, *(f"{part}.safetensors" for part in only)]
+    damages: list[str] = []
+    for path in reversed(list_checkpoints(checkpoints_dir)):
+        damage = find_damage(path, files)
+        if damage is None:
+            notes = tuple(f"{damage}; taking the one before it." for damage in damages)
+            return _read_checkpoint(path, only, notes)
+        damages.append(f"checkpoint {path.name} is damaged: {damage}")
+    if not damages:
+        raise UserError(f"there is no checkpoint in {checkpoints_dir}.")
+    raise UserError(f"there is no whole checkpoint in {checkpoints_dir}: {'; '.join(damages)}.")
+
+
+def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
+    """The folders of all checkpoints, damaged ones included, oldest first; none when there is no such folder."""
+    if not checkpoints_dir.is_dir():
+        return []
+    found = [path for path in checkpoints_dir.iterdir() if re.fullmatch(r"step_\d+", path.name) and path.is_dir()]
+    return sorted(found, key=step_of)
+
+
+def prune_checkpoints(checkpoints_dir: Path) -> None:
+    """Remove all checkpoints but the newest, which were kept to be looked at."""
+    if checkpoints := list_checkpoints(checkpoints_dir):
+        _remove_superseded(checkpoints_dir, step_of(checkpoints[-1]), keep_last=1, keep_every=0)
+
+
+def remove_stale_temporaries(checkpoints_dir: Path) -> None:
+    """Clear away what a killed run left half done. Only for the process that writes here, before it begins."""
+    for replaced in checkpoints_dir.glob("step_*.replaced"):
+        final = replaced.with_suffix("")
+        if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(final)
+    for temporary in checkpoints_dir.glob("step_*.tmp"):
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _encode_files(
+    step: int, tensors: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, Any]
+) -> Iterator[tuple[str, bytes]]:
+    for part, state_dict in tensors.items():
+        yield f"{part}.safetensors", encode_weights(state_dict, {**metadata, "part": part, "step": step})
+    text = json.dumps({"step": step, "parts": list(tensors)}, indent=2, sort_keys=True)
+    yield STATE_NAME, text.encode() + b"\n"
+
+
+def _write_whole(final: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Make the folder ``final`` with these files and a manifest, or nothing."""
+    temporary, replaced = final.with_name(f"{final.name}.tmp"), final.with_name(f"{final.name}.replaced")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(final.parent)
+    try:
+        _write_files(temporary, files)
+        if final.exists():  # a damaged one, or a repeated save: a folder cannot be renamed onto another
+            final.rename(replaced)
+        temporary.rename(final)
+        sync_directory(final.parent)
+    finally:
+        remove_stale_temporaries(final.parent)
+
+
+def _write_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    folder.mkdir()
+    entries = {}
+    for name, data in files:
+        write_durably(folder / name, data)
+        entries[name] = manifest_entry(data)
+        del data  # else two of the largest files would be in memory at once
+    write_durably(folder / MANIFEST_NAME, encode_manifest(entries))
+    sync_directory(folder)
+
+
+def _remove_superseded(checkpoints_dir: Path, newest: int, keep_last: int, keep_every: int) -> None:
+    checkpoints = {step_of(path): path for path in list_checkpoints(checkpoints_dir)}
+    kept = set(sorted(step for step in checkpoints if step <= newest)[-keep_last:])
+    if keep_every:
+        kept |= {step for step in checkpoints if step <= newest and step % keep_every == 0}
+    for step in checkpoints.keys() - kept:
+        # Renamed first, so that one whose removal is interrupted is not taken for a damaged one. One that cannot be
+        # removed is no reason to stop training.
+        doomed = checkpoints[step].with_name(f"{checkpoints[step].name}.tmp")
+        with suppress(OSError):
+            shutil.rmtree(checkpoints[step].rename(doomed))
+
+
+def _read_checkpoint(path: Path, only: Collection[str] | None, notes: tuple[str, ...]) -> Checkpoint:
+    saved = json.loads((path / STATE_NAME).read_bytes())
+    parts = saved["parts"] if only is None else only
+    tensors = {part: load_file(path / f"{part}.safetensors") for part in parts}
+    return Checkpoint(step=saved["step"], path=path, tensors=tensors, notes=notes)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's folder."""
+    return int(path.name.removeprefix("step_"))

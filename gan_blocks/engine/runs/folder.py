@@ -1,0 +1,297 @@
+"""The folder of one run: its Config, log, samples, report and checkpoints."""
+
+import itertools
+import json
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.files import replace_durably, sync_directory, writing
+from gan_blocks.engine.runs.checkpoints import (
+    Checkpoint,
+    list_checkpoints,
+    load_latest_checkpoint,
+    prune_checkpoints,
+    remove_stale_temporaries,
+    save_checkpoint,
+    step_of,
+)
+from gan_blocks.engine.runs.identity import RecipeIdentity
+
+__all__ = ["CONVERTED", "RunFolder", "compare_configs"]
+
+CONFIG_NAME = "config.json"
+UNTOUCHED = "The checkpoints are untouched."
+CONVERTED = "converted"  # in the place of the preset, where a run holds converted weights and no training
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on the disk: made by ``create``, found again by ``open``."""
+
+    path: Path
+    recipe: RecipeIdentity
+    preset: str
+
+    @classmethod
+    def create(
+        cls, root: Path, recipe: RecipeIdentity, preset: str, config: Mapping[str, Any], now: datetime
+    ) -> "RunFolder":
+        """Start a run in ``root/RECIPE-PRESET-TIME``, with a number added when there is one of this name.
+
+        Args:
+            root: Where the folder is made; made itself when missing.
+            recipe: The recipe that makes the run; its short name goes into the folder's.
+            preset: Name of the preset that the Config began with.
+            config: The Config as JSON values.
+            now: The time of the start, with its time zone.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        with writing(root):
+            path = _make_named_folder(root, f"{recipe.name}-{preset}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}")
+        return cls.create_at(path, recipe, preset, config)
+
+    @classmethod
+    def create_at(cls, path: Path, recipe: RecipeIdentity, preset: str, config: Mapping[str, Any]) -> "RunFolder":
+        """Start a run in a folder of the caller's choice, made when missing; the arguments are :meth:`create`'s.
+
+        Raises:
+            UserError: If the folder holds a run, or what is left of one, or cannot be written.
+        """
+        for name in (CONFIG_NAME, "checkpoints", "log.jsonl"):
+            if (path / name).exists():
+                raise UserError(f"{path} cannot take a new run: it already holds {name}. Name another folder.")
+        description = json.dumps({**recipe.as_dict(), "preset": preset, "config": config}, indent=2)
+        with writing(path / CONFIG_NAME):
+            # First of all, so that a folder that holds anything of a run also says which run it is.
+            replace_durably(path / CONFIG_NAME, description.encode() + b"\n")
+            (path / "checkpoints").mkdir()
+            sync_directory(path)
+        return cls(path, recipe, preset)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Find an existing run again.
+
+        Raises:
+            UserError: If the folder holds no run.
+        """
+        if not path.is_dir():
+            raise UserError(f"there is no run folder {path}.")
+        if not cls.holds_run(path):
+            raise UserError(f"{path} is not the folder of a run: it holds no {CONFIG_NAME}.")
+        saved = _read_config_file(path)
+        return cls(path, RecipeIdentity.from_dict(saved), saved["preset"])
+
+    @staticmethod
+    def holds_run(path: Path) -> bool:
+        """Whether a run was started in this folder."""
+        return (path / CONFIG_NAME).is_file()
+
+    def config(self) -> dict[str, Any]:
+        """The Config as JSON values.
+
+        Raises:
+            UserError: If config.json has been damaged.
+        """
+        config: dict[str, Any] = _read_config_file(self.path)["config"]
+        return config
+
+    def metadata(self) -> dict[str, Any]:
+        """What the weights of this run carry with them: ``recipe``, ``preset`` and ``config``."""
+        return {**self.recipe.as_dict(), "preset": self.preset, "config": self.config()}
+
+    @property
+    def title(self) -> str:
+        """Recipe and preset, for headings."""
+        return f"{self.recipe.name}, {self.preset}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def save(
+        self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], *, keep_last: int, keep_every: int = 0
+    ) -> Path:
+        """Write the checkpoint of a step; under another name first, then moved into place.
+
+        Args:
+            step: Steps done so far.
+            tensors: State dicts by part, which is also the name of its file.
+            keep_last: How many of the newest checkpoints to keep, at least 1.
+            keep_every: Steps divisible by this are kept for good; 0: none.
+
+        Raises:
+            UserError: If it cannot be written; the checkpoints before it are whole, and nothing is left of it.
+        """
+        return save_checkpoint(
+            self.checkpoints, step, tensors, self.metadata(), keep_last=keep_last, keep_every=keep_every
+        )
+
+    def newest_checkpoint(self, only: Collection[str] | None = None) -> Checkpoint:
+        """Read the newest whole checkpoint, or of its parts only those named.
+
+        Raises:
+            UserError: If there is none; what is wrong with each is said.
+        """
+        return load_latest_checkpoint(self.checkpoints, only)
+
+    def saved_steps(self) -> list[int]:
+        """The steps of all checkpoints, damaged ones included, in order."""
+        return [step_of(path) for path in list_checkpoints(self.checkpoints)]
+
+    def prune(self) -> None:
+        """Remove all checkpoints but the newest, which were kept to be looked at."""
+        prune_checkpoints(self.checkpoints)
+
+    def clear_temporaries(self) -> None:
+        """Clear away what a killed process left half done. Only for the process that writes here, before it begins."""
+        remove_stale_temporaries(self.checkpoints)
+
+    @property
+    def log_path(self) -> Path:
+        """The log: one JSON object a line."""
+        return self.path / "log.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        """The report, made from the files of this folder."""
+        return self.path / "report.html"
+
+    @property
+    def spectra_path(self) -> Path:
+        """The picture of the spectra, drawn from the log when they are measured."""
+        return self.path / "spectra.png"
+
+    @property
+    def evaluation_path(self) -> Path:
+        """The newest evaluation's figures."""
+        return self.path / "evaluation.json"
+
+    def samples_path(self, step: int) -> Path:
+        """Where the samples drawn at a step go; their folder is made when missing."""
+        path = self.path / "samples" / f"step_{step:06d}.png"
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+        return path
+
+    def newest_samples(self) -> Path | None:
+        """The sample sheet of the latest step, if there is one."""
+        sheets = {int(path.stem.removeprefix("step_")): path for path in self.path.glob("samples/step_*.png")}
+        return sheets[max(sheets)] if sheets else None
+
+    def append_log(self, entry: Mapping[str, Any]) -> None:
+        """Add one line to the log, at once.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        line = json.dumps(entry).encode() + b"\n"
+        with writing(self.log_path, remedy=UNTOUCHED), self.log_path.open("ab") as file:
+            file.write(line)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """All entries of the log; a last line that is still being written, or was when the run died, is left out.
+
+        Raises:
+            UserError: If another line is damaged.
+        """
+        entries = []
+        for number, line in enumerate(self._log_lines(), start=1):
+            entry = _parse_line(line)
+            if entry is None:
+                raise UserError(f"line {number} of {self.log_path} is damaged: it is not a JSON object.")
+            entries.append(entry)
+        return entries
+
+    def trained_seconds(self) -> float:
+        """Seconds of training up to the newest checkpoint that the log knows of, over all sessions.
+
+        Raises:
+            UserError: If a line of the log is damaged.
+        """
+        seconds = [entry["seconds"] for entry in self.read_log() if entry.get("event") == "checkpoint"]
+        return float(seconds[-1]) if seconds else 0.0
+
+    def truncate_log(self, after_step: int) -> None:
+        """Remove what the log says of steps beyond a checkpoint, and damaged lines, before continuing from it.
+
+        Entries without a ``step`` stay.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        if not self.log_path.exists():
+            return
+        parsed = [(line, _parse_line(line)) for line in self._log_lines()]
+        kept = [line for line, entry in parsed if entry is not None and entry.get("step", after_step) <= after_step]
+        replace_durably(self.log_path, b"".join(line + b"\n" for line in kept), remedy=UNTOUCHED)
+
+    def _log_lines(self) -> list[bytes]:
+        if not self.log_path.exists():
+            return []
+        return self.log_path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is not finished
+
+
+def compare_configs(saved: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
+    """Check that a run is continued with the Config it was started with.
+
+    Args:
+        saved: The run's Config as JSON values.
+        given: The Config asked for now.
+        allowed: Fields that may differ.
+
+    Raises:
+        UserError: If other fields differ; each is named as its option, with both values.
+    """
+    # Through JSON and back, so that a tuple equals the list it was saved as.
+    then, now = json.loads(json.dumps(saved)), json.loads(json.dumps(given))
+    differences = [
+        f"--{name.replace('_', '-')} is {_show(now[name]) if name in now else 'not an option'} here, "
+        f"but the run was started with{f' {_show(then[name])}' if name in then else 'out it'}"
+        for name in dict.fromkeys([*now, *then])
+        if name not in allowed and (name not in then or name not in now or then[name] != now[name])
+    ]
+    if differences:
+        raise UserError(f"{'; '.join(differences)}.")
+
+
+def _make_named_folder(root: Path, name: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = root / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            break
+    return path
+
+
+def _show(value: Any) -> str:
+    return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) or "empty"
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _read_config_file(path: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads((path / CONFIG_NAME).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path / CONFIG_NAME} is damaged: {error}.") from None
+    if not isinstance(saved, dict) or not {"recipe", "preset", "config"} <= saved.keys():
+        raise UserError(f"{path / CONFIG_NAME} is damaged: it does not hold recipe, preset and config.")
+    return saved

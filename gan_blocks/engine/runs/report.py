@@ -1,0 +1,100 @@
+"""The report of a run: one HTML page with the newest sheet, the losses, the evaluation and the Config."""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gan_blocks.engine.base.files import replace_durably
+from gan_blocks.engine.runs.folder import RunFolder
+
+__all__ = ["write_report"]
+
+WIDTH, HEIGHT = 640, 200
+MOST_POINTS = 400  # of a curve: more than the page has pixels for only makes it slow
+CHARTS = {"Losses": "loss_", "Norms of the class embeddings": "embedding_norm_"}  # heading: prefix of names in the log
+COLORS = ("#c0392b", "#2471a3", "#1e8449", "#7d3c98")
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222 }}
+img {{ max-width: 100% }} table {{ border-collapse: collapse }} td {{ padding: .1rem 1rem .1rem 0 }}
+td:last-child {{ font-family: ui-monospace, monospace }} svg text {{ font: 12px system-ui, sans-serif }}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
+
+
+def write_report(folder: RunFolder) -> None:
+    """Write or renew ``report.html`` from what the run's folder holds."""
+    parts = []
+    if sheet := folder.newest_samples():
+        step = int(sheet.stem.removeprefix("step_"))
+        source = sheet.relative_to(folder.path)
+        parts.append(f'<h2>Samples at step {step:,}</h2>\n<p><img src="{source}" alt="Sample sheet"></p>')
+    parts += _curves(folder.read_log())
+    if folder.spectra_path.is_file():
+        picture = f'<img src="{folder.spectra_path.name}" alt="Largest singular values of every layer by step">'
+        parts.append(f"<h2>Spectra</h2>\n<p>{picture}</p>")
+    if folder.evaluation_path.is_file():
+        parts.append(_table("Evaluation", _flatten(json.loads(folder.evaluation_path.read_bytes()))))
+    parts.append(_table("Config", folder.config()))
+    title = html.escape(folder.title)
+    replace_durably(folder.report_path, PAGE.format(title=title, body="\n".join(parts)).encode())
+
+
+def _curves(log: Sequence[Mapping[str, Any]]) -> list[str]:
+    entries = [entry for entry in log if "event" not in entry]
+    parts = []
+    for title, prefix in CHARTS.items():
+        names = [name for name in (entries[-1] if entries else {}) if name.startswith(prefix)]
+        # The lines of a run that an older version began lack what that did not log.
+        lines = [entry for entry in entries if all(name in entry for name in names)]
+        if names and len(lines) > 1:
+            steps, *curves = (np.array([line[name] for line in lines], dtype=float) for name in ("step", *names))
+            parts += [f"<h2>{title}</h2>", _chart(steps, dict(zip(names, curves, strict=True)))]
+    return parts
+
+
+def _chart(x: npt.NDArray[np.float64], curves: Mapping[str, npt.NDArray[np.float64]]) -> str:
+    """A line chart as inline SVG; each point is the mean over an equal share of the steps."""
+    shares = np.array_split(np.arange(len(x)), min(len(x), MOST_POINTS))
+    means = {name: np.array([y[share].mean() for share in shares]) for name, y in curves.items()}
+    at = np.array([x[share].mean() for share in shares])
+    low, high = min(y.min() for y in means.values()), max(y.max() for y in means.values())
+    across = (at - at[0]) / (np.ptp(at) or 1) * (WIDTH - 60) + 50
+    lines, caption_at = [], 60
+    for number, (name, y) in enumerate(means.items()):
+        up = HEIGHT - 25 - (y - low) / ((high - low) or 1) * (HEIGHT - 40)
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, up, strict=True))
+        color = COLORS[number % len(COLORS)]
+        lines.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.2"/>')
+        lines.append(f'<text x="{caption_at}" y="12" fill="{color}">{html.escape(name)}</text>')
+        caption_at += 20 + 7 * len(name)
+    lines.append(f'<text x="45" y="{HEIGHT - 22}" text-anchor="end">{low:.2f}</text>')
+    lines.append(f'<text x="45" y="20" text-anchor="end">{high:.2f}</text>')
+    lines.append(f'<text x="{WIDTH - 10}" y="{HEIGHT - 5}" text-anchor="end">step {x[-1]:,.0f}</text>')
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">' + "".join(lines) + "</svg>"
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    def show(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return ", ".join(f"{name}: {show(inner)}" for name, inner in value.items()) or "none"
+        return f"{value:.4g}" if isinstance(value, float) else value
+
+    return {name: show(value) for name, value in values.items()}
+
+
+def _table(title: str, values: Mapping[str, Any]) -> str:
+    def show(value: Any) -> str:
+        return html.escape(" ".join(map(str, value)) if isinstance(value, list) else str(value))
+
+    rows = "\n".join(f"<tr><td>{html.escape(name)}</td><td>{show(value)}</td></tr>" for name, value in values.items())
+    return f"<h2>{title}</h2>\n<table>\n{rows}\n</table>"

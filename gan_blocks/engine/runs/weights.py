@@ -1,0 +1,132 @@
+"""Weights files: safetensors that say which recipe and Config built the network they belong to."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.files import replace_durably
+from gan_blocks.engine.runs.manifest import find_file_damage
+
+__all__ = [
+    "METADATA_KEY",
+    "encode_weights",
+    "load_weights",
+    "mismatch_error",
+    "read_weights",
+    "write_weights",
+]
+
+# All metadata is JSON under this one key: safetensors writes several keys in an order that differs between processes,
+# and then equal weights would not give equal files.
+METADATA_KEY = "gan_blocks"
+
+
+def encode_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """The content of a weights file. Equal tensors and metadata give equal bytes, whatever the memory format."""
+    text = json.dumps(metadata, sort_keys=True)
+    # safetensors.torch.save_file would save one copy, but it hides a full disk's errno behind its own exception.
+    return save(_plain_tensors(tensors), {METADATA_KEY: text})
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a weights file in one step; :func:`read_weights` reads it.
+
+    Args:
+        path: The file; its folder must exist.
+        tensors: State dict.
+        metadata: JSON values: ``recipe``, ``preset`` and ``config``, as :meth:`RunFolder.metadata` gives them, with
+            ``part`` (``"ema"``, ``"generator"`` or ``"discriminator"``).
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    data = encode_weights(tensors, metadata)
+    replace_durably(path, data)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a weights file; in a checkpoint's folder it is first compared with the manifest there.
+
+    The tensors are mapped from the file, not yet in memory: copy them into a network (:func:`load_weights`) before
+    the file changes.
+
+    Returns:
+        The state dict, on the CPU, and the metadata: ``recipe``, ``preset``, ``config``, ``part``, ``step``.
+
+    Raises:
+        UserError: If the file is missing, damaged or not a weights file of a recipe.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}.")
+    damage = find_file_damage(path)
+    if damage is not None:
+        raise UserError(f"{path} is damaged: {damage}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a whole safetensors file: {error}.") from None
+    return tensors, _decode_metadata(path, text)
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy a state dict into a module, whose dtype, device and memory format stay as they are.
+
+    Args:
+        module: Network of the architecture that the tensors come from.
+        tensors: State dict.
+        source: What the tensors are, for the error.
+
+    Raises:
+        UserError: If keys are missing or unexpected or shapes differ; all of them are named.
+    """
+    expected = module.state_dict()
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].shape != expected[name].shape
+    ]
+    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    if missing or unexpected or shapes:
+        raise mismatch_error(source, missing, unexpected, shapes)
+    module.load_state_dict(dict(tensors))
+
+
+def mismatch_error(
+    source: str, missing: Collection[str], unexpected: Collection[str], shapes: Collection[str]
+) -> UserError:
+    """Name everything that keeps saved tensors from fitting."""
+    kinds = {"missing keys": sorted(missing), "unexpected keys": sorted(unexpected), "wrong shapes": shapes}
+    listed = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    return UserError(f"{source} does not fit the network it is loaded into; {'; '.join(listed)}.")
+
+
+def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors of which no two share memory, as the format asks; tied weights are written twice."""
+    plain: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        if value.untyped_storage().data_ptr() in storages:
+            value = value.clone(memory_format=torch.contiguous_format)
+        storages.add(value.untyped_storage().data_ptr())
+        plain[name] = value
+    return plain
+
+
+def _decode_metadata(path: Path, text: str | None) -> dict[str, Any]:
+    try:
+        metadata = json.loads(text or "")
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict) or not {"recipe", "config"} <= metadata.keys():
+        raise UserError(f"{path} was not written by a recipe: it does not say which recipe and Config it belongs to.")
+    return metadata

@@ -1,0 +1,218 @@
+"""Samples from an averaged generator: the same image for a given (seed, number, class, truncation) in any batch."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from einops import repeat
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from gan_blocks import (
+    BatchNorm2d,
+    Prior,
+    SpectralNorm,
+    TruncationStatistics,
+    advance_power_iteration,
+    fold_spectral_norm,
+    standing_statistics,
+    truncated_prior,
+)
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.processes import current_world, gather_rows
+from gan_blocks.engine.base.randomness import random_stream
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.sampling.trained import TrainedGenerator
+
+__all__ = [
+    "POWER_ITERATIONS",
+    "TruncationKind",
+    "check_truncation",
+    "class_sheet",
+    "draw_latents",
+    "draw_samples",
+    "even_labels",
+    "generate",
+    "ready_generator",
+    "sampling_generator",
+    "spread_classes",
+    "truncated",
+]
+
+# Far more than a warm start needs: the average's singular vectors already follow its weights.
+POWER_ITERATIONS = 20
+
+TruncationKind = Literal["threshold", "scaled"]
+
+
+def check_truncation(truncation: float | None, kind: TruncationKind | None = None) -> None:
+    """Check the options ``--truncation`` and ``--truncation-by``.
+
+    Raises:
+        UserError: If the truncation is not greater than 0, or there is a kind without a truncation.
+    """
+    if truncation is not None and not truncation > 0:
+        raise UserError(f"--truncation must be greater than 0, but got {truncation}.")
+    if truncation is None and kind is not None:
+        raise UserError("--truncation-by says what the number of --truncation means, but there is no --truncation.")
+
+
+def truncated(
+    trained: TrainedGenerator, truncation: float | None, kind: TruncationKind | None = None
+) -> TrainedGenerator:
+    """The same generator with its prior truncated, so that latents and standing statistics are of one distribution.
+
+    Args:
+        trained: The generator with the prior that it was trained with.
+        truncation: How much; None: not at all.
+        kind: What the number means (see ``gan_blocks.truncated_prior``); None: the paper's threshold, or what the
+            tables of a converted generator are for.
+
+    Raises:
+        UserError: If a truncation is asked for and the prior is not normal, or the tables have no statistics for it.
+    """
+    if trained.tables is not None and truncation is not None:
+        trained, kind = _with_statistics(trained, trained.tables, truncation, kind), "scaled"
+    try:
+        return replace(trained, prior=truncated_prior(trained.prior, truncation, definition=kind or "threshold"))
+    except TypeError:
+        raise UserError("--truncation works for a normal latent only.") from None
+
+
+def _with_statistics(
+    trained: TrainedGenerator, tables: TruncationStatistics, truncation: float, kind: TruncationKind | None
+) -> TrainedGenerator:
+    """The same generator with the statistics for a truncation."""
+    low, high = tables.truncations[0].item(), tables.truncations[-1].item()
+    if kind == "threshold" or not low <= truncation <= high:
+        what = f"its tables of statistics are for --truncation-by scaled from {low:g} to {high:g}"
+        raise UserError(f"{trained.source} cannot be truncated to {truncation:g}: {what}.")
+    average = copy.deepcopy(trained.average)
+    tables.apply(average, truncation=truncation)
+    return replace(trained, average=average)
+
+
+def draw_samples(
+    trained: TrainedGenerator, count: int, *, seed: int, classes: Sequence[int] = (), batch_size: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Images and labels of samples 0 to count - 1, which do not depend on ``batch_size``.
+
+    Several processes generate a part each, and all of them get all images.
+
+    Args:
+        trained: The generator, with its prior and Config.
+        count: How many.
+        seed: Seed of the latents.
+        classes: Classes to draw, equally often and in this order; none: all.
+        batch_size: Images generated at once.
+    """
+    labels = even_labels(count, classes or range(trained.config.num_classes))
+    z = draw_latents(trained.prior, count, seed=seed)
+    world, model = current_world(), ready_generator(trained)
+    own_z, own_labels = (whole.tensor_split(world.size)[world.rank] for whole in (z, labels))
+    return gather_rows(generate(model, own_z, own_labels, batch_size=batch_size)), labels
+
+
+def even_labels(count: int, classes: Sequence[int]) -> Tensor:
+    """Labels (count,) that name every class equally often, up to one, in the order of ``classes``."""
+    return torch.tensor([classes[number * len(classes) // count] for number in range(count)])
+
+
+def draw_latents(prior: Prior, count: int, *, seed: int) -> Tensor:
+    """Latents (count, dim) of samples 0 to count - 1; each depends on the seed and its own number alone.
+
+    Args:
+        prior: The distribution that the generator was trained with, or that truncated.
+        count: How many.
+        seed: Seed of the samples.
+    """
+    return torch.cat([prior.sample(1, generator=random_stream(seed, "sample", number)) for number in range(count)])
+
+
+def ready_generator(trained: TrainedGenerator) -> nn.Module:
+    """The generator as :func:`sampling_generator` prepares it; a converted one as it is, its spectral norms folded."""
+    if trained.converted:
+        return fold_spectral_norm(copy.deepcopy(trained.average).eval())
+    return sampling_generator(trained.average, trained.prior, trained.config)
+
+
+def sampling_generator(
+    average: nn.Module, prior: Prior, config: TrainingConfig, *, batches: int | None = None
+) -> nn.Module:
+    """A plain copy of the averaged generator, ready to sample (Appendix C.1).
+
+    Where it has spectral norm, its singular vectors are converged on the averaged weights and folded into them. Its
+    BatchNorm layers, where it has any, get standing statistics over ``batches`` batches (default: the Config's) of
+    latents of ``prior``, which is to be the one that will be sampled. The average itself does not change.
+
+    Several processes, all of which have to call this, take turns with the batches.
+    """
+    model = copy.deepcopy(average).eval()
+    if any(isinstance(module, SpectralNorm) for module in model.modules()):
+        advance_power_iteration(model, num_iterations=POWER_ITERATIONS)
+        fold_spectral_norm(model)
+    if not any(isinstance(module, BatchNorm2d) for module in model.modules()):
+        return model
+    reference = next(model.parameters())
+
+    def inputs(number: int) -> tuple[Tensor, Tensor]:
+        z_stream, label_stream = (random_stream(config.seed, "standing", number, name) for name in ("z", "labels"))
+        z = prior.sample(config.batch_size, generator=z_stream)
+        labels = torch.randint(config.num_classes, (config.batch_size,), generator=label_stream)
+        return z.to(reference), labels.to(reference.device)
+
+    count = config.standing_batches if batches is None else batches
+    world = current_world()
+    own = range(world.rank, count, world.size)
+    numbers = tqdm(own, desc="standing statistics", unit="batch", delay=2, leave=False, disable=not world.is_main)
+    group = dist.group.WORLD if world.size > 1 else None
+    standing_statistics(model, (inputs(number) for number in numbers), process_group=group)
+    return model
+
+
+@torch.no_grad()
+def generate(model: nn.Module, z: Tensor, classes: Tensor, *, batch_size: int = 64) -> Tensor:
+    """Images for latents and classes, on the CPU in float32.
+
+    Args:
+        model: The generator.
+        z: Latents, ``(images, dim)``.
+        classes: Labels, int64 of shape ``(images,)``, or class weights, floating of shape ``(images, num_classes)``,
+            for a generator that mixes classes.
+        batch_size: Images generated at once.
+    """
+    reference = next(model.parameters())
+    dtype = reference.dtype if classes.is_floating_point() else classes.dtype
+    parts = list(zip(torch.split(z, batch_size), torch.split(classes, batch_size), strict=True))
+    images = [
+        model(z_part.to(reference), classes_part.to(reference.device, dtype)).float().cpu()
+        for z_part, classes_part in tqdm(parts, desc="sampling", unit="batch", delay=2, leave=False)
+    ]
+    return torch.cat(images)
+
+
+def spread_classes(num_classes: int, most: int = 10) -> list[int]:
+    """All classes, or ``most`` of them at even distances."""
+    return [number * num_classes // min(most, num_classes) for number in range(min(most, num_classes))]
+
+
+def class_sheet(
+    model: nn.Module, prior: Prior, config: TrainingConfig, *, columns: int = 10
+) -> tuple[Tensor, list[int]]:
+    """Images for a sheet with one row a class and one latent a column, and the class of each row.
+
+    Where there is one class, the sheet is a square of as many latents, and its rows have no class.
+    """
+    if config.num_classes == 1:
+        z = draw_latents(prior, columns**2, seed=config.seed)
+        return generate(model, z, torch.zeros(len(z), dtype=torch.int64)), []
+    classes = spread_classes(config.num_classes)
+    z = draw_latents(prior, columns, seed=config.seed)
+    labels = torch.tensor(classes)
+    images = generate(
+        model, repeat(z, "column dim -> (row column) dim", row=len(classes)), labels.repeat_interleave(columns)
+    )
+    return images, classes

@@ -1,0 +1,73 @@
+"""A trained generator, found by the run that holds it or by a weights file alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gan_blocks import Prior, TruncationStatistics
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.randomness import seeded_construction
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.recipe.registry import recipe_of
+from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
+from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.runs.identity import RecipeIdentity
+from gan_blocks.engine.runs.weights import load_weights, read_weights
+from gan_blocks.engine.sampling.converted import read_tables
+
+__all__ = ["TrainedGenerator", "load_trained"]
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """The averaged generator of a run with what it takes to sample from it."""
+
+    recipe: Recipe[Any]
+    average: nn.Module
+    prior: Prior
+    config: TrainingConfig
+    source: Path
+    """The file that the weights came from."""
+    notes: tuple[str, ...]
+    """What to tell the user, such as a damaged checkpoint that was passed over."""
+    converted: bool = False
+    """Whether it comes from another layout, and is sampled with its own singular vectors and statistics."""
+    tables: TruncationStatistics | None = None
+    """The statistics for each truncation, where it was converted with some."""
+
+
+def load_trained(
+    *, run: Path | None, weights: Path | None, device: torch.device, recipe: Recipe[Any] | None = None
+) -> TrainedGenerator:
+    """Load the moving average of G from the newest sound checkpoint of a run, or from one weights file.
+
+    Args:
+        run: Folder of a run.
+        weights: A weights file, instead of a run.
+        device: Where the generator goes.
+        recipe: The recipe that made them, where it is none that is registered.
+
+    Raises:
+        UserError: If not exactly one of them is given, it is not there, or it does not fit its recipe.
+    """
+    if (run is None) == (weights is None):
+        raise UserError("give one of --run RUN and --weights FILE.")
+    notes: tuple[str, ...] = ()
+    if run is not None:
+        checkpoint = load_latest_checkpoint(RunFolder.open(run).checkpoints, only=("ema",))
+        weights, notes = checkpoint.path / "ema.safetensors", checkpoint.notes
+    assert weights is not None
+    tensors, metadata = read_weights(weights)
+    recipe = recipe_of(RecipeIdentity.from_dict(metadata), run or weights, recipe)
+    config = recipe.config_from_json(metadata["config"])
+    with seeded_construction(config.seed, "generator"):
+        generator = recipe.build_generator(config).to(device)
+    load_weights(generator, tensors, str(weights))
+    average, prior = generator.eval().requires_grad_(False), recipe.build_prior(config)
+    converted = "converted" in metadata
+    tables = read_tables(weights) if converted else None
+    return TrainedGenerator(recipe, average, prior, config, weights, notes, converted, tables)

@@ -1,0 +1,1 @@
+"""Tables of many trainings that a stop does not lose."""

@@ -1,0 +1,1 @@
+"""The training loop and the updates that a step consists of."""

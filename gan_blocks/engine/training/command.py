@@ -1,0 +1,146 @@
+"""The command line of a training."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from gan_blocks.engine.base.command_line import parse_options, parse_some
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.runs.folder import CONVERTED, RunFolder, compare_configs
+
+__all__ = ["TrainingCommand", "parse_training_command", "parse_with_config"]
+
+Options = TypeVar("Options")
+
+# A run may be continued after its data moved to another place; every other field of a Config is fixed at the start.
+CHANGEABLE_ON_RESUME = ("data",)
+
+
+FINE_TUNED = "fine-tuned"  # in the place of the preset, where the Config is that of another run
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingCommand:
+    """What a recipe's command line asks for."""
+
+    preset: str
+    config: Any
+    options: RunOptions
+    run: RunFolder | None
+    """The run to continue, or None for a new one."""
+
+
+def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str] | None) -> TrainingCommand:
+    """Parse the command line of a training recipe.
+
+    Every field of the recipe's Config and of RunOptions is an option. The defaults of the Config come from
+    ``--preset``, or from the run that ``--resume``, ``--run-dir`` or ``--init-from`` names.
+
+    Raises:
+        UserError: If an option is unknown, a value does not fit, or the run was started with another Config.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    start = parse_some(_Start, args)
+    run = _existing_run(recipe, start)
+    saved = None if run is None else recipe.config_from_json(run.config())
+    origin = None if start.init_from is None or run is not None else _open_run(recipe, start.init_from)
+    if origin is not None:
+        if start.preset is not None:
+            raise UserError("--init-from takes the Config of that run, so that --preset has no place beside it.")
+        preset, default = FINE_TUNED, recipe.config_from_json(origin.config())
+    else:
+        preset = _preset_of_run(recipe, start.preset, run)
+        default = recipe.presets[preset]() if saved is None else saved
+    config, options = _parse_parts(recipe, preset, default, RunOptions, prog, recipe.description, args)
+    if saved is not None:
+        compare_configs(config_to_json(saved), config_to_json(config), allowed=CHANGEABLE_ON_RESUME)
+    return TrainingCommand(preset=preset, config=config, options=options, run=run)
+
+
+def parse_with_config(
+    recipe: Recipe[Any], kind: type[Options], *, prog: str, description: str, args: Sequence[str]
+) -> tuple[Any, Options]:
+    """Parse a command line of ``--preset``, the options of a recipe's Config and those of ``kind``.
+
+    Raises:
+        UserError: If an option is unknown or a value does not fit.
+    """
+    preset = recipe.choose_preset(parse_some(_Start, args).preset)
+    return _parse_parts(recipe, preset, recipe.presets[preset](), kind, prog, description, args)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """The options that decide what the other options' defaults are."""
+
+    preset: str | None = None
+    resume: Path | None = None
+    run_dir: Path | None = None
+    init_from: Path | None = None
+
+
+def _parse_parts(
+    recipe: Recipe[Any],
+    preset: str,
+    config: Any,
+    kind: type[Options],
+    prog: str,
+    description: str,
+    args: Sequence[str],
+) -> tuple[Any, Options]:
+    # The field types are only known here: the Config is the recipe's, the choices of --preset are its presets.
+    command_type: type[Any] = dataclasses.make_dataclass(
+        "Command",
+        [
+            (
+                "preset",
+                Annotated[
+                    Literal[tuple(dict.fromkeys([*recipe.presets, preset]))],
+                    tyro.conf.arg(help="Named settings that the options below start from."),
+                ],
+                preset,
+            ),
+            ("training", Annotated[recipe.config, tyro.conf.OmitArgPrefixes], config),
+            ("session", Annotated[kind, tyro.conf.OmitArgPrefixes], kind()),
+        ],
+        frozen=True,
+    )
+    parsed = parse_options(command_type, prog=prog, description=description, args=args)
+    return parsed.training, parsed.session
+
+
+def _existing_run(recipe: Recipe[Any], start: _Start) -> RunFolder | None:
+    if start.resume is not None:
+        run = _open_run(recipe, start.resume)
+    elif start.run_dir is not None and RunFolder.holds_run(start.run_dir):
+        run = _open_run(recipe, start.run_dir)
+    elif start.run_dir is not None and start.run_dir.exists() and not start.run_dir.is_dir():
+        raise UserError(f"--run-dir must be a folder, but {start.run_dir} is a file.")
+    else:
+        return None
+    if run.preset == CONVERTED:
+        remedy = f"start a new run with --init-from {run.path}"
+        raise UserError(f"{run.path} holds converted weights and no training to continue: {remedy}.")
+    return run
+
+
+def _open_run(recipe: Recipe[Any], path: Path) -> RunFolder:
+    run = RunFolder.open(path)
+    if not run.recipe.is_of(recipe.identity):
+        raise UserError(f"{run.path} holds a run of {run.recipe}, not of {recipe.identity}.")
+    return run
+
+
+def _preset_of_run(recipe: Recipe[Any], asked: str | None, run: RunFolder | None) -> str:
+    if run is not None:
+        if asked not in (None, run.preset):
+            raise UserError(f"--preset is {asked} here, but the run in {run.path} was started with {run.preset}.")
+        return run.preset
+    return recipe.choose_preset(asked)

@@ -1,0 +1,72 @@
+"""Starting a new run from the weights of another, for ``--init-from``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from gan_blocks import SharedEmbedding
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.state import TrainingState
+from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
+from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.runs.weights import load_weights
+
+__all__ = ["start_from"]
+
+SPECTRAL = ".parametrizations.weight."
+
+
+def start_from(state: TrainingState, path: Path, config: TrainingConfig) -> list[str]:
+    """Copy the networks of another run into a fresh state; its optimizers stay fresh.
+
+    With another class count, the layers that have a row for each class, and they alone, keep their fresh weights.
+
+    Args:
+        state: A fresh state of the same recipe.
+        path: Folder of the other run; its newest sound checkpoint is taken.
+        config: The new run's Config.
+
+    Returns:
+        What was taken and what was not, a sentence each, to show to the user.
+
+    Raises:
+        UserError: If there is no run, or its networks do not fit; every key and shape that does not is named.
+    """
+    run = RunFolder.open(path)
+    checkpoint = load_latest_checkpoint(run.checkpoints)
+    classes = (int(run.config()["num_classes"]), config.num_classes)
+    notes = [*checkpoint.notes, f"Starting from {checkpoint.path}, with fresh optimizers."]
+    networks = {"generator": state.generator, "discriminator": state.discriminator, "ema": state.ema.module}
+    for part, network in networks.items():
+        if part not in checkpoint.tensors:
+            notes.append(f"There is no {part} there: it starts from fresh weights.")
+            continue
+        renewed = _load(network, checkpoint.tensors[part], f"{part} of {path}", classes)
+        if renewed and part != "ema":  # the average is the generator's copy
+            counts = f"{classes[0]} classes there, {classes[1]} here"
+            notes.append(f"{counts}: {', '.join(renewed)} of the {part} starts from fresh weights, all else is kept.")
+    return notes
+
+
+def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str, classes: tuple[int, int]) -> list[str]:
+    """Load all layers but those whose shape differs by the class count alone; returns these."""
+    fresh = network.state_dict()
+    there, here = classes
+    renewed = {
+        _layer(name)
+        for name, value in fresh.items()
+        if name in tensors
+        and isinstance(network.get_submodule(_layer(name)), nn.Embedding | SharedEmbedding)
+        and tensors[name].shape != value.shape
+        and tuple(here if size == there else size for size in tensors[name].shape) == tuple(value.shape)
+    }
+    kept = {name: value for name, value in fresh.items() if _layer(name) in renewed}
+    load_weights(network, {**tensors, **{name: kept[name] for name in kept if name in tensors}}, source)
+    return sorted(renewed)
+
+
+def _layer(name: str) -> str:
+    """The layer that a tensor of a state dict belongs to."""
+    layer, spectral, _ = name.partition(SPECTRAL)
+    return layer if spectral else name.rpartition(".")[0]

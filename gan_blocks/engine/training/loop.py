@@ -1,0 +1,316 @@
+"""The training loop of every recipe: data, progress, log, sample sheets, checkpoints and a clean stop.
+
+Of several processes, each goes through all of it; the main one alone writes and speaks.
+"""
+
+import math
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.interrupts import StopRequest
+from gan_blocks.engine.base.processes import (
+    current_world,
+    decided_by_main,
+    joined_processes,
+    largest,
+    main_rank_only,
+    wait_for_all,
+)
+from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
+from gan_blocks.engine.pictures.sheets import save_sheet
+from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_split
+from gan_blocks.engine.recipe.build import build_state
+from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.recipe.state import TrainingState
+from gan_blocks.engine.runs.checkpoints import (
+    list_checkpoints,
+    load_latest_checkpoint,
+    remove_stale_temporaries,
+    save_checkpoint,
+)
+from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.runs.report import write_report
+from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
+from gan_blocks.engine.training.agreement import check_same_start, check_same_state
+from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
+from gan_blocks.engine.training.initial_weights import start_from
+from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
+from gan_blocks.engine.training.spectra_figure import draw_spectra
+from gan_blocks.engine.training.top_k import AllScoresNaNError
+
+__all__ = ["train"]
+
+Progress: TypeAlias = "tqdm[NoReturn]"  # a bar without an iterable
+
+# Standing statistics for the sheets drawn while training: fewer batches than for samples that are kept.
+SHEET_STANDING_BATCHES = 10
+
+
+def train(recipe: Recipe[Any], argv: Sequence[str] | None, *, prog: str) -> int:
+    """The body of :meth:`Recipe.main`; returns the exit status."""
+
+    def command() -> int:
+        asked = parse_training_command(recipe, prog=prog, args=argv)
+        with joined_processes(asked.options.device, timeout=asked.options.timeout) as device:
+            options = replace(asked.options, device=device)
+            return Run(recipe, replace(asked, options=options)).carry_out()
+
+    return run_command(recipe.name, command)
+
+
+class Run:
+    """One session of training: from its start or last checkpoint to its budget or a signal."""
+
+    def __init__(self, recipe: Recipe[Any], command: TrainingCommand) -> None:
+        self.recipe, self.config, self.options = recipe, command.config, command.options
+        if self.options.threads is not None:
+            torch.set_num_threads(self.options.threads)
+        self.world = current_world()
+        check_same_start(recipe, command)
+        check_split(self.config, self.options, self.world)
+        self.prior = recipe.build_prior(self.config)
+        self.images = self._load_images()
+        self.state: TrainingState = build_state(recipe, self.config, self.options)
+        self.spectra: SpectrumRecorder | None = None
+        if self.options.spectra_every:
+            self.spectra = SpectrumRecorder(self.state.generator, self.state.discriminator)
+        self.step = 0
+        self.folder = self._open_folder(command)
+        self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self._saved_step = self.step
+        self._seconds_before, self._began = 0.0, time.monotonic()
+        check_same_state(self.state.tensors(), self.step)
+
+    def carry_out(self) -> int:
+        """Train until the budget is used up or a signal asks to stop; returns the exit status."""
+        self._announce()
+        source = BatchSource(self.images, self.prior, self.config, self.options)
+        self._began = time.monotonic()
+        minutes = self.options.minutes
+        deadline = math.inf if minutes is None else self._began + 60 * minutes
+        progress: Progress = tqdm(
+            total=self.last_step if minutes is None else None,  # the clock ends it, most likely
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=True,
+            desc="training" if minutes is None else f"training for {minutes:.3g} min",
+            disable=not self.world.is_main,
+        )
+        with StopRequest(last_word=self.world.size == 1) as stop, progress:
+            if self.step == 0:
+                self._measure_spectra()  # of the initial weights
+            while self.step < self.last_step and not self._must_stop(stop, deadline):
+                self.step += 1
+                batches = source.step(self.step)
+                self._pending.append((self.step, self._train_step(batches)))
+                progress.update()
+                self._do_what_is_due(progress)
+            source.close()
+            self._flush_losses(progress)
+            self._finish()
+        return self._closing_words(stop, time.monotonic() - self._began)
+
+    def _train_step(self, batches: StepBatches) -> dict[str, Tensor]:
+        """One step of the recipe; what to log of it.
+
+        Raises:
+            UserError: If top-k training finds no image to learn from.
+        """
+        try:
+            losses = self.recipe.train_step(self.state, batches, self.config)
+        except AllScoresNaNError:
+            what = f"D gives no generated image a score but NaN at step {self.step}"
+            raise main_rank_only(self._divergence(what)) from None
+        if self.config.top_k_gamma < 1:
+            losses |= {"k": torch.tensor(batches.k), "nan_scores": self.state.nan_scores.clone()}
+        return losses
+
+    def _must_stop(self, stop: StopRequest, deadline: float) -> bool:
+        """Whether a signal or the clock asks any process to stop: all stop after the same step."""
+        stop.signal = largest(stop.signal)
+        if stop.signal or self.options.minutes is None:
+            return bool(stop.signal)
+        return bool(largest(time.monotonic() >= deadline))
+
+    def _load_images(self) -> ImageSet:
+        config = self.config
+        images = load_images_of(config)
+        return with_mirror_images(images) if config.mirror else images
+
+    def _open_folder(self, command: TrainingCommand) -> RunFolder:
+        """Make the run's folder, or bring back its newest sound checkpoint."""
+        if command.run is None:
+            self._start_from_other_run()  # before there is a folder: it may not fit
+            return decided_by_main(lambda: self._new_folder(command.preset))
+        if self.world.is_main:
+            remove_stale_temporaries(command.run.checkpoints)
+        wait_for_all()
+        if not list_checkpoints(command.run.checkpoints):
+            self._start_from_other_run()
+            return command.run  # stopped before its first checkpoint: start again
+        checkpoint = load_latest_checkpoint(command.run.checkpoints)
+        for note in checkpoint.notes:
+            _say(note)
+        self.state.restore(checkpoint.tensors)
+        self.step = checkpoint.step
+        return command.run
+
+    def _start_from_other_run(self) -> None:
+        if self.options.init_from is not None:
+            for note in start_from(self.state, self.options.init_from, self.config):
+                _say(note)
+
+    def _new_folder(self, preset: str) -> RunFolder:
+        identity, config = self.recipe.identity, config_to_json(self.config)
+        if self.options.run_dir is not None:
+            return RunFolder.create_at(self.options.run_dir, identity, preset, config)
+        return RunFolder.create(Path("runs"), identity, preset, config, datetime.now(UTC))
+
+    def _announce(self) -> None:
+        """Say what is about to happen, and write down what the last bits depend on."""
+        for note in self.images.notes:
+            _say(note)
+        sizes = [sum(p.numel() for p in net.parameters()) for net in (self.state.generator, self.state.discriminator)]
+        _say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
+        if self.world.is_main:
+            self.folder.truncate_log(after_step=self.step)
+            self._seconds_before = self.folder.trained_seconds()
+        _say(f"{'Run' if self.step == 0 else f'Continuing after step {self.step}'}: {self.folder.path}")
+        machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
+        how = {"device": str(self.state.device), "precision": self.options.precision, "processes": self.world.size}
+        self._record({"event": "start", "step": self.step, **machine, **how})
+
+    def _do_what_is_due(self, progress: Progress) -> None:
+        options = self.options
+        save = self.step % options.checkpoint_every == 0
+        measure = options.spectra_every and self.step % options.spectra_every == 0
+        if save or measure or self.step % options.log_every == 0:
+            self._flush_losses(progress)
+        if measure:
+            self._measure_spectra()
+        if options.compare_every and self.step % options.compare_every == 0:
+            check_same_state(self.state.tensors(), self.step)
+        if options.sample_every and self.step % options.sample_every == 0:
+            self._draw_sheet(SHEET_STANDING_BATCHES)
+            self._draw_spectra()
+        if save:
+            self._save()
+
+    def _flush_losses(self, progress: Progress) -> None:
+        """Write the losses since the last call to the log. Reading them here and not each step keeps a GPU busy.
+
+        Raises:
+            UserError: If a loss is not finite; nothing since the last checkpoint is saved then.
+        """
+        if not self._pending:
+            return
+        speed = (progress.format_dict["rate"] or 0.0) * self.config.batch_size_at(self.step)
+        for step, losses in self._pending:
+            values = {name: loss.item() for name, loss in losses.items()}
+            if not all(map(math.isfinite, values.values())):
+                self._record({"event": "not finite", "step": step, **{n: str(v) for n, v in values.items()}})
+                every = ", ".join(f"{name} {value}" for name, value in values.items())
+                raise main_rank_only(self._divergence(f"the loss is not finite at step {step} ({every})"))
+            self._record({"step": step, **values})
+            if left_out := values.get("nan_scores"):
+                _say(f"Step {step}: {left_out} generated images have no score but NaN; top-k training leaves them out.")
+        self._pending.clear()
+        shown = {name: f"{value:.3f}" for name, value in values.items() if name.startswith("loss_")}
+        progress.set_postfix(shown | {"images/s": f"{speed:.0f}"})
+
+    def _measure_spectra(self) -> None:
+        """Write the singular values of all weights to the log, if that was asked for.
+
+        Raises:
+            UserError: If a weight is not finite, which the next loss would show too.
+        """
+        if self.spectra is None or not self.world.is_main:
+            return
+        try:
+            self.folder.append_log(self.spectra.measure(self.step))
+        except WeightsNotFiniteError as error:
+            self.folder.append_log({"event": "not finite", "step": self.step, "weight": str(error)})
+            raise self._divergence(f"a weight is not finite after step {self.step} ({error})") from None
+
+    def _divergence(self, what: str) -> UserError:
+        """The error that ends a training that has diverged; its spectra are drawn, being what one looks at then."""
+        self._draw_spectra()
+        kept = f"the last good checkpoint, of step {self._saved_step}, is kept in {self.folder.path}"
+        if not list_checkpoints(self.folder.checkpoints):
+            kept = f"that was before the first checkpoint of {self.folder.path}"
+        return UserError(f"{what}; {kept}. Try a lower learning rate or fp32.")
+
+    def _draw_spectra(self) -> None:
+        if self.spectra is None or not self.world.is_main:
+            return
+        if curves := sigma_curves(self.folder.read_log()):
+            title = f"{self.folder.title}: singular values of the weights"
+            draw_spectra(self.folder.spectra_path, curves, title)
+
+    def _draw_sheet(self, standing_batches: int | None = None) -> None:
+        generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=standing_batches)
+        if not self.world.is_main:
+            return
+        images, classes = class_sheet(generator, self.prior, self.config)
+        path = self.folder.samples_path(self.step)
+        names = self.images.class_names  # of the data, which may have fewer classes than the networks
+        captions = [names[label] if label < len(names) else str(label) for label in classes]
+        save_sheet(path, images, columns=10, captions=captions)
+
+    def _record(self, entry: Mapping[str, Any]) -> None:
+        if self.world.is_main:
+            self.folder.append_log(entry)
+
+    def _save(self) -> None:
+        # In the log and not in the checkpoint, whose bytes are to be a function of the training alone.
+        seconds = self._seconds_before + time.monotonic() - self._began
+        if self.world.is_main:
+            save_checkpoint(
+                self.folder.checkpoints,
+                self.step,
+                tensors=self.state.tensors(),
+                metadata=self.folder.metadata(),
+                keep_last=self.options.keep_last,
+                keep_every=self.options.keep_every,
+            )
+        self._record({"event": "checkpoint", "step": self.step, "seconds": seconds})
+        self._saved_step = self.step
+
+    def _finish(self) -> None:
+        """A last checkpoint and a last sheet, unless there is nothing new since the last ones."""
+        if self.step > self._saved_step or self.step == 0:
+            self._save()
+        self._draw_sheet()
+        self._draw_spectra()
+        if self.world.is_main:
+            write_report(self.folder)
+
+    def _closing_words(self, stop: StopRequest, seconds: float) -> int:
+        _say(f"Sample sheet: {self.folder.samples_path(self.step)}")
+        if self.spectra is not None:
+            _say(f"Spectra: {self.folder.spectra_path}")
+        if stop.signal:
+            _say(f"Stopped at step {self.step}; continue with --resume {self.folder.path}")
+            return 128 + stop.signal
+        _say(f"{'Done' if self.step >= self.last_step else 'Time is up'} at step {self.step}, after {seconds:.0f} s.")
+        return 0
+
+
+def _say(line: str) -> None:
+    if current_world().is_main:
+        tqdm.write(line, file=sys.stderr)

@@ -1,0 +1,203 @@
+"""The updates that a training step consists of: a loss goes in, the engine sees to micro-batches and what follows.
+
+A recipe says what the loss of a micro-batch is. Here it is averaged over the batch, that of all processes,
+differentiated and descended; then the singular vectors advance on the new weights and, after an update of G, its
+average moves.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn, optim
+
+from gan_blocks import (
+    BatchNorm2d,
+    MinibatchDiscrimination,
+    MinibatchStdDev,
+    advance_power_iteration,
+    critic_top_k_select,
+)
+from gan_blocks.engine.base.processes import sum_gradients
+from gan_blocks.engine.base.randomness import seeded_noise
+from gan_blocks.engine.recipe.batches import FakeBatch, PairBatch, StepBatches
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.state import TrainingState
+from gan_blocks.engine.training.top_k import choose_top_k, select_top_k
+
+__all__ = [
+    "fake_images_of",
+    "score_fake",
+    "score_generated",
+    "score_pair",
+    "score_separately",
+    "update_discriminator",
+    "update_generator",
+]
+
+# Layers with which a sample's logit depends on the rest of its batch.
+LOOK_ACROSS_SAMPLES = (BatchNorm2d, MinibatchDiscrimination, MinibatchStdDev)
+
+Part = TypeVar("Part", FakeBatch, PairBatch)
+Penalty = Callable[[], Tensor]
+OfNetwork = Callable[[nn.Module], None]
+
+
+def fake_images_of(state: TrainingState, part: PairBatch) -> Tensor:
+    """Images for an update of D, without a graph of G."""
+    with torch.no_grad():
+        images: Tensor = state.generator(part.fake.z, part.fake.labels)
+    return images
+
+
+def score_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
+    """D's logits of real and of generated images, in one call: for a D without layers that look across samples."""
+    images = torch.cat([part.real_images, fake_images_of(state, part)])
+    logits = state.discriminator(images, torch.cat([part.real_labels, part.fake.labels]))
+    real_logits, fake_logits = logits.chunk(2)
+    return _kept(part, real_logits, fake_logits)
+
+
+def score_separately(state: TrainingState, part: PairBatch, fake_images: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in two calls: for a D with batch norm, which would let real and generated images see each other."""
+    real_logits: Tensor = state.discriminator(part.real_images, part.real_labels)
+    fake_logits: Tensor = state.discriminator(fake_images, part.fake.labels)
+    return _kept(part, real_logits, fake_logits)
+
+
+def _kept(part: PairBatch, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """All of them, but where a study applies top-k to D."""
+    if part.fake.k is None:
+        return real_logits, fake_logits
+    return critic_top_k_select(real_logits=real_logits, fake_logits=fake_logits, k=part.fake.k)
+
+
+def score_fake(state: TrainingState, fake: FakeBatch) -> Tensor:
+    """D's logits of generated images, differentiable in G; under top-k training, of the chosen ones alone."""
+    return score_generated(state, fake, state.generator(fake.z, fake.labels))
+
+
+def score_generated(state: TrainingState, fake: FakeBatch, images: Tensor) -> Tensor:
+    """The same of images that G has already made of a batch.
+
+    G always sees the whole batch, since its BatchNorm looks across samples; a D that does not, only what was chosen.
+    """
+    if fake.chosen is None:
+        logits: Tensor = state.discriminator(images, fake.labels)
+    elif any(isinstance(module, LOOK_ACROSS_SAMPLES) for module in state.discriminator.modules()):
+        logits = state.discriminator(images, fake.labels)[fake.chosen]  # the scores that they were chosen by
+    else:
+        logits = state.discriminator(images[fake.chosen], fake.labels[fake.chosen])
+    # A second pass of D over the best alone gains 2 to 4 % at k = B / 2 and loses above: see benchmarks/top_k_step.py.
+    return logits if fake.k is None else select_top_k(state, logits, fake.k)
+
+
+def update_discriminator(
+    state: TrainingState,
+    batches: StepBatches,
+    config: TrainingConfig,
+    loss: Callable[[PairBatch], Tensor],
+    *,
+    penalties: Iterable[Penalty] = (),
+    before_step: OfNetwork | None = None,
+    after_step: OfNetwork | None = None,
+) -> Tensor:
+    """Update D ``discriminator_steps`` times, each on a batch of its own.
+
+    Args:
+        state: Both players.
+        batches: The step's batches.
+        config: Says how many updates.
+        loss: The mean loss of a micro-batch, on the graph of D's weights.
+        penalties: Terms of the weights alone, added once an update.
+        before_step: Given D when its gradients are complete, such as to clip them.
+        after_step: Given D when its weights have moved, such as to clip them.
+
+    Returns:
+        The mean of the losses over the updates, detached.
+    """
+    state.discriminator.requires_grad_(True)
+    descend = partial(_descend, state, state.discriminator, state.optimizer_d, config.seed)
+    total = torch.zeros((), device=state.device)
+    for number in range(config.discriminator_steps):
+        parts: Iterable[PairBatch] = batches.discriminator(number)
+        if batches.k < config.batch_size and config.top_k_players != "generator":
+            parts = [replace(part, fake=replace(part.fake, k=batches.k)) for part in parts]
+        total = total + descend(parts, loss, penalties, before_step, after_step)
+    return total / config.discriminator_steps
+
+
+def update_generator(
+    state: TrainingState,
+    batches: StepBatches,
+    config: TrainingConfig,
+    loss: Callable[[FakeBatch], Tensor],
+    *,
+    penalties: Iterable[Penalty] = (),
+    before_step: OfNetwork | None = None,
+) -> Tensor:
+    """Update G once, then its average; under top-k training from the best samples of the whole batch.
+
+    Args:
+        state: Both players.
+        batches: The step's batches.
+        config: Says from which step on the average lags behind G.
+        loss: The mean loss of a micro-batch, on the graph of G's weights.
+        penalties: Terms of the weights alone, added once.
+        before_step: Given G when its gradients are complete, such as to clip them.
+
+    Returns:
+        The loss, detached.
+    """
+    state.discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
+    descend = partial(_descend, state, state.generator, state.optimizer_g, config.seed)
+    parts = list(batches.generator())
+    if batches.k < config.batch_size and config.top_k_players != "discriminator":
+        parts = choose_top_k(state, parts, batches.k, config.seed)
+
+    def loss_or_zero(fake: FakeBatch) -> Tensor:
+        if fake.share > 0:
+            return loss(fake)
+        # None of these samples was chosen, but running statistics move as without top-k, and other processes wait in
+        # BatchNorm for this one's.
+        nothing: Tensor = 0 * state.discriminator(state.generator(fake.z, fake.labels), fake.labels).sum()
+        return nothing
+
+    total = descend(parts, loss_or_zero, penalties, before_step, None)
+    state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else None)
+    return total
+
+
+def _descend(
+    state: TrainingState,
+    network: nn.Module,
+    optimizer: optim.Optimizer,
+    seed: int,
+    parts: Iterable[Part],
+    loss: Callable[[Part], Tensor],
+    penalties: Iterable[Penalty],
+    before_step: OfNetwork | None,
+    after_step: OfNetwork | None,
+) -> Tensor:
+    optimizer.zero_grad()
+    total = torch.zeros((), device=state.device)
+    for part in parts:
+        with state.autocast(), seeded_noise(seed, *part.noise_key, device=state.device):
+            value = part.share * loss(part)
+        value.backward()
+        total = total + value.detach()
+    sum_gradients(network, total)
+    for penalty in penalties:
+        value = penalty()
+        if value.requires_grad:  # a coefficient of 0 leaves a constant
+            value.backward()
+        total = total + value.detach().to(state.device)
+    if before_step is not None:
+        before_step(network)
+    optimizer.step()
+    if after_step is not None:
+        after_step(network)
+    advance_power_iteration(network)
+    return total

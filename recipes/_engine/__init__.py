@@ -1,1 +1,0 @@
-"""What all recipes share: data, training loop, checkpoints, console and report."""

@@ -1,0 +1,1 @@
+"""Networks, layers and training steps that several systems share."""

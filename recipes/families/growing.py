@@ -1,0 +1,216 @@
+"""ProGAN's two networks, built fully grown, of which each resolution uses a part (Karras et al. 2018, Table 2).
+
+Tested in ``tests/recipes/test_progan.py``.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from gan_blocks import (
+    AdaptiveGaussianNoise,
+    BatchNorm2d,
+    FromRGB,
+    GrowthSchedule,
+    MinibatchDiscrimination,
+    MinibatchStdDev,
+    PixelNorm,
+    ProgressiveDiscriminatorBlock,
+    ProgressiveDiscriminatorHead,
+    ProgressiveGeneratorBlock,
+    ProgressiveGeneratorStem,
+    ToRGB,
+    downsample_average,
+    fade_in,
+    upsample_nearest,
+)
+from recipes.families.growing_config import GrowingFields
+from recipes.families.he_layers import HeLayers
+
+__all__ = ["GrowingDiscriminator", "GrowingGenerator", "GrowingNetwork"]
+
+ConvLayer: TypeAlias = Callable[..., nn.Module]  # called like nn.Conv2d
+
+
+class GrowingNetwork(nn.Module):
+    """A network that knows how far it has grown; it is built fully grown.
+
+    The images seen are a buffer, so that weights tell by themselves which of their layers are in use.
+    """
+
+    images_seen: Tensor
+
+    def __init__(self, schedule: GrowthSchedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.register_buffer("images_seen", torch.tensor(schedule.growth_images))
+        self.position = schedule.at(schedule.growth_images)
+
+    def grow(self, images_seen: int) -> None:
+        """Take the resolution and alpha that the schedule has after so many real images."""
+        self.images_seen.fill_(images_seen)
+        self.position = self.schedule.at(images_seen)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        if not self.images_seen.is_meta:
+            self.position = self.schedule.at(int(self.images_seen))
+
+
+class GrowingGenerator(GrowingNetwork):
+    """G of Table 2: from z to images of the current resolution.
+
+    Shape:
+        - z: ``(batch, latent_dim)``, on the hypersphere of the paper
+        - labels: ``(batch,)``, not looked at
+        - returns: ``(batch, image_channels, size, size)``
+    """
+
+    def __init__(self, config: GrowingFields) -> None:
+        super().__init__(config.schedule)
+        layers = HeLayers(config.equalized)
+        conv: ConvLayer = layers.conv2d
+        first: ConvLayer = layers.conv_transpose2d
+        to_image: ConvLayer = partial(layers.conv2d, gain=1.0)
+        act: Callable[[], nn.Module] = partial(nn.LeakyReLU, 0.2)
+        norm: Callable[[int], nn.Module] = nn.Identity
+        if config.generator_norm == "pixel":
+            norm = _pixel_norm
+        elif config.generator_norm == "batch":  # before the activation
+            conv, first = _followed_by(conv, BatchNorm2d), _followed_by(first, BatchNorm2d)
+        if config.generator_output == "relu-tanh":
+            act, to_image = nn.ReLU, _followed_by(to_image, _tanh)
+        self.stem = ProgressiveGeneratorStem(
+            config.latent_dim,
+            config.widths[0],
+            conv_layer=conv,
+            conv_transpose_layer=first,
+            act_layer=act,
+            norm_layer=norm,
+        )
+        self.blocks = nn.ModuleList(  # block i makes features of 8 * 2^i pixels from half of that
+            ProgressiveGeneratorBlock(before, after, conv_layer=conv, act_layer=act, norm_layer=norm)
+            for before, after in pairwise(config.widths)
+        )
+        self.to_rgb = nn.ModuleList(ToRGB(width, config.image_channels, conv_layer=to_image) for width in config.widths)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
+        """Generate one image for each row of ``z``, at the current resolution and alpha."""
+        return self.generate(z, self.position.resolution, self.position.alpha)
+
+    def generate(self, z: Tensor, resolution: int, alpha: float) -> Tensor:
+        """Generate at any resolution, of which the last block has a share alpha."""
+        level = _level(resolution)
+        h: Tensor = self.stem(z)
+        for block in self.blocks[: max(level - 1, 0)]:
+            h = block(h)
+        if level == 0:
+            image: Tensor = self.to_rgb[0](h)
+            return image
+        image = self.to_rgb[level](self.blocks[level - 1](h))
+        return image if alpha == 1 else fade_in(upsample_nearest(self.to_rgb[level - 1](h)), image, alpha)
+
+
+class GrowingDiscriminator(GrowingNetwork):
+    """D of Table 2: from images of the current resolution to logits, larger for more real.
+
+    Shape:
+        - images: ``(batch, image_channels, size, size)``
+        - labels: ``(batch,)``, not looked at
+        - returns: ``(batch,)``
+
+    With ``noisy`` its 3x3 and 4x4 convolutions see adaptive noise (Appendix B).
+    """
+
+    def __init__(self, config: GrowingFields, *, noisy: bool = False) -> None:
+        super().__init__(config.schedule)
+        layers = HeLayers(config.equalized)
+        conv: ConvLayer = layers.conv2d
+        if config.discriminator_norm == "layer":
+            conv = _followed_by(conv, partial(nn.GroupNorm, 1))  # one group: all channels and pixels of a sample
+        if noisy:
+            conv = _after_noise(conv)
+        self.from_rgb = nn.ModuleList(
+            FromRGB(width, config.image_channels, conv_layer=layers.conv2d) for width in config.widths
+        )
+        self.blocks = nn.ModuleList(  # block i takes features of 8 * 2^i pixels to half of that
+            ProgressiveDiscriminatorBlock(after, before, conv_layer=conv) for before, after in pairwise(config.widths)
+        )
+
+        def score(features: int, outputs: int) -> nn.Module:
+            if config.batch_statistics != "discrimination":
+                return layers.linear(features, outputs)
+            statistics = MinibatchDiscrimination(features, linear_layer=layers.linear)
+            return nn.Sequential(statistics, layers.linear(features + statistics.num_kernels, outputs))
+
+        self.head = ProgressiveDiscriminatorHead(
+            config.widths[0],
+            config.widths[0],
+            stddev_layer=MinibatchStdDev if config.batch_statistics == "stddev" else None,
+            conv_layer=conv,
+            linear_layer=score,
+        )
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
+        """Judge each image, at the current resolution and alpha."""
+        return self.judge(images, self.position.resolution, self.position.alpha)
+
+    def judge(self, images: Tensor, resolution: int, alpha: float) -> Tensor:
+        """Judge at any resolution, of which the first block has a share alpha.
+
+        Raises:
+            ValueError: If the images are of another resolution.
+        """
+        if images.shape[2:] != (resolution, resolution):
+            got = tuple(images.shape)
+            raise ValueError(
+                f"Discriminator: `images` must be of {resolution}x{resolution} pixels, but got shape {got}."
+            )
+        level = _level(resolution)
+        h: Tensor = self.from_rgb[level](images)
+        if level > 0:
+            h = self.blocks[level - 1](h)
+            if alpha < 1:
+                h = fade_in(self.from_rgb[level - 1](downsample_average(images)), h, alpha)
+            for number in reversed(range(level - 1)):
+                h = self.blocks[number](h)
+        logits: Tensor = self.head(h)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
+
+
+def _level(resolution: int) -> int:
+    """How often 4 is doubled."""
+    return resolution.bit_length() - 3
+
+
+def _pixel_norm(_channels: int) -> nn.Module:
+    return PixelNorm()
+
+
+def _tanh(_channels: int) -> nn.Module:
+    return nn.Tanh()
+
+
+def _followed_by(conv_layer: ConvLayer, last_layer: Callable[[int], nn.Module]) -> ConvLayer:
+    """A factory of convolutions with a layer behind each, which is told the number of channels."""
+
+    def build(in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> nn.Module:
+        convolution = conv_layer(in_channels, out_channels, kernel_size, padding=padding)
+        return nn.Sequential(convolution, last_layer(out_channels))
+
+    return build
+
+
+def _after_noise(conv_layer: ConvLayer) -> ConvLayer:
+    """A factory of convolutions whose input is noisy (Appendix B)."""
+
+    def build(in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> nn.Module:
+        return nn.Sequential(
+            AdaptiveGaussianNoise(), conv_layer(in_channels, out_channels, kernel_size, padding=padding)
+        )
+
+    return build

@@ -1,0 +1,99 @@
+"""The fields of a Config whose networks grow, and where the growth stands at a step (Karras et al. 2018, Appendix A).
+
+Tested in ``tests/recipes/test_progan.py``.
+"""
+
+import bisect
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from gan_blocks import GrowthPosition, GrowthSchedule
+from gan_blocks.engine import TrainingConfig, require, require_positive
+
+__all__ = ["GrowingFields"]
+
+
+@dataclass(frozen=True)
+class GrowingFields(TrainingConfig):
+    """Networks of Table 2's kind and their growth, with what the rows of Table 1 leave out."""
+
+    num_classes: int = 1
+    """1: ProGAN has no classes; those of the data are taken as one."""
+    widths: tuple[int, ...] = (64, 64, 32, 16)
+    """Channels of both networks at 4x4, 8x8, ... up to the full resolution."""
+    latent: Literal["spherical", "normal"] = "spherical"
+    """What z is drawn from: the hypersphere, or N(0, I)."""
+    latent_dim: int = 64
+    """Dimension of z."""
+
+    initial_resolution: int = 4
+    """Height and width that training starts with; the full resolution: no growth."""
+    stabilize_images: int = 5000
+    """Real images shown at each resolution before the next one fades in."""
+    fade_images: int = 5000
+    """Real images shown while a resolution fades in."""
+    batch_sizes: tuple[int, ...] = ()
+    """Images in a batch at 4x4, 8x8, ..., one number a resolution; none: --batch-size for all."""
+
+    generator_norm: Literal["pixel", "batch", "none"] = "pixel"
+    """Norm in G: of a pixel's features after the activation, over the batch before it, or none."""
+    discriminator_norm: Literal["none", "layer"] = "none"
+    """Norm in D before the activations that follow a 3x3 or 4x4 convolution."""
+    batch_statistics: Literal["stddev", "discrimination", "none"] = "stddev"
+    """What D sees of the other samples: their standard deviation, Salimans' minibatch discrimination, or nothing."""
+    equalized: bool = True
+    """Scale weights at run time (equalised learning rate); else once, by He's initialiser."""
+    generator_output: Literal["leaky-linear", "relu-tanh"] = "leaky-linear"
+    """G's activations: leaky ReLU and linear images, or ReLU and tanh."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work.
+
+        Raises:
+            UserError: If a value is outside its range, or two of them do not go together.
+        """
+        super().__post_init__()
+        require(self, "num_classes", self.num_classes == 1, "1 (ProGAN has no classes)")
+        require(self, "top_k_gamma", self.top_k_gamma == 1, "1 (batches change while the networks grow)")
+        require_positive(self, "latent_dim", "stabilize_images", "fade_images", "widths")
+        size = 4 * 2 ** (len(self.widths) - 1)
+        rule = f"{size}, which is 4 doubled once for each of --widths but the first"
+        require(self, "resolution", self.resolution == size, rule)
+        starts = [4 * 2**number for number in range(len(self.widths))]
+        require(self, "initial_resolution", self.initial_resolution in starts, f"one of {starts}")
+        fits = not self.batch_sizes or (len(self.batch_sizes) == len(self.widths) and min(self.batch_sizes) > 0)
+        require(self, "batch_sizes", fits, f"{len(self.widths)} numbers greater than 0, as many as --widths, or none")
+
+    @property
+    def schedule(self) -> GrowthSchedule:
+        """How the networks grow."""
+        sizes = self.batch_sizes or (self.batch_size,) * len(self.widths)
+        return GrowthSchedule(
+            self.resolution,
+            initial_resolution=self.initial_resolution,
+            stabilize_images=self.stabilize_images,
+            fade_images=self.fade_images,
+            batch_sizes=tuple((4 * 2**number, size) for number, size in enumerate(sizes)),
+        )
+
+    def batch_size_at(self, step: int) -> int:
+        """Images in a batch at a step, counted from 1."""
+        return self.position(step).batch_size
+
+    def all_batch_sizes(self) -> tuple[int, ...]:
+        """The sizes of the batches at the resolutions from the initial one on."""
+        used = (size for resolution, size in self.schedule.batch_sizes if resolution >= self.initial_resolution)
+        return tuple(dict.fromkeys(used))
+
+    def images_before(self, step: int) -> int:
+        """Real images that D has seen before a step, counted from 1."""
+        return self.schedule.images_before(step, batches_per_step=self.discriminator_steps)
+
+    def position(self, step: int) -> GrowthPosition:
+        """Where the growth stands at a step, counted from 1."""
+        return self.schedule.at(self.images_before(step))
+
+    def lasting(self, images: int) -> Self:
+        """The same Config, planned until D has seen so many real images."""
+        steps = bisect.bisect_left(range(images), images, key=lambda steps: self.images_before(steps + 1))
+        return replace(self, planned_steps=steps)

@@ -1,0 +1,1 @@
+"""Mixtures of Gaussians in the plane: small GANs that train side by side."""

@@ -1,0 +1,1 @@
+"""Tables of the papers, each measured by many trainings."""

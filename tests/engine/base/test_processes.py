@@ -1,0 +1,149 @@
+import dataclasses
+import hashlib
+import re
+import socket
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.processes import World, current_world, joined_processes, largest, sum_gradients
+from gan_blocks.engine.recipe.batches import check_split
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.engine.training.agreement import check_same_state, code_version, first_difference
+from recipes import biggan_deep, progan
+
+
+def test_a_process_by_itself_needs_no_group():
+    with joined_processes("cpu") as device:
+        assert device == "cpu"
+        assert current_world() == World(rank=0, size=1)
+        assert largest(7) == 7
+        layer = nn.Linear(2, 1)
+        layer(torch.ones(1, 2)).sum().backward()
+        layer.bias.grad = None
+        sum_gradients(layer)
+        assert layer.weight.grad.tolist() == [[1, 1]]
+        assert layer.bias.grad is None
+        check_same_state({"generator": layer.state_dict()}, step=1)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "size", "accumulate", "message"),
+    [
+        (12, 5, 1, "--batch-size must be a multiple of 5 for 5 processes, but got 12; the nearest is 10."),
+        (2, 8, 1, "--batch-size must be a multiple of 8 for 8 processes, but got 2; the nearest is 8."),
+        (
+            20,
+            3,
+            2,
+            "--batch-size must be a multiple of 6 for 3 processes of 2 micro-batches each, but got 20; "
+            "the nearest is 18.",
+        ),
+    ],
+)
+def test_a_batch_that_processes_cannot_share_is_refused(batch_size: int, size: int, accumulate: int, message: str):
+    config = dataclasses.replace(biggan_deep.Config(), batch_size=batch_size)
+    with pytest.raises(UserError) as error:
+        check_split(config, RunOptions(accumulate=accumulate), World(rank=0, size=size))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("batch_size", [16, 6])  # which batch sizes by resolution replace
+def test_each_batch_of_a_growing_network_must_be_shared(batch_size: int):
+    config = progan.Config(batch_size=batch_size, batch_sizes=(12, 8, 6, 4))
+    with pytest.raises(UserError) as error:
+        check_split(config, RunOptions(), World(rank=0, size=4))
+    assert str(error.value) == (
+        "--batch-sizes must each be a multiple of 4 for 4 processes, but got 6; the nearest is 8."
+    )
+    check_split(dataclasses.replace(config, initial_resolution=32), RunOptions(), World(rank=0, size=4))
+
+
+@pytest.mark.parametrize(
+    ("config", "smallest"), [(biggan_deep.Config(batch_size=5), 5), (progan.Config(batch_sizes=(9, 3, 8, 4)), 3)]
+)
+def test_more_micro_batches_than_images_are_refused(config: TrainingConfig, smallest: int):
+    check_split(config, RunOptions(accumulate=smallest), World())
+    message = f"--accumulate must be at most {smallest}, the images of the smallest batch, but got {smallest + 1}."
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        check_split(config, RunOptions(accumulate=smallest + 1), World())
+
+
+def test_a_single_process_takes_a_batch_of_any_size():
+    config = dataclasses.replace(biggan_deep.Config(), batch_size=7)
+    check_split(config, RunOptions(accumulate=2), World())
+
+
+def test_the_first_setting_that_differs_is_named():
+    same = {"--seed": 1, "code": "abc"}
+    assert first_difference([same, same]) is None
+    other = first_difference([same, same, {"--seed": 1, "code": "abd"}])
+    assert other == "code is abc in rank 0 but abd in rank 2"
+
+
+def test_the_code_version_is_a_function_of_the_source():
+    assert code_version(biggan_deep.RECIPE) == code_version(biggan_deep.RECIPE)
+    assert len(code_version(biggan_deep.RECIPE)) == 12
+    assert code_version(progan.RECIPE) == code_version(biggan_deep.RECIPE)  # of one package
+
+
+def test_the_code_version_of_a_recipe_in_a_file_of_its_own_is_that_of_the_library_and_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    module = ModuleType("a_gan_of_my_own")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    module.__file__ = str(tmp_path / "a_gan_of_my_own.py")
+    versions = []
+    for content in (b"first", b"second", b"first"):
+        (tmp_path / "a_gan_of_my_own.py").write_bytes(content)
+        module.RECIPE = dataclasses.replace(biggan_deep.RECIPE, module=module.__name__)
+        library, _, file = code_version(module.RECIPE).partition("-")
+        assert len(library) == 12
+        assert file == hashlib.sha256(content).hexdigest()
+        versions.append((library, file))
+    assert versions[0] == versions[2] != versions[1]
+    assert versions[0][0] == versions[1][0]
+
+
+def test_the_code_version_of_a_recipe_in_a_package_is_that_of_the_library_and_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    package, module = ModuleType("gans_of_my_own"), ModuleType("gans_of_my_own.small")
+    package.__path__ = [str(tmp_path)]  # without an __init__.py, so that there is no __file__
+    for each in (package, module):
+        monkeypatch.setitem(sys.modules, each.__name__, each)
+    module.RECIPE = dataclasses.replace(biggan_deep.RECIPE, module=module.__name__)
+    versions = []
+    for content in ("first", "second", "first"):
+        (tmp_path / "layers.py").write_text(content)
+        versions.append(code_version(module.RECIPE))
+    assert versions[0] == versions[2] != versions[1]
+    assert {len(version) for version in versions} == {12}
+
+
+def test_a_port_in_use_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, str(value))
+        message = f"the port of 127.0.0.1:{port} is in use; choose another MASTER_PORT."
+        with pytest.raises(UserError, match=message), joined_processes("cpu", timeout=1):
+            pass
+
+
+def test_a_process_that_never_comes_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(UserError, match="2 processes"), joined_processes("cpu", timeout=1):
+        pass

@@ -1,0 +1,72 @@
+import contextlib
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import Any
+
+import pytest
+
+from gan_blocks.engine.commands import console
+from tests.engine.own_gan import ROOT
+
+COMMANDS = ["train", "presets", "sample", "evaluate", "neighbors", "describe", "prepare", "convert"]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_the_help_lists_every_command(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert console.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("  gan-")] == COMMANDS
+
+
+def test_every_command_has_a_summary_and_a_module():
+    for name in console.COMMANDS:
+        assert callable(console._find(name))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_answers_help_under_its_own_name(name: str, capsys: pytest.CaptureFixture[str]):
+    with contextlib.suppress(SystemExit):  # how the parser ends
+        assert console.main([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: gan-blocks {name}")
+
+
+def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]):
+    assert console.main(["trian"]) == 2
+    expected = f"gan-blocks: error: the first word must be one of {', '.join(COMMANDS)}, but got trian.\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_package_adds_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    added = EntryPoint("shout", "tests.engine.commands.test_console:shout", console.GROUP)
+
+    def found(group: str, **wanted: Any) -> EntryPoints:
+        return EntryPoints([added]).select(group=group, **wanted)
+
+    monkeypatch.setattr(console, "entry_points", found)
+    assert console.main(["shout", "now"]) == 3
+    assert capsys.readouterr().out == "gan-blocks shout: NOW\n"
+    console.main([])
+    assert "  shout      of tests.engine.commands.test_console\n" in capsys.readouterr().out
+
+
+def shout(argv: list[str], *, prog: str) -> int:
+    sys.stdout.write(f"{prog}: {argv[0].upper()}\n")
+    return 3
+
+
+def test_the_script_and_the_module_are_the_console():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"gan-blocks": "gan_blocks.engine.commands.console:main"}
+    words = [sys.executable, "-W", "error", "-m", "gan_blocks.engine.commands", "nonsense"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("gan-blocks: error: the first word must be one of ")
+
+
+@pytest.mark.parametrize("name", ["sample", "evaluate", "neighbors", "prepare", "describe", "convert"])
+def test_each_command_is_a_module_of_the_recipes_too(name: str):
+    words = [sys.executable, "-m", f"recipes.{name}", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"usage: python -m recipes.{name}")

@@ -1,0 +1,255 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.commands import evaluate
+from gan_blocks.engine.evaluation import patches as patch_distances
+from gan_blocks.engine.evaluation.pairs import PairOptions, PairReport, measure_pairs, random_pairs
+from gan_blocks.engine.evaluation.patches import (
+    PatchReport,
+    SlicedWassersteinOptions,
+    box_blurred,
+    measure_patches,
+)
+from gan_blocks.engine.evaluation.quality import diversity_ratio, measure_quality
+from recipes import progan
+
+GROWING = [
+    *("--resolution", "16", "--initial-resolution", "16", "--widths", "6", "5", "4", "--latent-dim", "6"),
+    *("--batch-size", "8", "--planned-steps", "2", "--sample-every", "0"),
+]
+
+
+def numbered(count: int, offset: int) -> Tensor:
+    """Noise with a number in the corner, by which an image is known again."""
+    images = torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(offset))
+    images[:, 0, 0, 0] = torch.arange(offset, offset + count)
+    return images
+
+
+def textures(count: int, seed: int) -> Tensor:
+    noise = torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return (0.7 * box_blurred(noise) + 0.3 * noise).tanh()
+
+
+def evaluated(run: Path, num: int = 1000, *, swd: int = 0, ms_ssim: int = 0) -> evaluate.Evaluation:
+    asked = {"sliced_wasserstein": SlicedWassersteinOptions(swd=swd), "ms_ssim": PairOptions(ms_ssim=ms_ssim)}
+    return evaluate.evaluate(evaluate.Options(run=run, num=num), asked)
+
+
+@pytest.fixture(scope="module")
+def growing_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without classes, on as many images as the run with them."""
+    folder = tmp_path_factory.mktemp("growing")
+    rng = np.random.default_rng(0)
+    np.savez(folder / "data.npz", images=rng.integers(0, 255, (60, 16, 16, 1), np.uint8), labels=np.arange(60) % 3)
+    run = folder / "run"
+    assert progan.RECIPE.main(["--data", f"npz:{folder / 'data.npz'}", *GROWING, "--run-dir", str(run)]) == 0
+    return run
+
+
+def test_a_run_without_classes_is_measured_without_a_classifier(
+    growing_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gan_blocks.engine.evaluation.quality.train_classifier", None)
+    assert evaluate.main(["--run", str(growing_run), "--num", "12", "--swd", "10"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[:5]] == ["12", "diversity", "novelty", "sliced", "16x16"]
+    assert "spread of all images" in printed[1]
+    found = json.loads((growing_run / "evaluation.json").read_bytes())
+    assert found["agreement"] is None
+    assert found["agreement_by_class"] == {}
+    assert found["diversity"] > 0
+    assert found["sliced_wasserstein_images"] == 10
+    for row in ("samples", "real", "blurred"):
+        distances = found[f"sliced_wasserstein_{row}"]
+        assert list(distances) == ["16", "mean"]
+        assert distances["16"] == distances["mean"] > 0
+    report = (growing_run / "report.html").read_text()
+    assert f"16: {found['sliced_wasserstein_samples']['16']:.4g}" in report
+
+
+def test_a_run_with_classes_has_no_patches_unless_asked(tiny_run: Path):
+    plain = evaluate.evaluate(evaluate.Options(run=tiny_run, num=6))
+    assert list(plain.reports) == list(evaluated(tiny_run, num=6).reports) == ["quality"]
+    assert plain.reports["quality"].agreement is not None
+    assert not any("sliced" in name for name in plain.as_dict())
+    with_patches = evaluated(tiny_run, num=6, swd=5)
+    assert list(with_patches.reports) == ["quality", "sliced_wasserstein"]
+    assert with_patches.reports["quality"] == plain.reports["quality"]
+    assert len(with_patches.lines()) == len(plain.lines()) + 5
+
+
+def test_pairs_are_compared_where_they_are_asked_for(tiny_run: Path):
+    found = evaluated(tiny_run, num=6, ms_ssim=9)
+    assert list(found.reports) == ["quality", "ms_ssim"]
+    pairs = found.reports["ms_ssim"]
+    assert pairs.pairs == 9
+    assert 0 <= pairs.real < 1
+    assert found.as_dict().items() >= {"ms_ssim_pairs": 9, "ms_ssim_samples": pairs.samples}.items()
+    assert found.lines()[-1] == pairs.lines()[0]
+
+
+def test_pairs_are_different_images_of_one_class_and_all_of_them_occur():
+    labels = torch.tensor([0, 2, 2, 0, 1, 2, 4])  # the 1 and the 4 are alone in their classes
+    pairs = random_pairs(labels, 2000, torch.Generator().manual_seed(0))
+    counts = {pair: pairs.tolist().count(list(pair)) for pair in {tuple(pair) for pair in pairs.tolist()}}
+    wanted = {(0, 3): 0.2, (3, 0): 0.2} | {(i, j): 0.1 for i in (1, 2, 5) for j in (1, 2, 5) if i != j}
+    assert counts.keys() == wanted.keys()
+    for pair, share in wanted.items():
+        assert counts[pair] / 2000 == pytest.approx(share, abs=0.03)
+
+
+def test_repeated_samples_are_more_alike_than_real_images():
+    real, labels = textures(40, seed=0), torch.arange(40) % 2
+    alike = 0.9 * real[:2].repeat(10, 1, 1, 1) + 0.1 * textures(20, seed=1)
+    report = measure_pairs(alike, labels[:20], real, labels, pairs=50, seed=0)
+    assert report.samples > 0.8 > report.real
+    assert report == measure_pairs(alike, labels[:20], real, labels, pairs=50, seed=0)
+    assert PairReport(pairs=10_000, samples=0.28381, real=0.28544).lines() == [
+        "  MS-SSIM    0.2838  mean over 10,000 pairs of a class, higher = less varied (real images: 0.2854)"
+    ]
+
+
+def test_samples_are_measured_as_they_are_shown(growing_run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluate, "draw_samples", lambda trained, num, seed: (3 * torch.ones(4, 1, 16, 16), None))
+    assert (evaluate._draw(evaluate.Options(run=growing_run), {}).images == 1).all()
+
+
+def test_compares_sets_that_share_no_image(monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def spy(real: tuple[Tensor, ...], fake: tuple[Tensor, ...], *, generator: torch.Generator) -> dict[int, float]:
+        calls.append((torch.cat(list(real)), torch.cat(list(fake)), generator.initial_seed()))
+        return {16: float(len(calls))}
+
+    monkeypatch.setattr(patch_distances, "sliced_wasserstein_distance", spy)
+    generated, real = numbered(9, 1000), numbered(14, 0)
+    report = measure_patches(generated, real, images=6, seed=0)
+    assert (report.samples, report.real, report.blurred) == ({16: 1.0}, {16: 2.0}, {16: 3.0})
+    (compared, samples, seed), (first, others, second_seed), (second, blurred, third_seed) = calls
+    assert torch.equal(compared, first)
+    assert torch.equal(compared, second)
+    assert seed == second_seed == third_seed
+    numbers = [set(images[:, 0, 0, 0].int().tolist()) for images in (compared, others, samples)]
+    assert [len(found) for found in numbers] == [6, 6, 6]
+    assert not numbers[0] & numbers[1]
+    assert numbers[0] | numbers[1] <= set(range(14))
+    assert numbers[2] <= set(range(1000, 1009))
+    assert torch.equal(blurred, box_blurred(others))
+
+
+def test_the_box_is_a_mean_of_nine_pixels_that_repeats_the_edge():
+    image = torch.rand(1, 2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    blurred = box_blurred(image)
+    for c, h, w in np.ndindex(2, 4, 5):
+        around = [
+            image[0, c, min(max(h + i, 0), 3), min(max(w + j, 0), 4)].item() for i in (-1, 0, 1) for j in (-1, 0, 1)
+        ]
+        assert blurred[0, c, h, w].item() == pytest.approx(sum(around) / 9, abs=1e-12)
+
+
+def test_new_real_images_are_at_the_floor_and_blurred_ones_at_the_other_end():
+    real = textures(64, seed=0)
+    fresh = measure_patches(textures(32, seed=1), real, images=32, seed=0)
+    assert fresh.samples[16] == pytest.approx(fresh.real[16], rel=0.5)
+    assert fresh.blurred[16] > 2 * fresh.real[16]
+    soft = measure_patches(box_blurred(textures(32, seed=1)), real, images=32, seed=0)
+    assert soft.samples[16] == pytest.approx(soft.blurred[16], rel=0.25)
+    assert soft == measure_patches(box_blurred(textures(32, seed=1)), real, images=32, seed=0)
+
+
+def test_the_report_has_a_column_a_level_and_their_mean():
+    report = PatchReport(images=1000, samples={32: 12.0, 16: 8.5}, real={32: 3, 16: 2}, blurred={32: 50, 16: 10})
+    assert report.lines() == [
+        "  sliced Wasserstein distance x 1,000 from 1,000 real images to as many",
+        "                                    32x32    16x16     mean",
+        "    samples                         12.00     8.50    10.25",
+        "    other real images                3.00     2.00     2.50",
+        "    these, blurred by a 3x3 box     50.00    10.00    30.00",
+    ]
+
+
+def test_quality_of_one_class_is_that_of_all_images(rng: torch.Generator):
+    generated, real = torch.rand(8, 1, 4, 4, generator=rng), torch.rand(20, 1, 4, 4, generator=rng)
+    labels, real_labels = torch.zeros(8, dtype=torch.int64), torch.zeros(20, dtype=torch.int64)
+    report = measure_quality(generated, labels, real, real_labels, num_classes=1, seed=0)
+    assert report.agreement is report.classifier_accuracy is None
+    assert report.diversity == diversity_ratio(generated, labels, real, real_labels)
+    assert len(report.lines()) == 3
+
+
+def test_the_pairs_of_a_large_class_are_those_of_a_part(rng: torch.Generator, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gan_blocks.engine.evaluation.quality.MAX_PAIRED", 4)
+    real, labels = torch.rand(10, 1, 4, 4, generator=rng), torch.zeros(10, dtype=torch.int64)
+    part = real[[0, 3, 6, 9]]
+    assert diversity_ratio(part, labels[:4], real, labels) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"swd": -1}, "--swd must be at least 0, but got -1."),
+        ({"ms_ssim": -1}, "--ms-ssim must be at least 0, but got -1."),
+        ({"num": 10, "swd": 11}, "--swd must be at most --num, the 10 samples that are drawn, but got 11."),
+        (
+            {"num": 40, "swd": 31},
+            "--swd 31 needs 62 real images, half of them to compare the other half with, but there are 60.",
+        ),
+    ],
+)
+def test_rejects_sets_that_are_not_there_before_anything_is_drawn(
+    growing_run: Path, options: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(evaluate, "draw_samples", None)
+    with pytest.raises(UserError) as error:
+        evaluated(growing_run, **options)
+    assert str(error.value) == message
+
+
+def test_rejects_classes_of_one_sample_before_anything_is_drawn(tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluate, "draw_samples", None)
+    with pytest.raises(UserError) as error:
+        evaluated(tiny_run, num=5)
+    rule = "at least 6 for 3 classes, since diversity needs two samples of a class"
+    assert str(error.value) == f"--num must be {rule}, but got 5."
+
+
+def test_rejects_pairs_that_are_not_there():
+    images = torch.zeros(2, 1, 24, 24)
+    with pytest.raises(UserError) as error:
+        measure_pairs(images, torch.zeros(2).long(), images, torch.zeros(2).long(), pairs=1, seed=0)
+    assert str(error.value) == "--ms-ssim needs a multiple of 16 pixels, but the images of this run have 24x24."
+    with pytest.raises(UserError) as error:
+        random_pairs(torch.arange(3), 2, torch.Generator())
+    assert str(error.value) == "--ms-ssim compares images of one class, but no class has two."
+
+
+@pytest.mark.parametrize("size", [8, 28, 48])
+def test_rejects_sizes_without_a_pyramid(size: int):
+    with pytest.raises(UserError) as error:
+        measure_patches(torch.zeros(4, 1, size, size), torch.zeros(8, 1, size, size), images=4, seed=0)
+    assert (
+        str(error.value) == f"--swd needs images of 16, 32, 64, ... pixels, but those of this run have {size}x{size}."
+    )
+
+
+def test_the_evaluation_says_of_what_it_is(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    newest = run / "checkpoints" / "step_000003"
+    shutil.copytree(newest, run / "checkpoints" / "step_000004")
+    (run / "checkpoints" / "step_000004" / "ema.safetensors").write_bytes(b"torn")
+    capsys.readouterr()
+    assert evaluate.main(["--run", str(run), "--num", "6", "--seed", "5", "--truncation", "0.7"]) == 0
+    assert "step_000004 is damaged" in capsys.readouterr().out
+    found = json.loads((run / "evaluation.json").read_text())
+    told = {"weights": "checkpoints/step_000003/ema.safetensors", "seed": 5, "truncation": 0.7, "truncation_by": None}
+    assert {name: found[name] for name in told} == told
+    assert "checkpoints/step_000003/ema.safetensors" in (run / "report.html").read_text()

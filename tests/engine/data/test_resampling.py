@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gan_blocks.engine.data.resampling import area_resample
+from tests.reference import area_resampling as reference
+
+
+def random_square(side: int, channels: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, channels), dtype=np.uint8)
+
+
+@settings(max_examples=20)
+@given(side=st.integers(1, 9), data=st.data())
+def test_every_pixel_is_the_exact_mean_of_the_area_it_covers(side: int, data: st.DataObject):
+    size = data.draw(st.integers(1, side))
+    pixels = random_square(side, 1, seed=data.draw(st.integers(0, 1000)))
+    assert area_resample(pixels, size)[..., 0].tolist() == reference.area_resample(pixels[..., 0].tolist(), size)
+
+
+def test_a_pixel_shared_by_two_windows_counts_half_in_each():
+    column = np.array([0, 90, 0], np.uint8)
+    pixels = np.broadcast_to(column[:, None, None], (3, 3, 1)).copy()
+    # Pillow's BOX filter says 45: it takes the shared pixel whole.
+    assert area_resample(pixels, 2)[..., 0].tolist() == [[30, 30], [30, 30]]
+
+
+def test_a_whole_factor_is_the_mean_of_blocks():
+    pixels = random_square(40, 3)
+    blocks = pixels.reshape(10, 4, 10, 4, 3).astype(np.int64).sum(axis=(1, 3))
+    assert np.array_equal(area_resample(pixels, 10), (blocks + 8) // 16)
+
+
+def test_channels_rows_and_columns_stay_apart():
+    pixels = random_square(21, 3)
+    together = area_resample(pixels, 8)
+    for channel in range(3):
+        assert np.array_equal(together[..., channel], area_resample(pixels[..., channel : channel + 1], 8)[..., 0])
+    assert np.array_equal(area_resample(pixels.swapaxes(0, 1), 8), together.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize(("side", "size"), [(700, 100), (701, 19), (33, 32), (5, 5)])
+def test_a_plain_image_keeps_its_level_however_large(side: int, size: int):
+    assert (area_resample(np.full((side, side, 3), 255, np.uint8), size) == 255).all()
+
+
+@pytest.mark.parametrize(("shape", "size"), [((4, 5, 1), 2), ((4, 4, 1), 5), ((4, 4, 1), 0)])
+def test_rejects_what_it_cannot_shrink(shape: tuple[int, ...], size: int):
+    with pytest.raises(ValueError, match=r"^area_resample: cannot shrink pixels of shape \(4, \d, 1\) to size=\d\.$"):
+        area_resample(np.zeros(shape, np.uint8), size)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+
+from gan_blocks import NormalPrior
+from gan_blocks.engine.data.loading import load_images
+from gan_blocks.engine.recipe.batches import BatchSource, PairBatch
+from gan_blocks.engine.recipe.options import RunOptions
+from recipes.biggan_deep import Config
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1).repeat(16, 1).repeat(16, 2)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(20) % 2)
+    return Config(
+        data=f"npz:{tmp_path / 'data.npz'}",
+        resolution=16,
+        num_classes=2,
+        generator_widths=(1, 1, 1),
+        discriminator_widths=(1, 1, 1),
+        attention_resolution=8,
+        batch_size=7,
+        discriminator_steps=2,
+        latent_dim=3,
+    )
+
+
+def source(config: Config, **options) -> BatchSource:
+    images = load_images(config.data, resolution=16, channels=1, num_classes=2)
+    return BatchSource(images, NormalPrior(config.latent_dim), config, RunOptions(device="cpu", **options))
+
+
+def tensors(parts: list[PairBatch]) -> list[torch.Tensor]:
+    fields = [(part.real_images, part.real_labels, part.fake.z, part.fake.labels) for part in parts]
+    return [torch.cat(field) for field in zip(*fields, strict=True)]
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 7])
+def test_micro_batches_hold_what_the_whole_batch_holds(config: Config, accumulate: int):
+    whole, split = source(config).step(5), source(config, accumulate=accumulate).step(5)
+    for number in range(2):
+        parts = list(split.discriminator(number))
+        assert len(parts) == accumulate
+        assert sum(part.share for part in parts) == pytest.approx(1)
+        for one, many in zip(tensors(list(whole.discriminator(number))), tensors(parts), strict=True):
+            assert torch.equal(one, many)
+    (one,), many = list(whole.generator()), list(split.generator())
+    assert torch.equal(one.z, torch.cat([part.z for part in many]))
+    assert torch.equal(one.labels, torch.cat([part.labels for part in many]))
+
+
+def test_a_step_holds_the_same_whatever_came_before_it(config: Config):
+    walked = source(config)
+    for step in range(1, 4):
+        walked.step(step)
+    for one, other in zip(
+        tensors(list(walked.step(4).discriminator(1))),
+        tensors(list(source(config).step(4).discriminator(1))),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_real_images_come_once_an_epoch_across_steps_and_updates(config: Config):
+    batches = source(config)
+    seen = torch.cat(
+        [tensors(list(batches.step(step).discriminator(number)))[0][:, 0, 0, 0] for step in (1, 2) for number in (0, 1)]
+    )
+    assert len(seen[:20].unique()) == 20
+
+
+def test_every_use_draws_its_own_latents(config: Config):
+    step, following = (source(config).step(number) for number in (1, 2))
+    draws = [next(iter(step.discriminator(number))).fake.z for number in (0, 1)]
+    draws += [next(step.generator()).z, next(following.generator()).z]
+    for first in range(4):
+        for second in range(first):
+            assert not torch.equal(draws[first], draws[second])
+
+
+def test_every_pass_through_the_networks_has_a_noise_of_its_own(config: Config):
+    batches = source(config, accumulate=2)
+    keys = [
+        part.noise_key
+        for step in (batches.step(1), batches.step(2))
+        for parts in (step.discriminator(0), step.discriminator(1), step.generator())
+        for part in parts
+    ]
+    assert len(set(keys)) == len(keys) == 12

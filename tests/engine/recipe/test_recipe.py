@@ -1,0 +1,136 @@
+import dataclasses
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from torch import nn
+
+from gan_blocks import NormalPrior
+from gan_blocks.engine import AdamFields, Recipe, TrainingConfig, UserError
+from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.runs.identity import RecipeIdentity
+from recipes import biggan_deep, progan
+
+
+@dataclass(frozen=True)
+class Config(AdamFields, TrainingConfig):
+    latent_dim: int = 6
+    widths: tuple[int, ...] = (4, 2)
+
+
+def network(_config: Config) -> nn.Module:
+    return nn.Linear(1, 1)
+
+
+def recipe_of(**changes: Any) -> Recipe[Any]:
+    parts: dict[str, Any] = {
+        "config": Config,
+        "presets": {"small": Config, "wide": lambda: Config(widths=(8, 4))},
+        "build_generator": network,
+        "build_discriminator": network,
+        "train_step": lambda state, batches, config: {},
+    }
+    return Recipe(**{**parts, **changes})
+
+
+RECIPE = recipe_of()
+
+
+def test_a_recipe_knows_the_module_that_made_it_and_its_name_there():
+    assert RECIPE.module == __name__
+    assert RECIPE.identity.reference == f"{__name__}:RECIPE"
+    assert dataclasses.replace(RECIPE, presets={"other": Config}).module == __name__
+    assert biggan_deep.RECIPE.identity == RecipeIdentity("recipes.biggan_deep:RECIPE")
+    assert biggan_deep.RECIPE.name == "biggan_deep"
+    assert biggan_deep.RECIPE.command == "python -m recipes.biggan_deep"
+    assert biggan_deep.RECIPE.description == biggan_deep.__doc__
+
+
+def test_a_recipe_without_a_name_says_how_to_give_it_one():
+    with pytest.raises(RuntimeError, match=r"^Recipe: the value must have a name in .*, as in RECIPE = Recipe"):
+        _ = recipe_of().identity
+
+
+@pytest.mark.parametrize(("spec_name", "expected"), [("pkg.gan", "pkg.gan:MINE"), (None, "gan:MINE")])
+def test_the_main_module_is_named_by_how_it_was_started(
+    spec_name: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "gan.py"
+    file.write_text("source")
+    main = ModuleType("__main__")
+    main.__file__ = str(file)
+    main.__spec__ = None if spec_name is None else type("Spec", (), {"name": spec_name})()
+    main.MINE = recipe_of(module="__main__")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    identity = main.MINE.identity  # type: ignore[attr-defined]
+    assert identity.reference == expected
+    if spec_name is None:
+        assert (identity.file, identity.sha256) == (str(file), hashlib.sha256(b"source").hexdigest())
+    else:
+        assert identity.file is None
+
+
+def test_a_config_of_another_kind_is_refused():
+    with pytest.raises(TypeError, match=r"^Recipe: `config` must be a class that inherits TrainingConfig, but got "):
+        recipe_of(config=dict)
+
+
+def test_a_recipe_without_presets_is_refused():
+    with pytest.raises(ValueError, match=r"^Recipe: `presets` must have one entry or more, but got none\.$"):
+        recipe_of(presets={})
+
+
+def test_the_first_preset_is_the_default_and_others_are_named():
+    assert RECIPE.choose_preset(None) == "small"
+    assert RECIPE.choose_preset("wide") == "wide"
+    with pytest.raises(UserError) as error:
+        RECIPE.choose_preset("huge")
+    assert str(error.value) == "--preset must be one of small, wide, but got huge."
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, biggan_deep.RECIPE, progan.RECIPE], ids=["own", "biggan_deep", "progan"])
+def test_every_preset_survives_json(recipe: Recipe[Any]):
+    for preset in recipe.presets.values():
+        assert recipe.config_from_json(config_to_json(preset())) == preset()
+
+
+def test_a_younger_field_takes_its_default_and_an_unknown_one_is_named():
+    saved = config_to_json(Config())
+    del saved["widths"]
+    assert RECIPE.config_from_json(saved) == Config()
+    with pytest.raises(UserError) as error:
+        RECIPE.config_from_json({**saved, "depth": 3, "breadth": 2})
+    assert str(error.value) == "the saved Config fits another version of test_recipe: fields breadth, depth."
+
+
+def test_a_saved_value_is_checked_against_its_annotation():
+    with pytest.raises(UserError) as error:
+        RECIPE.config_from_json({**config_to_json(Config()), "batch_size": "many"})
+    assert str(error.value) == "--batch-size must be a whole number, but got many."
+
+
+def test_prior_and_optimizers_have_defaults():
+    prior = RECIPE.build_prior(Config())
+    assert isinstance(prior, NormalPrior)
+    assert prior.dim == 6
+    of_g, of_d = RECIPE.build_optimizers(
+        Config(generator_lr=0.25, discriminator_lr=0.5), network(Config()), network(Config())
+    )
+    assert [of_g.param_groups[0]["lr"], of_d.param_groups[0]["lr"]] == [0.25, 0.5]
+
+
+@dataclass(frozen=True)
+class Bare(TrainingConfig):
+    pass
+
+
+def test_what_the_defaults_need_is_said():
+    bare = recipe_of(config=Bare, presets={"bare": Bare})
+    with pytest.raises(TypeError, match=r"^Recipe: the Config must inherit LatentFields or have a field `latent_dim`"):
+        bare.build_prior(Bare())
+    with pytest.raises(TypeError, match=r"^Recipe: the Config must inherit AdamFields, or else `build_optimizers`"):
+        bare.build_optimizers(Bare(), nn.Linear(1, 1), nn.Linear(1, 1))

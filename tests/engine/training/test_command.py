@@ -1,0 +1,262 @@
+"""Whole runs of recipes.biggan_deep on a tiny network: what a user sees when things go well and when they do not."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.training import loop
+from recipes import biggan_deep
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    newest = sorted((run / "checkpoints").glob("step_*"))[-1]
+    return {path.name: path.read_bytes() for path in sorted(newest.glob("*.safetensors"))}
+
+
+def launch(args: list[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "recipes.biggan_deep", *args]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_a_run_leaves_log_sheet_config_and_checkpoint(tiny_args: list[str], tmp_path: Path):
+    run = tmp_path / "run"
+    assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(run), "--sample-every", "2", "--log-every", "3"]) == 0
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["event"] == "start"
+    assert lines[0]["threads"] == torch.get_num_threads()
+    assert [line["step"] for line in lines[1:]] == [1, 2, 3, 4, 4]
+    assert lines[-1]["event"] == "checkpoint"
+    assert 0 < lines[-1]["seconds"] < 600
+    assert set(lines[1]) == {"step", "loss_d", "loss_g", "embedding_norm_median", "embedding_norm_largest"}
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["step_000002.png", "step_000004.png"]
+    assert json.loads((run / "config.json").read_text())["config"]["latent_dim"] == 6
+    assert set(weights(run)) == {
+        f"{name}.safetensors" for name in ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d")
+    }
+
+
+def test_the_networks_may_have_more_classes_than_the_data(tiny_args: list[str], tmp_path: Path):
+    run = tmp_path / "run"
+    assert biggan_deep.RECIPE.main([*tiny_args, "--num-classes", "5", "--run-dir", str(run), "--steps", "1"]) == 0
+    assert (run / "samples" / "step_000001.png").is_file()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+def test_a_run_interrupted_and_continued_has_the_same_bytes_as_one_that_was_not(
+    precision: str, tiny_args: list[str], tmp_path: Path
+):
+    args = [*tiny_args, "--precision", precision]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert biggan_deep.RECIPE.main([*args, "--run-dir", str(whole), "--steps", "4"]) == 0
+    assert biggan_deep.RECIPE.main([*args, "--run-dir", str(parts), "--steps", "3", "--sample-every", "1"]) == 0
+    assert biggan_deep.RECIPE.main(["--resume", str(parts), "--precision", precision, "--steps", "4"]) == 0
+    assert weights(whole) == weights(parts)
+    lines = [json.loads(line) for line in (parts / "log.jsonl").read_text().splitlines()]
+    named = [(line.get("event"), line["step"]) for line in lines]
+    losses = [(None, step) for step in (1, 2, 3)]
+    assert named == [("start", 0), *losses, ("checkpoint", 3), ("start", 3), (None, 4), ("checkpoint", 4)]
+
+
+def test_a_continued_run_may_begin_to_compute_activations_again_and_keeps_its_bytes(
+    tiny_args: list[str], tmp_path: Path
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    args = [*tiny_args, "--r1-penalty", "1", "--discriminator-dropout", "0.1"]
+    assert biggan_deep.RECIPE.main([*args, "--run-dir", str(whole), "--steps", "4"]) == 0
+    assert biggan_deep.RECIPE.main([*args, "--run-dir", str(parts), "--steps", "2"]) == 0
+    assert biggan_deep.RECIPE.main(["--resume", str(parts), "--checkpoint-activations", "True"]) == 0
+    assert weights(whole) == weights(parts)
+
+
+def test_an_unchanged_command_line_continues_the_run_in_its_folder(tiny_args: list[str], tmp_path: Path):
+    args = [*tiny_args, "--run-dir", str(tmp_path / "run")]
+    assert biggan_deep.RECIPE.main([*args, "--steps", "2"]) == 0
+    assert biggan_deep.RECIPE.main(args) == 0
+    assert (tmp_path / "run" / "checkpoints" / "step_000004").is_dir()
+
+
+def test_kill_9_at_random_moments_never_loses_the_run(tiny_args: list[str], tmp_path: Path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    args = [*tiny_args, "--steps", "12", "--checkpoint-every", "1", "--threads", "1", "--sample-every", "0"]
+    assert launch([*args, "--run-dir", str(whole)]).wait() == 0
+    moments = random.Random(0)
+    for _ in range(3):
+        process = launch([*args, "--run-dir", str(killed)])
+        while process.poll() is None and not list((killed / "checkpoints").glob("*")):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+    assert launch([*args, "--run-dir", str(killed)]).wait() == 0
+    assert weights(whole) == weights(killed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_with_a_checkpoint(
+    number: signal.Signals,
+    tiny_args: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    step = biggan_deep.RECIPE.train_step
+
+    def interrupted_step(state, batches, config):
+        if batches.step == 2:
+            os.kill(os.getpid(), number)
+        return step(state, batches, config)
+
+    monkeypatch.setattr(biggan_deep, "RECIPE", replace(biggan_deep.RECIPE, train_step=interrupted_step))
+    assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 128 + number
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_000002"]
+    assert f"Stopped at step 2; continue with --resume {tmp_path / 'run'}" in capfd.readouterr().err
+
+
+def test_minutes_end_a_run_with_a_checkpoint(tiny_args: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    args = [*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "1000000", "--minutes", "0.01"]
+    assert biggan_deep.RECIPE.main(args) == 0
+    assert "Time is up at step" in capfd.readouterr().err
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    step = biggan_deep.RECIPE.train_step
+
+    def diverging_step(state, batches, config):
+        losses = step(state, batches, config)
+        return {**losses, "loss_g": losses["loss_g"] / (0 if batches.step == 3 else 1)}
+
+    monkeypatch.setattr(biggan_deep, "RECIPE", replace(biggan_deep.RECIPE, train_step=diverging_step))
+    run = tmp_path / "run"
+    assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(run), "--checkpoint-every", "2"]) == 2
+    message = capfd.readouterr().err.splitlines()[-1]
+    assert message.startswith("biggan_deep: error: the loss is not finite at step 3 (loss_d ")
+    assert "the last good checkpoint, of step 2, is kept" in message
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000002"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--preset", "mnist"],
+            "--preset must be one of mnist5k-32, cifar10-32, imagenet-128, ",
+        ),
+        (["--stepz", "3"], "Unrecognized options: --stepz, 3. Perhaps you meant --steps. See --help."),
+        (["--steps", "many"], "Error parsing --steps:"),
+        (["--precision", "fp16"], "--precision"),
+        (["--steps", "0"], "--steps must be greater than 0, but got 0."),
+        (["--threads", "1025"], "--threads must be from 1 to 1,024, but got 1025."),
+        (["--accumulate", "200"], "--accumulate must be at most 16, the images of the smallest batch, but got 200."),
+        (["--batch-size", "-1"], "--batch-size must be greater than 0, but got -1."),
+        (["--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N, but got tpu."),
+        (["--data", "cifar"], "--data"),
+        (["--data", "folder:/nowhere"], "--data"),
+        (["--resume", "/nowhere"], "/nowhere"),
+        (["--run-dir", "/dev/null"], "--run-dir must be a folder, but /dev/null is a file."),
+    ],
+)
+def test_bad_options_end_with_one_line_and_status_2_and_leave_nothing_behind(
+    args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert biggan_deep.RECIPE.main(args) == 2
+    captured = capfd.readouterr()
+    lines = (captured.out + captured.err).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("biggan_deep: error: ")
+    assert message in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_resuming_with_another_architecture_names_the_field(
+    tiny_args: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "1"]) == 0
+    capfd.readouterr()
+    assert biggan_deep.RECIPE.main(["--resume", str(tmp_path / "run"), "--latent-dim", "7", "--steps", "2"]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "--latent-dim is 7 here, but the run was started with 6" in lines[0]
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_word(
+    tiny_args: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    run = tmp_path / "run"
+    assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(run), "--checkpoint-every", "2"]) == 0
+    whole = weights(run)
+    (run / "checkpoints" / "step_000004" / "ema.safetensors").write_bytes(b"torn")
+    capfd.readouterr()
+    assert biggan_deep.RECIPE.main(["--resume", str(run)]) == 0
+    assert "step_000004" in capfd.readouterr().err
+    assert weights(run) == whole
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    save = loop.save_checkpoint
+
+    def full_disk(directory, step, **arguments):
+        if step == 4:
+            monkeypatch.setattr(
+                "os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+            )
+        return save(directory, step, **arguments)
+
+    monkeypatch.setattr(loop, "save_checkpoint", full_disk)
+    run = tmp_path / "run"
+    assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(run), "--checkpoint-every", "2"]) == 2
+    assert "disk" in capfd.readouterr().err.splitlines()[-1]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000002"]
+
+
+def test_options_with_underscores_are_the_same_options(tiny_args: list[str], tmp_path: Path):
+    run = str(tmp_path / "run")
+    assert biggan_deep.RECIPE.main([*tiny_args, "--run_dir", run, "--steps", "1"]) == 0
+    assert biggan_deep.RECIPE.main([f"--run_dir={run}", "--steps", "2"]) == 0
+    assert biggan_deep.RECIPE.main(["--init_from", run, "--run-dir", str(tmp_path / "next"), "--steps", "1"]) == 0
+    assert RunFolder.open(tmp_path / "next").config() == RunFolder.open(tmp_path / "run").config()
+
+
+def test_the_error_of_an_option_is_one_line_also_where_boxes_are_of_ascii():
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "recipes.describe", "biggan_deep", "--nonsense"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("describe: error: ")
+    assert done.stderr.endswith("See --help.\n")
+    assert done.stderr.count("\n") == 1
+    assert not re.search(r"--+ ", done.stderr)
+
+
+def test_ctrl_c_ends_a_command_with_one_line(capfd: pytest.CaptureFixture[str]):
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert run_command("sample", interrupted) == 130
+    assert capfd.readouterr().err == "sample: stopped.\n"
+
+
+def test_help_is_a_page_with_every_field_and_default(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        biggan_deep.RECIPE.main(["--help"])
+    assert stop.value.code == 0
+    page = capsys.readouterr().out
+    assert all(option in page for option in ("--preset", "--generator-lr", "--ema-decay", "--resume", "--precision"))
+    assert "Appendix B" in page
