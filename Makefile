@@ -16,10 +16,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test test-all lint docs bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options: PYTHON=python3.12 (which Python makes .venv), DEMO_RUN=DIR (where the demo trains),"
 	@echo "           PYTEST_ARGS='-k attention' (passed on to pytest)."
 
@@ -29,8 +29,11 @@ demo: $(VENV)/.installed-demo ## train a small BigGAN-deep on real digits and sh
 	@echo "The run is in $(DEMO_RUN). 'make demo' trains it further, up to its planned steps; to start afresh, remove it"
 	@echo "or name another: make demo DEMO_RUN=runs/second"
 
-test: lint docs ## run every check: lint, documentation, all tests (what CI runs)
-	$(PY) -m pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)
+test: lint docs ## run what CI runs: lint, documentation, all tests but the slow ones
+	$(PY) -m pytest -q -n 2 --dist loadgroup -rs -m "not slow" $(PYTEST_ARGS)
+
+test-all: lint docs ## the same and the slow tests; what is missing for a test is named with its skip
+	GAN_BLOCKS_FULL_SIZE=1 $(PY) -m pytest -q -n 2 --dist loadgroup -rs $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
 	$(VENV)/bin/ruff check .

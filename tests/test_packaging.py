@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
 from zipfile import ZipFile
@@ -12,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import gan_blocks
+from tests.conftest import write_tiny_data
+from tests.engine.own_gan import SMALL, write_own_gan
 
 # One worker builds the wheel once for all tests here (pytest --dist loadgroup).
 pytestmark = pytest.mark.xdist_group("packaging")
@@ -37,21 +40,34 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def customer(wheel: Path) -> Path:
-    """The interpreter of an environment that holds the wheel, torch, einops, numpy, what these need, and no more."""
-    folder = wheel.parent / "customer"
+def environment(wheel: Path, name: str, *needed: str) -> Path:
+    """The interpreter of an environment that holds the wheel, the distributions named, what these need, and no more."""
+    folder = wheel.parent / name
     run(sys.executable, "-m", "venv", "--without-pip", str(folder))
     python = folder / "bin" / "python"
     options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
     run(sys.executable, "-m", "pip", "--python", str(python), "install", *options, str(wheel))
     exposed = folder / "exposed"
     exposed.mkdir()
-    for name in closure("torch", "einops", "numpy"):
-        expose(name, exposed)
+    for distribution_name in closure(*needed):
+        expose(distribution_name, exposed)
     site_packages = run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     (Path(site_packages) / "exposed.pth").write_text(f"{exposed}\n")
     return python
+
+
+@pytest.fixture(scope="module")
+def customer(wheel: Path) -> Path:
+    """Somebody who needs the library alone."""
+    return environment(wheel, "customer", "torch", "einops", "numpy")
+
+
+@pytest.fixture(scope="module")
+def engine_user(wheel: Path) -> Path:
+    """Somebody who installed the extra [engine]."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["engine"]
+    names = [Requirement(text).name for text in extra]
+    return environment(wheel, "engine_user", "torch", "einops", "numpy", *names)
 
 
 def run(*command: str, cwd: Path | None = None) -> str:
@@ -112,3 +128,25 @@ print(json.dumps({
     seen = json.loads(run(str(customer), "-W", "error", "-I", "-c", script, cwd=tmp_path))
     assert Path(seen.pop("file")).is_relative_to(customer.parents[1])
     assert seen == {"version": gan_blocks.__version__, "unresolved": [], "present": []}
+
+
+def test_the_console_and_the_recipes_run_where_nothing_but_the_wheel_and_its_extra_is(
+    engine_user: Path, tmp_path: Path
+):
+    console = str(engine_user.with_name("gan-blocks"))
+    assert "imagenet-512" in run(console, "presets", "biggan", cwd=tmp_path)
+    told = run(str(engine_user), "-m", "recipes.biggan_deep", "--help", cwd=tmp_path)
+    assert told.startswith("usage: python -m recipes.biggan_deep")
+
+
+def test_a_recipe_from_outside_runs_there_beside_a_package_named_recipes(engine_user: Path, tmp_path: Path):
+    console = str(engine_user.with_name("gan-blocks"))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "__init__.py").write_text("raise SystemExit('the wrong recipes')\n")
+    write_own_gan(tmp_path)
+    write_tiny_data(tmp_path)
+    options = [*SMALL, "--data", "npz:tiny.npz", "--steps", "1", "--run-dir", "run"]
+    run(console, "train", "my_gan.py", *options, cwd=tmp_path)
+    run(console, "sample", "--run", "run", "--recipe", "my_gan.py", "--out", "sheet.png", cwd=tmp_path)
+    assert (tmp_path / "sheet.png").is_file()
+    assert "mnist5k-32" in run(console, "presets", "sngan", cwd=tmp_path)

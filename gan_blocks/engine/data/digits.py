@@ -115,7 +115,7 @@ MNIST5K = SourceKind(
 )
 FASHION_MNIST = SourceKind(
     name="fashion-mnist",
-    summary="the 60,000 training images of Fashion-MNIST, of Debian's dataset-fashion-mnist or in a folder of your own",
+    summary="the 60,000 training images of Fashion-MNIST, in PATH or where Debian's dataset-fashion-mnist puts them",
     read=_fashion_mnist,
     path="optional",
 )

@@ -86,7 +86,7 @@ def centre_crop(images: Tensor) -> Tensor:
 
 
 def classifier_features(images: ImageSet, *, num_classes: int, seed: int) -> Callable[[Tensor], Tensor]:
-    """Train the classifier of ``recipes.evaluate`` on the images; what its last layer looks at is the result.
+    """Train the classifier of ``gan-blocks evaluate`` on the images; what its last layer looks at is the result.
 
     Of more than 50,000 images so many train it, evenly spaced in their order.
 

@@ -1,4 +1,4 @@
-"""The sheet of ``recipes.neighbors``: samples on the left, what is nearest to each on the right.
+"""The sheet of ``gan-blocks neighbors``: samples on the left, what is nearest to each on the right.
 
 Tested in ``tests/engine/commands/test_neighbors.py``.
 """

@@ -30,7 +30,7 @@ __all__ = ["SHARDS", "load_shards"]
 
 # Shards that stay open; those beyond are opened for each image, so that a process never runs out of file descriptors.
 _KEPT_OPEN = 256
-_AGAIN = "write the store again with recipes.prepare"
+_AGAIN = "write the store again with gan-blocks prepare"
 
 
 def load_shards(source: DataSource, layout: PixelLayout) -> ImageSet:
@@ -71,7 +71,7 @@ def _read_index(source: DataSource, folder: Path) -> StoreIndex:
     if not path.is_file():
         raise source.error(
             f"there is no {path}: the folder holds no store, or one that is not finished; "
-            "the same recipes.prepare command as before finishes it."
+            "the same gan-blocks prepare command as before finishes it."
         )
     try:
         return StoreIndex.read(folder)

@@ -176,7 +176,7 @@ def test_a_folder_without_an_index_is_no_store_or_an_unfinished_one(store: Path)
     (store / INDEX_NAME).unlink()
     assert error_of(lambda: load(store)) == (
         f"--data shards:{store}: there is no {store}/index.json: the folder holds no store, or one that is not "
-        "finished; the same recipes.prepare command as before finishes it."
+        "finished; the same gan-blocks prepare command as before finishes it."
     )
 
 
@@ -198,7 +198,7 @@ def test_an_index_that_cannot_be_used_says_why(store: Path, change: Callable[[st
     path.write_text(change(path.read_text()))
     message = error_of(lambda: load(store))
     assert message.startswith(f"--data shards:{store}: {path} cannot be used: {why}")
-    assert message.endswith("; write the store again with recipes.prepare.")
+    assert message.endswith("; write the store again with gan-blocks prepare.")
 
 
 def test_a_missing_or_shortened_shard_is_named_at_the_start(store: Path):
@@ -207,10 +207,10 @@ def test_a_missing_or_shortened_shard_is_named_at_the_start(store: Path):
     os.truncate(path, size - 1)
     assert error_of(lambda: load(store)) == (
         f"--data shards:{store}: the shard {path} is damaged: {size - 1:,} bytes instead of {size:,}; "
-        "write the store again with recipes.prepare."
+        "write the store again with gan-blocks prepare."
     )
     path.unlink()
-    expected = f"the shard {path} is missing; write the store again with recipes.prepare."
+    expected = f"the shard {path} is missing; write the store again with gan-blocks prepare."
     assert error_of(lambda: load(store)) == f"--data shards:{store}: {expected}"
     assert len(load(store, resolution=2)) == COUNT  # the other resolution is whole
 
@@ -225,7 +225,7 @@ def test_one_wrong_byte_anywhere_in_an_entry_is_found_and_named(store: Path):
         assert torch.equal(read(images, [20, 22]), expected([20, 22]))
         assert error_of(lambda images=images: read(images, [20, 21])) == (
             f"--data shards:{store}: the shard {path} is damaged at its image 1; "
-            "write the store again with recipes.prepare."
+            "write the store again with gan-blocks prepare."
         )
 
 
