@@ -1,6 +1,7 @@
 """Directions that import-linter cannot express; the others are contracts in pyproject.toml, checked by make lint."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,3 +62,16 @@ def test_what_exports_names_holds_imports_and_these_names_only(package: Path, na
     assert {type(node) for node in body} <= {ast.Expr, ast.ImportFrom, ast.Assign}
     assigned = {target.id for node in body if isinstance(node, ast.Assign) for target in node.targets}
     assert assigned == names
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(ENGINE.rglob("*.py")) if not path.name.startswith("__")],
+    ids=lambda path: str(path.relative_to(ENGINE)),
+)
+def test_every_module_of_the_engine_names_the_file_that_tests_it(path: Path):
+    named = re.search(r"^Tested in ``(tests/[\w/]+\.py)``", ast.get_docstring(ast.parse(path.read_text())) or "", re.M)
+    assert named, "the docstring has no line `Tested in ...`"
+    assert (ROOT / named[1]).is_file()
+    own = ROOT / "tests" / path.relative_to(ROOT / "gan_blocks").with_name(f"test_{path.name}")
+    assert not own.exists() or own == ROOT / named[1]

@@ -1,4 +1,7 @@
-"""The command line of every recipe: options with help, and errors as one line with exit status 2."""
+"""The command line of every recipe: options with help, and errors as one line with exit status 2.
+
+Tested in ``tests/engine/training/test_command.py``.
+"""
 
 import contextlib
 import io

@@ -1,4 +1,7 @@
-"""The device that ``--device`` names."""
+"""The device that ``--device`` names.
+
+Tested in ``tests/engine/training/test_command.py``.
+"""
 
 import torch
 

@@ -1,4 +1,7 @@
-"""The one exception for everything that a user of a command can cause and mend."""
+"""The one exception for everything that a user of a command can cause and mend.
+
+Tested in ``tests/engine/runs/test_folder.py``.
+"""
 
 __all__ = ["UserError"]
 

@@ -1,4 +1,7 @@
-"""Files that outlive a crash: written in full, flushed to the disk, then moved into place in one step."""
+"""Files that outlive a crash: written in full, flushed to the disk, then moved into place in one step.
+
+Tested in ``tests/engine/runs/test_folder.py``.
+"""
 
 import errno
 import os

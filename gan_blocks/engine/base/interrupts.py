@@ -1,4 +1,7 @@
-"""A clean stop on SIGINT and SIGTERM: finish the step, save, leave."""
+"""A clean stop on SIGINT and SIGTERM: finish the step, save, leave.
+
+Tested in ``tests/engine/training/test_command.py``.
+"""
 
 import signal
 import sys

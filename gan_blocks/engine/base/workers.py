@@ -1,6 +1,8 @@
 """Independent pieces of work side by side, each worker a process that does not outlive the command.
 
 Several processes of one thread keep several cores busier than one process of several threads does with small networks.
+
+Tested in ``tests/recipes/studies/test_latents.py``.
 """
 
 import multiprocessing

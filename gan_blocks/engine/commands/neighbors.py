@@ -4,6 +4,8 @@ A generator that recites its training set draws samples whose nearest neighbours
 papers, the search is in pixels and in the features of a classifier (BigGAN, Figures 10 to 14), which is trained here
 and now on the real images, and in the middle of the image alone (ProGAN, Figure 10). The sheet has a block a measure
 and a row a sample: the sample on the left, its neighbours from the nearest on, each above its class, number, distance.
+
+Tested in ``tests/engine/commands/test_neighbors.py``.
 """
 
 from collections.abc import Sequence

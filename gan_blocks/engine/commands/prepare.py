@@ -13,6 +13,8 @@ With --landmarks each image gives the face in it, cropped and turned as for Cele
 
 Stopped or killed, the same command continues where it was. A store is whole once it has its index.json, which is
 written last; training takes no other. On a whole store the command compares every shard with its SHA-256.
+
+Tested in ``tests/engine/commands/test_prepare.py``.
 """
 
 import hashlib

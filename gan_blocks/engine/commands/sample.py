@@ -2,6 +2,8 @@
 
 The first word says what is drawn; without one it is a grid. `gan-blocks sample WORD --help` lists its options.
 Every image is a function of --seed, its number, its class and its truncation: the same in any batch, on any call.
+
+Tested in ``tests/engine/commands/test_sample.py``.
 """
 
 import io

@@ -1,4 +1,7 @@
-"""The fields of a Config that say which images are learnt."""
+"""The fields of a Config that say which images are learnt.
+
+Tested in ``tests/engine/data/test_sources.py``.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -1,6 +1,6 @@
 """What ``--data`` names: a kind of source and, for most, a path; and the wording of what is wrong with it.
 
-Tested in ``tests/engine/data/test_source.py``.
+Tested in ``tests/engine/data/test_sources.py``.
 """
 
 from dataclasses import dataclass

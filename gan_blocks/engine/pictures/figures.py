@@ -1,6 +1,8 @@
 """Figures of measurements: matplotlib without a window.
 
 matplotlib is imported when something is drawn: it would add a second to the start of every command.
+
+Tested in ``tests/engine/training/test_spectra.py``.
 """
 
 import io

@@ -1,4 +1,7 @@
-"""Sheets of images: grids with a caption per row."""
+"""Sheets of images: grids with a caption per row.
+
+Tested in ``tests/engine/commands/test_sample.py``.
+"""
 
 import io
 from collections.abc import Sequence

@@ -2,6 +2,8 @@
 
 Every process draws the whole batch, cuts it into the micro-batches and takes its part of each. So a micro-batch over
 all processes holds the same samples however many they are, and so does what batch normalisation sees.
+
+Tested in ``tests/engine/recipe/test_batches.py``.
 """
 
 from collections.abc import Iterator

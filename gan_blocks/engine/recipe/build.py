@@ -1,4 +1,7 @@
-"""Both players from a Config's seed, ready to train."""
+"""Both players from a Config's seed, ready to train.
+
+Tested in ``tests/engine/recipe/test_build.py``.
+"""
 
 from typing import Any
 

@@ -2,6 +2,8 @@
 
 A recipe's Config inherits the groups that its system has and adds its networks. The defaults are those of the small
 presets; a preset states what it needs otherwise.
+
+Tested in ``tests/engine/recipe/test_recipe.py``.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""How a run is carried out, the same for every training recipe; what is trained is the recipe's own Config."""
+"""How a run is carried out, the same for every training recipe; what is trained is the recipe's own Config.
+
+Tested in ``tests/engine/training/test_command.py``.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""The two players, their optimizers and the average of the generator: all that a checkpoint must bring back."""
+"""The two players, their optimizers and the average of the generator: all that a checkpoint must bring back.
+
+Tested in ``tests/engine/recipe/test_build.py``.
+"""
 
 import contextlib
 from collections.abc import Mapping

@@ -2,6 +2,8 @@
 
 A checkpoint is a folder ``step_000500`` of safetensors and JSON files. It is written under another name, flushed to the
 disk and only then renamed, so that a folder with the final name is whole; MANIFEST.json tells damage that came later.
+
+Tested in ``tests/engine/runs/test_checkpoints.py``.
 """
 
 import json

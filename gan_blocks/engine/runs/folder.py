@@ -1,4 +1,7 @@
-"""The folder of one run: its Config, log, samples, report and checkpoints."""
+"""The folder of one run: its Config, log, samples, report and checkpoints.
+
+Tested in ``tests/engine/runs/test_folder.py``.
+"""
 
 import itertools
 import json

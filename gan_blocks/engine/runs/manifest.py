@@ -1,4 +1,7 @@
-"""MANIFEST.json: the size and SHA-256 of every file of a folder, to tell a whole folder from a damaged one."""
+"""MANIFEST.json: the size and SHA-256 of every file of a folder, to tell a whole folder from a damaged one.
+
+Tested in ``tests/engine/runs/test_checkpoints.py``.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,7 @@
-"""State of an optimizer as named tensors, so that it needs no pickle and survives a reordering of parameters."""
+"""State of an optimizer as named tensors, so that it needs no pickle and survives a reordering of parameters.
+
+Tested in ``tests/engine/runs/test_optimizers.py``.
+"""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,7 @@
-"""The report of a run: one HTML page with the newest sheet, the losses, the evaluation and the Config."""
+"""The report of a run: one HTML page with the newest sheet, the losses, the evaluation and the Config.
+
+Tested in ``tests/engine/runs/test_folder.py``.
+"""
 
 import html
 import json

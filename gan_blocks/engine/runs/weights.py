@@ -1,4 +1,7 @@
-"""Weights files: safetensors that say which recipe and Config built the network they belong to."""
+"""Weights files: safetensors that say which recipe and Config built the network they belong to.
+
+Tested in ``tests/engine/runs/test_weights.py``.
+"""
 
 import json
 from collections.abc import Collection, Mapping

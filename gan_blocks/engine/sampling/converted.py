@@ -3,6 +3,8 @@
 Such a run has one checkpoint, of step 0, with the generator (as ``generator`` and as ``ema``), the discriminator if
 there was one, and the tables of BatchNorm statistics if the layout has them. Its weights say in their metadata that
 they are converted: they are sampled with their own singular vectors and statistics.
+
+Tested in ``tests/recipes/test_convert.py``.
 """
 
 from collections.abc import Mapping

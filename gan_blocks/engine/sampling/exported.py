@@ -1,4 +1,7 @@
-"""The networks of a run as they go to other code: what they evaluate with is settled and in the state dicts."""
+"""The networks of a run as they go to other code: what they evaluate with is settled and in the state dicts.
+
+Tested in ``tests/recipes/test_convert.py``.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Samples from an averaged generator: the same image for a given (seed, number, class, truncation) in any batch."""
+"""Samples from an averaged generator: the same image for a given (seed, number, class, truncation) in any batch.
+
+Tested in ``tests/engine/commands/test_sample.py``.
+"""
 
 import copy
 from collections.abc import Sequence

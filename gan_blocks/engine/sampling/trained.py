@@ -1,4 +1,7 @@
-"""A trained generator, found by the run that holds it or by a weights file alone."""
+"""A trained generator, found by the run that holds it or by a weights file alone.
+
+Tested in ``tests/engine/commands/test_sample.py``.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

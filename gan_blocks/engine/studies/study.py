@@ -1,6 +1,8 @@
 """Studies: several runs and what is measured of them, from one command that goes on where it stopped.
 
 A study has one folder: ``study.json`` with its settings and what has been measured, and a run folder for each run.
+
+Tested in ``tests/recipes/studies/test_latents.py``.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""The command line of a training."""
+"""The command line of a training.
+
+Tested in ``tests/engine/training/test_command.py``.
+"""
 
 import dataclasses
 import sys

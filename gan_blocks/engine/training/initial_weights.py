@@ -1,4 +1,7 @@
-"""Starting a new run from the weights of another, for ``--init-from``."""
+"""Starting a new run from the weights of another, for ``--init-from``.
+
+Tested in ``tests/engine/training/test_command.py``.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

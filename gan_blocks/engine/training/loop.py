@@ -1,6 +1,8 @@
 """The training loop of every recipe: data, progress, log, sample sheets, checkpoints and a clean stop.
 
 Of several processes, each goes through all of it; the main one alone writes and speaks.
+
+Tested in ``tests/engine/training/test_command.py``.
 """
 
 import math

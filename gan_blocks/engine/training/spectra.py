@@ -1,4 +1,7 @@
-"""The spectra of both networks during a run: measured into the log, and read back from it."""
+"""The spectra of both networks during a run: measured into the log, and read back from it.
+
+Tested in ``tests/engine/training/test_spectra.py``.
+"""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec

@@ -3,6 +3,8 @@
 A recipe says what the loss of a micro-batch is. Here it is averaged over the batch, that of all processes,
 differentiated and descended; then the singular vectors advance on the new weights and, after an update of G, its
 average moves.
+
+Tested in ``tests/engine/training/test_top_k.py``.
 """
 
 from collections.abc import Callable, Iterable
