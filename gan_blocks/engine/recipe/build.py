@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gan_blocks import ExponentialMovingAverage, checkpoint_activations
 from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.options import RunOptions
@@ -34,7 +35,11 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
     ema = ExponentialMovingAverage(generator, config.ema_decay)
     if options.checkpoint_activations:
         for network in (generator, discriminator):
-            for block in network.get_submodule("blocks").children():
+            blocks = dict(network.named_children()).get("blocks")
+            if blocks is None:
+                rule = "needs networks whose blocks are children of a module named `blocks`"
+                raise UserError(f"--checkpoint-activations {rule}, but {type(network).__name__} has none.")
+            for block in blocks.children():
                 checkpoint_activations(block)
     return TrainingState(
         generator,

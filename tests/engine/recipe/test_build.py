@@ -1,12 +1,16 @@
 """What training is built from."""
 
+import dataclasses
+
+import pytest
 import torch
 from torch import Tensor, nn
 
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.recipe.build import build_state
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.registry import find_recipe
-from recipes import biggan_deep
+from recipes import biggan_deep, sngan
 
 GREY = biggan_deep.Config(
     resolution=16,
@@ -47,3 +51,11 @@ def test_channels_last_changes_no_result():
         for kind in (False, True)
     ]
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-10, atol=1e-10)
+
+
+def test_activations_are_not_checkpointed_in_networks_without_blocks():
+    plain = dataclasses.replace(sngan.RECIPE, build_generator=lambda config: torch.nn.Linear(1, 1))
+    with pytest.raises(UserError) as error:
+        build_state(plain, sngan.PRESETS["mnist5k-32"](), RunOptions(checkpoint_activations=True))
+    rule = "needs networks whose blocks are children of a module named `blocks`"
+    assert str(error.value) == f"--checkpoint-activations {rule}, but Linear has none."
