@@ -18,7 +18,12 @@ from gan_blocks import Prior
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.recipe.batches import StepBatches
 from gan_blocks.engine.recipe.config import TrainingConfig
-from gan_blocks.engine.recipe.defaults import default_optimizers, default_prior
+from gan_blocks.engine.recipe.defaults import (
+    check_default_optimizers,
+    check_default_prior,
+    default_optimizers,
+    default_prior,
+)
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.identity import RecipeIdentity
 
@@ -57,7 +62,7 @@ class Recipe(Generic[ConfigT]):
         module: Name of the module that the recipe belongs to; by default the one that makes it.
 
     Raises:
-        TypeError: If the Config does not inherit ``TrainingConfig``.
+        TypeError: If the Config does not inherit ``TrainingConfig``, or lacks what a default needs.
         ValueError: If there is no preset.
 
     Example:
@@ -94,6 +99,10 @@ class Recipe(Generic[ConfigT]):
             raise TypeError(f"Recipe: `config` must be a class that inherits TrainingConfig, but got {self.config!r}.")
         if not self.presets:
             raise ValueError("Recipe: `presets` must have one entry or more, but got none.")
+        if self.build_prior is default_prior:
+            check_default_prior(self.config)
+        if self.build_optimizers is default_optimizers:
+            check_default_optimizers(self.config)
 
     @cached_property
     def identity(self) -> RecipeIdentity:

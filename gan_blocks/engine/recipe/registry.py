@@ -129,11 +129,15 @@ def _import_module(name: str, named: str) -> ModuleType:
         if missing is not None and not f"{name}.".startswith(f"{missing}."):
             raise  # the module is there, what it imports is not
     known = ", ".join(registered_recipes()) or "none is registered"
-    raise UserError(f"there is no recipe {named}: name a registered one ({known}), a file (my_gan.py) or a module.")
+    beside = Path(f"{named}.py")
+    perhaps = f" Perhaps you meant the file {beside}." if beside.is_file() else ""
+    raise UserError(f"there is no recipe {named}: name a registered one ({known}), a file or a module.{perhaps}")
 
 
 def _recipe_in(module: ModuleType, value: str, named: str) -> Recipe[Any]:
     recipe = getattr(module, value, None)
     if not isinstance(recipe, Recipe):
-        raise UserError(f"{named} is no recipe: the module has no {value} = Recipe(...).")
+        others = [name for name, thing in vars(module).items() if isinstance(thing, Recipe)]
+        perhaps = f" It has {others[0]}: write {named.partition(':')[0]}:{others[0]}." if others else ""
+        raise UserError(f"{named} is no recipe: the module has no {value} = Recipe(...).{perhaps}")
     return recipe

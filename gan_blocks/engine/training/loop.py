@@ -134,7 +134,7 @@ class Run:
             UserError: If top-k training finds no image to learn from.
         """
         try:
-            losses = self.recipe.train_step(self.state, batches, self.config)
+            losses = _logged(self.recipe.train_step(self.state, batches, self.config))
         except AllScoresNaNError:
             what = f"D gives no generated image a score but NaN at step {self.step}"
             raise main_rank_only(self._divergence(what)) from None
@@ -311,6 +311,22 @@ class Run:
             return 128 + stop.signal
         _say(f"{'Done' if self.step >= self.last_step else 'Time is up'} at step {self.step}, after {seconds:.0f} s.")
         return 0
+
+
+def _logged(returned: object) -> dict[str, Tensor]:
+    """What a training step returned, if that can be logged; plain numbers become tensors.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    rule = "train_step must return what to log: a dict of numbers or tensors of one element"
+    if not isinstance(returned, dict):
+        raise main_rank_only(UserError(f"{rule}, but got {type(returned).__name__}."))
+    for name, value in returned.items():
+        if not isinstance(value, int | float) and not (isinstance(value, Tensor) and value.numel() == 1):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise main_rank_only(UserError(f"{rule}, but {name} is of {got}."))
+    return {name: torch.as_tensor(value) for name, value in returned.items()}
 
 
 def _say(line: str) -> None:

@@ -1,7 +1,6 @@
 from dataclasses import dataclass
 
 import pytest
-from torch import nn
 
 from gan_blocks import NormalPrior
 from gan_blocks.engine import TrainingConfig
@@ -23,9 +22,10 @@ class Bare(TrainingConfig):
     pass
 
 
-def test_what_the_defaults_need_is_said():
-    bare = recipe_of(config=Bare, presets={"bare": Bare})
+def test_what_the_defaults_need_is_said_when_the_recipe_is_made():
     with pytest.raises(TypeError, match=r"^Recipe: the Config must inherit LatentFields or have a field `latent_dim`"):
-        bare.build_prior(Bare())
+        recipe_of(config=Bare, presets={"bare": Bare})
+    given = {"config": Bare, "presets": {"bare": Bare}, "build_prior": lambda config: NormalPrior(3)}
     with pytest.raises(TypeError, match=r"^Recipe: the Config must inherit AdamFields, or else `build_optimizers`"):
-        bare.build_optimizers(Bare(), nn.Linear(1, 1), nn.Linear(1, 1))
+        recipe_of(**given)
+    recipe_of(**given, build_optimizers=lambda config, generator, discriminator: ())

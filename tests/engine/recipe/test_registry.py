@@ -45,14 +45,17 @@ def test_a_recipe_is_found_by_short_name_module_and_file(own_gan: Path):
     [
         (
             "nonsense",
-            r"there is no recipe nonsense: name a registered one \(.*biggan_deep.*\), a file .* or a module\.",
+            r"there is no recipe nonsense: name a registered one \(.*biggan_deep.*\), a file or a module\.",
         ),
         ("recipes.nonsense", r"there is no recipe recipes.nonsense: .*"),
         ("no/such/file.py", r"there is no recipe file no/such/file\.py\."),
         ("recipes.sample", r"recipes\.sample is no recipe: the module has no RECIPE = Recipe\(\.\.\.\)\."),
         (
             "recipes.biggan:PRESETS",
-            r"recipes\.biggan:PRESETS is no recipe: the module has no PRESETS = Recipe\(\.\.\.\)\.",
+            (
+                r"recipes\.biggan:PRESETS is no recipe: the module has no PRESETS = Recipe\(\.\.\.\)\. "
+                r"It has RECIPE: write recipes\.biggan:RECIPE\.",
+            ),
         ),
         (":RECIPE", r"there is no recipe :RECIPE: .*"),
     ],
@@ -121,3 +124,10 @@ def test_a_registration_that_leads_nowhere_is_one_line(value: str, problem: str)
         load_registered(EntryPoint("mine", value, registry.GROUP))
     assert str(error.value).startswith(f"the recipe mine is registered as {value}, {problem.split(':')[0].rstrip('.')}")
     assert str(error.value).endswith(problem)
+
+
+def test_a_file_beside_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lonely_gan.py").touch()
+    with pytest.raises(UserError, match=r"a file or a module\. Perhaps you meant the file lonely_gan\.py\.$"):
+        find_recipe("lonely_gan")

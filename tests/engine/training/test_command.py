@@ -260,3 +260,33 @@ def test_help_is_a_page_with_every_field_and_default(capsys: pytest.CaptureFixtu
     page = capsys.readouterr().out
     assert all(option in page for option in ("--preset", "--generator-lr", "--ema-decay", "--resume", "--precision"))
     assert "Appendix B" in page
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (None, "but got NoneType."),
+        ({"loss_d": "0.5"}, "but loss_d is of str."),
+        ({"loss_d": torch.zeros(2, 1)}, "but loss_d is of shape (2, 1)."),
+    ],
+)
+def test_a_step_that_returns_nothing_to_log_ends_with_one_line(
+    tiny_args: list[str],
+    tmp_path: Path,
+    returned: object,
+    got: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    other = replace(biggan_deep.RECIPE, train_step=lambda state, batches, config: returned)
+    monkeypatch.setattr(biggan_deep, "RECIPE", other)
+    assert other.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 2
+    rule = "train_step must return what to log: a dict of numbers or tensors of one element"
+    assert capsys.readouterr().err.endswith(f"biggan_deep: error: {rule}, {got}\n")
+
+
+def test_plain_numbers_are_logged_too(tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    other = replace(biggan_deep.RECIPE, train_step=lambda state, batches, config: {"loss_d": 0.5, "steps": 3})
+    monkeypatch.setattr(biggan_deep, "RECIPE", other)
+    assert other.main([*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "1"]) == 0
+    assert '"loss_d": 0.5, "steps": 3}' in (tmp_path / "run" / "log.jsonl").read_text()
