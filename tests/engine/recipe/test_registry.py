@@ -52,10 +52,8 @@ def test_a_recipe_is_found_by_short_name_module_and_file(own_gan: Path):
         ("recipes.sample", r"recipes\.sample is no recipe: the module has no RECIPE = Recipe\(\.\.\.\)\."),
         (
             "recipes.biggan:PRESETS",
-            (
-                r"recipes\.biggan:PRESETS is no recipe: the module has no PRESETS = Recipe\(\.\.\.\)\. "
-                r"It has RECIPE: write recipes\.biggan:RECIPE\.",
-            ),
+            r"recipes\.biggan:PRESETS is no recipe: the module has no PRESETS = Recipe\(\.\.\.\)\. "
+            r"It has RECIPE: write recipes\.biggan:RECIPE\.",
         ),
         (":RECIPE", r"there is no recipe :RECIPE: .*"),
     ],
