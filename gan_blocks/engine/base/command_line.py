@@ -7,6 +7,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Annotated, Any, TypeVar, Union
 
 import tyro
@@ -42,6 +43,9 @@ def parse_options(kind: type[Options], *, prog: str, description: str, args: Seq
 def parse_some(kind: type[Options], args: Sequence[str]) -> Options:
     """The options of ``kind`` alone, whatever stands beside them; the whole parser says what is wrong with them."""
     words = [word for word in args if word not in ("-h", "--help")]
+    options = {f"--{field.name}".replace("_", "-") for field in fields(kind)}  # type: ignore[arg-type]
+    if options.isdisjoint(word.partition("=")[0].replace("_", "-") for word in words):
+        return kind()  # at once: help and typing errors should not wait for a second parser
     try:
         found, _ = tyro.cli(kind, args=words, return_unknown_args=True, add_help=False, console_outputs=False)
     except SystemExit:
