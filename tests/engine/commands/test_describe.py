@@ -58,11 +58,11 @@ NAMES = "biggan, biggan_deep, dcgan, progan, sagan, sngan, stacked_mnist, wgan_g
     [
         (
             ["biggan_deap"],
-            f"there is no recipe biggan_deap: name a registered one ({NAMES}), a file (my_gan.py) or a module.",
+            f"there is no recipe biggan_deap: name a registered one ({NAMES}), a file or a module.",
         ),
         (
             ["sample"],
-            f"there is no recipe sample: name a registered one ({NAMES}), a file (my_gan.py) or a module.",
+            f"there is no recipe sample: name a registered one ({NAMES}), a file or a module.",
         ),
         (["recipes.sample"], "recipes.sample is no recipe: the module has no RECIPE = Recipe(...)."),
         ([], f"the first word must name a recipe ({NAMES}, a file or a module), but got nothing."),

@@ -101,7 +101,7 @@ def test_more_coefficients_seeds_and_truncations_may_be_added_later(tmp_path: Pa
         (
             ["--recipe", "nothing"],
             "there is no recipe nothing: name a registered one (biggan, biggan_deep, dcgan, progan, sagan, sngan, "
-            "stacked_mnist, wgan_gp), a file (my_gan.py) or a module.",
+            "stacked_mnist, wgan_gp), a file or a module.",
         ),
         (
             ["--preset", "nothing"],
