@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gan_blocks.engine import worker_pool
+from gan_blocks.engine.base import worker_pool
 from gan_blocks.engine.base.workers import Map
 from recipes.mixture_of_gaussians import Config, build_gans, train_steps
 

@@ -1,8 +1,8 @@
 """Writes one page of the API reference per part of the library and of the engine, from the public names themselves.
 
-A name that ``gan_blocks/__init__.py`` or ``gan_blocks/engine/__init__.py`` exports appears without any edit here: under
-its part (``layers``, ``losses``) and, there, under the module that defines it. The words come from the docstrings of
-both.
+A name that the ``__init__.py`` of the library, of the engine or of a part of the engine exports appears without any
+edit here: under its part (``layers``, ``losses``) and, there, under the module that defines it. The words come from the
+docstrings of both.
 """
 
 import ast
@@ -16,47 +16,56 @@ from types import ModuleType
 __all__ = ["home_modules", "part_page", "write_pages"]
 
 
-def home_modules(package: ModuleType) -> dict[str, list[str]]:
-    """Map each module that defines public names to those names, both in alphabetical order.
+def home_modules(package: ModuleType) -> dict[str, dict[str, str]]:
+    """Map each module that defines public names to those names, and each name to the package that exports it.
 
-    A name whose value does not know its module, such as a constant, belongs to the first module that exports it.
+    All in alphabetical order. A name whose value does not know its module, such as a constant, belongs to the first
+    module that exports it.
     """
+    below = [importlib.import_module(name) for name in _modules_below(package)]
+    homes: dict[str, dict[str, str]] = {}
+    for exporter in (package, *(module for module in below if hasattr(module, "__path__"))):
+        modules = [module for module in below if not hasattr(module, "__path__")]
+        for name in sorted(getattr(exporter, "__all__", ())):
+            exporting = [module.__name__ for module in modules if name in getattr(module, "__all__", ())]
+            defining = getattr(getattr(exporter, name), "__module__", None)
+            for home in [defining] if defining in exporting else exporting[:1]:
+                homes.setdefault(home, {})[name] = exporter.__name__
+    return {module: dict(sorted(names.items())) for module, names in sorted(homes.items())}
+
+
+def _modules_below(package: ModuleType) -> list[str]:
+    """The engine has pages of its own, so the library's have none of it."""
     names = [info.name for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
-    # What a package below exports from its own __init__, as the engine does, has pages of its own.
-    modules = [importlib.import_module(name) for name in names if not _belongs_elsewhere(name, package)]
-    homes: dict[str, list[str]] = {}
-    for name in sorted(package.__all__):
-        exporting = [module.__name__ for module in modules if name in getattr(module, "__all__", ())]
-        defining = getattr(getattr(package, name), "__module__", None)
-        for home in [defining] if defining in exporting else exporting[:1]:
-            homes.setdefault(home, []).append(name)
-    return dict(sorted(homes.items()))
+    with_engine = package.__name__ != "gan_blocks"
+    return [name for name in names if (with_engine or ".engine" not in name) and not name.endswith("__main__")]
 
 
-def _belongs_elsewhere(module: str, package: ModuleType) -> bool:
-    return (package.__name__ == "gan_blocks" and f"{module}.".startswith("gan_blocks.engine.")) or (
-        module.rpartition(".")[2] == "__main__"
-    )
-
-
-def part_page(part: str, homes: dict[str, list[str]]) -> str:
+def part_page(part: str, homes: dict[str, dict[str, str]]) -> str:
     """Return the page of one part, such as ``gan_blocks.layers``."""
-    blocks = [heading(part.rpartition(".")[2], "="), f".. currentmodule:: {part.rpartition('.')[0]}"]
-    blocks.append(inspect.getdoc(importlib.import_module(part)) or "")
+    blocks = [heading(part.rpartition(".")[2], "="), inspect.getdoc(importlib.import_module(part)) or ""]
     for module, names in homes.items():
         if module == part or module.startswith(f"{part}."):
-            constants = [name for name in names if not callable(getattr(importlib.import_module(module), name))]
             blocks += [heading(module.rpartition(".")[2], "-"), first_paragraph(module)]
-            blocks += [table([name for name in names if name not in constants])] if len(names) > len(constants) else []
-            blocks += [f".. py:data:: {name}\n\n   {constant_text(module, name)}" for name in constants]
+            for package in sorted(set(names.values())):
+                blocks += names_block(module, package, [name for name in names if names[name] == package])
     return "\n\n".join(blocks) + "\n"
 
 
-def write_pages(folder: Path, homes: dict[str, list[str]]) -> None:
+def names_block(module: str, package: str, names: list[str]) -> list[str]:
+    """What one module contributes to the public names of one package."""
+    constants = [name for name in names if not callable(getattr(importlib.import_module(module), name))]
+    blocks = [f".. currentmodule:: {package}"]
+    blocks += [f"From ``{package}``:"] if package.count(".") == 2 else []
+    blocks += [table([name for name in names if name not in constants])] if len(names) > len(constants) else []
+    return blocks + [f".. py:data:: {name}\n\n   {constant_text(module, name)}" for name in constants]
+
+
+def write_pages(folder: Path, homes: dict[str, dict[str, str]]) -> None:
     """Write the pages of all parts into ``folder`` and remove what earlier names left there."""
     parts = sorted({part_of(module) for module in homes})
     pages = {f"{part.rpartition('.')[2]}.rst": part_page(part, homes) for part in parts}
-    stubs = {f"{part_of(module).rpartition('.')[0]}.{name}.rst" for module, names in homes.items() for name in names}
+    stubs = {f"{package}.{name}.rst" for names in homes.values() for name, package in names.items()}
     for old in [*folder.glob("*.rst"), *folder.glob("names/*.rst")]:
         if old.name not in (stubs if old.parent.name == "names" else pages):
             old.unlink()

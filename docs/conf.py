@@ -58,7 +58,7 @@ typehints_use_rtype = False
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|nn|F|numpy|np|einops|collections|contextlib|typing|types|pathlib|os|datetime)\..*"),
     (r"py:.*", r"(matplotlib|tyro)\..*"),
-    (r"py:.*", r"gan_blocks\.engine\.\w+\..*|lambda"),  # modules of the engine, whose public names are one level up
+    (r"py:.*", r"gan_blocks\.engine\.\w+\..*|lambda"),  # modules of the engine, whose public names are further up
     (r"py:.*", "|".join(name for name in dir(builtins) if not name.startswith("_"))),
 ]
 
@@ -68,9 +68,9 @@ def link_public_names(annotation: Any, _config: Any) -> str | None:
     module, name = getattr(annotation, "__module__", None) or "", getattr(annotation, "__qualname__", "")
     if not module.startswith("gan_blocks"):
         return None
-    for package in (gan_blocks, gan_blocks.engine):
-        if name in package.__all__:
-            return f":py:class:`~{package.__name__}.{name}`"
+    for public in PUBLIC_NAMES.values():
+        if name in public.get(module, ()):
+            return f":py:class:`~{public[module][name]}.{name}`"
     # No page of its own: only its name is shown.
     return f":py:class:`~{module}.{name}`" if module.startswith("gan_blocks.engine") else f"``{name}``"
 
@@ -88,5 +88,6 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # napoleon's is 500
 
 
-for package, folder in ((gan_blocks, "generated"), (gan_blocks.engine, "generated/engine")):
-    write_pages(Path(__file__).parent / "api" / folder, home_modules(package))
+PUBLIC_NAMES = {"generated": home_modules(gan_blocks), "generated/engine": home_modules(gan_blocks.engine)}
+for folder, homes in PUBLIC_NAMES.items():
+    write_pages(Path(__file__).parent / "api" / folder, homes)

@@ -27,16 +27,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from gan_blocks.engine import (
-    Recipe,
-    RunFolder,
-    UserError,
-    load_for_export,
-    parse_options,
-    replace_durably,
-    run_command,
-    write_converted_run,
-)
+from gan_blocks.engine import Recipe, RunFolder, UserError
+from gan_blocks.engine.base import parse_options, replace_durably, run_command
+from gan_blocks.engine.sampling import load_for_export, write_converted_run
 from recipes import biggan_deep
 from recipes.layouts.biggan_pytorch import (
     ARCHITECTURES,

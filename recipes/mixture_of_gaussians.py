@@ -25,16 +25,16 @@ from gan_blocks import (
     non_saturating_generator_loss,
     top_k_mask,
 )
-from gan_blocks.engine import (
-    RecipeIdentity,
+from gan_blocks.engine import UserError
+from gan_blocks.engine.base import (
     StopRequest,
-    UserError,
     parse_options,
     random_stream,
     replace_durably,
     run_command,
     seeded_construction,
 )
+from gan_blocks.engine.runs import RecipeIdentity
 from recipes.mixtures.config import Config
 from recipes.mixtures.gans import Gan
 from recipes.mixtures.networks import Perceptron

@@ -139,6 +139,7 @@ def test_the_console_and_the_recipes_run_where_nothing_but_the_wheel_and_its_ext
     assert told.startswith("usage: python -m recipes.biggan_deep")
 
 
+@pytest.mark.slow
 def test_a_recipe_from_outside_runs_there_beside_a_package_named_recipes(engine_user: Path, tmp_path: Path):
     console = str(engine_user.with_name("gan-blocks"))
     (tmp_path / "recipes").mkdir()

@@ -119,7 +119,7 @@ def test_pages_of_names_that_are_gone_are_removed(tmp_path: Path):
     for name in ("gone.rst", "names/gan_blocks.gone.rst", "names/gan_blocks.hinge_generator_loss.rst"):
         (tmp_path / name).touch()
     pages = api_pages()
-    pages.write_pages(tmp_path, {"gan_blocks.losses.adversarial": ["hinge_generator_loss"]})
+    pages.write_pages(tmp_path, {"gan_blocks.losses.adversarial": {"hinge_generator_loss": "gan_blocks"}})
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.rst"))
     assert left == ["losses.rst", "names/gan_blocks.hinge_generator_loss.rst"]
 

@@ -1,4 +1,4 @@
-"""Adversarial losses, one generator and one discriminator form each.
+"""Adversarial losses, one generator and one discriminator form each; minimax and non-saturating share the latter.
 
 All take raw logits. Where a paper writes a probability, it is the logistic function of the logit; the loss is computed
 without forming it, so that no logit is too large.
@@ -16,7 +16,6 @@ __all__ = [
     "hinge_generator_loss",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
-    "minimax_discriminator_loss",
     "minimax_generator_loss",
     "non_saturating_discriminator_loss",
     "non_saturating_generator_loss",
@@ -92,45 +91,14 @@ def hinge_generator_loss(*, fake_logits: Tensor) -> Tensor:
     return -fake_logits.mean()
 
 
-def minimax_discriminator_loss(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""Cross-entropy of the discriminator, which tells real images from generated ones.
-
-    .. math:: L_D = -\frac{1}{n}\sum_i \log s(D(x_i)) - \frac{1}{n'}\sum_j \log\big(1 - s(D(G(z_j)))\big), \qquad
-        s(a) = \frac{1}{1 + e^{-a}}
-
-    Args:
-        real_logits: Outputs of the discriminator on real images, any real values; larger means more real.
-        fake_logits: Its outputs on generated images; their number may differ.
-
-    Returns:
-        The scalar loss, at least 0; 2 log 2 where all logits are 0.
-
-    Shape:
-        - real_logits: ``(batch,)``
-        - fake_logits: ``(batch',)``
-        - returns: ``()``
-
-    Raises:
-        ValueError: If a batch is empty or not one-dimensional.
-
-    References:
-        Goodfellow et al. 2014, "Generative Adversarial Nets", equation 1.
-
-    Example:
-        >>> minimax_discriminator_loss(real_logits=torch.zeros(1), fake_logits=torch.zeros(1)).item()
-        1.3862943649291992
-    """
-    _check_logits("minimax_discriminator_loss", real_logits=real_logits, fake_logits=fake_logits)
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-
-
 def minimax_generator_loss(*, fake_logits: Tensor) -> Tensor:
-    r"""Generator's side of the minimax game: lower the probability of being recognised.
+    r"""Generator's side of the minimax game: lower the probability of being recognized.
 
     .. math:: L_G = \frac{1}{n}\sum_j \log\big(1 - s(D(G(z_j)))\big), \qquad s(a) = \frac{1}{1 + e^{-a}}
 
     Its gradient vanishes where the discriminator is sure that an image is generated, which is where the generator
-    needs one most: :func:`non_saturating_generator_loss` is what one trains with.
+    needs one most: :func:`non_saturating_generator_loss` is what one trains with. The discriminator's side of the
+    game is :func:`non_saturating_discriminator_loss`.
 
     Args:
         fake_logits: Outputs of the discriminator on generated images, any real values; larger means more real.
@@ -157,7 +125,7 @@ def minimax_generator_loss(*, fake_logits: Tensor) -> Tensor:
 
 
 def non_saturating_discriminator_loss(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""Cross-entropy of the discriminator, as in the minimax game.
+    r"""Cross-entropy of the discriminator, which tells real images from generated ones; minimax games have the same.
 
     .. math:: L_D = -\frac{1}{n}\sum_i \log s(D(x_i)) - \frac{1}{n'}\sum_j \log\big(1 - s(D(G(z_j)))\big), \qquad
         s(a) = \frac{1}{1 + e^{-a}}
@@ -178,14 +146,14 @@ def non_saturating_discriminator_loss(*, real_logits: Tensor, fake_logits: Tenso
         ValueError: If a batch is empty or not one-dimensional.
 
     References:
-        Goodfellow et al. 2014, "Generative Adversarial Nets", section 3.
+        Goodfellow et al. 2014, "Generative Adversarial Nets", equation 1.
 
     Example:
         >>> non_saturating_discriminator_loss(real_logits=torch.zeros(1), fake_logits=torch.zeros(1)).item()
         1.3862943649291992
     """
     _check_logits("non_saturating_discriminator_loss", real_logits=real_logits, fake_logits=fake_logits)
-    return minimax_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
 def non_saturating_generator_loss(*, fake_logits: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import TruncationStatistics
-from gan_blocks.engine import Recipe, UserError, WithoutInitialization, mismatch_error
+from gan_blocks.engine import Recipe, UserError
+from gan_blocks.engine.inspection import WithoutInitialization
+from gan_blocks.engine.runs import mismatch_error
 
 __all__ = [
     "KEEP",

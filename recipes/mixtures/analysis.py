@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import bottom_k_mask, non_saturating_generator_loss, top_k_mask
-from gan_blocks.engine import new_figure, save_figure
+from gan_blocks.engine.pictures import new_figure, save_figure
 
 __all__ = ["UpdateEffect", "analyse", "draw_analysis", "tabulate_analysis"]
 

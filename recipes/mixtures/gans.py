@@ -10,15 +10,9 @@ import torch
 from torch import Tensor, optim
 
 from gan_blocks import mode_coverage
-from gan_blocks.engine import (
-    Checkpoint,
-    flatten_optimizer,
-    load_weights,
-    new_figure,
-    random_stream,
-    restore_optimizer,
-    save_figure,
-)
+from gan_blocks.engine.base import random_stream
+from gan_blocks.engine.pictures import new_figure, save_figure
+from gan_blocks.engine.runs import Checkpoint, flatten_optimizer, load_weights, restore_optimizer
 from recipes.mixtures.networks import Perceptron
 
 __all__ = ["Gan", "Scores", "arms_of", "by_arm", "draw_samples", "evaluate"]

@@ -17,19 +17,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gan_blocks.engine import (
-    Fields,
-    RecipeIdentity,
-    RunFolder,
-    StopRequest,
-    UserError,
-    check_threads,
-    compare_configs,
-    random_stream,
-    replace_durably,
-    require_positive,
-    worker_pool,
-)
+from gan_blocks.engine import Fields, RunFolder, UserError, require_positive
+from gan_blocks.engine.base import StopRequest, check_threads, random_stream, replace_durably, worker_pool
+from gan_blocks.engine.runs import RecipeIdentity, compare_configs
 from recipes.mixtures.analysis import analyse, draw_analysis, tabulate_analysis
 from recipes.mixtures.config import Config
 from recipes.mixtures.gans import Gan, Scores, arms_of, by_arm, draw_samples, evaluate

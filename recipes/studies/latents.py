@@ -17,22 +17,23 @@ from typing import get_args
 import torch
 
 from gan_blocks.engine import (
-    Judge,
     LatentName,
-    Result,
     RunFolder,
-    Study,
     TrainedGenerator,
     UserError,
-    carry_out_side_by_side,
-    check_threads,
     find_recipe,
     load_trained,
-    markdown_table,
-    mean_and_deviation,
-    replace_durably,
     require_at_least,
     require_each_once,
+)
+from gan_blocks.engine.base import check_threads, replace_durably
+from gan_blocks.engine.evaluation import Judge
+from gan_blocks.engine.studies import (
+    Result,
+    Study,
+    carry_out_side_by_side,
+    markdown_table,
+    mean_and_deviation,
     study_command,
     train_quietly,
     train_run,

@@ -18,26 +18,19 @@ import torch
 from gan_blocks import SharedEmbedding, orthogonal_regularization
 from gan_blocks.engine import (
     ImageSet,
-    Result,
-    Study,
     TrainedGenerator,
     UserError,
-    check_threads,
-    check_truncation,
     draw_samples,
     find_recipe,
-    load_images_of,
     load_trained,
-    markdown_table,
-    mean_and_deviation,
-    measure_quality,
-    replace_durably,
     require_at_least,
-    save_sheet,
-    spread_classes,
-    study_command,
-    truncated,
 )
+from gan_blocks.engine.base import check_threads, replace_durably
+from gan_blocks.engine.data import load_images_of
+from gan_blocks.engine.evaluation import measure_quality
+from gan_blocks.engine.pictures import save_sheet
+from gan_blocks.engine.sampling import check_truncation, spread_classes, truncated
+from gan_blocks.engine.studies import Result, Study, markdown_table, mean_and_deviation, study_command
 
 __all__ = ["Options", "main"]
 

@@ -20,28 +20,18 @@ from einops import rearrange
 from torch import Tensor
 
 from gan_blocks import discrete_mode_coverage
-from gan_blocks.engine import (
-    NUM_STACKS,
+from gan_blocks.engine import UserError, draw_samples, load_images, load_trained, require_at_least, require_each_once
+from gan_blocks.engine.base import check_threads, replace_durably
+from gan_blocks.engine.data import NUM_STACKS, load_images_of, stacked_numbers
+from gan_blocks.engine.evaluation import TrainedClassifier, class_scores, train_classifier
+from gan_blocks.engine.pictures import save_sheet
+from gan_blocks.engine.studies import (
     Result,
     Study,
-    TrainedClassifier,
-    UserError,
     carry_out_side_by_side,
-    check_threads,
-    class_scores,
-    draw_samples,
-    load_images,
-    load_images_of,
-    load_trained,
     markdown_table,
     mean_and_deviation,
-    replace_durably,
-    require_at_least,
-    require_each_once,
-    save_sheet,
-    stacked_numbers,
     study_command,
-    train_classifier,
     train_quietly,
     train_run,
 )

@@ -29,23 +29,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gan_blocks.engine import (
-    DistributionJudge,
-    Result,
     RunFolder,
-    Study,
     UserError,
-    check_threads,
     draw_samples,
     find_recipe,
     load_images,
     load_trained,
-    markdown_table,
-    mean_and_deviation,
-    replace_durably,
     require_at_least,
     require_each_once,
     require_positive,
-    save_sheet,
+)
+from gan_blocks.engine.base import check_threads, replace_durably
+from gan_blocks.engine.evaluation import DistributionJudge
+from gan_blocks.engine.pictures import save_sheet
+from gan_blocks.engine.studies import (
+    Result,
+    Study,
+    markdown_table,
+    mean_and_deviation,
     study_command,
     train_for,
     train_ok,

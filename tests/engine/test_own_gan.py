@@ -109,6 +109,7 @@ def test_its_generator_exports(place: Path, monkeypatch: pytest.MonkeyPatch):
     assert torch.equal(exported(z, labels), trained.average(z, labels))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(place: Path):
     words = ("my_gan.py", *SMALL, "--data", "npz:tiny.npz", "--steps", "3", "--precision", "fp64")
     run(*words, "--run-dir", "one", cwd=place)

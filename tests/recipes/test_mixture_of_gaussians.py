@@ -110,6 +110,7 @@ def test_each_seed_and_arm_learns_what_it_learns_alone():
     assert not torch.allclose(first, second)
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_and_a_stop_in_between_change_no_byte(tmp_path: Path):
     here, side_by_side = [*ARGS, "--run-dir", str(tmp_path / "1")], [*ARGS, "--run-dir", str(tmp_path / "2")]
     assert mixture.main(here) == 0

@@ -129,12 +129,7 @@ def evaluate(options: Options, asked: Asked | None = None) -> Evaluation:
 
 def _draw(options: Options, asked: Asked) -> Drawn:
     """Draw the samples once all that can be checked has been; several processes generate a part each."""
-    trained = load_trained(
-        run=options.run,
-        weights=None,
-        device=torch_device(options.device),
-        recipe=None if options.recipe is None else find_recipe(options.recipe),
-    )
+    trained = load_trained(run=options.run, weights=None, device=torch_device(options.device), recipe=options.recipe)
     if current_world().is_main:
         for note in trained.notes:
             print(note)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.recipe.registry import find_recipe
 from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation, truncated
 from gan_blocks.engine.sampling.trained import TrainedGenerator, load_trained
 
@@ -67,12 +66,7 @@ class SampleOptions:
         Raises:
             UserError: If there is no such generator, or it has fewer classes.
         """
-        trained = load_trained(
-            run=self.run,
-            weights=self.weights,
-            device=torch_device(self.device),
-            recipe=None if self.recipe is None else find_recipe(self.recipe),
-        )
+        trained = load_trained(run=self.run, weights=self.weights, device=torch_device(self.device), recipe=self.recipe)
         for note in trained.notes:
             print(note)
         num_classes = trained.config.num_classes

@@ -1,1 +1,17 @@
 """Real images: the sources that ``--data`` names, and the sets of labeled images that they become."""
+
+from gan_blocks.engine.data.loading import load_images_of
+from gan_blocks.engine.data.source import DataSource
+from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
+from gan_blocks.engine.data.sources import SOURCES
+from gan_blocks.engine.data.stacked import NUM_STACKS, stacked_numbers
+
+__all__ = [
+    "NUM_STACKS",
+    "SOURCES",
+    "DataSource",
+    "ReadRequest",
+    "SourceKind",
+    "load_images_of",
+    "stacked_numbers",
+]

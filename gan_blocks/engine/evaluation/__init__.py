@@ -1,1 +1,22 @@
 """Measuring samples against real images."""
+
+from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, train_classifier
+from gan_blocks.engine.evaluation.distribution import DistributionJudge
+from gan_blocks.engine.evaluation.judge import Judge
+from gan_blocks.engine.evaluation.metric import Metric, Plan, Report, Samples
+from gan_blocks.engine.evaluation.metrics import METRICS
+from gan_blocks.engine.evaluation.quality import measure_quality
+
+__all__ = [
+    "METRICS",
+    "DistributionJudge",
+    "Judge",
+    "Metric",
+    "Plan",
+    "Report",
+    "Samples",
+    "TrainedClassifier",
+    "class_scores",
+    "measure_quality",
+    "train_classifier",
+]

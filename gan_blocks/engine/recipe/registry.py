@@ -13,6 +13,7 @@ Tested in ``tests/engine/recipe/test_registry.py``.
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +28,7 @@ from gan_blocks.engine.runs.identity import RecipeIdentity
 __all__ = ["GROUP", "find_recipe", "load_registered", "recipe_of", "registered_recipes"]
 
 GROUP = "gan_blocks.recipes"
+ENGINE = Path(__file__).parents[1]
 
 
 @lru_cache(maxsize=1)
@@ -64,8 +66,8 @@ def load_registered(entry: EntryPoint) -> Recipe[Any]:
     """
     try:
         recipe = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the recipe {entry.name} is registered as {entry.value}, but: {error}.") from error
+    except Exception as error:
+        raise _import_error(f"the recipe {entry.name}, registered as {entry.value},", error) from error
     if not isinstance(recipe, Recipe):
         raise UserError(f"the recipe {entry.name} is registered as {entry.value}, which is no Recipe.")
     return recipe
@@ -115,8 +117,10 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickled functions look their module up there
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, Exception):
+            raise _import_error(str(path), error) from error
         raise
     return module
 
@@ -124,14 +128,37 @@ def _load_file(path: Path) -> ModuleType:
 def _import_module(name: str, named: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (ModuleNotFoundError, ValueError, TypeError) as error:
-        missing = getattr(error, "name", None)
-        if missing is not None and not f"{name}.".startswith(f"{missing}."):
-            raise  # the module is there, what it imports is not
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        itself = missing is not None and f"{name}.".startswith(f"{missing}.")
+        if not itself and _failing_line(error) is not None:
+            raise _import_error(f"the module {name}", error) from error
     known = ", ".join(registered_recipes()) or "none is registered"
     beside = Path(f"{named}.py")
     perhaps = f" Perhaps you meant the file {beside}." if beside.is_file() else ""
     raise UserError(f"there is no recipe {named}: name a registered one ({known}), a file or a module.{perhaps}")
+
+
+def _import_error(subject: str, error: Exception) -> UserError:
+    """Say what went wrong in a recipe's own code, and where; it may be in a module that the recipe imports."""
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    text = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
+    line = _failing_line(error)
+    return UserError(f"{subject} cannot be imported: {text.rstrip('.')}{f' ({line})' if line else ''}.")
+
+
+def _failing_line(error: Exception) -> str | None:
+    """The innermost line that is not of the engine or of the import system, if there is one."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno} of {error.filename}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    ours = (ENGINE, Path(importlib.__file__).parent)
+    lines = [
+        f"line {frame.lineno} of {frame.filename}"
+        for frame in frames
+        if not any(Path(frame.filename).is_relative_to(path) for path in ours)
+    ]
+    return lines[-1] if lines else None
 
 
 def _recipe_in(module: ModuleType, value: str, named: str) -> Recipe[Any]:

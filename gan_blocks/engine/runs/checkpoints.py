@@ -15,27 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import sync_directory, write_durably, writing
 from gan_blocks.engine.runs.manifest import MANIFEST_NAME, encode_manifest, find_damage, manifest_entry
-from gan_blocks.engine.runs.optimizers import flatten_optimizer, restore_optimizer
-from gan_blocks.engine.runs.weights import encode_weights, load_weights, read_weights, write_weights
+from gan_blocks.engine.runs.weights import encode_weights, read_verified_weights
 
 __all__ = [
     "Checkpoint",
-    "flatten_optimizer",
     "list_checkpoints",
     "load_latest_checkpoint",
-    "load_weights",
     "prune_checkpoints",
-    "read_weights",
     "remove_stale_temporaries",
-    "restore_optimizer",
     "save_checkpoint",
-    "write_weights",
+    "step_of",
 ]
 
 STATE_NAME = "state.json"
@@ -49,6 +43,8 @@ class Checkpoint:
     path: Path
     tensors: dict[str, dict[str, Tensor]]
     """State dicts by part (``generator``, ``optimizer_g`` ...), mapped from the files: copy them, do not keep them."""
+    metadata: dict[str, Any]
+    """What its files say of the run: ``recipe``, ``preset``, ``config`` and what else was saved with them."""
     notes: tuple[str, ...]
     """A sentence for each newer checkpoint that was passed over because it is damaged, to show to the user."""
 
@@ -196,8 +192,10 @@ def _remove_superseded(checkpoints_dir: Path, newest: int, keep_last: int, keep_
 def _read_checkpoint(path: Path, only: Collection[str] | None, notes: tuple[str, ...]) -> Checkpoint:
     saved = json.loads((path / STATE_NAME).read_bytes())
     parts = saved["parts"] if only is None else only
-    tensors = {part: load_file(path / f"{part}.safetensors") for part in parts}
-    return Checkpoint(step=saved["step"], path=path, tensors=tensors, notes=notes)
+    files = {part: read_verified_weights(path / f"{part}.safetensors") for part in parts}
+    tensors = {part: tensors for part, (tensors, _) in files.items()}
+    metadata = next((metadata for _, metadata in files.values()), {})
+    return Checkpoint(step=saved["step"], path=path, tensors=tensors, metadata=metadata, notes=notes)
 
 
 def step_of(path: Path) -> int:

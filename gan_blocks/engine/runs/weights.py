@@ -22,6 +22,7 @@ __all__ = [
     "encode_weights",
     "load_weights",
     "mismatch_error",
+    "read_verified_weights",
     "read_weights",
     "write_weights",
 ]
@@ -71,6 +72,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     damage = find_file_damage(path)
     if damage is not None:
         raise UserError(f"{path} is damaged: {damage}.")
+    return read_verified_weights(path)
+
+
+def read_verified_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The same, for a file that has been compared with its manifest already."""
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)

@@ -15,8 +15,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.recipe import Recipe
-from gan_blocks.engine.recipe.registry import recipe_of
-from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
+from gan_blocks.engine.recipe.registry import find_recipe, recipe_of
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.identity import RecipeIdentity
 from gan_blocks.engine.runs.weights import load_weights, read_weights
@@ -44,7 +43,7 @@ class TrainedGenerator:
 
 
 def load_trained(
-    *, run: Path | None, weights: Path | None, device: torch.device, recipe: Recipe[Any] | None = None
+    *, run: Path | None, weights: Path | None, device: torch.device, recipe: Recipe[Any] | str | None = None
 ) -> TrainedGenerator:
     """Load the moving average of G from the newest sound checkpoint of a run, or from one weights file.
 
@@ -52,19 +51,23 @@ def load_trained(
         run: Folder of a run.
         weights: A weights file, instead of a run.
         device: Where the generator goes.
-        recipe: The recipe that made them, where it is none that is registered.
+        recipe: The recipe that made them, or the file or module that holds it, where it is none that is registered.
 
     Raises:
         UserError: If not exactly one of them is given, it is not there, or it does not fit its recipe.
     """
-    if (run is None) == (weights is None):
+    if run is not None and weights is not None:
         raise UserError("give one of --run RUN and --weights FILE.")
     notes: tuple[str, ...] = ()
     if run is not None:
-        checkpoint = load_latest_checkpoint(RunFolder.open(run).checkpoints, only=("ema",))
-        weights, notes = checkpoint.path / "ema.safetensors", checkpoint.notes
-    assert weights is not None
-    tensors, metadata = read_weights(weights)
+        checkpoint = RunFolder.open(run).newest_checkpoint(only=("ema",))
+        tensors, metadata, notes = checkpoint.tensors["ema"], checkpoint.metadata, checkpoint.notes
+        weights = checkpoint.path / "ema.safetensors"
+    elif weights is not None:
+        tensors, metadata = read_weights(weights)
+    else:
+        raise UserError("give one of --run RUN and --weights FILE.")
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     recipe = recipe_of(RecipeIdentity.from_dict(metadata), run or weights, recipe)
     config = recipe.config_from_json(metadata["config"])
     with seeded_construction(config.seed, "generator"):

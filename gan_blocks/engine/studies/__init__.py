@@ -1,1 +1,25 @@
 """Tables of many trainings that a stop does not lose."""
+
+from gan_blocks.engine.studies.runs import StudyStoppedError, train_for, train_ok, train_quietly, train_run
+from gan_blocks.engine.studies.study import (
+    Result,
+    Study,
+    carry_out_side_by_side,
+    markdown_table,
+    mean_and_deviation,
+    study_command,
+)
+
+__all__ = [
+    "Result",
+    "Study",
+    "StudyStoppedError",
+    "carry_out_side_by_side",
+    "markdown_table",
+    "mean_and_deviation",
+    "study_command",
+    "train_for",
+    "train_ok",
+    "train_quietly",
+    "train_run",
+]

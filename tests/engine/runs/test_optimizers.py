@@ -9,6 +9,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint, save_checkpoint
 from gan_blocks.engine.runs.optimizers import flatten_optimizer, restore_optimizer
 from gan_blocks.engine.runs.weights import load_weights
+from tests.engine.runs.saved_checkpoints import METADATA
 
 MakeOptimizer = Callable[[list[nn.Parameter]], optim.Optimizer]
 
@@ -67,7 +68,7 @@ def test_training_continues_bit_for_bit_in_new_instances(
     optimizer = make(list(net.parameters()))
     train(net, optimizer, range(3))
     tensors = {"generator": net.state_dict(), "optimizer_g": flatten_optimizer(optimizer, net)}
-    save_checkpoint(tmp_path, 3, tensors, {}, keep_last=1)
+    save_checkpoint(tmp_path, 3, tensors, METADATA, keep_last=1)
     train(net, optimizer, range(3, 6))
 
     resumed = network(1, memory_format)
@@ -156,7 +157,7 @@ def test_a_parameter_that_never_had_a_gradient_is_restored_beside_those_that_had
     optimizer = fused_adam(list(net.parameters()))
     net["used"](torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    save_checkpoint(tmp_path, 1, {"optimizer_g": flatten_optimizer(optimizer, net)}, {}, keep_last=1)
+    save_checkpoint(tmp_path, 1, {"optimizer_g": flatten_optimizer(optimizer, net)}, METADATA, keep_last=1)
     other = fused_adam(list(net.parameters()))
     restore_optimizer(other, net, load_latest_checkpoint(tmp_path).tensors["optimizer_g"])
     assert set(other.state) == set(net["used"].parameters())

@@ -87,6 +87,7 @@ def test_an_unchanged_command_line_continues_the_run_in_its_folder(tiny_args: li
     assert (tmp_path / "run" / "checkpoints" / "step_000004").is_dir()
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_never_loses_the_run(tiny_args: list[str], tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     args = [*tiny_args, "--steps", "12", "--checkpoint-every", "1", "--threads", "1", "--sample-every", "0"]

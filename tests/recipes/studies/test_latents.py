@@ -74,6 +74,7 @@ def test_a_study_trains_measures_goes_on_where_it_stopped_and_writes_its_table(
         assert float(shown[2]) == pytest.approx(abs(one - other) / 2**0.5, abs=5.1e-4)
 
 
+@pytest.mark.slow
 def test_a_study_killed_with_its_workers_and_typed_again_ends_as_one_that_was_not(tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     args = [*TINY, "--latents", "uniform", "--seeds", "0"]
