@@ -23,7 +23,7 @@ help: ## list the targets
 	@echo "  Options: PYTHON=python3.12 (which Python makes .venv), DEMO_RUN=DIR (where the demo trains),"
 	@echo "           PYTEST_ARGS='-k attention' (passed on to pytest)."
 
-demo: $(VENV)/.installed-demo ## train a small BigGAN-deep on real digits and show what it learnt
+demo: $(VENV)/.installed-demo ## train a small BigGAN-deep on real digits and show what it learned
 	$(PY) -m recipes.biggan_deep --run-dir $(DEMO_RUN) --minutes 4.95
 	$(PY) -m recipes.evaluate --run $(DEMO_RUN)
 	@echo "The run is in $(DEMO_RUN). 'make demo' trains it further, up to its planned steps; to start afresh, remove it"

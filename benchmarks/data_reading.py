@@ -1,6 +1,6 @@
 """How fast batches of real images are read: from a folder of image files, decoded each time, and from shards.
 
-``python -m benchmarks.data_reading`` draws smooth colour noise, saves it as photographs of 400 x 300 pixels and as
+``python -m benchmarks.data_reading`` draws smooth color noise, saves it as photographs of 400 x 300 pixels and as
 files of 128 x 128, prepares a store, and reads random batches from each in turn, so that what else the machine does
 slows all of them. Everything is in the page cache: it is the processor's work that is measured, not a disk's.
 """

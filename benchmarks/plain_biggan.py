@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-__all__ = ["Discriminator", "Generator", "initialise", "train", "weights"]
+__all__ = ["Discriminator", "Generator", "initialize", "train", "weights"]
 
 
 class ConditionalNorm(nn.Module):
@@ -25,7 +25,7 @@ class ConditionalNorm(nn.Module):
         self.bias = nn.Linear(condition, channels, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Normalise and modulate."""
+        """Normalize and modulate."""
         gain, bias = (rearrange(layer(condition), "b c -> b c 1 1") for layer in (self.gain, self.bias))
         y: Tensor = (1 + gain) * F.batch_norm(x, None, None, training=True, eps=1e-4) + bias
         return y
@@ -136,8 +136,8 @@ class Discriminator(nn.Module):
         return logits
 
 
-def initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Make every weight orthogonal over (out, rest) and normalise it spectrally, but for G's shared embedding."""
+def initialize(model: nn.Module, generator: torch.Generator) -> None:
+    """Make every weight orthogonal over (out, rest) and normalize it spectrally, but for G's shared embedding."""
     for module in list(model.modules()):
         if not isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
             continue
@@ -151,7 +151,7 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def weights(*models: nn.Module) -> dict[str, Tensor]:
-    """Return every weight matrix by qualified name, before normalisation, first G's, then D's."""
+    """Return every weight matrix by qualified name, before normalization, first G's, then D's."""
     found = {}
     for model in models:
         for name, parameter in model.named_parameters():

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.plain_biggan import Discriminator, Generator, initialise, train, weights
+from benchmarks.plain_biggan import Discriminator, Generator, initialize, train, weights
 from gan_blocks import top_singular_triplets
 
 PARAMETERS = {96: (70_433_988, 87_982_370), 64: (31_978_628, 39_448_258)}
@@ -78,7 +78,7 @@ def gram_eigenvalues(weight: Tensor) -> Tensor:
 
 
 def low_rank(weight: Tensor) -> Tensor:
-    """Torch's randomised decomposition."""
+    """Torch's randomized decomposition."""
     values: Tensor = torch.svd_lowrank(weight, q=min(8, *weight.shape), niter=4)[1]
     return values[: count(weight)]
 
@@ -143,8 +143,8 @@ def make_weights(folder: Path, channels: int, steps: int, batch: int) -> None:
     counts = tuple(sum(p.numel() for p in model.parameters()) for model in (g, d))
     if PARAMETERS.get(channels, counts) != counts:
         raise SystemExit(f"the networks have {counts} parameters, BigGAN-128 has {PARAMETERS[channels]}")
-    initialise(g, generator)
-    initialise(d, generator)
+    initialize(g, generator)
+    initialize(d, generator)
     save(
         folder / "perturbed",
         {n: w + 0.02 * torch.randn(w.shape, generator=generator) for n, w in weights(g, d).items()},

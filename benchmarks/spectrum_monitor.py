@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from benchmarks.plain_biggan import Discriminator, Generator, initialise, train
+from benchmarks.plain_biggan import Discriminator, Generator, initialize, train
 from gan_blocks import SpectrumMonitor
 
 
@@ -28,8 +28,8 @@ def main() -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     generator = torch.Generator().manual_seed(0)
     g, d = Generator(options.channels), Discriminator(options.channels)
-    initialise(g, generator)
-    initialise(d, generator)
+    initialize(g, generator)
+    initialize(d, generator)
     monitors = [[SpectrumMonitor(model) for model in (g, d)] for _ in range(options.every)]
     steps, measurements = [], []
     training = train(g, d, batch=options.batch)

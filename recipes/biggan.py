@@ -1,9 +1,9 @@
 """BigGAN: class-conditional images from residual blocks that see chunks of z (Brock et al. 2018, Tables 1 and 4-6).
 
 The generator cuts the latent vector into chunks: the first makes 4x4 pixels, each other one, beside an embedding of the
-class that all blocks share, sets the gains and biases of one block's batch normalisation. The discriminator sums the
+class that all blocks share, sets the gains and biases of one block's batch normalization. The discriminator sums the
 features of its residual blocks over all pixels and compares them with an embedding of the class. Both have a non-local
-block, are spectrally normalised, initialised orthogonally and trained with the hinge loss; samples are drawn from an
+block, are spectrally normalized, initialized orthogonally and trained with the hinge loss; samples are drawn from an
 exponential moving average of the generator with standing statistics (Appendix C).
 
 Rows 6 to 9 of Table 1 are presets here, rows 1 to 5 in recipes.sagan.
@@ -52,11 +52,11 @@ class Config(HingeTrainingFields, ResidualFields):
     embedding_dim: int = 64
     """Dimension of the class embedding that all blocks of the generator share."""
     embedding_gain: float = 4.5
-    """Factor of the embedding's orthogonal initialisation (paper: 1); with more, a short run tells classes apart."""
+    """Factor of the embedding's orthogonal initialization (paper: 1); with more, a short run tells classes apart."""
     embedding_hidden: int = 0
     """Width of a hidden layer between condition and gains or biases (paper: no benefit); 0: a linear projection."""
     generator_norm: Literal["batch", "weight", "none"] = "batch"
-    """What G normalises: features by batch, or filters alone by length or sigma (paper: both cripple training)."""
+    """What G normalizes: features by batch, or filters alone by length or sigma (paper: both cripple training)."""
 
     share_embedding: bool = False
     """D compares features with a projection of G's embedding (paper: helps at first, scales poorly)."""
@@ -151,12 +151,12 @@ def imagenet_512() -> Config:
 
 
 def table1_row6() -> Config:
-    """Row 6 of Table 1: the shared embedding, without skip-z and orthogonal regularisation."""
+    """Row 6 of Table 1: the shared embedding, without skip-z and orthogonal regularization."""
     return replace(table1_row7(), skip_z=False, latent_dim=128)
 
 
 def table1_row7() -> Config:
-    """Row 7 of Table 1: shared embedding and skip-z, without orthogonal regularisation."""
+    """Row 7 of Table 1: shared embedding and skip-z, without orthogonal regularization."""
     return replace(imagenet_128(), generator_orthogonal_penalty=0.0)
 
 
@@ -211,7 +211,7 @@ class Generator(ResidualGenerator):
             layers=layers,
         )
         self.skip_z = skip_z
-        # The shared embedding alone is not spectrally normalised.
+        # The shared embedding alone is not spectrally normalized.
         embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
         self.embedding = orthogonal_(embedding, gain=config.embedding_gain)
 

@@ -1,8 +1,8 @@
 """BigGAN-deep: class-conditional images from deep residual bottlenecks (Brock et al. 2018, Appendix B, Tables 7-9).
 
 The generator turns a latent vector and a class into an image; both reach every one of its blocks through
-conditional batch normalisation. The discriminator mirrors it and compares its features with an embedding of the class.
-Both are spectrally normalised, initialised orthogonally and trained with the hinge loss; samples are drawn from an
+conditional batch normalization. The discriminator mirrors it and compares its features with an embedding of the class.
+Both are spectrally normalized, initialized orthogonally and trained with the hinge loss; samples are drawn from an
 exponential moving average of the generator with standing statistics (Appendix C).
 
 Differences from the paper:
@@ -56,7 +56,7 @@ class Config(HingeTrainingFields, LatentFields):
     embedding_dim: int = 64
     """Dimension of the class embedding that all blocks of the generator share."""
     embedding_gain: float = 4.5
-    """Factor of the embedding's orthogonal initialisation (paper: 1); with more, a short run tells classes apart."""
+    """Factor of the embedding's orthogonal initialization (paper: 1); with more, a short run tells classes apart."""
     wide_rgb_conv: bool = False
     """Give G's last convolution ch outputs and keep the first, as the released weights do, not just enough outputs."""
 
@@ -175,8 +175,8 @@ class Generator(nn.Module):
         super().__init__()
         widths = [width * config.channels for width in config.generator_widths]
         stages = list(pairwise(widths))
-        layers = generator_layers(config, eps=EPS)  # orthogonal, spectrally normalised
-        # The shared embedding alone is not spectrally normalised.
+        layers = generator_layers(config, eps=EPS)  # orthogonal, spectrally normalized
+        # The shared embedding alone is not spectrally normalized.
         embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
         self.embedding = orthogonal_(embedding, gain=config.embedding_gain)
         self.skip_z = FullSkipZ(config.latent_dim, config.embedding_dim, num_blocks=2 * len(stages))

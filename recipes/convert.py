@@ -11,7 +11,7 @@ The other way, it writes the networks of a run into the folder --out:
     gan-blocks convert --to biggan-pytorch --run runs/NAME --out exported
 
 Files are safetensors, or pickled by torch and read without unpickling any code. The names and shapes of all tensors are
-checked; the networks are recognised by them.
+checked; the networks are recognized by them.
 """
 
 import json

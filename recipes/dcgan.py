@@ -1,10 +1,10 @@
-"""DC-GAN: networks of strided convolutions and batch normalisation (Radford et al. 2015), and mode seeking on top.
+"""DC-GAN: networks of strided convolutions and batch normalization (Radford et al. 2015), and mode seeking on top.
 
-The generator is a linear layer and a transposed convolution for each doubling, with batch normalisation and ReLU
+The generator is a linear layer and a transposed convolution for each doubling, with batch normalization and ReLU
 between them and tanh at the end. The discriminator mirrors it with leaky ReLU; its first layer has no batch
-normalisation. All weights start from N(0, 0.02). The loss is the non-saturating one. There are no classes.
+normalization. All weights start from N(0, 0.02). The loss is the non-saturating one. There are no classes.
 
-``--mode-seeking 1`` is MSGAN (Mao et al. 2019): the generator is penalised where unlike latents give like images. The
+``--mode-seeking 1`` is MSGAN (Mao et al. 2019): the generator is penalized where unlike latents give like images. The
 presets ``msgan-...`` differ from those without in nothing else.
 
 Differences from the papers:

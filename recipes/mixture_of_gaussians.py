@@ -4,7 +4,7 @@ Generator and discriminator are perceptrons that learn a grid of narrow Gaussian
 loss. Plain and top-k training of several seeds run side by side, one on each core; both arms of a seed begin with the
 same weights and see the same samples, and each learns what it would learn alone.
 
-What the paper leaves out is fixed here, once: the modes are a centred square grid of spacing 2, z is N(0, I) in two
+What the paper leaves out is fixed here, once: the modes are a centerd square grid of spacing 2, z is N(0, I) in two
 dimensions, the networks have four hidden layers with ReLU, Adam has its usual betas.
 """
 
@@ -104,7 +104,7 @@ def _draw(config: Config, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]
     """Real samples, latents for D's update and for G's, a function of seed and step alone."""
     stream = random_stream(seed, "step", step)
     modes = torch.randint(config.modes, (config.batch_size,), generator=stream)
-    real = config.centres()[modes] + config.std * torch.randn(config.batch_size, 2, generator=stream)
+    real = config.centers()[modes] + config.std * torch.randn(config.batch_size, 2, generator=stream)
     z = torch.randn(2, config.batch_size, config.latent_dim, generator=stream)
     return real, z[0], z[1]
 
@@ -152,7 +152,7 @@ def _train_one(config: Config, options: Options, folder: Path, stop: StopRequest
         shown = ", ".join(f"{a:.1f} % / {b:.1f} %" for a, b in zip(quality, recovered, strict=True))
         print(f"{arm}: high quality / modes recovered, by seed: {shown}")
     if options.analysis:
-        session.analyse()
+        session.analyze()
     tqdm.write(f"Done at step {session.step}, after {time.monotonic() - began:.0f} s: {folder}", file=sys.stderr)
     return 0
 

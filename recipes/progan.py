@@ -1,16 +1,16 @@
 """ProGAN: two networks that grow from 4x4 pixels upwards while they train (Karras et al. 2018, Table 2, Appendix A).
 
 Each doubling of the resolution adds a block to both networks and fades it in; real images fade with the same alpha. The
-generator normalises every pixel's features and works on latents of a hypersphere; the discriminator sees how much its
+generator normalizes every pixel's features and works on latents of a hypersphere; the discriminator sees how much its
 batch varies. All weights learn at one speed. The loss is WGAN-GP with a drift term, or least squares with noise
 in the discriminator that grows as it gets surer (Appendix B).
 
 Where the paper is silent, this follows its published code:
 
-* The first 4x4 layer is normalised like every other, which section 4.2 says and Appendix A.1 does not.
-* Gains of the equalised learning rate: 1 for toRGB and D's last layer, a fan-in of 512 * 16 for the first 4x4 layer.
+* The first 4x4 layer is normalized like every other, which section 4.2 says and Appendix A.1 does not.
+* Gains of the equalized learning rate: 1 for toRGB and D's last layer, a fan-in of 512 * 16 for the first 4x4 layer.
 * Minibatch statistics over groups of up to four samples, formed by a stride over the batch.
-* Both optimisers start anew when a fade begins and when it ends.
+* Both optimizers start anew when a fade begins and when it ends.
 
 Differences from the paper:
 
@@ -152,12 +152,12 @@ def table1_h() -> Config:
 
 
 def table1_g() -> Config:
-    """Row g, + pixelwise normalisation: all contributions in networks of low capacity (Appendix A.2)."""
+    """Row g, + pixelwise normalization: all contributions in networks of low capacity (Appendix A.2)."""
     return replace(table1_h(), widths=(512, 512, 256, 128, 64, 32)).lasting(10_000_000)
 
 
 def table1_f() -> Config:
-    """Row f, + equalised learning rate."""
+    """Row f, + equalized learning rate."""
     return replace(table1_g(), generator_norm="none")
 
 
@@ -172,7 +172,7 @@ def table1_e_star() -> Config:
 
 
 def table1_d() -> Config:
-    """Row d, + revised training parameters, without batch and layer normalisation."""
+    """Row d, + revised training parameters, without batch and layer normalization."""
     return replace(table1_e(), batch_statistics="none")
 
 
@@ -280,7 +280,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
 
 def _grow(state: TrainingState, config: Config, step: int) -> GrowthPosition:
-    """Bring all networks to where the schedule is at a step, and let the optimisers start anew with a new phase."""
+    """Bring all networks to where the schedule is at a step, and let the optimizers start anew with a new phase."""
     images_seen = config.images_before(step)
     position = config.schedule.at(images_seen)
     for network in (state.generator, state.discriminator, state.ema.module):

@@ -1,8 +1,8 @@
 """SA-GAN, the baseline of BigGAN: each layer has class tables of its own (Zhang et al. 2018).
 
 The first layer of the generator sees the whole latent vector, and nothing else does. The class sets gains and biases in
-the batch normalisation of the residual blocks, each of which has a table of them. The discriminator is BigGAN's. Both
-are spectrally normalised and have a non-local block; the loss is the hinge loss.
+the batch normalization of the residual blocks, each of which has a table of them. The discriminator is BigGAN's. Both
+are spectrally normalized and have a non-local block; the loss is the hinge loss.
 
 Rows 1 to 5 of Table 1 are presets here, rows 6 to 9 in recipes.biggan. Row 1 is trained as Zhang et al. did, rows 2 to
 5 at half the rates with two updates of D.
@@ -145,7 +145,7 @@ class Generator(ResidualGenerator):
             stem_features=config.latent_dim,
             norm_layer=partial(ClassBatchNorm2d, num_classes=config.num_classes, eps=EPS),
             last_norm_layer=partial(BatchNorm2d, eps=EPS),
-            layers=generator_layers(config, eps=EPS),  # orthogonal, spectrally normalised
+            layers=generator_layers(config, eps=EPS),  # orthogonal, spectrally normalized
         )
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:

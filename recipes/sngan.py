@@ -1,7 +1,7 @@
-"""SN-GAN: residual networks of which only the discriminator is spectrally normalised (Miyato et al. 2018).
+"""SN-GAN: residual networks of which only the discriminator is spectrally normalized (Miyato et al. 2018).
 
 The ReLU ResNets for CIFAR-10, with the projection discriminator and the class tables of the companion paper (Miyato and
-Koyama 2018). The class sets gains and biases in the generator's batch normalisation, z enters its first layer alone.
+Koyama 2018). The class sets gains and biases in the generator's batch normalization, z enters its first layer alone.
 The loss is the hinge loss, and D is updated five times for each update of G.
 
 Differences from the papers:

@@ -1,16 +1,16 @@
 """The discrete mode test: crippled discriminators on 1,000 kinds of images (Karras et al. 2018, Appendix E, Table 4).
 
-Images are three handwritten digits in three colour channels. The networks are those that Metz et al. (2017) made for
+Images are three handwritten digits in three color channels. The networks are those that Metz et al. (2017) made for
 this: a small generator of transposed 3x3 convolutions, and a discriminator of three strided ones and a linear layer
 with so few channels (K/2, and half of that, K/4) that training methods show how many kinds they lose. The presets are
 columns of Table 4 for both:
 
-* ``gan-...``: batch normalisation in both networks, the non-saturating loss.
-* ``wgan-gp-...``: the same networks with the loss of WGAN-GP. The paper says so, although batch normalisation makes
-  the slope at an image depend on the rest of its batch: it is the slope of the sum of all outputs that is penalised.
-* ``our-norm-...``: in place of batch normalisation equalised learning rates in both, and pixel norm in the generator.
+* ``gan-...``: batch normalization in both networks, the non-saturating loss.
+* ``wgan-gp-...``: the same networks with the loss of WGAN-GP. The paper says so, although batch normalization makes
+  the slope at an image depend on the rest of its batch: it is the slope of the sum of all outputs that is penalized.
+* ``our-norm-...``: in place of batch normalization equalized learning rates in both, and pixel norm in the generator.
 * ``stddev-...``: minibatch standard deviation on top, a map before the linear layer. Of all places this one brings the
-  discriminator back to its size as the paper says: 571 parameters for K/4, 557 without normalisation, 573 with the map.
+  discriminator back to its size as the paper says: 571 parameters for K/4, 557 without normalization, 573 with the map.
 
 ``python -m recipes.studies.stacked_mnist`` measures how many kinds are covered.
 
@@ -21,7 +21,7 @@ Differences from the papers, and what they leave open:
   training (Appendix A.1), so that they differ in what their columns name alone; there is no drift term.
 * Slope of the leaky ReLU, and ReLU before pixel norm, are ours.
 * Samples are drawn from a moving average of G as in the rest of ProGAN's paper, with standing statistics if it has
-  batch normalisation.
+  batch normalization.
 """
 
 from dataclasses import dataclass, replace
@@ -72,7 +72,7 @@ class Config(AdamFields, TrainingConfig):
     data: DataOption = "stacked-mnist5k"
     """Training images: stacked-mnist5k, or any other source of RGB images."""
     image_channels: Literal[1, 3] = 3
-    """1 for grey images, 3 for RGB."""
+    """1 for gray images, 3 for RGB."""
     num_classes: int = 1
     """1: the networks have no classes; those of the data are taken as one."""
     latent_dim: int = 256
@@ -82,7 +82,7 @@ class Config(AdamFields, TrainingConfig):
     discriminator_widths: tuple[int, ...] = (2, 4, 8)
     """Channels of D's convolutions, each of which halves the resolution down to 4x4: 4 8 16 is K/2, 2 4 8 is K/4."""
     norm: Literal["batch", "equalized"] = "batch"
-    """Batch normalisation in both networks, or equalised learning rates in both and pixel norm in G."""
+    """Batch normalization in both networks, or equalized learning rates in both and pixel norm in G."""
     minibatch_stddev: bool = False
     """Show D how much its batch varies, before its linear layer."""
 
@@ -127,7 +127,7 @@ def wgan_gp_k4() -> Config:
 
 
 def our_norm_k4() -> Config:
-    """The same with the normalisation of ProGAN's paper."""
+    """The same with the normalization of ProGAN's paper."""
     return replace(wgan_gp_k4(), norm="equalized")
 
 
@@ -216,7 +216,7 @@ class Discriminator(nn.Module):
 
 
 def _generator_norm(width: int, equalized: bool) -> nn.Module:
-    """Normalisation and activation in their order: the batch's before, a pixel's after it."""
+    """Normalization and activation in their order: the batch's before, a pixel's after it."""
     return nn.Sequential(nn.ReLU(), PixelNorm()) if equalized else nn.Sequential(BatchNorm2d(width), nn.ReLU())
 
 

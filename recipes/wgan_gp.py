@@ -2,7 +2,7 @@
 
 The discriminator is a critic, whose outputs have no meaning but their difference. It is updated five times for each
 update of the generator, and its slope is held near one on the lines between pairs of a real and a generated image, each
-with one mix of its own. The networks are DC-GAN's, the critic without batch normalisation, with which the slope at a
+with one mix of its own. The networks are DC-GAN's, the critic without batch normalization, with which the slope at a
 sample would not be its own. There are no classes.
 
 ``--constraint weight-clipping --optimizer rmsprop`` is the first Wasserstein GAN (Arjovsky et al. 2017): no penalty,
@@ -11,8 +11,8 @@ but all parameters of the critic are clipped to a small interval after each of i
 
 Differences from the papers:
 
-* The networks are DC-GAN's, with its initialisation, not residual ones; filters are of 4x4.
-* The critic of weight clipping has no batch normalisation either, so that the two differ in the constraint alone.
+* The networks are DC-GAN's, with its initialization, not residual ones; filters are of 4x4.
+* The critic of weight clipping has no batch normalization either, so that the two differ in the constraint alone.
 * Samples are drawn from a moving average of G with standing statistics, as in BigGAN.
 * The presets for digits and clothes are ours.
 """

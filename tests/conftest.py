@@ -21,7 +21,7 @@ TINY_NETWORK = [
 
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Path:
-    """60 grey images of 16x16 pixels in three classes: noise of three brightnesses."""
+    """60 gray images of 16x16 pixels in three classes: noise of three brightnesses."""
     return write_tiny_data(tmp_path)
 
 

@@ -107,7 +107,7 @@ def test_the_wheel_ships_the_library_and_the_recipes_and_nothing_else(wheel: Pat
     assert {"gan_blocks/py.typed", "recipes/py.typed"} <= shipped
 
 
-def test_the_wheel_carries_the_licence_and_the_version(wheel: Path):
+def test_the_wheel_carries_the_license_and_the_version(wheel: Path):
     info = f"gan_blocks-{gan_blocks.__version__}.dist-info"
     names = set(ZipFile(wheel).namelist())
     assert f"{info}/licenses/LICENSE" in names

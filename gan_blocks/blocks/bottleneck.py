@@ -32,7 +32,7 @@ class GeneratorBottleneck(nn.Module):
             ``norm(x, condition)``, such as :class:`gan_blocks.ConditionalBatchNorm2d`.
         upsample: Whether to double height and width.
         bottleneck_ratio: ``in_channels`` divided by the width of the 3x3 convolutions, at least 1; the paper uses 4.
-        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalised.
+        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
         act_layer: Factory of the activations, called without arguments.
 
     Shape:
@@ -121,7 +121,7 @@ class DiscriminatorBottleneck(nn.Module):
         out_channels: Channels of the output, at least ``in_channels`` and a multiple of ``bottleneck_ratio``.
         downsample: Whether to halve height and width, which must then be even.
         bottleneck_ratio: ``out_channels`` divided by the width of the 3x3 convolutions, at least 1; the paper uses 4.
-        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalised.
+        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
         act_layer: Factory of the activations, called without arguments. It must not work in place: the first one
             would change what the shortcut reads.
 

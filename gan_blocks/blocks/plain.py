@@ -32,7 +32,7 @@ class PlainGeneratorBlock(nn.Module):
         in_channels: Channels of the input, at least 1.
         out_channels: Channels of the output, at least 1.
         conv_transpose_layer: Factory of the convolution, called like ``nn.ConvTranspose2d``.
-        norm_layer: Factory of the normalisation N, called as ``norm_layer(out_channels)``; :class:`BatchNorm2d` by
+        norm_layer: Factory of the normalization N, called as ``norm_layer(out_channels)``; :class:`BatchNorm2d` by
             default.
         act_layer: Factory of the activation A, called without arguments; ReLU by default.
 
@@ -80,7 +80,7 @@ class PlainDiscriminatorBlock(nn.Module):
 
     .. math:: y = A \circ N \circ \operatorname{conv}_{4 \times 4,\, 2}\,(x)
 
-    With batch normalisation a sample's output depends on the rest of the batch: give real and generated images to the
+    With batch normalization a sample's output depends on the rest of the batch: give real and generated images to the
     discriminator in separate calls, or they see each other, and do not ask for the slope at one sample. The first
     block of a discriminator has ``norm_layer=nn.Identity``, and so have all those of a Wasserstein critic.
 
@@ -90,7 +90,7 @@ class PlainDiscriminatorBlock(nn.Module):
         in_channels: Channels of the input, at least 1.
         out_channels: Channels of the output, at least 1.
         conv_layer: Factory of the convolution, called like ``nn.Conv2d``.
-        norm_layer: Factory of the normalisation N, called as ``norm_layer(out_channels)``; by default
+        norm_layer: Factory of the normalization N, called as ``norm_layer(out_channels)``; by default
             :class:`BatchNorm2d` with the statistics of the batch at hand, in eval mode too.
         act_layer: Factory of the activation A, called without arguments; leaky ReLU of 0.2 by default.
 

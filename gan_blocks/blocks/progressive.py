@@ -43,7 +43,7 @@ class ProgressiveGeneratorStem(nn.Module):
     .. math:: y = N \circ A \circ \operatorname{conv}_{3 \times 3} \circ N \circ A \circ
         \operatorname{conv}^\top_{4 \times 4}\,(z)
 
-    A is the activation and N the normalisation, in this order after every convolution. The latent vector is taken as
+    A is the activation and N the normalization, in this order after every convolution. The latent vector is taken as
     it comes: the paper's lie on the hypersphere, ``pixel_norm(z)``.
 
     Args:
@@ -52,7 +52,7 @@ class ProgressiveGeneratorStem(nn.Module):
         conv_layer: Factory of the 3x3 convolution, called like ``nn.Conv2d``.
         conv_transpose_layer: Factory of the 4x4 one, called like ``nn.ConvTranspose2d``.
         act_layer: Factory of the activations, called without arguments; leaky ReLU of 0.2 by default.
-        norm_layer: Factory of the normalisations, called as ``norm_layer(num_features)``; :class:`PixelNorm` by
+        norm_layer: Factory of the normalizations, called as ``norm_layer(num_features)``; :class:`PixelNorm` by
             default. One that acts before the activation, such as batch norm, belongs into ``conv_layer``.
 
     Shape:
@@ -64,7 +64,7 @@ class ProgressiveGeneratorStem(nn.Module):
 
     References:
         Karras et al. 2018, "Progressive Growing of GANs", Table 2 and Appendix A.1; that the first 4x4 convolution is
-        normalised too follows section 4.2 and the published code.
+        normalized too follows section 4.2 and the published code.
 
     Example:
         >>> ProgressiveGeneratorStem(512, 64)(torch.randn(2, 512)).shape
@@ -109,7 +109,7 @@ class ProgressiveGeneratorBlock(nn.Module):
         out_channels: Channels of both convolutions' outputs, at least 1.
         conv_layer: Factory of the convolutions, called like ``nn.Conv2d``.
         act_layer: Factory of the activations A, called without arguments; leaky ReLU of 0.2 by default.
-        norm_layer: Factory of the normalisations N, called as ``norm_layer(num_features)``; :class:`PixelNorm` by
+        norm_layer: Factory of the normalizations N, called as ``norm_layer(num_features)``; :class:`PixelNorm` by
             default. One that acts before the activation, such as batch norm, belongs into ``conv_layer``.
 
     Shape:
@@ -159,7 +159,7 @@ class ToRGB(nn.Module):
 
     Args:
         in_channels: Channels of the features, at least 1.
-        image_channels: Channels of the image: 3 for RGB, 1 for grey images.
+        image_channels: Channels of the image: 3 for RGB, 1 for gray images.
         conv_layer: Factory of the convolution, called like ``nn.Conv2d``; :class:`EqualizedConv2d` with a gain of 1 by
             default.
 
@@ -200,7 +200,7 @@ class FromRGB(nn.Module):
 
     Args:
         out_channels: Channels of the features, at least 1.
-        image_channels: Channels of the image: 3 for RGB, 1 for grey images.
+        image_channels: Channels of the image: 3 for RGB, 1 for gray images.
         conv_layer: Factory of the convolution, called like ``nn.Conv2d``.
         act_layer: Factory of the activation A, called without arguments; leaky ReLU of 0.2 by default.
 
@@ -249,7 +249,7 @@ class ProgressiveDiscriminatorBlock(nn.Module):
     Args:
         in_channels: Channels of the input and of the first convolution's output, at least 1.
         out_channels: Channels of the output, at least 1.
-        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; noise before them and a normalisation after
+        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; noise before them and a normalization after
             them belong into it.
         act_layer: Factory of the activations A, called without arguments; leaky ReLU of 0.2 by default.
 

@@ -35,7 +35,7 @@ class GeneratorResBlock(nn.Module):
             would not commute with the shortcut's convolution.
         kernel_size: Height and width of both convolutions' filters, odd; the paper uses 3.
         dilation: Distance between the pixels that a filter sees, at least 1; the paper uses 1.
-        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalised.
+        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
         act_layer: Factory of the activations, called without arguments.
 
     Shape:
@@ -113,7 +113,7 @@ class DiscriminatorResBlock(nn.Module):
     otherwise. Both orders of P and that convolution are in use, and equal; this one convolves a quarter of the pixels.
 
     The block at the image has no first activation (``preactivation=False``): it would drop all that is darker than
-    grey.
+    gray.
 
     Args:
         in_channels: Channels of the input, at least 1.
@@ -125,7 +125,7 @@ class DiscriminatorResBlock(nn.Module):
         resample: How to halve height and width. It must treat all channels alike and keep constants, as averages do.
         kernel_size: Height and width of both convolutions' filters, odd; the paper uses 3.
         dilation: Distance between the pixels that a filter sees, at least 1; the paper uses 1.
-        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalised.
+        conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
         act_layer: Factory of the activations, called without arguments. Without a norm before it, the first one must
             not work in place: it would change what the shortcut reads.
 
@@ -202,7 +202,7 @@ def _padding(owner: str, in_channels: int, out_channels: int, kernel_size: int, 
     check_positive(owner, in_channels=in_channels, out_channels=out_channels)
     check_positive(owner, kernel_size=kernel_size, dilation=dilation)
     if kernel_size % 2 == 0:
-        raise bad_value(owner, "kernel_size", "odd", kernel_size, "An even filter has no pixel at its centre.")
+        raise bad_value(owner, "kernel_size", "odd", kernel_size, "An even filter has no pixel at its center.")
     return dilation * (kernel_size - 1) // 2
 
 

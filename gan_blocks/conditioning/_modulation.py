@@ -1,4 +1,4 @@
-"""A batch normalisation that lets its moments be applied together with the gains and biases of each sample.
+"""A batch normalization that lets its moments be applied together with the gains and biases of each sample.
 
 Tested through ``tests/conditioning/test_batchnorm.py``, where the class is used.
 """
@@ -17,7 +17,7 @@ _SMALLEST_TRAINING_MAP = 2**18
 
 
 class FoldableBatchNorm2d(BatchNorm2d):
-    """Batch normalisation without parameters that can tell its statistics instead of applying them."""
+    """Batch normalization without parameters that can tell its statistics instead of applying them."""
 
     @property
     def group(self) -> "dist.ProcessGroup | None":
@@ -25,7 +25,7 @@ class FoldableBatchNorm2d(BatchNorm2d):
         return self._sharing_group()
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return the mean and biased variance to normalise ``x`` by, or None where an ordinary call serves better.
+        """Return the mean and biased variance to normalize ``x`` by, or None where an ordinary call serves better.
 
         In train mode the running statistics move, as in a call. The moments are constants to autograd.
         """

@@ -1,4 +1,4 @@
-"""Batch normalisation whose gains and biases come from a condition or a class.
+"""Batch normalization whose gains and biases come from a condition or a class.
 
 Tested in ``tests/conditioning/test_batchnorm.py``.
 """
@@ -19,15 +19,15 @@ __all__ = ["ClassBatchNorm2d", "ConditionalBatchNorm2d"]
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    r"""Batch normalisation with a gain and a bias per sample, projected linearly from a condition.
+    r"""Batch normalization with a gain and a bias per sample, projected linearly from a condition.
 
     .. math:: y_{nchw} = (1 + W^{\text{gain}}_c \cdot h_n)\,\hat x_{nchw} + W^{\text{bias}}_c \cdot h_n
 
     Here :math:`\hat x` is the output of :class:`gan_blocks.BatchNorm2d` without parameters, which also says what train
-    and eval mode normalise by, and :math:`h_n` the condition: class vector and latent variables in BigGAN. The gains
-    are centred at 1, the biases at 0 (Appendix B); the projections have no bias of their own.
+    and eval mode normalize by, and :math:`h_n` the condition: class vector and latent variables in BigGAN. The gains
+    are centerd at 1, the biases at 0 (Appendix B); the projections have no bias of their own.
 
-    On the CPU, float32 maps are normalised and modulated in one pass: all in eval mode, large ones in train mode.
+    On the CPU, float32 maps are normalized and modulated in one pass: all in eval mode, large ones in train mode.
     The result is that of the formula, up to rounding.
 
     Args:
@@ -35,16 +35,16 @@ class ConditionalBatchNorm2d(nn.Module):
         condition_features: Width of the condition h, at least 1.
         linear_layer: Factory of both projections, called as
             ``linear_layer(condition_features, num_features, bias=False)`` like ``nn.Linear``; the paper's are
-            spectrally normalised.
+            spectrally normalized.
         eps: Added to the variance, greater than 0.
         momentum: Weight of the newest batch in the running statistics, from 0 to 1.
-        statistics: What eval mode normalises by: ``"running"`` or ``"batch"``.
-        process_group: The processes whose batches are normalised as one in train mode; None takes all of them.
+        statistics: What eval mode normalizes by: ``"running"`` or ``"batch"``.
+        process_group: The processes whose batches are normalized as one in train mode; None takes all of them.
         device: Device of the projections and of the statistics.
         dtype: Dtype of the projections and of the statistics.
 
     Attributes:
-        norm: The normalisation, without parameters.
+        norm: The normalization, without parameters.
         gain: The projection to the gains, less 1.
         bias: The projection to the biases.
 
@@ -95,7 +95,7 @@ class ConditionalBatchNorm2d(nn.Module):
         self.bias = linear_layer(condition_features, num_features, bias=False).to(device, dtype)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Normalise ``x``, then scale and shift each sample's channels by what its condition says."""
+        """Normalize ``x``, then scale and shift each sample's channels by what its condition says."""
         if x.dim() != 4 or x.shape[1] != self.norm.num_features:
             raise bad_shape("ConditionalBatchNorm2d", "x", f"(batch, {self.norm.num_features}, height, width)", x)
         if condition.shape != (x.shape[0], self.condition_features):
@@ -105,29 +105,29 @@ class ConditionalBatchNorm2d(nn.Module):
 
 
 class ClassBatchNorm2d(nn.Module):
-    r"""Batch normalisation with a gain and a bias per class, each in a table of this layer's own.
+    r"""Batch normalization with a gain and a bias per class, each in a table of this layer's own.
 
     .. math:: y_{nchw} = (1 + G_{y_n c})\,\hat x_{nchw} + B_{y_n c}, \qquad G, B \in \mathbb{R}^{K \times C}
 
     Here :math:`\hat x` is the output of :class:`gan_blocks.BatchNorm2d` without parameters, which also says what train
-    and eval mode normalise by, and :math:`y_n` the label. So SN-GAN and SA-GAN tell their generators the class. Every
+    and eval mode normalize by, and :math:`y_n` the label. So SN-GAN and SA-GAN tell their generators the class. Every
     layer has 2 K C parameters; :class:`ConditionalBatchNorm2d` projects one table that all layers share instead.
 
-    On the CPU, float32 maps are normalised and modulated in one pass, as in :class:`ConditionalBatchNorm2d`.
-    The range of the labels is checked on the CPU only, where that costs no synchronisation.
+    On the CPU, float32 maps are normalized and modulated in one pass, as in :class:`ConditionalBatchNorm2d`.
+    The range of the labels is checked on the CPU only, where that costs no synchronization.
 
     Args:
         num_features: Number of channels C of the feature map, at least 1.
         num_classes: Number of classes K, at least 1.
         eps: Added to the variance, greater than 0.
         momentum: Weight of the newest batch in the running statistics, from 0 to 1.
-        statistics: What eval mode normalises by: ``"running"`` or ``"batch"``.
-        process_group: The processes whose batches are normalised as one in train mode; None takes all of them.
+        statistics: What eval mode normalizes by: ``"running"`` or ``"batch"``.
+        process_group: The processes whose batches are normalized as one in train mode; None takes all of them.
         device: Device of the tables and of the statistics.
         dtype: Dtype of the tables and of the statistics.
 
     Attributes:
-        norm: The normalisation, without parameters.
+        norm: The normalization, without parameters.
         gain: The table G of the gains, less 1. It starts at 0, so that all classes start alike.
         bias: The table B of the biases, which starts at 0.
 
@@ -186,7 +186,7 @@ class ClassBatchNorm2d(nn.Module):
         nn.init.zeros_(self.bias.weight)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Normalise ``x``, then scale and shift each sample's channels by the row of its class, or by a mixture."""
+        """Normalize ``x``, then scale and shift each sample's channels by the row of its class, or by a mixture."""
         if x.dim() != 4 or x.shape[1] != self.norm.num_features:
             raise bad_shape("ClassBatchNorm2d", "x", f"(batch, {self.norm.num_features}, height, width)", x)
         check_classes("ClassBatchNorm2d", "y", y, self.num_classes)
@@ -198,7 +198,7 @@ class ClassBatchNorm2d(nn.Module):
 
 
 def _normalize(norm: FoldableBatchNorm2d, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-    """Normalise ``x``, then apply gain and bias of each sample and channel, ``(batch, channels)``."""
+    """Normalize ``x``, then apply gain and bias of each sample and channel, ``(batch, channels)``."""
     moments = norm.moments(x)
     if moments is not None:
         return modulate(x, *moments, gain, bias, eps=norm.eps, of_batch=norm.training, group=norm.group)

@@ -24,8 +24,8 @@ class SharedEmbedding(nn.Module):
     classes here takes mixtures of them wherever it takes labels, as interpolations between classes need.
 
     Each conditional BatchNorm projects :math:`c` to its own gains and biases, so that the classes cost one table
-    instead of one per layer. The paper applies spectral normalisation to the projections, not to this table, and
-    excludes the table from orthogonal regularisation.
+    instead of one per layer. The paper applies spectral normalization to the projections, not to this table, and
+    excludes the table from orthogonal regularization.
 
     The range of the labels is checked on the CPU only: elsewhere the check would stall the stream, and
     the device reports an index outside the table in its own way.
@@ -93,7 +93,7 @@ class SharedEmbedding(nn.Module):
 
 
 class ProjectedEmbedding(nn.Module):
-    r"""Class vectors of a discriminator: a projection of the embedding that the generator has learnt.
+    r"""Class vectors of a discriminator: a projection of the embedding that the generator has learned.
 
     .. math:: V_y = P\, E_y, \qquad E \in \mathbb{R}^{K \times d}, \quad P \in \mathbb{R}^{D \times d}
 

@@ -1,4 +1,4 @@
-"""Gains and biases from a condition, without normalisation.
+"""Gains and biases from a condition, without normalization.
 
 Tested in ``tests/conditioning/test_modulation.py``.
 """
@@ -19,8 +19,8 @@ class ConditionalModulation2d(nn.Module):
 
     .. math:: y_{nchw} = (1 + W^{\text{gain}}_c \cdot h_n)\,x_{nchw} + W^{\text{bias}}_c \cdot h_n
 
-    This is :class:`ConditionalBatchNorm2d` without the normalisation, for generators whose weights alone are
-    normalised, spectrally or otherwise. In BigGAN that crippled training. Train and eval mode do the same.
+    This is :class:`ConditionalBatchNorm2d` without the normalization, for generators whose weights alone are
+    normalized, spectrally or otherwise. In BigGAN that crippled training. Train and eval mode do the same.
 
     Args:
         num_features: Number of channels of the feature map, at least 1.
@@ -41,7 +41,7 @@ class ConditionalModulation2d(nn.Module):
         ValueError: If a size is not positive, or an input has another shape.
 
     References:
-        Perez et al. 2018, "FiLM"; Brock et al. 2018, Appendix H for batch normalisation taken out of G.
+        Perez et al. 2018, "FiLM"; Brock et al. 2018, Appendix H for batch normalization taken out of G.
 
     Example:
         >>> modulation = ConditionalModulation2d(64, 148)

@@ -19,14 +19,14 @@ class ProjectionHead(nn.Module):
     .. math:: D(h, y) = w^\top h + b + \langle V_y, h \rangle
 
     The features come pooled: the paper's networks sum them over all pixels, after a last ReLU.
-    The range of the labels is checked on the CPU only, where that costs no synchronisation.
+    The range of the labels is checked on the CPU only, where that costs no synchronization.
 
     Args:
         in_features: Width of the pooled features h, at least 1.
         num_classes: Number of classes, at least 1.
         linear_layer: Factory of the linear score, called as ``linear_layer(in_features, 1)`` like ``nn.Linear``.
         embedding_layer: Factory of the table V, called as ``embedding_layer(num_classes, in_features)`` like
-            ``nn.Embedding``; the paper's is spectrally normalised.
+            ``nn.Embedding``; the paper's is spectrally normalized.
 
     Attributes:
         linear: The linear score, w and b.

@@ -6,7 +6,7 @@ __all__ = ["largest_within"]
 
 
 def largest_within(bound: float, dtype: torch.dtype) -> float:
-    """Round a bound towards 0 to a number of ``dtype``, so that rounding a draw to it cannot pass the bound."""
+    """Round a bound toward 0 to a number of ``dtype``, so that rounding a draw to it cannot pass the bound."""
     rounded = torch.tensor(bound, dtype=dtype, device="cpu")
     if rounded.item() > bound:
         rounded = torch.nextafter(rounded, torch.zeros_like(rounded))

@@ -153,7 +153,7 @@ class SphericalPrior(Prior):
 
     .. math:: z = \sqrt{d}\, t / \lVert t \rVert_2, \qquad t \sim \mathcal{N}(0, I)
 
-    ProGAN normalises normal latents by their root mean square, as it does the features of a pixel. So this is the
+    ProGAN normalizes normal latents by their root mean square, as it does the features of a pixel. So this is the
     sphere on which a normal latent of many dimensions nearly lies; its components have mean 0 and variance 1, are
     uncorrelated, but not independent. The unit sphere of other work is this one divided by :math:`\sqrt{d}`.
 

@@ -76,8 +76,8 @@ def truncated_normal(
     check_positive("truncated_normal", threshold=threshold)
     u = torch.rand(sizes, generator=generator, device=device, dtype=torch.float64)
     # rand gives multiples of 2^-53 from 0 on: their midpoints are symmetric about 1/2 and never reach an infinite z.
-    centred = u.mul_(2).add_(2.0**-53 - 1)
-    z = centred.mul_(math.erf(threshold / math.sqrt(2))).erfinv_().mul_(math.sqrt(2))
+    centerd = u.mul_(2).add_(2.0**-53 - 1)
+    z = centerd.mul_(math.erf(threshold / math.sqrt(2))).erfinv_().mul_(math.sqrt(2))
     bound = largest_within(threshold, dtype)
     return z.clamp_(-bound, bound).to(dtype)
 

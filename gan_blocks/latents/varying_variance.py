@@ -25,13 +25,13 @@ class AnnealedNormalPrior(Prior):
     :meth:`at` gives the :class:`NormalPrior` of a training step. Drawn from as it is, it is the one that training ends
     with, :attr:`final`: that is what samples are drawn from, and what may be truncated.
 
-    Found in the paper: of the piecewise schedules tried, a variance of 2 annealed towards 1 over the course of training
+    Found in the paper: of the piecewise schedules tried, a variance of 2 annealed toward 1 over the course of training
     mildly improved performance.
 
     Args:
         dim: Number of components of z, at least 1.
         milestones: ``(step, variance)`` pairs in the order of the steps: at each step the variance :math:`\sigma_t`,
-            linear in between, constant before the first and after the last. Two neighbouring steps make a jump.
+            linear in between, constant before the first and after the last. Two neighboring steps make a jump.
 
     Raises:
         ValueError: If ``dim`` or a variance is not positive, there are no milestones, or their steps do not increase.

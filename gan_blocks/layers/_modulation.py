@@ -1,4 +1,4 @@
-"""Normalisation and modulation of a feature map in one pass, with a gradient in closed form.
+"""Normalization and modulation of a feature map in one pass, with a gradient in closed form.
 
 Tested through ``tests/conditioning/test_batchnorm.py`` and ``tests/layers/test_cross_replica_batchnorm.py``.
 """
@@ -26,7 +26,7 @@ def modulate(
     of_batch: bool,
     group: "dist.ProcessGroup | None" = None,
 ) -> Tensor:
-    r"""Normalise ``x`` and apply each sample's gain and bias.
+    r"""Normalize ``x`` and apply each sample's gain and bias.
 
     .. math:: y = x \cdot g s + (b - \mu g s), \qquad s = 1 / \sqrt{\sigma^2 + \epsilon}
 
@@ -55,15 +55,15 @@ def _over_pixels(values: Tensor) -> Tensor:
 
 
 class _NormalizeByBatch(torch.autograd.Function):
-    r"""The folded normalisation, where mean and variance are functions of ``x``.
+    r"""The folded normalization, where mean and variance are functions of ``x``.
 
-    With the gradient :math:`\delta` of y, the normalised map :math:`\hat x` and averages over the samples and pixels of
+    With the gradient :math:`\delta` of y, the normalized map :math:`\hat x` and averages over the samples and pixels of
     all processes:
 
     .. math:: \frac{\partial L}{\partial x} =
         s\big(g\,\delta - \overline{g\,\delta} - \hat x\,\overline{g\,\delta\,\hat x}\big)
 
-    Autograd would keep both ``x`` and its normalised form, and read them in twice as many passes.
+    Autograd would keep both ``x`` and its normalized form, and read them in twice as many passes.
     """
 
     @staticmethod

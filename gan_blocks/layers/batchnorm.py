@@ -1,4 +1,4 @@
-"""Batch normalisation by running, batch or standing statistics, in one process or across several.
+"""Batch normalization by running, batch or standing statistics, in one process or across several.
 
 Tested in ``tests/layers/test_batchnorm.py`` and ``tests/layers/test_cross_replica_batchnorm.py``.
 """
@@ -22,7 +22,7 @@ Statistics = Literal["running", "batch"]
 
 
 class BatchNorm2d(nn.Module):
-    r"""Normalise every channel to zero mean and unit variance, then scale and shift it.
+    r"""Normalize every channel to zero mean and unit variance, then scale and shift it.
 
     .. math:: y_{nchw} = \gamma_c \frac{x_{nchw} - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} + \beta_c
 
@@ -46,7 +46,7 @@ class BatchNorm2d(nn.Module):
     Statistics are computed in float32 for inputs of lower precision. In float64 on the CPU they are added up in pairs,
     unless compiled: more exact than torch's kernel, and slower. The memory format of the input is kept.
 
-    Where ``torch.distributed`` is initialised, the batch of train mode is that of all processes together, and so is the
+    Where ``torch.distributed`` is initialized, the batch of train mode is that of all processes together, and so is the
     gradient through its statistics; the running ones are the same bits in all. The batches may differ in size, and each
     holds at least one value per channel. This costs one collective operation forward and one backward, of three and
     two numbers per channel, so every process has to make each call in train mode and its backward pass. Eval mode and
@@ -57,8 +57,8 @@ class BatchNorm2d(nn.Module):
         eps: Added to the variance, greater than 0.
         momentum: Weight of the newest batch in the running statistics, from 0 (frozen) to 1 (the last batch alone).
         affine: Whether there are a learned gain, starting at 1, and bias, starting at 0.
-        statistics: What eval mode normalises by: ``"running"`` or ``"batch"``.
-        process_group: The processes whose batches are normalised as one in train mode; None takes all of them. A group
+        statistics: What eval mode normalizes by: ``"running"`` or ``"batch"``.
+        process_group: The processes whose batches are normalized as one in train mode; None takes all of them. A group
             of this process alone keeps to its own batch.
         device: Where parameters and buffers are created.
         dtype: Their dtype.
@@ -134,7 +134,7 @@ class BatchNorm2d(nn.Module):
                 nn.init.zeros_(zeros)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x``."""
+        """Normalize ``x``."""
         if x.dim() != 4 or x.shape[1] != self.num_features:
             raise bad_shape("BatchNorm2d", "x", f"(batch, {self.num_features}, height, width)", x)
         mean, variance = self.running_mean, self.running_var
@@ -149,7 +149,7 @@ class BatchNorm2d(nn.Module):
             return self._normalize_as_formula(x, group)
         if x.numel() <= x.shape[1]:
             rule = f"(batch, {self.num_features}, height, width) with more than one value per channel"
-            raise bad_shape("BatchNorm2d", "x", rule, x, "A single value has no variance to normalise by.")
+            raise bad_shape("BatchNorm2d", "x", rule, x, "A single value has no variance to normalize by.")
         if not self._collecting and _kernel_loses_digits(x):
             return self._normalize_as_formula(x, None)
         if self.training and not self._collecting and self.statistics == "running":
@@ -158,11 +158,11 @@ class BatchNorm2d(nn.Module):
 
     @property
     def process_group(self) -> "dist.ProcessGroup | None":
-        """The processes whose batches are normalised as one in train mode; None stands for all of them."""
+        """The processes whose batches are normalized as one in train mode; None stands for all of them."""
         return self._group.group
 
     def start_collecting(self) -> None:
-        """Normalise by the batch at hand, and pool the statistics of all batches, until :meth:`stop_collecting`.
+        """Normalize by the batch at hand, and pool the statistics of all batches, until :meth:`stop_collecting`.
 
         For :func:`standing_statistics`; train and eval mode make no difference meanwhile.
         """
@@ -185,14 +185,14 @@ class BatchNorm2d(nn.Module):
         """End what :meth:`start_collecting` began.
 
         Args:
-            store: Make the pooled mean and variance (centred squares divided by the count: what train mode would
-                normalise the union of all batches by) the ones to evaluate with. Nothing is stored when False, or
+            store: Make the pooled mean and variance (centerd squares divided by the count: what train mode would
+                normalize the union of all batches by) the ones to evaluate with. Nothing is stored when False, or
                 when no batch has come.
         """
         if store and self._collected is not None:
-            num_values, mean, centred_squares = self._collected
+            num_values, mean, centerd_squares = self._collected
             self._create_missing_buffers(mean.device, self._collected_dtype)
-            self.set_statistics(mean, centred_squares / num_values)
+            self.set_statistics(mean, centerd_squares / num_values)
         self._collecting = False
         self._collected = None
 
@@ -257,8 +257,8 @@ class BatchNorm2d(nn.Module):
         y = F.batch_norm(x, mean, variance, gain, bias, True, 1.0, self.eps)
         if self._collecting:
             count = x.numel() // self.num_features
-            centred_squares = variance.double() * (count - 1)
-            new = Moments(torch.full_like(mean[0], count, dtype=torch.float64), mean.double(), centred_squares)
+            centerd_squares = variance.double() * (count - 1)
+            new = Moments(torch.full_like(mean[0], count, dtype=torch.float64), mean.double(), centerd_squares)
             self._collected = new if self._collected is None else self._collected.combine(new)
             self._collected_dtype = dtype
         return y

@@ -1,4 +1,4 @@
-"""Equalised learning rate: weights drawn from N(0, 1) and scaled by He's constant at run time.
+"""Equalized learning rate: weights drawn from N(0, 1) and scaled by He's constant at run time.
 
 Tested in ``tests/layers/test_equalized.py``.
 """
@@ -63,20 +63,20 @@ class EqualizedLearningRate(nn.Module):
 def equalized_lr(
     module: ModuleT, name: str = "weight", *, gain: float = math.sqrt(2.0), fan_in: int | None = None
 ) -> ModuleT:
-    r"""Equalise the learning rate of a weight: draw it from N(0, 1) and scale it by He's constant at run time.
+    r"""Equalize the learning rate of a weight: draw it from N(0, 1) and scale it by He's constant at run time.
 
     .. math:: \hat w = \frac{g}{\sqrt{n}}\,w, \qquad w_i \sim \mathcal{N}(0, 1)
 
-    n is the fan-in, the number of inputs of one output. The layer starts as with He's initialisation, but all stored
-    weights have one dynamic range, so that Adam and other scale-invariant optimisers move all layers at one speed.
+    n is the fan-in, the number of inputs of one output. The layer starts as with He's initialization, but all stored
+    weights have one dynamic range, so that Adam and other scale-invariant optimizers move all layers at one speed.
 
-    The weight gets new values, from torch's global generator; a bias is left alone. Other parametrisations, such as
+    The weight gets new values, from torch's global generator; a bias is left alone. Other parametrizations, such as
     :func:`spectral_norm`, come after it and see the scaled weight. ``layer.weight`` is the scaled weight, too:
-    initialise ``layer.parametrizations.weight.original`` instead.
+    initialize ``layer.parametrizations.weight.original`` instead.
 
     Args:
         module: Any layer.
-        name: The parameter to equalise.
+        name: The parameter to equalize.
         gain: The gain g, greater than 0: :math:`\sqrt 2` before a (leaky) ReLU, 1 in a linear last layer.
         fan_in: The fan-in n, at least 1. None counts all dimensions but the first, or, in transposed convolutions,
             which store (in, out, ...), all but the second: as if the stride were 1.
@@ -87,7 +87,7 @@ def equalized_lr(
     Raises:
         ValueError: If the module has no such parameter, it has fewer than two dimensions, or ``gain`` or ``fan_in``
             is not greater than 0.
-        RuntimeError: If the parameter has a parametrisation already.
+        RuntimeError: If the parameter has a parametrization already.
 
     References:
         Karras et al. 2018, "Progressive Growing of GANs", section 4.1; He et al. 2015, "Delving Deep into Rectifiers".
@@ -99,7 +99,7 @@ def equalized_lr(
     """
     owner = "equalized_lr"
     if is_parametrized(module, name):
-        raise RuntimeError(f"{owner}: `{name}` must not be parametrised already. Equalise the learning rate first.")
+        raise RuntimeError(f"{owner}: `{name}` must not be parametrized already. Equalize the learning rate first.")
     weight = module._parameters.get(name)
     if weight is None or weight.dim() < 2:
         rule = f"a parameter of {type(module).__name__} with two or more dimensions"
@@ -170,7 +170,7 @@ class EqualizedConv2d(nn.Conv2d):
         kernel_size: Height and width k of the kernel.
         stride: Step of the kernel in pixels.
         padding: Zeros on each side of the input.
-        dilation: Distance between neighbouring taps of the kernel in pixels.
+        dilation: Distance between neighboring taps of the kernel in pixels.
         bias: Whether there is a b, which starts at zero and is not scaled.
         gain: The gain g, greater than 0; 1 for a linear last layer, such as ProGAN's ``toRGB``.
         device: Device of the parameters.
@@ -281,7 +281,7 @@ def _stored(module: nn.Module, name: str) -> Tensor:
 
 
 def _reset(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
-    # torch's constructors call reset_parameters before the parametrisation is there, which then draws the weight.
+    # torch's constructors call reset_parameters before the parametrization is there, which then draws the weight.
     if is_parametrized(layer, "weight"):
         nn.init.normal_(_stored(layer, "weight"))
     if layer.bias is not None:

@@ -1,4 +1,4 @@
-"""Orthogonal initialisation of whole models.
+"""Orthogonal initialization of whole models.
 
 Tested in ``tests/layers/test_init.py``.
 """
@@ -26,15 +26,15 @@ def orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Generato
         \;\text{ otherwise.}
 
     A parameter called ``bias`` (or ``bias_...``, ``..._bias``) becomes zero, whatever its dimensions. All other
-    parameters with fewer than two dimensions keep their values: gains of normalisation layers, the gamma of
+    parameters with fewer than two dimensions keep their values: gains of normalization layers, the gamma of
     :class:`SelfAttention2d`. So do buffers, and parameters on the meta device, which have no values.
     Note that a transposed convolution stores (in, out, ...): there the rows are its inputs.
 
-    Call it before :func:`spectral_norm`, or any other parametrisation, is registered: those take their first
+    Call it before :func:`spectral_norm`, or any other parametrization, is registered: those take their first
     estimates from the weights.
 
     Args:
-        module: The model; its submodules are initialised too.
+        module: The model; its submodules are initialized too.
         gain: All non-zero singular values of each weight, greater than 0.
         generator: Source of the random draws, on the device of the parameters; None is torch's global one.
 
@@ -43,7 +43,7 @@ def orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Generato
 
     Raises:
         ValueError: If ``gain`` is not greater than 0.
-        RuntimeError: If a tensor of the model is parametrised; nothing has been changed then.
+        RuntimeError: If a tensor of the model is parametrized; nothing has been changed then.
 
     References:
         Saxe et al. 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks";
@@ -73,8 +73,8 @@ def _check_not_parametrized(module: nn.Module) -> None:
         if is_parametrized(child):
             tensors = ", ".join(f"{name}.{key}".lstrip(".") for key in child.parametrizations)
             raise RuntimeError(
-                f"orthogonal_: `module` must not contain parametrised tensors, but got module with {tensors}. "
-                "Initialise before spectral_norm or another parametrisation is registered."
+                f"orthogonal_: `module` must not contain parametrized tensors, but got module with {tensors}. "
+                "Initialize before spectral_norm or another parametrization is registered."
             )
 
 

@@ -57,7 +57,7 @@ def minibatch_stddev(x: Tensor, *, group_size: int = 4, eps: float = 1e-8) -> Te
     batch, _, height, width = x.shape
     members = max(size for size in range(1, min(group_size, batch) + 1) if batch % size == 0)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    # "(group member)" would be the contiguous groups of a well-known port: neighbours instead of strides.
+    # "(group member)" would be the contiguous groups of a well-known port: neighbors instead of strides.
     grouped = rearrange(wide, "(member group) c h w -> member group c h w", member=members)
     deviation = (grouped.var(dim=0, correction=0) + eps).sqrt()
     value = reduce(deviation, "group c h w -> group", "mean").to(x.dtype)
@@ -67,7 +67,7 @@ def minibatch_stddev(x: Tensor, *, group_size: int = 4, eps: float = 1e-8) -> Te
 class MinibatchStdDev(nn.Module):
     r"""Append the map of :func:`minibatch_stddev` to a feature map; no parameters, the same in train and eval mode.
 
-    Its place is towards the end of a discriminator, in ProGAN before the last 3x3 convolution, at 4x4 pixels.
+    Its place is toward the end of a discriminator, in ProGAN before the last 3x3 convolution, at 4x4 pixels.
 
     Args:
         group_size: Largest number of samples that are compared, at least 1.

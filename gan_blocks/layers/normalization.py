@@ -1,4 +1,4 @@
-"""Pixelwise normalisation of feature vectors.
+"""Pixelwise normalization of feature vectors.
 
 Tested in ``tests/layers/test_normalization.py``.
 """
@@ -24,7 +24,7 @@ def pixel_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
         eps: Added to the mean square, inside the root; greater than 0.
 
     Returns:
-        The normalised features.
+        The normalized features.
 
     Shape:
         - x: ``(batch, channels, ...)``, in networks ``(batch, channels, height, width)``
@@ -75,7 +75,7 @@ class PixelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise every pixel's features."""
+        """Normalize every pixel's features."""
         return pixel_norm(x, eps=self.eps)
 
     def extra_repr(self) -> str:

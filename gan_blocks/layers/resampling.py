@@ -42,7 +42,7 @@ def upsample_nearest(x: Tensor) -> Tensor:
 
 
 def upsample_bilinear(x: Tensor) -> Tensor:
-    r"""Double height and width by interpolating linearly between the centres of pixels.
+    r"""Double height and width by interpolating linearly between the centers of pixels.
 
     .. math:: y_{c,2h} = \tfrac{1}{4} x_{c,h-1} + \tfrac{3}{4} x_{c,h}, \qquad
         y_{c,2h+1} = \tfrac{3}{4} x_{c,h} + \tfrac{1}{4} x_{c,h+1}

@@ -1,4 +1,4 @@
-"""Orthogonal regularisation: rows of a weight that should be at right angles to one another.
+"""Orthogonal regularization: rows of a weight that should be at right angles to one another.
 
 A weight is read as a matrix W of shape (out, rest), so that its filters are the rows. Of W W^T and W^T W only the
 smaller is ever formed: the first layer of a generator has tens of thousands of rows, and few columns.
@@ -174,11 +174,11 @@ def orthogonal_regularization(
 
     A weight is a parameter with two or more dimensions that is not called ``bias`` (or ``bias_...``, ``..._bias``);
     one that several layers share counts once. The filters of a transposed convolution, which torch stores as
-    (in, out, ...), are its output channels. A parametrised weight, such as a spectrally normalised one, counts as what
-    the optimiser moves (``parametrizations.weight.original``); one that is made of several tensors, as by weight
-    normalisation, counts as the layer uses it.
+    (in, out, ...), are its output channels. A parametrized weight, such as a spectrally normalized one, counts as what
+    the optimizer moves (``parametrizations.weight.original``); one that is made of several tensors, as by weight
+    normalization, counts as the layer uses it.
 
-    **What the paper leaves open.** That the raw weights are meant, not the spectrally normalised ones, is our reading:
+    **What the paper leaves open.** That the raw weights are meant, not the spectrally normalized ones, is our reading:
     the released code does so.
 
     Args:
@@ -226,7 +226,7 @@ def orthogonal_regularization(
 
 
 def _weights_of(module: nn.Module) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-    """Yield each weight of one layer: a tensor that the optimiser moves, and the weight by group, filters first."""
+    """Yield each weight of one layer: a tensor that the optimizer moves, and the weight by group, filters first."""
     if isinstance(module, ParametrizationList):
         return  # its layer speaks for it
     weights = {name: (parameter, parameter) for name, parameter in module.named_parameters(recurse=False)}

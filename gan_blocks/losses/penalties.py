@@ -23,7 +23,7 @@ Critic = Callable[[Tensor], Tensor]
 
 
 def r1_penalty(critic: Critic, *, real_images: Tensor, coefficient: float = 10.0) -> Tensor:
-    r"""R1: penalise the slope of the discriminator at real images.
+    r"""R1: penalize the slope of the discriminator at real images.
 
     .. math:: R_1 = \frac{\gamma}{2}\, \frac{1}{n}\sum_i \|\nabla_x D(x_i)\|^2
 
@@ -119,7 +119,7 @@ def gradient_penalty(
         \hat x_i = x_i + t_i\, (G(z_i) - x_i), \qquad t_i \sim U[0, 1]
 
     Each pair of a real and a generated image has one t for all of its pixels. The slope is that of the sum of the
-    outputs: a critic with batch normalisation does not fit. One with minibatch statistics does as in the ProGAN paper,
+    outputs: a critic with batch normalization does not fit. One with minibatch statistics does as in the ProGAN paper,
     whose slope includes what a sample does to the others' outputs.
 
     Second derivatives through :class:`SelfAttention2d` need ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` around
@@ -206,7 +206,7 @@ def drift_penalty(*, real_logits: Tensor, coefficient: float = 0.001) -> Tensor:
 
 
 def mode_seeking_penalty(*, fake_images: tuple[Tensor, Tensor], z: tuple[Tensor, Tensor], eps: float = 1e-5) -> Tensor:
-    r"""MSGAN: penalise a generator that draws like images from unlike latents.
+    r"""MSGAN: penalize a generator that draws like images from unlike latents.
 
     .. math:: P = \Big(\frac{d_I}{d_z} + \epsilon\Big)^{-1}, \qquad
         d_I = \overline{|G(z_1, y) - G(z_2, y)|}, \quad d_z = \overline{|z_1 - z_2|}
@@ -259,7 +259,7 @@ def clip_weights_(model: nn.Module, *, bound: float = 0.01) -> None:
     .. math:: w \leftarrow \max(-c, \min(c, w))
 
     It bounds the critic's slope in the first Wasserstein GAN; :func:`gradient_penalty` is what replaced it. All
-    parameters are clipped, biases too. Where a weight is parametrised, that is what the optimiser moves.
+    parameters are clipped, biases too. Where a weight is parametrized, that is what the optimizer moves.
 
     Args:
         model: The critic.

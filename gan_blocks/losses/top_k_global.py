@@ -54,7 +54,7 @@ def global_top_k(
             any floating dtype; larger means more real.
         k: How many to choose, from 1 to the size of the whole batch.
         process_group: The processes that share the batch; None takes all of them, or this process alone where
-            ``torch.distributed`` is not initialised.
+            ``torch.distributed`` is not initialized.
 
     Returns:
         A selection for each of this process's micro-batches.

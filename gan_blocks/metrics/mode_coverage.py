@@ -34,7 +34,7 @@ def mode_coverage(samples: Tensor, modes: Tensor, *, radius: float) -> ModeCover
 
     Args:
         samples: Generated points.
-        modes: The centres of the mixture's components.
+        modes: The centers of the mixture's components.
         radius: The largest distance of a high-quality sample, greater than 0; the paper: 4 standard deviations.
 
     Returns:

@@ -33,7 +33,7 @@ def sliced_wasserstein_distance(
     r"""Compare the distributions of local patches of two sets of images, one number for each scale.
 
     Both sets go through :func:`laplacian_pyramid`. On each level every image gives patches at random places, of all its
-    channels; each set of patches is normalised to mean 0 and standard deviation 1 per channel, **by its own
+    channels; each set of patches is normalized to mean 0 and standard deviation 1 per channel, **by its own
     moments**. With N patches X and Y and the m random unit vectors u, the distance is that of the sorted projections:
 
     .. math:: \text{SWD} = \frac{10^3}{m} \sum_u \frac{1}{N} \sum_{i=1}^{N}
@@ -43,7 +43,7 @@ def sliced_wasserstein_distance(
     are. The paper's tables give these numbers, and their mean over the levels. Compare numbers of equal settings only:
     with fewer images all are larger, also those of real against other real images, which is the floor.
 
-    Since each set is normalised by itself, the distance cannot see a global change of brightness or contrast, nor a
+    Since each set is normalized by itself, the distance cannot see a global change of brightness or contrast, nor a
     level whose patches differ by a factor.
 
     All images are read once, in order, and need not fit into memory; the patches must: at the paper's settings 1.2 GB
@@ -71,7 +71,7 @@ def sliced_wasserstein_distance(
             or the size is not 16 doubled.
 
     References:
-        Karras et al. 2018, "Progressive Growing of GANs", section 5; borders and normalisation are those of the
+        Karras et al. 2018, "Progressive Growing of GANs", section 5; borders and normalization are those of the
         published code. Rabin et al. 2011, "Wasserstein Barycenter and its Application to Texture Mixing".
 
     Example:
@@ -196,7 +196,7 @@ def _patches(band: Tensor, places: Tensor, patch_size: int) -> Tensor:
 
 
 def _distance(real: Tensor, fake: Tensor, num_projections: int, generator: torch.Generator | None) -> float:
-    """Both sets are normalised in place."""
+    """Both sets are normalized in place."""
     for patches in (real, fake):
         deviation, mean = torch.std_mean(patches, dim=(0, 2, 3), correction=0, keepdim=True)
         patches.sub_(mean).div_(torch.where(deviation > 0, deviation, 1))

@@ -36,7 +36,7 @@ def multiscale_ssim(first: Tensor, second: Tensor, *, value_range: tuple[float, 
     Many implementations refuse images below 161 pixels instead. Compare numbers of equal resolution only.
 
     The mean over pairs of generated images, beside that of real ones, tells a lack of variation (Odena et al. take
-    pairs of one class): it is higher where images are alike. It hardly sees a loss of colours or textures.
+    pairs of one class): it is higher where images are alike. It hardly sees a loss of colors or textures.
 
     Args:
         first: Images of any floating dtype.

@@ -1,1 +1,1 @@
-"""Singular values of weights: spectral normalisation and what builds on it."""
+"""Singular values of weights: spectral normalization and what builds on it."""

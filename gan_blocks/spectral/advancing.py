@@ -27,7 +27,7 @@ _Key = tuple[int, torch.Size, torch.Size, torch.dtype, torch.device]
 def advance_power_iteration(model: nn.Module, *, num_iterations: int | None = None) -> None:
     """Advance the power iteration of every spectral norm (and clamp) of a model, once.
 
-    Call it after the optimiser step. The reads that follow, whatever their number, take u and v as they are:
+    Call it after the optimizer step. The reads that follow, whatever their number, take u and v as they are:
     accumulation, two critic calls, recomputed forward passes and evaluation all see one weight. In plain training a
     layer also notices its update by itself; under :func:`torch.compile` it cannot, and this call is needed. It is
     faster too: weights of equal shape with at most 32,768 elements (a limit measured on a CPU) advance in one product.

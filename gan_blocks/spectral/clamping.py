@@ -139,15 +139,15 @@ def clamp_sigma(
     training raises now one direction, now another: so more are followed than the clamp needs, and the next to lead
     is known before it leads.
 
-    **With spectral norm.** What is registered first acts first. Clamp, then normalise: the raw weight is clamped, as
-    in the paper. Normalise, then clamp: the normalised weight is clamped, so ``maximum`` is relative to a largest
+    **With spectral norm.** What is registered first acts first. Clamp, then normalize: the raw weight is clamped, as
+    in the paper. Normalize, then clamp: the normalized weight is clamped, so ``maximum`` is relative to a largest
     singular value of 1, and with ``ratio`` the result has one below 1 where the clamp acts.
 
     A weight with a single singular value has no second one: with ``ratio`` its layer is left alone, with a warning.
 
     Args:
-        module: Any layer; it must be initialised before.
-        name: The parameter to clamp. Other parametrisations registered on it earlier act first.
+        module: Any layer; it must be initialized before.
+        name: The parameter to clamp. Other parametrizations registered on it earlier act first.
         maximum: The bound :math:`\sigma_{reg}`, greater than 0. Infinity never clamps: it only follows the value, for
             :func:`sigma_regularization`.
         ratio: The bound's ratio r to the second singular value, greater than 0.

@@ -24,7 +24,7 @@ _OWNER = "SpectrumMonitor"
 
 
 class LayerSpectrum(NamedTuple):
-    """What a :class:`SpectrumMonitor` measures of one weight, after its clamps and before any normalisation of it."""
+    """What a :class:`SpectrumMonitor` measures of one weight, after its clamps and before any normalization of it."""
 
     depth: int
     """Position among the weights of the model, from 0, in the order in which its modules are registered."""
@@ -44,8 +44,8 @@ class SpectrumMonitor:
     marks a single runaway direction. The Frobenius norm :math:`\|W\|_F` beside them tells that from a growth of the
     whole weight.
 
-    Measured is every parameter with two dimensions or more, read as (out, rest); where parametrisations make a tensor
-    (spectral norm, equalised learning rates), what they start from. Where :func:`clamp_sigma` was registered first,
+    Measured is every parameter with two dimensions or more, read as (out, rest); where parametrizations make a tensor
+    (spectral norm, equalized learning rates), what they start from. Where :func:`clamp_sigma` was registered first,
     it is what the clamp makes of that, so that the curves show its effect. Each call starts from the vectors of the
     previous one, and layers of equal shape share their work. The model is not changed, nor is its training mode.
 
@@ -131,9 +131,9 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor, SigmaClamp | None]]:
-    """Yield what an optimiser moves in one layer, each with the clamp that acts on it before anything else."""
+    """Yield what an optimizer moves in one layer, each with the clamp that acts on it before anything else."""
     if isinstance(module, ParametrizationList):
-        return  # belongs to the layer that it parametrises
+        return  # belongs to the layer that it parametrizes
     for name, parameter in module.named_parameters(recurse=False):
         yield name, parameter, None
     for name, chain in chains_of(module).items():

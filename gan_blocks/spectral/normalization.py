@@ -1,4 +1,4 @@
-"""Spectral normalisation whose power iteration advances once per update of the weight, never per read.
+"""Spectral normalization whose power iteration advances once per update of the weight, never per read.
 
 Tested in ``tests/spectral/test_normalization.py``.
 """
@@ -96,7 +96,7 @@ class SpectralNorm(SingularVectorTracker):
         self.eps = eps
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the normalised weight."""
+        """Return the normalized weight."""
         if weight.is_meta:
             return weight.clone()
         with full_precision(weight):
@@ -129,11 +129,11 @@ def spectral_norm(
     :math:`\sigma`. All of it happens in float32 or wider, also under autocast.
 
     **When u and v advance.** Once per update of the weight, never per read. In training mode the first read after an
-    in-place change of the weight (an optimiser step, a loaded tensor) advances them; further reads, evaluation, and
+    in-place change of the weight (an optimizer step, a loaded tensor) advances them; further reads, evaluation, and
     reads inside :func:`frozen_power_iteration` leave them. Loading a state dict or copying the layer takes u and v as
     belonging to their weight, so a resumed run continues bit for bit; saving a state dict in training mode counts as a
     read. In evaluation mode it does not, and an advance that was due is lost. Under :func:`torch.compile` the layer
-    cannot notice: call :func:`advance_power_iteration` after each optimiser step, which is also faster for many layers.
+    cannot notice: call :func:`advance_power_iteration` after each optimizer step, which is also faster for many layers.
     So must code that changes weights through ``.data``.
 
     **Differences from torch's spectral_norm.** That one advances at every read in training mode. It also starts each
@@ -143,8 +143,8 @@ def spectral_norm(
 
     Args:
         module: Any layer; transposed convolutions are read with their second dimension as "out". It must be
-            initialised before: the first estimate is taken from the weight as it is.
-        name: The parameter to normalise. Other parametrisations registered on it earlier act first.
+            initialized before: the first estimate is taken from the weight as it is.
+        name: The parameter to normalize. Other parametrizations registered on it earlier act first.
         num_singular_values: How many singular values to follow, at least 1 and at most min(out, rest). Only the
             first divides; the others are for :func:`tracked_sigmas` and cost n times as much per step.
         num_iterations: Steps of power iteration per update of the weight, at least 1.
@@ -188,13 +188,13 @@ def spectral_norm(
 
 
 def tracked_sigmas(module: nn.Module, name: str = "weight") -> Tensor:
-    """Return the current estimates of a normalised layer's largest singular values, before normalisation.
+    """Return the current estimates of a normalized layer's largest singular values, before normalization.
 
     They are as good as u and v: from below, and exact after convergence. Nothing advances.
 
     Args:
         module: A layer with :func:`spectral_norm`.
-        name: Its normalised tensor.
+        name: Its normalized tensor.
 
     Returns:
         ``u[i] @ W @ v[i]`` for each followed singular value, largest first, detached, in float32 or wider.
@@ -213,7 +213,7 @@ def tracked_sigmas(module: nn.Module, name: str = "weight") -> Tensor:
     """
     normalized = _normalized(module)
     if name not in normalized:
-        rule = f"a spectrally normalised tensor of {kind_of(module)} ({', '.join(normalized) or 'it has none'})"
+        rule = f"a spectrally normalized tensor of {kind_of(module)} ({', '.join(normalized) or 'it has none'})"
         raise bad_value("tracked_sigmas", "name", rule, name)
     chain, index, tracker = normalized[name]
     with torch.no_grad():
@@ -221,16 +221,16 @@ def tracked_sigmas(module: nn.Module, name: str = "weight") -> Tensor:
 
 
 def fold_spectral_norm(model: ModuleT) -> ModuleT:
-    """Turn every spectrally normalised tensor of a model into a plain parameter with the value it has in evaluation.
+    """Turn every spectrally normalized tensor of a model into a plain parameter with the value it has in evaluation.
 
     For inference and for export: the forward pass no longer divides, and the state dict has its ordinary names. Other
-    parametrisations of the same tensor are folded with it. Fold a copy when training goes on.
+    parametrizations of the same tensor are folded with it. Fold a copy when training goes on.
 
     Args:
         model: The model; it is changed in place.
 
     Returns:
-        ``model`` itself. The parameters are the same objects, now with the normalised values.
+        ``model`` itself. The parameters are the same objects, now with the normalized values.
 
     Raises:
         ValueError: If no tensor of the model has spectral norm.

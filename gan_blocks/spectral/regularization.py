@@ -16,18 +16,18 @@ __all__ = ["sigma_regularization"]
 
 
 def sigma_regularization(model: nn.Module, *, target: float | None = None, ratio: float | None = None) -> Tensor:
-    r"""Penalise the distance of each weight's largest singular value from a number, or a multiple of the second one.
+    r"""Penalize the distance of each weight's largest singular value from a number, or a multiple of the second one.
 
     .. math:: R = \sum_l \big(\sigma_0^{(l)} - \sigma_{reg}\big)^2 \quad\text{or}\quad
         R = \sum_l \big(\sigma_0^{(l)} - r \cdot sg(\sigma_1^{(l)})\big)^2
 
     Add it to a loss with a weight of your own. The sum runs over the weights l with :func:`spectral_norm` or
     :func:`clamp_sigma`, which follow the singular values; where both are registered the first one counts, so the
-    value is that of the raw weight, unless another parametrisation precedes it. The gradient flows through
+    value is that of the raw weight, unless another parametrization precedes it. The gradient flows through
     :math:`\sigma_0` with u and v held constant, and not through :math:`\sigma_1`: the penalty must not raise that.
     To follow a weight without changing it, use ``clamp_sigma(layer, maximum=math.inf)``.
 
-    **What the paper leaves open.** It regularises "towards" the value; the square, the sum over layers, the pull
+    **What the paper leaves open.** It regularizes "toward" the value; the square, the sum over layers, the pull
     from below as well as from above, and the raw weight (under spectral norm too) are our reading. It gives no
     coefficient.
 

@@ -1,4 +1,4 @@
-"""Parametrisations that follow the leading singular vectors of their weight.
+"""Parametrizations that follow the leading singular vectors of their weight.
 
 Tested in ``tests/spectral/test_tracking.py``.
 """
@@ -54,7 +54,7 @@ __all__ = [
 
 
 class SingularVectorTracker(nn.Module, ABC):
-    """A parametrisation that follows the n leading singular vectors of the weight it is given.
+    """A parametrization that follows the n leading singular vectors of the weight it is given.
 
     The forward pass is a pure function of the weight and the buffers. These advance once per update of the weight:
     by :func:`advance_power_iteration`, or when the layer's tensor is read in training mode and the weight has been
@@ -74,7 +74,7 @@ class SingularVectorTracker(nn.Module, ABC):
         v: Right vectors, of shape ``(n, rest)``, "rest" in torch's order of dimensions.
         frozen: How many :func:`frozen_power_iteration` contexts hold the vectors.
         seen: The state of the weight that u and v belong to; None takes the next one read as such.
-        chain: Refers to the parametrisations that this is one of; None outside of any, or not read yet.
+        chain: Refers to the parametrizations that this is one of; None outside of any, or not read yet.
 
     Raises:
         ValueError: If the weight or a number is outside its range.
@@ -117,10 +117,10 @@ class SingularVectorTracker(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
-        """Compute the tensor that the layer uses from the one that the optimiser moves."""
+        """Compute the tensor that the layer uses from the one that the optimizer moves."""
 
     def right_inverse(self, value: Tensor) -> Tensor:
-        """Let an assignment to the layer's tensor set the one that the optimiser moves."""
+        """Let an assignment to the layer's tensor set the one that the optimizer moves."""
         return value
 
     def advance(self, weight: Tensor, *, num_iterations: int) -> None:
@@ -180,7 +180,7 @@ def tensor_to_track(owner: str, module: nn.Module, name: str, kind: type[Singula
     parameters = [key for key, value in module.named_parameters(recurse=False) if not is_lazy(value)]
     names = sorted([*parameters, *chains])
     if name not in names:
-        rule = f"an initialised parameter of {kind_of(module)} ({', '.join(names) or 'it has none'})"
+        rule = f"an initialized parameter of {kind_of(module)} ({', '.join(names) or 'it has none'})"
         raise bad_value(owner, "name", rule, name)
     if name in chains and any(isinstance(other, kind) for other in chains[name]):
         raise bad_value(owner, "name", f"a parameter without {kind.__name__}", name)
@@ -210,7 +210,7 @@ def kind_of(module: nn.Module) -> str:
 
 
 def register_tracker(module: nn.Module, name: str, tracker: SingularVectorTracker) -> None:
-    """Register a tracker as the last parametrisation of a tensor, and let reads of the tensor notice its updates.
+    """Register a tracker as the last parametrization of a tensor, and let reads of the tensor notice its updates.
 
     Saving the state counts as a read, or a resumed run would lack an advance that was due. So does loading.
     """
@@ -226,14 +226,14 @@ def register_tracker(module: nn.Module, name: str, tracker: SingularVectorTracke
 
 
 def trackers_of(chain: ParametrizationList) -> list[tuple[int, SingularVectorTracker]]:
-    """Return the trackers among the parametrisations of one tensor, each with its position."""
+    """Return the trackers among the parametrizations of one tensor, each with its position."""
     return [(index, module) for index, module in enumerate(chain) if isinstance(module, SingularVectorTracker)]
 
 
 def own_class(module: nn.Module) -> None:
-    """Give a parametrised module a class of its own before its parametrisations change.
+    """Give a parametrized module a class of its own before its parametrizations change.
 
-    torch keeps the parametrised tensors as properties of a class made for one module, but deep copies share that
+    torch keeps the parametrized tensors as properties of a class made for one module, but deep copies share that
     class: without this, folding a copy takes the weight away from the original.
     """
     if is_parametrized(module):

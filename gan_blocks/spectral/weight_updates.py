@@ -1,4 +1,4 @@
-"""How a parametrised weight tells that it has been updated.
+"""How a parametrized weight tells that it has been updated.
 
 Tested in ``tests/spectral/test_weight_updates.py``.
 """
@@ -27,7 +27,7 @@ _FUSED_UPDATES = "_gan_blocks_fused_updates"
 
 
 def chains_of(module: nn.Module) -> dict[str, ParametrizationList]:
-    """Return the parametrisations of each parametrised tensor of one layer."""
+    """Return the parametrizations of each parametrized tensor of one layer."""
     if not is_parametrized(module):
         return {}
     chains = module.get_submodule("parametrizations").named_children()
@@ -35,7 +35,7 @@ def chains_of(module: nn.Module) -> dict[str, ParametrizationList]:
 
 
 def chain_input(chain: ParametrizationList, index: int) -> Tensor:
-    """Return the tensor that the parametrisation at ``index`` is given: the output of those before it."""
+    """Return the tensor that the parametrization at ``index`` is given: the output of those before it."""
     weight, *others = _originals(chain)
     for position, module in enumerate(islice(chain, index)):
         weight = module(weight, *others) if position == 0 else module(weight)
@@ -43,7 +43,7 @@ def chain_input(chain: ParametrizationList, index: int) -> Tensor:
 
 
 def weight_state(chain: ParametrizationList, index: int) -> WeightState:
-    """Return numbers that change with every in-place update of what the parametrisation at ``index`` is made from.
+    """Return numbers that change with every in-place update of what the parametrization at ``index`` is made from.
 
     Changes made through ``.data`` escape torch's version counters, and so this function.
     """
@@ -51,7 +51,7 @@ def weight_state(chain: ParametrizationList, index: int) -> WeightState:
 
 
 def sources_of(chain: ParametrizationList, index: int) -> list[Tensor]:
-    """Return the tensors that an optimiser moves and the parametrisation at ``index`` is made from."""
+    """Return the tensors that an optimizer moves and the parametrization at ``index`` is made from."""
     sources = _originals(chain)
     for module in islice(chain, index):
         sources += module.parameters()
@@ -68,7 +68,7 @@ def count_updates(source: Tensor) -> int:
 
 @functools.cache
 def count_fused_updates() -> None:
-    """Let every fused optimiser of this process count its updates on the parameters themselves, from now on.
+    """Let every fused optimizer of this process count its updates on the parameters themselves, from now on.
 
     The fused kernels (``Adam(fused=True)`` and others, torch 2.13) do not raise the version counter of what they
     change. Raising it for them could fail other people's backward passes; a count of our own disturbs nobody.

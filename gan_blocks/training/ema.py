@@ -54,7 +54,7 @@ class ExponentialMovingAverage:
         >>> average = ExponentialMovingAverage(model, decay=0.75)
         >>> before = average.module.weight.clone()
         >>> with torch.no_grad():
-        ...     _ = model.weight.add_(4)  # what an optimiser would do
+        ...     _ = model.weight.add_(4)  # what an optimizer would do
         >>> average.update(model)
         >>> round((average.module.weight - before).item(), 4)
         1.0
@@ -68,7 +68,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, decay: float | None = None) -> None:
-        """Move the average towards the model; call it after each optimiser step.
+        """Move the average toward the model; call it after each optimizer step.
 
         Args:
             model: The model that was copied, or one of the same names and shapes.

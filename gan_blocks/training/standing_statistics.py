@@ -26,21 +26,21 @@ def standing_statistics(
 
     Running averages describe the weights of the training steps behind them, not the averaged weights that one samples
     with, and the batch's own statistics make a sample depend on the others. So the model is run once per batch, every
-    :class:`BatchNorm2d` (those inside :class:`ConditionalBatchNorm2d` too) normalising by the batch at hand, and the
-    counts, means and centred squares of all passes are pooled per channel. With the n_b values x of pass b
+    :class:`BatchNorm2d` (those inside :class:`ConditionalBatchNorm2d` too) normalizing by the batch at hand, and the
+    counts, means and centerd squares of all passes are pooled per channel. With the n_b values x of pass b
 
     .. math:: \mu = \frac{1}{\sum_b n_b}\sum_b \sum_i x_{bi}, \qquad
         \sigma^2 = \frac{1}{\sum_b n_b}\sum_b \sum_i (x_{bi} - \mu)^2
 
-    become the layer's ``running_mean`` and ``running_var``; eval mode then normalises by them, whatever the layer's
+    become the layer's ``running_mean`` and ``running_var``; eval mode then normalizes by them, whatever the layer's
     ``statistics``. They go with the weights of the moment: give them to a copy of a model that is still trained, or to
     ``copy.deepcopy(average.module)`` of an :class:`ExponentialMovingAverage` that is still updated. The paper takes
     100 batches of fresh noise, typically.
 
-    Because each pass normalises by its own batch, only layers with no other BatchNorm2d before them are independent of
+    Because each pass normalizes by its own batch, only layers with no other BatchNorm2d before them are independent of
     how samples are split into batches; take batches of the size used in training. Meanwhile all modules are in eval
     mode, so that dropout is off and no power iteration advances, no gradient is recorded, and compiled models run
-    uncompiled. Afterwards each module is in its own mode again. A layer that no pass has reached keeps its statistics,
+    uncompiled. Afterward each module is in its own mode again. A layer that no pass has reached keeps its statistics,
     and torch's own batch norms take no part.
 
     The batches may be spread over the processes of a group, in any way: each passes those that it has, none perhaps,

@@ -42,7 +42,7 @@ class GrowingFields(TrainingConfig):
     batch_statistics: Literal["stddev", "discrimination", "none"] = "stddev"
     """What D sees of the other samples: their standard deviation, Salimans' minibatch discrimination, or nothing."""
     equalized: bool = True
-    """Scale weights at run time (equalised learning rate); else once, by He's initialiser."""
+    """Scale weights at run time (equalized learning rate); else once, by He's initializer."""
     generator_output: Literal["leaky-linear", "relu-tanh"] = "leaky-linear"
     """G's activations: leaky ReLU and linear images, or ReLU and tanh."""
 

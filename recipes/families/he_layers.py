@@ -1,6 +1,6 @@
-"""Layers that start as He's initialiser has them, their scale either in the weights or equalised at run time.
+"""Layers that start as He's initializer has them, their scale either in the weights or equalized at run time.
 
-Both kinds compute the same at the start of a training; what differs is how fast an optimiser moves them.
+Both kinds compute the same at the start of a training; what differs is how fast an optimizer moves them.
 
 Tested in ``tests/recipes/test_progan.py``.
 """
@@ -50,7 +50,7 @@ class HeLayers:
 def he_scaled(
     layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, fan_in: int, *, gain: float = ROOT_2, equalized: bool = False
 ) -> nn.Module:
-    """A layer of any shape with weights as He's initialiser has them, scaled as they are drawn or at run time."""
+    """A layer of any shape with weights as He's initializer has them, scaled as they are drawn or at run time."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     if equalized:

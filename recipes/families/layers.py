@@ -1,4 +1,4 @@
-"""Factories of the layers of a recipe's networks, which need not know how their weights are normalised."""
+"""Factories of the layers of a recipe's networks, which need not know how their weights are normalized."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ def _as_it_is(layer: Layer) -> nn.Module:
 class LayerFactories:
     """Factories for ``conv_layer=``, ``linear_layer=`` and ``embedding_layer=``, whose weights start orthogonal.
 
-    What normalises a weight comes after its initialisation, and so starts on the values that are trained.
+    What normalizes a weight comes after its initialization, and so starts on the values that are trained.
     """
 
     normalize: Callable[[Layer], nn.Module] = _as_it_is

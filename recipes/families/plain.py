@@ -1,4 +1,4 @@
-"""DC-GAN's two networks, whose critic the Wasserstein GANs take without its batch normalisation.
+"""DC-GAN's two networks, whose critic the Wasserstein GANs take without its batch normalization.
 
 Tested in ``tests/recipes/test_plain_recipes.py``.
 """
@@ -53,9 +53,9 @@ class PlainGenerator(nn.Module):
 
     def __init__(self, config: PlainFields) -> None:
         super().__init__()
-        conv = _initialised(nn.ConvTranspose2d)
+        conv = _initialized(nn.ConvTranspose2d)
         # A bias in front of batch norm would be subtracted with the mean.
-        self.stem = _initialised(nn.Linear)(config.latent_dim, config.widths[0] * 4 * 4, bias=False)
+        self.stem = _initialized(nn.Linear)(config.latent_dim, config.widths[0] * 4 * 4, bias=False)
         self.norm = BatchNorm2d(config.widths[0])
         self.blocks = nn.ModuleList(
             PlainGeneratorBlock(before, after, conv_transpose_layer=partial(conv, bias=False))
@@ -90,7 +90,7 @@ class PlainDiscriminator(nn.Module):
 
     def __init__(self, config: PlainFields, *, norm_layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        conv = _initialised(nn.Conv2d)
+        conv = _initialized(nn.Conv2d)
         inner = conv if norm_layer is nn.Identity else partial(conv, bias=False)
         first, *widths = reversed(config.widths)
         self.blocks = nn.ModuleList(
@@ -102,7 +102,7 @@ class PlainDiscriminator(nn.Module):
                 ),
             ]
         )
-        self.head = UnconditionalHead(config.widths[0] * 4 * 4, linear_layer=_initialised(nn.Linear))
+        self.head = UnconditionalHead(config.widths[0] * 4 * 4, linear_layer=_initialized(nn.Linear))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
         """Judge each image."""
@@ -113,7 +113,7 @@ class PlainDiscriminator(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
 
 
-def _initialised(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+def _initialized(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """A factory of layers whose weights start as DC-GAN's, and their biases at zero."""
 
     def build(*sizes: int, **options: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What a Config may add to the adversarial losses and do to their gradients: the regularisers of BigGAN, all off."""
+"""What a Config may add to the adversarial losses and do to their gradients: the regularizers of BigGAN, all off."""
 
 import math
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RegularizationFields(Fields):
-    """Regularisers of weights, gradients and features; what the paper saw of each is in its help."""
+    """Regularizers of weights, gradients and features; what the paper saw of each is in its help."""
 
     generator_orthogonal_penalty: float = 0.0
     """Coefficient of equation 3 in G's loss (paper: 1e-4; 60% of models bear truncation with it, 16% without)."""
@@ -77,7 +77,7 @@ class RegularizationFields(Fields):
 
 
 def generator_weight_penalty(generator: nn.Module, config: RegularizationFields) -> Tensor:
-    """What G's loss has of its weights: orthogonal regularisation, decay of the class embedding.
+    """What G's loss has of its weights: orthogonal regularization, decay of the class embedding.
 
     Tables of classes are no filters: the shared embedding stays out of the first, as in the paper, and so do the gains
     and biases that each class has in SA-GAN.
@@ -98,9 +98,9 @@ def generator_weight_penalty(generator: nn.Module, config: RegularizationFields)
 
 
 def discriminator_weight_penalty(discriminator: nn.Module, config: RegularizationFields) -> Tensor:
-    """What D's loss has of its weights: orthogonal regularisation, L2.
+    """What D's loss has of its weights: orthogonal regularization, L2.
 
-    The paper leaves open which parameters L2 takes; here it is all of them, weights as the optimiser sees them.
+    The paper leaves open which parameters L2 takes; here it is all of them, weights as the optimizer sees them.
     """
     penalty = _orthogonal(discriminator, config.discriminator_orthogonal_penalty, config)
     if config.discriminator_l2_penalty:

@@ -1,4 +1,4 @@
-"""The spectrally normalised layers of a recipe's networks, and what its Config may ask of their singular values."""
+"""The spectrally normalized layers of a recipe's networks, and what its Config may ask of their singular values."""
 
 import math
 from dataclasses import dataclass

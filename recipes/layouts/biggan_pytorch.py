@@ -1,6 +1,6 @@
 """The layout of BigGAN-PyTorch, for the networks of ``recipes.biggan_deep`` and ``recipes.biggan``.
 
-Its generator sees [class vector, z], ours [z, class vector]. Each of its normalised layers keeps a left singular vector
+Its generator sees [class vector, z], ours [z, class vector]. Each of its normalized layers keeps a left singular vector
 ``u0`` and no right one: in evaluation it takes one more step of power iteration from there,
 
     v = normalize(u0 W),  u = normalize(v W^T),  sigma = v W^T u^T,

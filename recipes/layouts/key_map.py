@@ -68,7 +68,7 @@ class SingularVectors(NamedTuple):
 
 
 class LayerNames(Protocol):
-    """How a layout stores a spectrally normalised weight."""
+    """How a layout stores a spectrally normalized weight."""
 
     def read(self, state: State, layer: str) -> SingularVectors: ...
     def write(self, layer: str, tensors: SingularVectors) -> dict[str, Tensor]: ...
@@ -76,7 +76,7 @@ class LayerNames(Protocol):
 
 @dataclass(frozen=True)
 class NormalizedLayer:
-    """A spectrally normalised layer; its bias, if it has one, has the same name in both."""
+    """A spectrally normalized layer; its bias, if it has one, has the same name in both."""
 
     ours: str
     theirs: str

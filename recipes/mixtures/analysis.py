@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gan_blocks import bottom_k_mask, non_saturating_generator_loss, top_k_mask
 from gan_blocks.engine.pictures import new_figure, save_figure
 
-__all__ = ["UpdateEffect", "analyse", "draw_analysis", "tabulate_analysis"]
+__all__ = ["UpdateEffect", "analyze", "draw_analysis", "tabulate_analysis"]
 
 BINS = ("0 to 1", "1 to 2", "2 to 3", "3 to 4", "over 4")
 TOP_SHARE = 0.75
@@ -30,25 +30,25 @@ class UpdateEffect(NamedTuple):
     change: dict[str, Tensor]  # of the distance, in standard deviations
 
 
-def analyse(
-    generator: nn.Module, discriminator: nn.Module, *, centres: Tensor, std: float, z: Tensor, learning_rate: float
+def analyze(
+    generator: nn.Module, discriminator: nn.Module, *, centers: Tensor, std: float, z: Tensor, learning_rate: float
 ) -> UpdateEffect:
     """Compare an update from the top 75 % with one from the bottom 25 %, from the same G, D and z.
 
     Args:
         generator: It is not changed.
         discriminator: Its D.
-        centres: The modes, ``(modes, 2)``.
+        centers: The modes, ``(modes, 2)``.
         std: Standard deviation of a mode.
         z: Latents, ``(batch, latent_dim)``.
         learning_rate: Of the step of gradient descent.
     """
-    z, centres = z.double(), centres.double()
+    z, centers = z.double(), centers.double()
     g, d = copy.deepcopy(generator).double(), copy.deepcopy(discriminator).double()
     with torch.no_grad():
         before = g(z)
         scores = d(before)[:, 0]
-    oracle, distance = _to_nearest(before, centres)
+    oracle, distance = _to_nearest(before, centers)
     bins = (distance / std).ceil().clamp(1, len(BINS)).long() - 1
     top = round(TOP_SHARE * len(scores))
     masks = {"top": top_k_mask(scores, top), "bottom": bottom_k_mask(scores, len(scores) - top)}
@@ -57,7 +57,7 @@ def analyse(
         after = _updated(g, d, z, mask, learning_rate)
         moved = torch.nn.functional.cosine_similarity(after - before, oracle, eps=1e-300)
         cosine[name] = _mean_by_bin(moved, bins)
-        change[name] = _mean_by_bin((_to_nearest(after, centres)[1] - distance) / std, bins)
+        change[name] = _mean_by_bin((_to_nearest(after, centers)[1] - distance) / std, bins)
     return UpdateEffect(torch.bincount(bins, minlength=len(BINS)), cosine, change)
 
 
@@ -113,10 +113,10 @@ def _updated(g: nn.Module, d: Callable[[Tensor], Tensor], z: Tensor, mask: Tenso
     return samples
 
 
-def _to_nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+def _to_nearest(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """The vector from each point to its nearest mode, and its length."""
-    nearest = torch.cdist(points, centres).argmin(dim=1)
-    vectors = centres[nearest] - points
+    nearest = torch.cdist(points, centers).argmin(dim=1)
+    vectors = centers[nearest] - points
     return vectors, vectors.norm(dim=1)
 
 

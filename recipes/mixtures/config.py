@@ -23,7 +23,7 @@ class Config(Fields):
     modes: int = 25
     """Number of Gaussians: a square number, for they stand on a square grid."""
     spacing: float = 2.0
-    """Distance between neighbouring modes."""
+    """Distance between neighboring modes."""
     std: float = 0.05
     """Standard deviation of each Gaussian in both directions."""
     seeds: int = 1
@@ -70,7 +70,7 @@ class Config(Fields):
             decay_steps=self.top_k_period,
         )
 
-    def centres(self) -> Tensor:
+    def centers(self) -> Tensor:
         """The modes, ``(modes, 2)``."""
         side = math.isqrt(self.modes)
         axis = (torch.arange(side) - (side - 1) / 2) * self.spacing

@@ -82,29 +82,29 @@ def by_arm(gans: Sequence[Gan], values: Iterable[Value]) -> list[list[Value]]:
     return [[value for gan, value in pairs if gan.arm == arm] for arm in arms_of(gans)]
 
 
-def evaluate(gans: Sequence[Gan], centres: Tensor, *, std: float, samples: int) -> Scores:
+def evaluate(gans: Sequence[Gan], centers: Tensor, *, std: float, samples: int) -> Scores:
     """High-quality share and share of recovered modes of each arm and seed, in per cent (section 4).
 
     Args:
         gans: The seeds of one arm after those of the other.
-        centres: The modes, ``(modes, 2)``.
+        centers: The modes, ``(modes, 2)``.
         std: Standard deviation of a mode; a good sample is within four of them of a mode.
         samples: How many of each generator.
     """
-    found = [mode_coverage(gan.samples(samples), centres, radius=4 * std) for gan in gans]
+    found = [mode_coverage(gan.samples(samples), centers, radius=4 * std) for gan in gans]
     return {
         "high_quality": by_arm(gans, [100 * coverage.high_quality for coverage in found]),
         "recovered": by_arm(gans, [100 * coverage.recovered for coverage in found]),
     }
 
 
-def draw_samples(path: Path, gans: Sequence[Gan], centres: Tensor, scores: Scores, *, margin: float) -> None:
+def draw_samples(path: Path, gans: Sequence[Gan], centers: Tensor, scores: Scores, *, margin: float) -> None:
     """A picture of each arm (rows) and seed (columns): samples over the modes.
 
     Args:
         path: The PNG.
         gans: As in :func:`evaluate`.
-        centres: The modes, ``(modes, 2)``.
+        centers: The modes, ``(modes, 2)``.
         scores: What :func:`evaluate` gave.
         margin: What is shown around the outermost modes.
 
@@ -115,10 +115,10 @@ def draw_samples(path: Path, gans: Sequence[Gan], centres: Tensor, scores: Score
     columns = len(gans) // rows
     figure = new_figure(4 * columns, 4.3 * rows, dpi=80)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    reach = centres.max().item() + margin
+    reach = centers.max().item() + margin
     of_each = (chain(*scores["high_quality"]), chain(*scores["recovered"]))
     for axes, gan, quality, modes in zip(grid, gans, *of_each, strict=True):
-        x, y = centres.T
+        x, y = centers.T
         axes.scatter(x, y, s=60, facecolors="none", edgecolors="tab:orange", linewidths=0.8)
         x, y = gan.samples(SHOWN).T
         axes.scatter(x, y, s=1, color="tab:blue", linewidths=0)

@@ -20,14 +20,14 @@ from tqdm import tqdm
 from gan_blocks.engine import Fields, RunFolder, UserError, require_positive
 from gan_blocks.engine.base import StopRequest, check_threads, random_stream, replace_durably, worker_pool
 from gan_blocks.engine.runs import RecipeIdentity, compare_configs
-from recipes.mixtures.analysis import analyse, draw_analysis, tabulate_analysis
+from recipes.mixtures.analysis import analyze, draw_analysis, tabulate_analysis
 from recipes.mixtures.config import Config
 from recipes.mixtures.gans import Gan, Scores, arms_of, by_arm, draw_samples, evaluate
 
 __all__ = ["MixtureOptions", "MixtureSession"]
 
 ROUND_SECONDS = 2.0  # between two looks for a signal; to hand a GAN to a process and back takes about a step's time
-ANALYSED = 10_000  # samples
+ANALYZED = 10_000  # samples
 
 Losses = tuple[float, float]
 """D's and G's."""
@@ -121,15 +121,15 @@ class MixtureSession:
             self._save()
         return None if stop.signal and self.step < self.last_step else self._evaluate()
 
-    def analyse(self) -> None:
+    def analyze(self) -> None:
         """Write what one update from the best and from the worst samples does, of the plain arm."""
         found = [
-            analyse(
+            analyze(
                 gan.generator,
                 gan.discriminator,
-                centres=self.config.centres(),
+                centers=self.config.centers(),
                 std=self.config.std,
-                z=torch.randn(ANALYSED, self.config.latent_dim, generator=random_stream(gan.seed, "analysis")),
+                z=torch.randn(ANALYZED, self.config.latent_dim, generator=random_stream(gan.seed, "analysis")),
                 learning_rate=self.config.learning_rate,
             )
             for gan in self.gans
@@ -183,8 +183,8 @@ class MixtureSession:
         self._saved_step = self.step
 
     def _evaluate(self) -> Scores:
-        config, centres = self.config, self.config.centres()
-        scores = evaluate(self.gans, centres, std=config.std, samples=config.evaluation_samples)
+        config, centers = self.config, self.config.centers()
+        scores = evaluate(self.gans, centers, std=config.std, samples=config.evaluation_samples)
         self.folder.append_log({"event": "evaluation", "step": self.step, "arms": arms_of(self.gans), **scores})
-        draw_samples(self.folder.samples_path(self.step), self.gans, centres, scores, margin=config.spacing / 2)
+        draw_samples(self.folder.samples_path(self.step), self.gans, centers, scores, margin=config.spacing / 2)
         return scores

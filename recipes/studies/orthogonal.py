@@ -1,4 +1,4 @@
-"""Study whether orthogonal regularisation makes a generator amenable to truncation (Brock et al. 2018, section 3.1).
+"""Study whether orthogonal regularization makes a generator amenable to truncation (Brock et al. 2018, section 3.1).
 
 Trains the same preset with each of several coefficients of equation 3 and each of several seeds, then measures samples
 at each truncation: the share that a classifier takes for the class that was asked for, and the spread within a class

@@ -2,7 +2,7 @@
 
 Table 3 trains each kind of GAN with and without top-k, on images without their classes. Table 5 trains SA-GAN with
 other decay rates and floors of k, and with top-k applied to the discriminator. Without top-k, each trains for the same
-minutes by the clock; with it, for as many steps as without, so that a busy machine does not favour one of the two.
+minutes by the clock; with it, for as many steps as without, so that a busy machine does not favor one of the two.
 
 The paper decays k once an epoch of runs of some hundred epochs. These runs see an epoch or two, so k decays after each
 --decay-images of the images shown to D.
@@ -78,7 +78,7 @@ class Options:
     """Seeds of the training, for each run."""
 
     data: str = "fashion-mnist"
-    """Grey training images, whose classes the GANs do not see but the classifier learns."""
+    """Gray training images, whose classes the GANs do not see but the classifier learns."""
 
     minutes: float = 5.0
     """Length of each run without top-k by the clock; those with it make as many steps."""

@@ -109,7 +109,7 @@ def test_features_of_every_pixel_of_the_generator_have_unit_mean_square():
     for name in ("stem", "generator block"):
         block, x = build(name)
         mean_square = block(x).square().mean(dim=1)
-        # a vector of mean square m, normalised with eps inside the root, keeps m / (m + eps)
+        # a vector of mean square m, normalized with eps inside the root, keeps m / (m + eps)
         torch.testing.assert_close(mean_square, torch.ones_like(mean_square), rtol=1e-5, atol=0)
 
 

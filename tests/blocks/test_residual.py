@@ -88,7 +88,7 @@ def test_discriminator_block_equals_figure_15c(
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_discriminator_block_normalises_before_each_activation_where_asked_for(first: bool):
+def test_discriminator_block_normalizes_before_each_activation_where_asked_for(first: bool):
     block = discriminator_block(norm_layer=BatchNorm2d, downsample=True, preactivation=not first)
     x, state = draw(3, 3, 4, 4), numpy_state(block)
 
@@ -294,7 +294,7 @@ def test_rejects_sizes_of_zero(name: str):
 
 def test_rejects_filters_of_even_size():
     pattern = (
-        r"ResBlock: `kernel_size` must be odd, but got kernel_size=4\. An even filter has no pixel at its centre\.$"
+        r"ResBlock: `kernel_size` must be odd, but got kernel_size=4\. An even filter has no pixel at its center\.$"
     )
     with pytest.raises(ValueError, match="^Generator" + pattern):
         GeneratorResBlock(4, 4, kernel_size=4, norm_layer=conditional_norm)

@@ -63,7 +63,7 @@ def test_train_mode_equals_the_sum_over_pixels(path: str, batch: int, height: in
 
 @both_paths
 @given(seed=st.integers(0, 99), mean=st.sampled_from([0.0, -3.0, 1000.0]))
-def test_eval_mode_normalises_by_the_running_moments_and_leaves_them(path: str, seed: int, mean: float):
+def test_eval_mode_normalizes_by_the_running_moments_and_leaves_them(path: str, seed: int, mean: float):
     norm = make_norm()
     for step in range(3):
         norm(2 * draw(4, CHANNELS, 3, 3, seed=seed + step) + mean, draw(4, WIDTH))
@@ -98,8 +98,8 @@ def test_batch_statistics_are_used_in_both_modes_where_asked_for(training: bool)
 
 @both_paths
 @pytest.mark.parametrize("training", [True, False])
-def test_a_condition_of_zeros_leaves_the_plain_normalisation(path: str, training: bool):
-    # The gain is centred at 1: without the 1 the output would vanish.
+def test_a_condition_of_zeros_leaves_the_plain_normalization(path: str, training: bool):
+    # The gain is centerd at 1: without the 1 the output would vanish.
     norm, plain = make_norm().train(training), BatchNorm2d(CHANNELS, affine=False, dtype=torch.float64).train(training)
     x = draw(2, CHANNELS, 3, 3)
     plain_output = plain(x)
@@ -121,7 +121,7 @@ def test_a_sample_sees_its_own_condition_alone(path: str):
 
 @both_paths
 @pytest.mark.parametrize("statistics", ["running", "batch"])
-def test_eval_mode_normalises_by_standing_statistics_where_there_are_any(path: str, statistics: str):
+def test_eval_mode_normalizes_by_standing_statistics_where_there_are_any(path: str, statistics: str):
     norm = make_norm(statistics)
     batches = [(draw(size, CHANNELS, 3, 3, seed=size) + 5, draw(size, WIDTH)) for size in (2, 3)]
     standing_statistics(norm, batches)
@@ -175,7 +175,7 @@ def test_the_folded_path_is_exact_up_to_the_digits_that_the_mean_takes(mean: flo
         for got, wanted in zip(run(norm, torch.float64), exact, strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
     for ours, theirs, wanted in zip(folded, plain, exact, strict=True):
-        # The sum of delta * x holds the mean's share too, which is taken out afterwards.
+        # The sum of delta * x holds the mean's share too, which is taken out afterward.
         cancellation = 2e-7 * (1 + mean) * wanted.abs().max()
         assert (ours - wanted).abs().max() < 2 * (theirs - wanted).abs().max() + cancellation
 
@@ -224,7 +224,7 @@ def test_bfloat16_is_as_close_to_the_exact_result_as_its_rounding_allows(trainin
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = norm(rounded, condition.float())
     assert y.dtype == torch.bfloat16
-    # Three roundings to 8 bits: of the normalised value (up to 4), of its gain and of the result (up to 8).
+    # Three roundings to 8 bits: of the normalized value (up to 4), of its gain and of the result (up to 8).
     assert (y - exact).abs().max() < 3 * 8 * 2**-8
 
 

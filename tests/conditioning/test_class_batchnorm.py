@@ -42,7 +42,7 @@ def test_train_mode_equals_the_sum_over_pixels(labels: list[int], height: int, m
 
 
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
-def test_eval_mode_normalises_by_the_running_moments_and_leaves_them(mean: float):
+def test_eval_mode_normalizes_by_the_running_moments_and_leaves_them(mean: float):
     norm, labels = make_norm(), [3, 0]
     for step in range(3):
         norm(2 * draw(4, CHANNELS, 3, 3, seed=step) + mean, torch.tensor([0, 1, 2, 3]))
@@ -68,7 +68,7 @@ def test_weights_mix_the_rows_of_the_classes():
     )
 
 
-def test_eval_mode_normalises_by_standing_statistics_where_there_are_any():
+def test_eval_mode_normalizes_by_standing_statistics_where_there_are_any():
     norm = make_norm(statistics="batch")
     batches = [(draw(size, CHANNELS, 3, 3, seed=size) + 5, torch.arange(size)) for size in (2, 3)]
     standing_statistics(norm, batches)
@@ -80,7 +80,7 @@ def test_eval_mode_normalises_by_standing_statistics_where_there_are_any():
 
 
 @modes
-def test_a_new_layer_is_the_plain_normalisation_for_every_class(training: bool):
+def test_a_new_layer_is_the_plain_normalization_for_every_class(training: bool):
     norm = ClassBatchNorm2d(CHANNELS, CLASSES, dtype=torch.float64).train(training)
     plain = BatchNorm2d(CHANNELS, affine=False, dtype=torch.float64).train(training)
     x = draw(CLASSES, CHANNELS, 3, 3)

@@ -21,7 +21,7 @@ def test_equals_the_formula_pixel_by_pixel(batch: int, height: int, width: int, 
     modulation = make().train(training)
     x, condition = draw(batch, CHANNELS, height, width) + 5, draw(batch, WIDTH, seed=1)
     weights = (layer.weight.detach().numpy() for layer in (modulation.gain, modulation.bias))
-    nothing = np.zeros(CHANNELS), np.ones(CHANNELS)  # mean and variance that normalise by nothing
+    nothing = np.zeros(CHANNELS), np.ones(CHANNELS)  # mean and variance that normalize by nothing
     expected = reference.conditional_batch_norm(x.numpy(), condition.numpy(), *weights, 0.0, nothing)
     np.testing.assert_allclose(modulation(x, condition).detach(), expected, rtol=1e-12, atol=1e-12)
 

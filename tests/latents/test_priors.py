@@ -88,11 +88,11 @@ def test_samples_have_the_moments_that_the_prior_states(name: str, samples: dict
 
 @every_prior
 def test_components_depend_on_each_other_as_the_prior_says(name: str, samples: dict[str, torch.Tensor]):
-    centred = samples[name] - PRIORS[name].mean
+    centerd = samples[name] - PRIORS[name].mean
     squares = samples[name].square() - samples[name].square().mean(0)
     for i in range(DIM):
         for j in range(i):
-            products = centred[:, i] * centred[:, j]
+            products = centerd[:, i] * centerd[:, j]
             assert products.mean().abs() <= STANDARD_ERRORS * standard_error(products)
             products = squares[:, i] * squares[:, j] - COVARIANCE_OF_SQUARES.get(name, 0.0)
             assert products.mean().abs() <= STANDARD_ERRORS * standard_error(products)
@@ -101,8 +101,8 @@ def test_components_depend_on_each_other_as_the_prior_says(name: str, samples: d
 @every_prior
 def test_the_samples_of_a_batch_are_independent(name: str, samples: dict[str, torch.Tensor]):
     for terms in (samples[name], samples[name].square()):
-        centred = terms - terms.mean(0)
-        products = centred[:-1] * centred[1:]
+        centerd = terms - terms.mean(0)
+        products = centerd[:-1] * centerd[1:]
         assert (products.mean(0).abs() <= STANDARD_ERRORS * standard_error(products)).all()
 
 
@@ -227,7 +227,7 @@ def test_an_annealed_prior_goes_through_its_milestones_in_straight_lines():
     assert {type(prior.at(step)) for step in range(50)} == {NormalPrior}
 
 
-def test_neighbouring_milestones_make_a_jump():
+def test_neighboring_milestones_make_a_jump():
     prior = AnnealedNormalPrior(3, milestones=((99, 2.0), (100, 1.0)))
     assert [round(prior.at(step).variance[0].item(), 9) for step in (1, 99, 100, 200)] == [2, 2, 1, 1]
 

@@ -1,4 +1,4 @@
-"""Three processes that normalise one batch; started by test_cross_replica_batchnorm.py.
+"""Three processes that normalize one batch; started by test_cross_replica_batchnorm.py.
 
 ``python -m tests.layers.batchnorm_ranks FOLDER`` saves the results of each rank in the folder.
 """
@@ -127,7 +127,7 @@ def bfloat16_result(rank: int) -> Tensor:
 
 
 def pair_result(rank: int) -> Tensor:
-    """Normalise in a group of the first two ranks, of which the third is no member."""
+    """Normalize in a group of the first two ranks, of which the third is no member."""
     pair = dist.new_group([0, 1])
     norm = copy.deepcopy(BatchNorm2d(CHANNELS, process_group=pair).double())
     return norm(own(inputs("plain")[0], rank)).detach()

@@ -43,7 +43,7 @@ def collect(norm: BatchNorm2d, *batches: Tensor, store: bool = True) -> None:
 @kinds
 @affinities
 @given(batch=st.integers(1, 3), size=st.integers(1, 3), eps=st.floats(1e-5, 1), mean=st.sampled_from([0, -5, 1000]))
-def test_train_mode_normalises_by_the_mean_and_biased_variance_of_the_batch(
+def test_train_mode_normalizes_by_the_mean_and_biased_variance_of_the_batch(
     statistics: str, affine: bool, batch: int, size: int, eps: float, mean: float
 ):
     x = draw(batch, 3, size, 2, mean=mean)
@@ -73,7 +73,7 @@ def test_in_float64_the_zero_gradient_of_a_bias_in_front_is_zero_up_to_one_round
 
 
 @given(momentum=st.floats(0, 1))
-def test_running_statistics_move_by_the_momentum_towards_mean_and_unbiased_variance(momentum: float):
+def test_running_statistics_move_by_the_momentum_toward_mean_and_unbiased_variance(momentum: float):
     norm = build(momentum=momentum)
     mean, variance = np.zeros(3), np.ones(3)
     for seed in range(2):
@@ -147,7 +147,7 @@ def test_collecting_pools_batches_of_any_sizes_as_if_they_were_one(sizes: list[i
 
 @kinds
 @pytest.mark.parametrize("training", [True, False])
-def test_collecting_normalises_by_the_batch_at_hand_in_either_mode(statistics: str, training: bool):
+def test_collecting_normalizes_by_the_batch_at_hand_in_either_mode(statistics: str, training: bool):
     x = draw(2, 3, 2, 2, mean=4)
     norm = build(statistics=statistics).train(training)
     norm.start_collecting()
@@ -380,7 +380,7 @@ def test_rejects_a_single_value_per_channel_where_the_batch_is_its_own_yardstick
         norm.start_collecting()
     message = (
         r"^BatchNorm2d: `x` must be of shape \(batch, 3, height, width\) with more than one value per channel, "
-        rf"but got x of shape \({', '.join(map(str, shape))}\)\. A single value has no variance to normalise by\.$"
+        rf"but got x of shape \({', '.join(map(str, shape))}\)\. A single value has no variance to normalize by\.$"
     )
     with pytest.raises(ValueError, match=message):
         norm(torch.zeros(shape))

@@ -37,7 +37,7 @@ def joined(reports: list[dict[str, Any]], kind: str, name: str) -> Tensor:
 
 
 @kinds
-def test_three_processes_normalise_as_one_with_the_whole_batch(reports: list[dict[str, Any]], kind: str):
+def test_three_processes_normalize_as_one_with_the_whole_batch(reports: list[dict[str, Any]], kind: str):
     torch.testing.assert_close(joined(reports, kind, "y"), whole_batch(kind)["y"], rtol=1e-12, atol=1e-12)
 
 
@@ -92,7 +92,7 @@ def test_bfloat16_inputs_get_float32_statistics_of_the_whole_batch(reports: list
     np.testing.assert_allclose(y.double(), wanted, atol=0.012)
 
 
-def test_a_named_group_is_normalised_as_one_and_another_process_by_itself(reports: list[dict[str, Any]]):
+def test_a_named_group_is_normalized_as_one_and_another_process_by_itself(reports: list[dict[str, Any]]):
     x = ranks.inputs("plain")[0].split([5, 2])
     wanted = torch.cat([BatchNorm2d(ranks.CHANNELS, dtype=torch.float64)(part).detach() for part in x])
     y = torch.cat([report["pair"] for report in reports])

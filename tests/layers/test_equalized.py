@@ -192,8 +192,8 @@ def test_rejects_what_is_no_matrix():
             equalized_lr(nn.Linear(2, 2), name)
 
 
-def test_rejects_a_second_parametrisation():
-    pattern = r"^equalized_lr: `weight` must not be parametrised already\. Equalise the learning rate first\.$"
+def test_rejects_a_second_parametrization():
+    pattern = r"^equalized_lr: `weight` must not be parametrized already\. Equalize the learning rate first\.$"
     for layer in (EqualizedLinear(2, 2), spectral_norm(nn.Linear(2, 2))):
         with pytest.raises(RuntimeError, match=pattern):
             equalized_lr(layer)

@@ -97,19 +97,19 @@ def test_half_precision_weights_are_orthogonal_up_to_rounding(dtype: torch.dtype
     torch.testing.assert_close(weight @ weight.T, torch.eye(4), atol=0.02, rtol=0)
 
 
-def test_rejects_a_parametrised_tensor_and_changes_nothing():
+def test_rejects_a_parametrized_tensor_and_changes_nothing():
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(parametrizations.spectral_norm(nn.Linear(2, 2))))
     before = model[0].weight.clone()
     message = (
-        r"^orthogonal_: `module` must not contain parametrised tensors, but got module with 1\.0\.weight\. "
-        r"Initialise before spectral_norm or another parametrisation is registered\.$"
+        r"^orthogonal_: `module` must not contain parametrized tensors, but got module with 1\.0\.weight\. "
+        r"Initialize before spectral_norm or another parametrization is registered\.$"
     )
     with pytest.raises(RuntimeError, match=message):
         orthogonal_(model)
     assert torch.equal(model[0].weight, before)
 
 
-def test_names_the_tensor_when_the_model_itself_is_parametrised():
+def test_names_the_tensor_when_the_model_itself_is_parametrized():
     with pytest.raises(RuntimeError, match=r"got module with weight\."):
         orthogonal_(parametrizations.spectral_norm(nn.Linear(2, 2)))
 

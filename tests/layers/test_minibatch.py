@@ -32,7 +32,7 @@ def test_equals_the_loops_over_strided_groups(batch: int, channels: int, size: i
 
 
 def test_groups_are_strided_not_contiguous():
-    """Eight samples make two groups, even and odd numbers; neighbours share none."""
+    """Eight samples make two groups, even and odd numbers; neighbors share none."""
     x = torch.zeros(8, 1, 1, 1, dtype=torch.float64)
     x[1], x[3] = 1.0, -1.0  # in the odd group alone; contiguous groups would share them out otherwise
     values = per_sample(x)

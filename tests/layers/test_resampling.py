@@ -22,7 +22,7 @@ def test_upsampling_repeats_each_pixel_in_a_square(batch: int, channels: int, he
 
 
 @given(batch=sizes, channels=sizes, height=sizes, width=sizes)
-def test_bilinear_upsampling_interpolates_between_the_centres_of_pixels(
+def test_bilinear_upsampling_interpolates_between_the_centers_of_pixels(
     batch: int, channels: int, height: int, width: int
 ):
     x = draw(batch, channels, height, width)

@@ -222,7 +222,7 @@ def test_filters_of_different_groups_see_different_channels(make: type[nn.Module
     assert orthogonal_regularization(model).item() == pytest.approx(total(dense), rel=1e-10)
 
 
-def test_a_parametrised_buffer_is_no_weight():
+def test_a_parametrized_buffer_is_no_weight():
     layer = nn.Linear(3, 4)
     layer.register_buffer("other", torch.ones(2, 2))
     register_parametrization(layer, "other", nn.Tanh())
@@ -246,18 +246,18 @@ def test_a_shared_weight_counts_once_and_not_at_all_when_one_that_has_it_is_excl
     assert orthogonal_regularization(model, exclude=[second]).item() == pytest.approx(other, rel=1e-10)
 
 
-def test_a_spectrally_normalised_weight_counts_as_the_optimiser_sees_it():
+def test_a_spectrally_normalized_weight_counts_as_the_optimizer_sees_it():
     plain = model_of(nn.Linear(3, 4), nn.Embedding(4, 5))
-    normalised = copy.deepcopy(plain)
-    for layer in normalised:
+    normalized = copy.deepcopy(plain)
+    for layer in normalized:
         spectral_norm(layer)
-    before = copy.deepcopy(normalised.state_dict())
-    expected, value = orthogonal_regularization(plain), orthogonal_regularization(normalised)
+    before = copy.deepcopy(normalized.state_dict())
+    expected, value = orthogonal_regularization(plain), orthogonal_regularization(normalized)
     assert torch.equal(value, expected)
     value.backward()
     expected.backward()
-    assert torch.equal(normalised[0].parametrizations.weight.original.grad, plain[0].weight.grad)
-    assert all(torch.equal(before[key], entry) for key, entry in normalised.state_dict().items())
+    assert torch.equal(normalized[0].parametrizations.weight.original.grad, plain[0].weight.grad)
+    assert all(torch.equal(before[key], entry) for key, entry in normalized.state_dict().items())
 
 
 def test_a_weight_made_of_several_tensors_counts_as_its_layer_uses_it():

@@ -245,7 +245,7 @@ def test_clipping_limits_every_parameter_and_leaves_small_ones_alone():
         assert parameter.flatten().tolist() == pytest.approx(expected, abs=1e-9)
 
 
-def test_clipping_counts_as_an_update_of_a_normalised_weight():
+def test_clipping_counts_as_an_update_of_a_normalized_weight():
     layer = spectral_norm(nn.Linear(3, 4), warmup_iterations=0)
     before = layer.parametrizations.weight[0].u.clone()
     clip_weights_(layer)

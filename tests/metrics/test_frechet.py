@@ -20,7 +20,7 @@ def by_matrix_root(real: Tensor, fake: Tensor) -> float:
     return float(means @ means) + float(np.trace(covariances[0] + covariances[1] - 2 * root).real)
 
 
-def standardised(count: int, dim: int, seed: int) -> Tensor:
+def standardized(count: int, dim: int, seed: int) -> Tensor:
     """Samples whose mean is 0 and whose covariance is the identity, exactly."""
     x = draw(count, dim, seed=seed)
     x = x - x.mean(0)
@@ -35,10 +35,10 @@ def test_equals_the_formula_with_a_matrix_root(dim: int, more: int, seed: int):
 
 
 def test_equals_the_closed_form_of_normal_distributions_with_the_same_axes():
-    x, rotation = standardised(50, 4, seed=0), torch.linalg.qr(draw(4, 4, seed=1)).Q
+    x, rotation = standardized(50, 4, seed=0), torch.linalg.qr(draw(4, 4, seed=1)).Q
     one, other = torch.tensor([1.0, 2.0, 0.5, 0.0]).double(), torch.tensor([3.0, 0.1, 0.5, 2.0]).double()
     shift = torch.tensor([1.0, 0.0, -2.0, 0.5]).double()
-    distance = frechet_distance((x * one) @ rotation, (standardised(30, 4, seed=2) * other + shift) @ rotation)
+    distance = frechet_distance((x * one) @ rotation, (standardized(30, 4, seed=2) * other + shift) @ rotation)
     wanted = sum((a - b) ** 2 for a, b in zip(one.tolist(), other.tolist(), strict=True)) + 1 + 4 + 0.25
     assert distance == pytest.approx(wanted, rel=1e-10)
 

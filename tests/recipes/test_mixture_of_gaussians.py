@@ -16,7 +16,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import seeded_construction
 from recipes import mixture_of_gaussians as mixture
 from recipes.mixtures import networks as perceptrons
-from recipes.mixtures.analysis import analyse
+from recipes.mixtures.analysis import analyze
 from recipes.mixtures.gans import Gan
 from recipes.mixtures.networks import Perceptron
 from recipes.mixtures.table import Row, tabulate
@@ -157,9 +157,9 @@ def test_a_step_is_the_papers_update_written_out(dtype: torch.dtype, tolerance: 
         torch.testing.assert_close(weights_of(gan), [g.state_dict(), d.state_dict()], rtol=tolerance, atol=tolerance)
 
 
-def test_the_modes_stand_on_a_centred_grid():
-    centres = mixture.Config(modes=25).centres()
-    assert sorted(map(tuple, centres.tolist())) == [
+def test_the_modes_stand_on_a_centerd_grid():
+    centers = mixture.Config(modes=25).centers()
+    assert sorted(map(tuple, centers.tolist())) == [
         (float(x), float(y)) for x in range(-4, 5, 2) for y in range(-4, 5, 2)
     ]
 
@@ -206,8 +206,8 @@ def test_the_analysis_moves_samples_by_the_gradient_of_the_best_and_of_the_worst
         d[0].weight.copy_(slope)
         d[0].bias.zero_()
     z = 0.1 * torch.randn(400, 2, generator=rng)
-    centres, std, rate = torch.tensor([[0.0, 0.0]]), 0.05, 1e-3
-    effect = analyse(g, d, centres=centres, std=std, z=z, learning_rate=rate)
+    centers, std, rate = torch.tensor([[0.0, 0.0]]), 0.05, 1e-3
+    effect = analyze(g, d, centers=centers, std=std, z=z, learning_rate=rate)
 
     points = [[float(x), float(y)] for x, y in z.double()]
     order = sorted(range(400), key=lambda i: -points[i][0])

@@ -246,11 +246,11 @@ def test_weight_clipping_descends_by_rmsprop(training: Callable[..., Training]):
 
 def test_presets_have_the_settings_of_the_papers():
     for name in ("fashion-mnist-32", "cifar10-32"):
-        penalised, clipped = wgan_gp.PRESETS[name](), wgan_gp.PRESETS[f"clipping-{name}"]()
-        assert (penalised.generator_lr, penalised.discriminator_lr) == (1e-4, 1e-4)
-        assert (penalised.adam_beta1, penalised.adam_beta2, penalised.gradient_coefficient) == (0, 0.9, 10)
+        penalized, clipped = wgan_gp.PRESETS[name](), wgan_gp.PRESETS[f"clipping-{name}"]()
+        assert (penalized.generator_lr, penalized.discriminator_lr) == (1e-4, 1e-4)
+        assert (penalized.adam_beta1, penalized.adam_beta2, penalized.gradient_coefficient) == (0, 0.9, 10)
         assert (clipped.generator_lr, clipped.discriminator_lr, clipped.clip_bound) == (5e-5, 5e-5, 0.01)
-        for config in (penalised, clipped):
+        for config in (penalized, clipped):
             assert (config.batch_size, config.discriminator_steps, config.latent) == (64, 5, "normal")
 
 
@@ -269,7 +269,7 @@ def test_top_k_takes_the_best_logits_of_the_whole_batch(training: Callable[..., 
 def test_micro_batches_are_judged_whole_so_that_the_chosen_keep_the_logits_they_were_chosen_by(
     training: Callable[..., Training],
 ):
-    """Judged without their neighbours, batch norm would give the chosen ones other logits."""
+    """Judged without their neighbors, batch norm would give the chosen ones other logits."""
     run = training(dataclasses.replace(TINY, top_k_gamma=0.5, top_k_floor=3), accumulate=2)
     calls = calls_of(run.state.discriminator)
     loss = run.step(LATE)["loss_g"].item()

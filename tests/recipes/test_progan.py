@@ -201,7 +201,7 @@ def test_the_gradient_penalty_aims_at_its_target(training: Callable[..., Trainin
         assert loss - (calls[1][1].mean() - calls[0][1].mean()).item() == pytest.approx(10, rel=1e-2)
 
 
-def test_optimisers_start_anew_where_a_fade_begins_and_ends(training: Callable[..., Training]):
+def test_optimizers_start_anew_where_a_fade_begins_and_ends(training: Callable[..., Training]):
     run = training()
     counters = []
     for step in range(1, len(POSITIONS) + 1):

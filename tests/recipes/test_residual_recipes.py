@@ -106,8 +106,8 @@ def test_attention_has_the_width_and_the_place_of_the_tables(preset: str, of_g: 
 def test_spectral_norm_is_in_both_networks_of_biggan_and_sa_gan_but_only_in_d_of_sn_gan():
     for recipe in RECIPES:
         for network, name in zip(build(recipe, recipe.config(**TINY)), "GD", strict=True):
-            normalised = any(isinstance(module, SpectralNorm) for module in network.modules())
-            assert normalised == (recipe is not sngan.RECIPE or name == "D")
+            normalized = any(isinstance(module, SpectralNorm) for module in network.modules())
+            assert normalized == (recipe is not sngan.RECIPE or name == "D")
 
 
 @every_recipe

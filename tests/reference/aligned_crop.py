@@ -4,7 +4,7 @@ import math
 
 
 def rectangle(e0: complex, e1: complex, m0: complex, m1: complex) -> tuple[complex, float, complex, complex]:
-    """Centre, size, unit vector to the right, unit vector to the top; y points down in the image."""
+    """Center, size, unit vector to the right, unit vector to the top; y points down in the image."""
     x_prime = e1 - e0
     y_prime = (e0 + e1) / 2 - (m0 + m1) / 2
     c = (e0 + e1) / 2 - 0.1 * y_prime
@@ -23,7 +23,7 @@ def mirror(place: int, length: int) -> int:
 
 
 def extended_pixel(image: list[list[float]], column: int, row: int, size: float) -> float:
-    """Level of one grey pixel inside or outside the image."""
+    """Level of one gray pixel inside or outside the image."""
     height, width = len(image), len(image[0])
 
     def level(x: int, y: int) -> float:
@@ -47,7 +47,7 @@ def extended_pixel(image: list[list[float]], column: int, row: int, size: float)
 def crop(
     image: list[list[float]], points: tuple[complex, complex, complex, complex], resolution: int
 ) -> list[list[float]]:
-    """Unrounded levels of the crop of a grey image."""
+    """Unrounded levels of the crop of a gray image."""
     c, s, x, y = rectangle(*points)
     factor = 4
     while resolution * factor < s:

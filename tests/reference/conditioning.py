@@ -48,7 +48,7 @@ def conditional_batch_norm(
     eps: float,
     moments: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Normalise by the batch's own population moments, or by given ones, then modulate each sample's channels."""
+    """Normalize by the batch's own population moments, or by given ones, then modulate each sample's channels."""
     batch, channels, height, width = x.shape
     y = np.empty_like(x)
     for channel in range(channels):
@@ -72,7 +72,7 @@ def class_batch_norm(
     eps: float,
     moments: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Normalise as above, then scale by one plus the class's gain, and shift by its bias."""
+    """Normalize as above, then scale by one plus the class's gain, and shift by its bias."""
     batch, channels, height, width = x.shape
     y = np.empty_like(x)
     for channel in range(channels):

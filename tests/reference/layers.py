@@ -30,7 +30,7 @@ def upsample_nearest(x: Array) -> Array:
 
 
 def upsample_bilinear(x: Array) -> Array:
-    """Every new pixel is interpolated at its centre between the centres of the old ones, which continue outwards."""
+    """Every new pixel is interpolated at its center between the centers of the old ones, which continue outwards."""
     batch, channels, height, width = x.shape
     y = np.zeros((batch, channels, 2 * height, 2 * width))
     for n, c, h, w in np.ndindex(y.shape):
@@ -135,7 +135,7 @@ def _pool_pixels(x: Array, matrix: Array) -> list[Array]:
 
 
 def standing_statistics(batches: list[Array], eps: float) -> list[tuple[Array, Array]]:
-    """Pooled moments of both norms of the chain norm, ReLU, norm, each normalising by the batch at hand."""
+    """Pooled moments of both norms of the chain norm, ReLU, norm, each normalizing by the batch at hand."""
     first, second = [], []
     for x in batches:
         first.append(x)

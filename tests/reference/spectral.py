@@ -1,4 +1,4 @@
-"""Spectral normalisation and clamping as the papers write them, in float64 NumPy."""
+"""Spectral normalization and clamping as the papers write them, in float64 NumPy."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The clamp through a whole training: a small SN-GAN without batch normalisation, on 8x8 images of soft discs."""
+"""The clamp through a whole training: a small SN-GAN without batch normalization, on 8x8 images of soft discs."""
 
 import torch
 import torch.nn.functional as F

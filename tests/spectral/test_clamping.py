@@ -97,7 +97,7 @@ def test_any_bound_between_the_two_largest_values_becomes_the_largest(
     np.testing.assert_allclose(singular_values(layer), [bound, *sigmas[1:]], atol=1e-6)
 
 
-def test_training_towards_a_weight_beyond_the_bound_stops_at_the_bound(rng: torch.Generator):
+def test_training_toward_a_weight_beyond_the_bound_stops_at_the_bound(rng: torch.Generator):
     target = plain_linear(rng).weight.detach()
     layer = clamp_sigma(plain_linear(rng, [0.4, 0.3, 0.2, 0.1]), maximum=2.5, generator=rng)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
@@ -143,14 +143,14 @@ def test_where_the_clamp_acts_no_gradient_is_left_along_the_first_direction(rng:
 # --- with spectral norm ---
 
 
-def test_registered_before_spectral_norm_the_raw_weight_is_clamped_and_the_result_normalised(rng: torch.Generator):
+def test_registered_before_spectral_norm_the_raw_weight_is_clamped_and_the_result_normalized(rng: torch.Generator):
     layer = clamp_sigma(plain_linear(rng), maximum=2.5, warmup_iterations=200, generator=rng)
     spectral_norm(layer, warmup_iterations=200, generator=rng)
     expected = np.array([2.5, *SIGMAS[1:]]) / 2.5
     np.testing.assert_allclose(singular_values(layer), expected, atol=1e-6)
 
 
-def test_registered_after_spectral_norm_the_normalised_weight_is_clamped(rng: torch.Generator):
+def test_registered_after_spectral_norm_the_normalized_weight_is_clamped(rng: torch.Generator):
     layer = spectral_norm(plain_linear(rng), warmup_iterations=200, generator=rng)
     clamp_sigma(layer, maximum=0.8, warmup_iterations=200, generator=rng)
     np.testing.assert_allclose(singular_values(layer), [0.8, 2 / 3, 0.4, 1 / 6], atol=1e-6)
@@ -281,7 +281,7 @@ def test_rejects_anything_but_one_positive_bound(owner, options: dict[str, float
             nn.Linear(2, 2),
             "w",
             {},
-            "clamp_sigma: `name` must be an initialised parameter of Linear (bias, weight), but got name='w'.",
+            "clamp_sigma: `name` must be an initialized parameter of Linear (bias, weight), but got name='w'.",
         ),
         (
             clamp_sigma(nn.Linear(2, 2), maximum=1),

@@ -96,7 +96,7 @@ def test_a_model_may_grow_or_change_its_shapes_between_measurements():
     assert_measures(spectra["1"], model[1].weight)
 
 
-def test_normalised_weights_are_measured_before_normalisation():
+def test_normalized_weights_are_measured_before_normalization():
     model = nn.Sequential(nn.Linear(4, 5), nn.Conv2d(3, 4, 3))
     with torch.no_grad():
         model[0].weight.mul_(10)

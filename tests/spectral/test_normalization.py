@@ -120,7 +120,7 @@ def test_training_keeps_the_largest_singular_value_near_one(plain: nn.Module, rn
     assert np.linalg.norm(weight, 2) == pytest.approx(1, abs=1e-2)
 
 
-# --- against torch's own parametrisation ---
+# --- against torch's own parametrization ---
 
 
 def test_values_and_gradients_equal_those_of_torch_for_the_same_vectors(plain: nn.Module, rng: torch.Generator):
@@ -181,7 +181,7 @@ def test_following_more_singular_values_leaves_the_converged_weight_alone(rng: t
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_weight_of_zeros_stays_zero_and_is_normalised_once_it_grows(rng: torch.Generator, count: int):
+def test_a_weight_of_zeros_stays_zero_and_is_normalized_once_it_grows(rng: torch.Generator, count: int):
     layer = nn.Linear(8, 6)
     nn.init.zeros_(layer.weight)
     spectral_norm(layer, num_singular_values=count, generator=rng)
@@ -193,7 +193,7 @@ def test_a_weight_of_zeros_stays_zero_and_is_normalised_once_it_grows(rng: torch
     assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_weight_that_stayed_below_eps_is_normalised_once_it_grows(rng: torch.Generator):
+def test_a_weight_that_stayed_below_eps_is_normalized_once_it_grows(rng: torch.Generator):
     layer = nn.Linear(8, 6)
     with torch.no_grad():
         layer.weight.normal_(std=1e-9, generator=rng)
@@ -344,7 +344,7 @@ def test_folding_leaves_plain_layers_with_the_weights_of_evaluation(plain: nn.Mo
     assert torch.equal(layer.weight, expected)
 
 
-def test_folding_takes_all_layers_and_tensors_and_leaves_other_parametrisations():
+def test_folding_takes_all_layers_and_tensors_and_leaves_other_parametrizations():
     class Negative(nn.Module):
         def forward(self, weight: Tensor) -> Tensor:
             return -weight
@@ -362,7 +362,7 @@ def test_folding_takes_all_layers_and_tensors_and_leaves_other_parametrisations(
     ]
 
 
-def test_a_tensor_of_a_copy_can_be_normalised_without_the_original_taking_part():
+def test_a_tensor_of_a_copy_can_be_normalized_without_the_original_taking_part():
     layer = spectral_norm(nn.Bilinear(2, 3, 4))
     twin = copy.deepcopy(layer)
     twin.bias = nn.Parameter(torch.ones(4, 2))
@@ -411,19 +411,19 @@ def test_rejects_a_parameter_with_one_dimension():
 @pytest.mark.parametrize(
     ("layer", "name", "message"),
     [
-        (nn.Linear(2, 2), "wieght", "an initialised parameter of Linear (bias, weight), but got name='wieght'."),
-        (nn.Linear(2, 2, bias=False), "bias", "an initialised parameter of Linear (weight), but got name='bias'."),
-        (nn.ReLU(), "weight", "an initialised parameter of ReLU (it has none), but got name='weight'."),
-        (nn.LazyLinear(2), "weight", "an initialised parameter of LazyLinear (it has none), but got name='weight'."),
+        (nn.Linear(2, 2), "wieght", "an initialized parameter of Linear (bias, weight), but got name='wieght'."),
+        (nn.Linear(2, 2, bias=False), "bias", "an initialized parameter of Linear (weight), but got name='bias'."),
+        (nn.ReLU(), "weight", "an initialized parameter of ReLU (it has none), but got name='weight'."),
+        (nn.LazyLinear(2), "weight", "an initialized parameter of LazyLinear (it has none), but got name='weight'."),
         (
             spectral_norm(nn.Linear(2, 2)),
             "w",
-            "an initialised parameter of Linear (bias, weight), but got name='w'.",
+            "an initialized parameter of Linear (bias, weight), but got name='w'.",
         ),
         (spectral_norm(nn.Linear(2, 2)), "weight", "a parameter without SpectralNorm, but got name='weight'."),
     ],
 )
-def test_rejects_what_cannot_be_normalised(layer: nn.Module, name: str, message: str):
+def test_rejects_what_cannot_be_normalized(layer: nn.Module, name: str, message: str):
     with pytest.raises(ValueError, match=f"^{re.escape(f'spectral_norm: `name` must be {message}')}$"):
         spectral_norm(layer, name)
 
@@ -431,14 +431,14 @@ def test_rejects_what_cannot_be_normalised(layer: nn.Module, name: str, message:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (nn.Linear(2, 2), "a spectrally normalised tensor of Linear (it has none), but got name='bias'."),
+        (nn.Linear(2, 2), "a spectrally normalized tensor of Linear (it has none), but got name='bias'."),
         (
             spectral_norm(nn.Linear(2, 2)),
-            "a spectrally normalised tensor of Linear (weight), but got name='bias'.",
+            "a spectrally normalized tensor of Linear (weight), but got name='bias'.",
         ),
     ],
 )
-def test_rejects_to_report_sigmas_of_what_is_not_normalised(layer: nn.Module, message: str):
+def test_rejects_to_report_sigmas_of_what_is_not_normalized(layer: nn.Module, message: str):
     with pytest.raises(ValueError, match=f"^{re.escape(f'tracked_sigmas: `name` must be {message}')}$"):
         tracked_sigmas(layer, "bias")
 

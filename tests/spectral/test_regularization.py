@@ -11,7 +11,7 @@ from gan_blocks import clamp_sigma, frozen_power_iteration, sigma_regularization
 from tests.spectral.known_values import SIGMAS, original_of, plain_linear, tracker_of
 
 
-def penalised_model(rng: torch.Generator) -> nn.Sequential:
+def penalized_model(rng: torch.Generator) -> nn.Sequential:
     other = clamp_sigma(plain_linear(rng, [1.0, 0.8, 0.2, 0.1]), ratio=math.inf, warmup_iterations=200, generator=rng)
     layer = spectral_norm(plain_linear(rng), num_singular_values=2, warmup_iterations=200, generator=rng)
     return nn.Sequential(layer, nn.ReLU(), other, nn.Linear(4, 4))
@@ -24,14 +24,14 @@ def penalised_model(rng: torch.Generator) -> nn.Sequential:
 def test_the_penalty_sums_squared_distances_over_followed_weights(
     options: dict[str, float], expected: float, rng: torch.Generator
 ):
-    assert sigma_regularization(penalised_model(rng), **options).item() == pytest.approx(expected, abs=1e-9)
+    assert sigma_regularization(penalized_model(rng), **options).item() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("options", [{"target": 2.0}, {"ratio": 1.1}])
 def test_the_gradient_of_the_penalty_moves_the_first_singular_value_alone(
     options: dict[str, float], rng: torch.Generator
 ):
-    model = penalised_model(rng)
+    model = penalized_model(rng)
     sigma_regularization(model, **options).backward()
     for layer, sigmas in ((model[0], SIGMAS), (model[2], [1.0, 0.8])):
         u, _, vt = np.linalg.svd(original_of(layer).detach().numpy())
@@ -65,21 +65,21 @@ def test_descending_the_penalty_brings_the_largest_singular_value_to_the_target(
 
 
 def test_the_penalty_counts_as_a_read(rng: torch.Generator):
-    penalised = spectral_norm(plain_linear(rng), warmup_iterations=1, generator=rng)
-    read = copy.deepcopy(penalised)
-    for layer in (penalised, read):
+    penalized = spectral_norm(plain_linear(rng), warmup_iterations=1, generator=rng)
+    read = copy.deepcopy(penalized)
+    for layer in (penalized, read):
         with torch.no_grad():
             original_of(layer).mul_(1.1).add_(0.05)
-    sigma_regularization(penalised, target=1.0)
+    sigma_regularization(penalized, target=1.0)
     _ = read.weight
-    assert torch.equal(tracker_of(penalised).u, tracker_of(read).u)
-    before = tracker_of(penalised).u.clone()
-    _ = penalised.weight
-    assert torch.equal(tracker_of(penalised).u, before)
+    assert torch.equal(tracker_of(penalized).u, tracker_of(read).u)
+    before = tracker_of(penalized).u.clone()
+    _ = penalized.weight
+    assert torch.equal(tracker_of(penalized).u, before)
 
 
 def test_a_weight_with_one_singular_value_is_left_out_of_a_ratio(rng: torch.Generator):
-    model = penalised_model(rng)
+    model = penalized_model(rng)
     expected = sigma_regularization(model, ratio=1.1)
     model.append(spectral_norm(nn.Linear(4, 1).double()))
     assert torch.equal(sigma_regularization(model, ratio=1.1), expected)

@@ -254,7 +254,7 @@ def test_a_tracker_survives_pickling(rng: torch.Generator):
     assert twin.seen is None
 
 
-def test_behind_another_parametrisation_its_output_is_followed_and_its_updates_are_noticed(rng: torch.Generator):
+def test_behind_another_parametrization_its_output_is_followed_and_its_updates_are_noticed(rng: torch.Generator):
     layer = nn.Linear(5, 4)
     register_parametrization(layer, "weight", Double())
     spectral_norm(layer, num_iterations=50, generator=rng)

@@ -32,7 +32,7 @@ def chain(*parametrizations: nn.Module) -> ParametrizationList:
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("optimizer_type", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad])
-def test_every_optimiser_step_changes_the_state(optimizer_type: type[torch.optim.Optimizer], fused: bool):
+def test_every_optimizer_step_changes_the_state(optimizer_type: type[torch.optim.Optimizer], fused: bool):
     count_fused_updates()
     scaled = chain(Scale())
     optimizer = optimizer_type(scaled.parameters(), lr=0.1, fused=fused)
@@ -45,7 +45,7 @@ def test_every_optimiser_step_changes_the_state(optimizer_type: type[torch.optim
     assert len(set(states)) == 3
 
 
-def test_a_fused_optimiser_leaves_the_state_of_what_had_no_gradient():
+def test_a_fused_optimizer_leaves_the_state_of_what_had_no_gradient():
     count_fused_updates()
     first, second = chain(Scale()), chain(Scale())
     optimizer = torch.optim.Adam([*first.parameters(), *second.parameters()], fused=True)
@@ -62,7 +62,7 @@ def test_reading_leaves_the_state():
     assert weight_state(scaled, 1) == before
 
 
-def test_parameters_of_earlier_parametrisations_belong_to_the_state_and_later_ones_do_not():
+def test_parameters_of_earlier_parametrizations_belong_to_the_state_and_later_ones_do_not():
     scaled = chain(Scale(), Scale())
     before = [weight_state(scaled, index) for index in range(3)]
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_parameters_of_earlier_parametrisations_belong_to_the_state_and_later_on
     assert [weight_state(scaled, index) == before[index] for index in range(3)] == [True, True, False]
 
 
-def test_the_input_of_a_parametrisation_is_the_output_of_those_before_it():
+def test_the_input_of_a_parametrization_is_the_output_of_those_before_it():
     scaled = chain(Scale(), Scale())
     assert chain_input(scaled, 0) is scaled.original
     assert torch.equal(chain_input(scaled, 1), 2 * scaled.original)

@@ -114,7 +114,7 @@ def test_singular_vectors_advance_once_per_update_on_the_averaged_weight():
         torch.testing.assert_close(u, nn.functional.normalize(weight @ v, dim=0))
 
 
-def test_the_averaged_weight_stays_normalised_by_its_own_largest_singular_value():
+def test_the_averaged_weight_stays_normalized_by_its_own_largest_singular_value():
     model = make_model()
     average = ExponentialMovingAverage(model)
     for step in range(60):

@@ -130,7 +130,7 @@ def test_dropout_is_off():
 
 
 class TwoBranches(nn.Module):
-    """Normalises by one of two layers, and never by torch's own."""
+    """Normalizes by one of two layers, and never by torch's own."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ def test_the_ends_of_a_grid_in_float32_are_inside():
 
 
 def test_statistics_close_to_a_row_are_close_to_that_row():
-    """Nearer to 0.4 than to 0.42: swapped weights would give the neighbour's."""
+    """Nearer to 0.4 than to 0.42: swapped weights would give the neighbor's."""
     table = random_table(51, 4)
     mean, _ = TruncationStatistics(GRID, {"": table}).at(0.401)[""]
     torch.testing.assert_close(mean, 0.95 * table.means[20] + 0.05 * table.means[21], rtol=1e-9, atol=1e-9)

@@ -122,7 +122,7 @@ def sample_indices(seed: int, num_images: int, start: int, count: int) -> Tensor
     return torch.cat(pieces)
 
 
-# A batch reads at most two neighbouring epochs; shuffling a large set anew for every batch would cost more than a step.
+# A batch reads at most two neighboring epochs; shuffling a large set anew for every batch would cost more than a step.
 @lru_cache(maxsize=2)
 def _epoch_order(seed: int, num_images: int, epoch: int) -> Tensor:
     return torch.randperm(num_images, generator=random_stream(seed, "epoch", epoch))

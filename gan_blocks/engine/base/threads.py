@@ -23,7 +23,7 @@ _CHUNK = 256
 class ImageThreads:
     """Threads for reading and decoding images, which is done without holding Python's lock.
 
-    They are started when they are first used, and again in a process that was forked afterwards: threads do not live
+    They are started when they are first used, and again in a process that was forked afterward: threads do not live
     on in the child.
 
     Args:

@@ -1,9 +1,9 @@
 """Show the training images that are nearest to samples: does the generator copy?
 
-A generator that recites its training set draws samples whose nearest neighbours are all but the same image. As in the
+A generator that recites its training set draws samples whose nearest neighbors are all but the same image. As in the
 papers, the search is in pixels and in the features of a classifier (BigGAN, Figures 10 to 14), which is trained here
 and now on the real images, and in the middle of the image alone (ProGAN, Figure 10). The sheet has a block a measure
-and a row a sample: the sample on the left, its neighbours from the nearest on, each above its class, number, distance.
+and a row a sample: the sample on the left, its neighbors from the nearest on, each above its class, number, distance.
 
 Tested in ``tests/engine/commands/test_neighbors.py``.
 """
@@ -35,7 +35,7 @@ __all__ = ["Options", "main"]
 
 @dataclass(frozen=True)
 class Options(TruncatedOptions):
-    """Whose neighbours to look for, and by which measures."""
+    """Whose neighbors to look for, and by which measures."""
 
     out: Path = Path("neighbors.png")
     """A .png."""
@@ -47,7 +47,7 @@ class Options(TruncatedOptions):
     """Take the first --num images of this .npz (`images` uint8 NHWC, `labels`) instead of drawing samples."""
 
     neighbors: int = 6
-    """Neighbours of each sample."""
+    """Neighbors of each sample."""
 
     by: tuple[Literal["pixels", "features", "crop"], ...] = ("pixels", "features", "crop")
     """pixels: Euclidean distance in pixels. features: in what a classifier sees. crop: sum of absolute differences in
@@ -73,7 +73,7 @@ class Options(TruncatedOptions):
 
 
 def search(options: Options) -> list[tuple[str, Neighbors]]:
-    """Find the neighbours and write the sheet; the titles of the measures with what each found."""
+    """Find the neighbors and write the sheet; the titles of the measures with what each found."""
     trained = options.load()
     config = trained.config
     real = load_images_of(config, options.data)

@@ -3,7 +3,7 @@
     gan-blocks prepare --data folder:PATH --resolution 128 --out stores/mine
     gan-blocks train biggan_deep --data shards:stores/mine ...
 
-Each image is brought to every --resolution as training itself would do it: cropped along the long edge to the centre
+Each image is brought to every --resolution as training itself would do it: cropped along the long edge to the center
 square, resampled by area. One resolution is enough for one network, a growing one, too, which averages the images it
 sees down to its size of the moment. Store several for networks of several sizes.
 
@@ -57,7 +57,7 @@ class Options:
     """Height and width of the stored images; one or more."""
 
     channels: Literal[1, 3] = 3
-    """1 for grey, 3 for RGB."""
+    """1 for gray, 3 for RGB."""
 
     landmarks: Path | None = None
     """Crop faces by the landmarks in this file, as CelebA has it: a line is a file name and x and y of both eyes, the

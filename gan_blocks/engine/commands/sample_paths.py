@@ -38,7 +38,7 @@ class Interpolation(TruncatedOptions):
     """
 
     out: Path = Path("interpolation.png")
-    """A .png is a sheet, one row a path; a .gif (256 colours) or .apng (lossless) is a film, there and back."""
+    """A .png is a sheet, one row a path; a .gif (256 colors) or .apng (lossless) is a film, there and back."""
 
     vary: Literal["both", "classes", "latents"] = "both"
     """What changes: z and class (Figure 8), the class alone (Figure 9) or z alone; what does not is the start's."""
@@ -109,7 +109,7 @@ class Walk(SampleOptions):
     """
 
     out: Path = Path("walk.gif")
-    """A .gif (256 colours a frame) or an .apng (lossless)."""
+    """A .gif (256 colors a frame) or an .apng (lossless)."""
 
     num: int = 16
     """Walks shown side by side."""

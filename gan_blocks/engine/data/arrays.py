@@ -16,12 +16,12 @@ from gan_blocks.engine.base.threads import map_in_threads
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import ImageFacts, PixelLayout, conversion_notes, to_pixels
 
-__all__ = ["LabelledArrays", "image_set_from_arrays"]
+__all__ = ["LabeledArrays", "image_set_from_arrays"]
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-class LabelledArrays(NamedTuple):
+class LabeledArrays(NamedTuple):
     """Images (uint8, number, height, width, 1 or 3 or 4 channels) with labels (int64, number) below the class count."""
 
     images: NDArray[np.uint8]
@@ -30,7 +30,7 @@ class LabelledArrays(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def image_set_from_arrays(arrays: LabelledArrays, layout: PixelLayout) -> ImageSet:
+def image_set_from_arrays(arrays: LabeledArrays, layout: PixelLayout) -> ImageSet:
     """Bring all images to the layout, where they are not in it already, and keep them as uint8 in memory."""
     images = arrays.images
     count, height, width, channels = images.shape

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gan_blocks.engine.data.arrays import LabelledArrays, image_set_from_arrays
+from gan_blocks.engine.data.arrays import LabeledArrays, image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
@@ -23,7 +23,7 @@ _TRAINING_FILES = 5
 _IMAGE_BYTES = 3 * 32 * 32
 
 
-def read_cifar10(source: DataSource) -> LabelledArrays:
+def read_cifar10(source: DataSource) -> LabeledArrays:
     """Read the training images (50,000 of them); nothing is extracted to disk.
 
     Raises:
@@ -45,7 +45,7 @@ def read_cifar10(source: DataSource) -> LabelledArrays:
         raise source.error(f"labels must be 0 to 9, but one is {records[:, 0].max()}; is this CIFAR-100?")
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     notes = () if len(files) == _TRAINING_FILES else (f"found {len(files)} of the {_TRAINING_FILES} training files",)
-    return LabelledArrays(images, records[:, 0].astype(np.int64), _CLASSES, notes)
+    return LabeledArrays(images, records[:, 0].astype(np.int64), _CLASSES, notes)
 
 
 def _files_of_folder(folder: Path) -> dict[str, bytes]:

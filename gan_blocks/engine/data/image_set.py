@@ -1,4 +1,4 @@
-"""Labelled images that are read by number.
+"""Labeled images that are read by number.
 
 Tested in ``tests/engine/data/test_loading.py``.
 """
@@ -15,7 +15,7 @@ __all__ = ["ImageSet"]
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images of one size, in memory or read from their files when asked for.
+    """Labeled images of one size, in memory or read from their files when asked for.
 
     Attributes:
         read_pixels: Returns the uint8 pixels of the images whose numbers an int64 tensor holds.
@@ -46,7 +46,7 @@ class ImageSet:
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for RGB."""
+        """1 for gray, 3 for RGB."""
         return self.layout.channels
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The real images: what ``--data`` names, as one set of labelled images.
+"""The real images: what ``--data`` names, as one set of labeled images.
 
 Tested in ``tests/engine/data/test_loading.py``.
 """
@@ -23,14 +23,14 @@ def load_images(
 ) -> ImageSet:
     """Load the images that ``--data`` names, all of one size and number of channels.
 
-    Images are cropped to their centre square along the long edge and resampled by area; smaller ones are enlarged by
+    Images are cropped to their center square along the long edge and resampled by area; smaller ones are enlarged by
     bicubic interpolation. The digits and garments of 28 x 28 pixels become 32 x 32 by a border of two pixels of
     background instead.
 
     Args:
         spec: A source of the table ``SOURCES``, such as ``mnist5k`` or ``folder:PATH``.
         resolution: Height and width wanted, at least 1.
-        channels: 1 for grey or 3 for RGB.
+        channels: 1 for gray or 3 for RGB.
         num_classes: How many classes the networks have; the data may have fewer, but not more. None accepts any
             number. One class is accepted only if 1 is asked for, because equal labels usually are a mistake; 1 is for
             networks without classes, too, and takes those of the data as one.

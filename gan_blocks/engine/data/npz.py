@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_blocks.engine.data.arrays import LabelledArrays, image_set_from_arrays
+from gan_blocks.engine.data.arrays import LabeledArrays, image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
@@ -19,7 +19,7 @@ from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
 __all__ = ["NPZ", "read_npz"]
 
 
-def read_npz(source: DataSource, *, num_classes: int | None) -> LabelledArrays:
+def read_npz(source: DataSource, *, num_classes: int | None) -> LabeledArrays:
     """Read the arrays ``images`` and ``labels``; classes are named by their numbers.
 
     Args:
@@ -33,7 +33,7 @@ def read_npz(source: DataSource, *, num_classes: int | None) -> LabelledArrays:
     images = _checked_images(source, arrays["images"])
     labels = _checked_labels(source, arrays["labels"], len(images), num_classes)
     names = tuple(str(number) for number in range(labels.max() + 1))
-    return LabelledArrays(images, labels, names)
+    return LabeledArrays(images, labels, names)
 
 
 def _read_arrays(source: DataSource) -> dict[str, NDArray[Any]]:

@@ -29,14 +29,14 @@ __all__ = [
 _Result = TypeVar("_Result")
 
 _TRANSPARENT = {
-    "LA": "grey with transparency",
+    "LA": "gray with transparency",
     "PA": "palette with transparency",
     "RGBA": "RGB with transparency",
     "RGBa": "RGB with transparency",
 }
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-_MODE_NAMES = {"1": "black-and-white", "L": "grey", "P": "palette"}
-_MODE_NAMES |= _TRANSPARENT | dict.fromkeys(_SIXTEEN_BIT, "16-bit grey")
+_MODE_NAMES = {"1": "black-and-white", "L": "gray", "P": "palette"}
+_MODE_NAMES |= _TRANSPARENT | dict.fromkeys(_SIXTEEN_BIT, "16-bit gray")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,7 +53,7 @@ class DamagedImageError(Exception):
 
 
 class PixelLayout(NamedTuple):
-    """What the network expects: square images of ``resolution`` pixels a side, in 1 (grey) or 3 (RGB) channels."""
+    """What the network expects: square images of ``resolution`` pixels a side, in 1 (gray) or 3 (RGB) channels."""
 
     resolution: int
     channels: int
@@ -78,15 +78,15 @@ class ImageFacts(NamedTuple):
 
 
 def to_pixels(image: Image.Image, layout: PixelLayout) -> NDArray[np.uint8]:
-    """Convert, crop to the centre square and resample one decoded image.
+    """Convert, crop to the center square and resample one decoded image.
 
     The longer edge is cropped equally on both sides (one pixel less at the start where the excess is odd); a larger
     square is resampled by area, a smaller one enlarged by bicubic interpolation. Transparent pixels are laid over
-    white, and 16-bit grey is divided by 257. Pillow's own conversions would show what a transparent pixel hides, and
+    white, and 16-bit gray is divided by 257. Pillow's own conversions would show what a transparent pixel hides, and
     clip 16 bits to 8.
 
     Args:
-        image: Decoded image of any mode that Pillow converts to RGB, or 16-bit grey.
+        image: Decoded image of any mode that Pillow converts to RGB, or 16-bit gray.
         layout: Resolution and channels.
 
     Returns:
@@ -96,9 +96,9 @@ def to_pixels(image: Image.Image, layout: PixelLayout) -> NDArray[np.uint8]:
         - returns: ``(channels, resolution, resolution)``
 
     Raises:
-        ValueError: If Pillow cannot convert the mode, or grey levels do not fit into 16 bits.
+        ValueError: If Pillow cannot convert the mode, or gray levels do not fit into 16 bits.
     """
-    square = _centre_square(to_mode(image, layout.mode))
+    square = _center_square(to_mode(image, layout.mode))
     if square.width < layout.resolution:
         square = square.resize((layout.resolution, layout.resolution), Image.Resampling.BICUBIC)
     pixels = np.asarray(square).reshape(square.height, square.width, layout.channels)
@@ -163,7 +163,7 @@ def conversion_notes(counts: Counter[ImageFacts], layout: PixelLayout) -> list[s
     if modes:
         kinds = ", ".join(f"{count:,} {name}" for name, count in modes.most_common())
         over_white = " (transparent pixels over white)" if modes.keys() & set(_TRANSPARENT.values()) else ""
-        kind = "grey" if layout.channels == 1 else "RGB"
+        kind = "gray" if layout.channels == 1 else "RGB"
         notes.append(f"converted {modes.total():,} of {total:,} images to {kind}{over_white}: {kinds}")
     if enlarged := sum(count for fact, count in counts.items() if fact.enlarged):
         size = f"{layout.resolution} x {layout.resolution}"
@@ -174,18 +174,18 @@ def conversion_notes(counts: Counter[ImageFacts], layout: PixelLayout) -> list[s
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to grey ("L") or colour ("RGB"), with transparent pixels over white and 16 bits divided by 257.
+    """Convert to gray ("L") or color ("RGB"), with transparent pixels over white and 16 bits divided by 257.
 
     Raises:
-        ValueError: If Pillow cannot convert the mode, or grey levels do not fit into 16 bits.
+        ValueError: If Pillow cannot convert the mode, or gray levels do not fit into 16 bits.
     """
     image.load()
     if image.mode == "F":
-        raise ValueError("floating-point grey has no fixed range")
+        raise ValueError("floating-point gray has no fixed range")
     if image.mode in _SIXTEEN_BIT:
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("grey levels do not fit into 16 bits")
+            raise ValueError("gray levels do not fit into 16 bits")
         image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     if image.mode in _TRANSPARENT or "transparency" in image.info:
         opaque = image.convert("RGBA")
@@ -193,7 +193,7 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert("RGB").convert(mode)
 
 
-def _centre_square(image: Image.Image) -> Image.Image:
+def _center_square(image: Image.Image) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image if image.width == image.height else image.crop((left, top, left + side, top + side))

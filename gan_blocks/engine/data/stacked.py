@@ -1,4 +1,4 @@
-"""Stacked MNIST: three digits in the three colour channels of an image, which make a number from 0 to 999.
+"""Stacked MNIST: three digits in the three color channels of an image, which make a number from 0 to 999.
 
 Tested in ``tests/recipes/test_stacked_mnist.py``.
 """
@@ -30,8 +30,8 @@ def read_stacked_mnist5k(source: DataSource, layout: PixelLayout) -> ImageSet:
     """
     if layout.channels != 3:
         raise source.error(f"stacks have three channels, one a digit: --image-channels 3, not {layout.channels}.")
-    grey = PixelLayout(layout.resolution, channels=1)
-    digits = image_set_from_arrays(read_mnist5k(source, grey), grey)
+    gray = PixelLayout(layout.resolution, channels=1)
+    digits = image_set_from_arrays(read_mnist5k(source, gray), gray)
     shape = (NUM_STACKS, 3)
     chosen = torch.randint(len(digits), shape, generator=random_stream(0, "stacked-mnist5k"))
 

@@ -93,7 +93,7 @@ def train_classifier(
         num_classes: Number of classes.
         seed: Seed of split, initial weights, batches and shifts.
         epochs: Passes over the training part.
-        max_steps: Bound on the optimiser steps of 64 images, so that a large set is sampled and not exhausted.
+        max_steps: Bound on the optimizer steps of 64 images, so that a large set is sampled and not exhausted.
         held_out_fraction: Share of each class that only tests the classifier; see `split_by_class`.
 
     Raises:

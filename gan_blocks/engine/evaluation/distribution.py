@@ -44,16 +44,16 @@ class DistributionReport:
 
 @dataclass(frozen=True)
 class DistributionJudge:
-    """A classifier of the real images, those that it has learnt, and those held back from it.
+    """A classifier of the real images, those that it has learned, and those held back from it.
 
     All is a function of the images, the seed and the number of threads.
     """
 
-    learnt: Tensor
+    learned: Tensor
     held_out: Tensor
     classifier: TrainedClassifier
     features: Tensor
-    """Features of the images that the classifier has learnt."""
+    """Features of the images that the classifier has learned."""
     spread: float
     """Mean distance between two of the real images held out."""
     newness: float
@@ -70,17 +70,17 @@ class DistributionJudge:
         images = real.batch(torch.arange(len(real)))[0]
         classifier = train_classifier(images, real.labels, num_classes=real.num_classes, seed=seed)
         split = split_by_class(real.labels, seed=seed)  # the classifier's own
-        learnt, held_out = images[split.training], images[split.held_out]
+        learned, held_out = images[split.training], images[split.held_out]
         # The images of a data set may be in the order of their classes.
         held_out = held_out[torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))]
         some = held_out[:COMPARED]
         return cls(
-            learnt,
+            learned,
             held_out,
             classifier,
-            class_features(classifier, learnt),
+            class_features(classifier, learned),
             mean_pairwise_distance(some),
-            nearest_distances(some, learnt).mean().item(),
+            nearest_distances(some, learned).mean().item(),
             seed,
         )
 
@@ -96,12 +96,12 @@ class DistributionJudge:
             frechet=frechet_distance(self.features, class_features(self.classifier, images)),
             sliced_wasserstein=self._patches(some),
             diversity=mean_pairwise_distance(some) / self.spread,
-            novelty=nearest_distances(some, self.learnt).mean().item() / self.newness,
+            novelty=nearest_distances(some, self.learned).mean().item() / self.newness,
         )
 
     def _patches(self, images: Tensor) -> dict[int, float]:
         # Evenly spaced, for the same reason as above; equal draws for all sets that are compared.
-        places = torch.linspace(0, len(self.learnt) - 1, min(len(images), len(self.learnt))).long()
+        places = torch.linspace(0, len(self.learned) - 1, min(len(images), len(self.learned))).long()
         stream = torch.Generator().manual_seed(self.seed)
-        sets = (self.learnt[places].split(BATCH_SIZE), images[: len(places)].split(BATCH_SIZE))
+        sets = (self.learned[places].split(BATCH_SIZE), images[: len(places)].split(BATCH_SIZE))
         return sliced_wasserstein_distance(*sets, generator=stream)

@@ -1,4 +1,4 @@
-"""Real images with a classifier that has learnt them once, to judge the samples of many runs or checkpoints.
+"""Real images with a classifier that has learned them once, to judge the samples of many runs or checkpoints.
 
 Tested in ``tests/recipes/studies/test_latents.py``.
 """

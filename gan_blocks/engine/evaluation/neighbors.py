@@ -15,7 +15,7 @@ from tqdm import tqdm
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.classifier import train_classifier
 
-__all__ = ["MEASURES", "Measure", "Neighbors", "centre_crop", "classifier_features", "nearest_images"]
+__all__ = ["MEASURES", "Measure", "Neighbors", "center_crop", "classifier_features", "nearest_images"]
 
 BLOCK_IMAGES = 512
 # More images than this train the classifier no better, but may not fit into memory.
@@ -56,7 +56,7 @@ def nearest_images(
         queries: Images in [-1, 1], ``(queries, channels, height, width)``, of the size of ``images``.
         images: The training images.
         measure: What near means.
-        count: Neighbours wanted, at least 1; fewer are returned where there are fewer images.
+        count: Neighbors wanted, at least 1; fewer are returned where there are fewer images.
         query_labels: Only images of the query's class count, ``(queries,)``; None: all do. A place for which a class
             has too few images holds an infinite distance.
     """
@@ -78,7 +78,7 @@ def nearest_images(
     return Neighbors(numbers, distances)
 
 
-def centre_crop(images: Tensor) -> Tensor:
+def center_crop(images: Tensor) -> Tensor:
     """The middle of every image, half as high and half as wide (rounded up)."""
     height, width = images.shape[2:]
     top, left = height // 4, width // 4
@@ -114,5 +114,5 @@ def _flat(measure: Measure, images: Tensor) -> Tensor:
 # The measures that need no training, by the name of their option.
 MEASURES: Mapping[str, Measure] = {
     "pixels": Measure("L2 in pixels", 2.0, lambda images: images),
-    "crop": Measure("L1 in the centre crop", 1.0, centre_crop),
+    "crop": Measure("L1 in the center crop", 1.0, center_crop),
 }

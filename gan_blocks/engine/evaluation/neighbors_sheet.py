@@ -32,7 +32,7 @@ def neighbors_sheet(
         queries: Images in [-1, 1].
         labels: Their classes.
         images: The training images, which name the classes.
-        found: Title and neighbours of each measure.
+        found: Title and neighbors of each measure.
     """
     scale = max(1, -(-SMALLEST // images.resolution))
     size = images.resolution * scale

@@ -13,7 +13,7 @@ __all__ = ["activation_bytes"]
 
 
 def activation_bytes(module: nn.Module, one: tuple[Tensor, ...]) -> int:
-    """Bytes that one more sample makes autograd keep: what grows with the batch, not what normalised weights take.
+    """Bytes that one more sample makes autograd keep: what grows with the batch, not what normalized weights take.
 
     A tensor counts once however many operations keep it, with all the storage that it is a view of.
 

@@ -21,7 +21,7 @@ class LayerRow(NamedTuple):
 
     Attributes:
         name: Qualified name, the prefix of its keys in the state dict; empty for the network itself.
-        type: Class name, that of the plain class for a parametrised layer.
+        type: Class name, that of the plain class for a parametrized layer.
         output_shape: Shape of one image's output, without the batch axis; None for a layer that was not called.
         parameters: Elements of the parameters that the layer owns itself. A parameter that several layers share
             counts in the first one.
@@ -70,11 +70,11 @@ def layer_table(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[L
     The network runs once, in eval mode, with its parameters, buffers and inputs replaced by tensors of the meta device:
     nothing is allocated or computed, and the network is left as it was, wherever it lives.
 
-    The parameters of all rows add up to those of the network: a parametrised layer counts once, with the original
+    The parameters of all rows add up to those of the network: a parametrized layer counts once, with the original
     weight, and what a container owns, such as the gain of an attention block, is a row of its own. Multiply-adds are
     those of convolutions, linear layers, matrix products and attention as executed on the meta device: a fast path
     that saves multiplications shows fewer, and padding for the sake of one device's kernel does not show. Biases,
-    normalisation and other elementwise work do not count, nor does what a parametrisation does to a weight, which
+    normalization and other elementwise work do not count, nor does what a parametrization does to a weight, which
     does not depend on the images.
 
     Args:
@@ -143,7 +143,7 @@ def _run_on_meta(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> _Mete
 
 @contextmanager
 def _eval_mode(module: nn.Module) -> Iterator[None]:
-    # Statistics and power iterations must not advance, and a part that is in eval mode must be so afterwards.
+    # Statistics and power iterations must not advance, and a part that is in eval mode must be so afterward.
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -154,7 +154,7 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def _layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All modules but those that parametrise a weight: they belong to the layer that has the weight."""
+    """All modules but those that parametrize a weight: they belong to the layer that has the weight."""
     hidden = {id(part) for layer in module.modules() if is_parametrized(layer) for part in _parametrizations(layer)}
     yield from ((name, layer) for name, layer in module.named_modules() if id(layer) not in hidden)
 

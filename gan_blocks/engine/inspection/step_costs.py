@@ -35,7 +35,7 @@ class StepCosts(NamedTuple):
     norm_messages: int
     """Collective operations of G's BatchNorm: forward at each update of D, forward and backward at that of G."""
     norm_bytes: int
-    """What a process contributes to them: count, mean and centred squares forward, two sums a channel backward."""
+    """What a process contributes to them: count, mean and centerd squares forward, two sums a channel backward."""
 
     @property
     def update_bytes(self) -> tuple[int, int]:

@@ -31,7 +31,7 @@ def check_frames_per_second(fps: float) -> None:
 def save_animation(path: Path, frames: Sequence[Image.Image], *, fps: float) -> None:
     """Write a film that repeats for ever, in the format that the suffix names.
 
-    A GIF has 256 colours a frame, which are all levels of grey; RGB images are quantised, frame by frame. An animated
+    A GIF has 256 colors a frame, which are all levels of gray; RGB images are quantized, frame by frame. An animated
     PNG keeps every pixel. Both formats store a frame that equals the one before as a longer time of that one.
 
     Args:

@@ -12,8 +12,8 @@ into its Gaussian-blurred self, with a standard deviation of 2 % of the crop's s
 outside. The image itself is never blurred. The paper samples 4096 x 4096 points for 1024 x 1024 pixels, 4 x 4 for each
 pixel; so do we at any resolution, or a larger power of two where the crop has more pixels than that.
 
-Differences from the paper: no networks remove JPEG artefacts or enlarge the image beforehand, and no images are
-discarded by their spectrum afterwards.
+Differences from the paper: no networks remove JPEG artifacts or enlarge the image beforehand, and no images are
+discarded by their spectrum afterward.
 
 Tested in ``tests/engine/preparation/test_aligned_crop.py``.
 """
@@ -55,7 +55,7 @@ class FacePoints(NamedTuple):
 class CropRectangle(NamedTuple):
     """A square in the coordinates of the image, whose y axis points down."""
 
-    centre: Vector
+    center: Vector
     size: float
     x: Vector
     """Unit vector from the left of the crop to the right."""
@@ -82,7 +82,7 @@ def crop_rectangle(points: FacePoints) -> CropRectangle:
 
 
 def aligned_crop(image: NDArray[np.uint8], points: FacePoints, resolution: int) -> NDArray[np.uint8]:
-    """Crop a face, upright and centred, and resample it.
+    """Crop a face, upright and centerd, and resample it.
 
     Args:
         image: Pixels of the upright image.
@@ -97,20 +97,20 @@ def aligned_crop(image: NDArray[np.uint8], points: FacePoints, resolution: int) 
         - returns: ``(channels, resolution, resolution)``
 
     Raises:
-        ValueError: If the landmarks give no crop, or one whose centre is outside the image, or that is more than four
+        ValueError: If the landmarks give no crop, or one whose center is outside the image, or that is more than four
             times as large as the image.
     """
     rectangle = crop_rectangle(points)
     height, width = image.shape[:2]
-    inside = 0 <= rectangle.centre[0] <= width - 1 and 0 <= rectangle.centre[1] <= height - 1
+    inside = 0 <= rectangle.center[0] <= width - 1 and 0 <= rectangle.center[1] <= height - 1
     if not inside or rectangle.size > _LARGEST * max(height, width):
         raise ValueError("the landmarks do not fit into the image")
     corners = np.abs(rectangle.x) + np.abs(rectangle.y)
     # One pixel more on each side, because bilinear interpolation looks at the four around a point.
-    start = np.floor(rectangle.centre - corners * rectangle.size / 2).astype(int) - 1
-    stop = np.ceil(rectangle.centre + corners * rectangle.size / 2).astype(int) + 2
+    start = np.floor(rectangle.center - corners * rectangle.size / 2).astype(int) - 1
+    stop = np.ceil(rectangle.center + corners * rectangle.size / 2).astype(int) + 2
     region = _extended(image, start, stop, rectangle.size)
-    return _sampled(region, rectangle._replace(centre=rectangle.centre - start), resolution)
+    return _sampled(region, rectangle._replace(center=rectangle.center - start), resolution)
 
 
 def _rotate90(vector: Vector) -> Vector:
@@ -177,7 +177,7 @@ def _sampled(region: Pixels, rectangle: CropRectangle, resolution: int) -> NDArr
         share, middle = (last - first) / resolution, (first + last) / resolution - 1
         u = rectangle.size * rectangle.x / extent
         v = -rectangle.size * rectangle.y / extent
-        origin = (2 * rectangle.centre + 1) / extent - 1 + middle * v
+        origin = (2 * rectangle.center + 1) / extent - 1 + middle * v
         theta = torch.from_numpy(np.stack([u, share * v, origin], axis=1))[None]
         grid = F.affine_grid(theta, [1, 1, (last - first) * factor, resolution * factor], align_corners=False)
         samples = F.grid_sample(source, grid.float(), mode="bilinear", padding_mode="border", align_corners=False)

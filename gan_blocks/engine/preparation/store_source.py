@@ -86,11 +86,11 @@ def open_store_source(source: DataSource, layouts: Sequence[PixelLayout], landma
 
 
 def _from_folder(source: DataSource, listing: FolderListing, layouts: Sequence[PixelLayout]) -> StoreSource:
-    def centre_squares(_number: int, image: Image.Image) -> Pixels:
+    def center_squares(_number: int, image: Image.Image) -> Pixels:
         return tuple(to_pixels(image, layout) for layout in layouts)
 
     return StoreSource(
-        read=partial(_read_file, listing.paths, layouts[0], centre_squares),
+        read=partial(_read_file, listing.paths, layouts[0], center_squares),
         labels=listing.labels,
         class_names=listing.class_names,
         notes=listing.notes,

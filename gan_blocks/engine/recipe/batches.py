@@ -1,7 +1,7 @@
 """The batches of a step, as a function of (seed, step, purpose) alone, split into micro-batches and over processes.
 
 Every process draws the whole batch, cuts it into the micro-batches and takes its part of each. So a micro-batch over
-all processes holds the same samples however many they are, and so does what batch normalisation sees.
+all processes holds the same samples however many they are, and so does what batch normalization sees.
 
 Tested in ``tests/engine/recipe/test_batches.py``.
 """

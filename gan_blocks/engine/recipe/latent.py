@@ -58,7 +58,7 @@ class LatentFields(TrainingConfig):
     rademacher {-1, 1}, categorical {-1, 0, 1}: each "performs near-identically to N(0, I)".
     spike-and-slab N(0, I) times Bernoulli {0, 1}: the same.
     normal-bernoulli, one in each half of z: "outperforms N(0, I) by around 5%".
-    annealed-normal, its variance annealed from 2 towards 1: "mildly improved performance".
+    annealed-normal, its variance annealed from 2 toward 1: "mildly improved performance".
     variable-variance, a variance for each sample: "did not appear to affect performance".
     spherical: ProGAN's hypersphere, not in that study."""
     annealed_variances: tuple[float, ...] = (2.0, 1.0)

@@ -31,7 +31,7 @@ def test_the_seed_and_the_first_part_of_the_key_do_not_run_together():
     assert draw(23, seed=1) != draw(3, seed=12)
 
 
-def test_neighbouring_steps_are_unrelated():
+def test_neighboring_steps_are_unrelated():
     steps = torch.stack([torch.randn(500, generator=random_stream(0, "latents", step)) for step in range(20)])
     correlations = torch.corrcoef(steps) - torch.eye(20)
     assert correlations.abs().max() < 0.25  # 5.6 standard deviations

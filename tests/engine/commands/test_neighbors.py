@@ -10,7 +10,7 @@ from gan_blocks.engine.commands import neighbors, sample
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.evaluation import neighbors as engine
-from gan_blocks.engine.evaluation.neighbors import MEASURES, Measure, centre_crop, classifier_features, nearest_images
+from gan_blocks.engine.evaluation.neighbors import MEASURES, Measure, center_crop, classifier_features, nearest_images
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def measure(name: str, images: ImageSet) -> Measure:
 
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("name", ["pixels", "crop", "features"])
-def test_the_nearest_neighbour_of_a_training_image_is_itself(name: str, images: ImageSet):
+def test_the_nearest_neighbor_of_a_training_image_is_itself(name: str, images: ImageSet):
     numbers = torch.tensor([59, 0, 23])
     found = nearest_images(images.batch(numbers)[0], images, measure(name, images), count=3)
     assert torch.equal(found.numbers[:, 0], numbers)
@@ -42,7 +42,7 @@ def test_the_nearest_neighbour_of_a_training_image_is_itself(name: str, images: 
 
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("name", ["pixels", "crop"])
-def test_neighbours_are_those_of_a_loop_over_all_images(name: str, images: ImageSet, rng: torch.Generator):
+def test_neighbors_are_those_of_a_loop_over_all_images(name: str, images: ImageSet, rng: torch.Generator):
     queries = torch.rand(2, 1, 16, 16, generator=rng) * 2 - 1
     found = nearest_images(queries, images, MEASURES[name], count=4)
     everything = images.batch(torch.arange(len(images)))[0].double()
@@ -78,12 +78,12 @@ def test_a_search_within_the_class_finds_no_other(images: ImageSet):
 
 
 @pytest.mark.parametrize(("size", "kept"), [(8, [2, 3, 4, 5]), (6, [1, 2, 3]), (5, [1, 2, 3]), (1, [0])])
-def test_the_centre_crop_is_the_middle_half(size: int, kept: list[int]):
+def test_the_center_crop_is_the_middle_half(size: int, kept: list[int]):
     rows = torch.arange(size).expand(1, 1, size, size)
-    crop: Tensor = centre_crop(rows)
+    crop: Tensor = center_crop(rows)
     assert crop.shape == (1, 1, len(kept), len(kept))
     assert crop[0, 0, 0].tolist() == kept
-    assert centre_crop(rows.transpose(2, 3))[0, 0, :, 0].tolist() == kept
+    assert center_crop(rows.transpose(2, 3))[0, 0, :, 0].tolist() == kept
 
 
 def test_the_command_finds_given_training_images_and_draws_their_sheet(
@@ -96,12 +96,12 @@ def test_the_command_finds_given_training_images_and_draws_their_sheet(
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "L2 in pixels: the nearest training image is 0 to 0 away",
-        "L1 in the centre crop: the nearest training image is 0 to 0 away",
+        "L1 in the center crop: the nearest training image is 0 to 0 away",
         f"Sheet: {out}",
     ]
     with Image.open(out) as sheet:
         pixels = np.array(sheet)
-    # A cell is 16 pixels enlarged five times: the sample and its first neighbour in both blocks are the same.
+    # A cell is 16 pixels enlarged five times: the sample and its first neighbor in both blocks are the same.
     cell = 80
     blocks_start = [6, 6 + 86 + 18, 6 + 86 + 18 + 2 * 86 + 18]
     for row in range(3):

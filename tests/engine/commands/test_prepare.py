@@ -83,10 +83,10 @@ def test_a_store_of_arrays_holds_the_same_images_with_the_same_notes(
         assert_equal_sets(
             load(f"shards:{tmp_path}/store", resolution, channels=1), load(f"npz:{tiny_data}", resolution, channels=1)
         )
-    assert prepare.main([*args[:3], str(tmp_path / "colour"), *args[4:]]) == 0
-    note = "converted 60 of 60 images to RGB: 60 grey"
+    assert prepare.main([*args[:3], str(tmp_path / "color"), *args[4:]]) == 0
+    note = "converted 60 of 60 images to RGB: 60 gray"
     assert f"Note: {note}.\n" in capsys.readouterr().out
-    assert load(f"shards:{tmp_path}/colour", 16).notes == (note,)
+    assert load(f"shards:{tmp_path}/color", 16).notes == (note,)
 
 
 def test_images_that_lie_directly_in_the_folder_are_one_class(pictures: Path, tmp_path: Path):

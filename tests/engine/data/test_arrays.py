@@ -124,7 +124,7 @@ def test_only_the_step_from_28_to_32_is_a_border(tmp_path: Path):
     assert np.array_equal(levels(at_14)[:, 0], (blocks + 2) // 4)
     at_64 = load(f"fashion-mnist:{tmp_path}", resolution=64, channels=3)
     assert at_64.notes == (
-        "converted 20 of 20 images to RGB: 20 grey",
+        "converted 20 of 20 images to RGB: 20 gray",
         "enlarged 20 of 20 images to 64 x 64 by bicubic interpolation",
     )
 
@@ -184,14 +184,14 @@ def test_npz_images_come_back_unchanged_when_they_fit(dtype: type, tmp_path: Pat
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 32), (4, 32, 32, 1)])
-def test_grey_npz_images_have_one_channel_or_become_rgb(shape: tuple[int, ...], tmp_path: Path):
+def test_gray_npz_images_have_one_channel_or_become_rgb(shape: tuple[int, ...], tmp_path: Path):
     images = random_bytes(*shape)
     spec = write_npz(tmp_path / "x.npz", images=images, labels=LABELS)
-    grey = images.reshape(4, 1, 32, 32)
-    assert np.array_equal(levels(load(spec, channels=1)), grey)
+    gray = images.reshape(4, 1, 32, 32)
+    assert np.array_equal(levels(load(spec, channels=1)), gray)
     rgb = load(spec)
-    assert np.array_equal(levels(rgb), grey.repeat(3, axis=1))
-    assert rgb.notes == ("converted 4 of 4 images to RGB: 4 grey",)
+    assert np.array_equal(levels(rgb), gray.repeat(3, axis=1))
+    assert rgb.notes == ("converted 4 of 4 images to RGB: 4 gray",)
 
 
 def test_npz_images_are_cropped_and_averaged_like_files(tmp_path: Path):

@@ -138,10 +138,10 @@ def test_upper_case_suffixes_and_files_without_one_are_read(tmp_path: Path):
 
 def test_conversions_are_noted(tmp_path: Path):
     write_classes(tmp_path)
-    Image.new("L", (8, 8)).save(tmp_path / "ant" / "grey.png")
+    Image.new("L", (8, 8)).save(tmp_path / "ant" / "gray.png")
     Image.new("RGB", (5, 6)).save(tmp_path / "ant" / "small.png")
     assert load(tmp_path).notes == (
-        "converted 1 of 11 images to RGB: 1 grey",
+        "converted 1 of 11 images to RGB: 1 gray",
         "enlarged 1 of 11 images to 8 x 8 by bicubic interpolation",
     )
 

@@ -16,7 +16,7 @@ from gan_blocks.engine.data.pixels import (
     to_pixels,
 )
 
-GREY, RGB = PixelLayout(4, 1), PixelLayout(4, 3)
+GRAY, RGB = PixelLayout(4, 1), PixelLayout(4, 3)
 
 
 def random_image(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -33,7 +33,7 @@ def transparent_palette() -> Image.Image:
 
 
 @pytest.mark.parametrize(("size", "left", "top"), [((7, 4), 1, 0), ((8, 4), 2, 0), ((4, 9), 0, 2), ((4, 4), 0, 0)])
-def test_the_centre_square_is_cropped_along_the_long_edge(size: tuple[int, int], left: int, top: int):
+def test_the_center_square_is_cropped_along_the_long_edge(size: tuple[int, int], left: int, top: int):
     image = random_image(*size)
     expected = np.asarray(image)[top : top + 4, left : left + 4].transpose(2, 0, 1)
     pixels = to_pixels(image, RGB)
@@ -58,12 +58,12 @@ def test_smaller_images_are_enlarged_by_bicubic_interpolation():
     assert np.array_equal(to_pixels(image, RGB), np.asarray(expected).transpose(2, 0, 1))
 
 
-def plain(mode: str, colour: object) -> Image.Image:
-    return Image.new(mode, (4, 4), colour)  # type: ignore[arg-type]
+def plain(mode: str, color: object) -> Image.Image:
+    return Image.new(mode, (4, 4), color)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("image", "rgb", "grey"),
+    ("image", "rgb", "gray"),
     [
         (plain("L", 90), (90, 90, 90), 90),
         (plain("1", 1), (255, 255, 255), 255),
@@ -79,9 +79,9 @@ def plain(mode: str, colour: object) -> Image.Image:
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
 )
-def test_every_mode_becomes_what_a_viewer_shows(image: Image.Image, rgb: tuple[int, ...], grey: int):
+def test_every_mode_becomes_what_a_viewer_shows(image: Image.Image, rgb: tuple[int, ...], gray: int):
     assert to_pixels(image, RGB)[:, 0, 0].tolist() == list(rgb)
-    assert to_pixels(image, GREY)[:, 0, 0].tolist() == [grey]
+    assert to_pixels(image, GRAY)[:, 0, 0].tolist() == [gray]
 
 
 def test_a_transparent_palette_entry_is_white():
@@ -93,15 +93,15 @@ def test_a_transparent_palette_entry_is_white():
 @pytest.mark.parametrize(("image", "reason"), [(plain("F", 0.5), "floating-point"), (plain("I", 70000), "16 bits")])
 def test_levels_without_a_known_range_are_refused_not_clipped(image: Image.Image, reason: str):
     with pytest.raises(ValueError, match=reason):
-        to_pixels(image, GREY)
+        to_pixels(image, GRAY)
 
 
 FILES = {
-    "grey.png": (random_image(9, 5, "L"), {}, ImageFacts("L", enlarged=False)),
+    "gray.png": (random_image(9, 5, "L"), {}, ImageFacts("L", enlarged=False)),
     "deep.png": (plain("I;16", 1000), {}, ImageFacts("I;16", enlarged=False)),
     "palette.gif": (random_image(8, 8, "P"), {}, ImageFacts("P", enlarged=False)),
     "palette.png": (transparent_palette(), {}, ImageFacts("PA", enlarged=False)),
-    "colour-key.png": (random_image(8, 8), {"transparency": (1, 2, 3)}, ImageFacts("RGBA", enlarged=False)),
+    "color-key.png": (random_image(8, 8), {"transparency": (1, 2, 3)}, ImageFacts("RGBA", enlarged=False)),
     "alpha.webp": (plain("RGBA", (1, 2, 3, 100)), {"lossless": True}, ImageFacts("RGBA", enlarged=False)),
     "photo.jpg": (random_image(64, 48), {}, ImageFacts("RGB", enlarged=False)),
     "print.jpeg": (random_image(64, 48, "CMYK"), {}, ImageFacts("CMYK", enlarged=False)),
@@ -176,14 +176,14 @@ def test_notes_count_conversions_enlargements_and_turns():
     facts += [ImageFacts("RGBA", enlarged=False, turned=True), ImageFacts("I;16", enlarged=True)]
     assert conversion_notes(Counter(facts), RGB) == [
         "converted 5 of 1,205 images to RGB (transparent pixels over white): "
-        "3 grey, 1 RGB with transparency, 1 16-bit grey",
+        "3 gray, 1 RGB with transparency, 1 16-bit gray",
         "enlarged 4 of 1,205 images to 4 x 4 by bicubic interpolation",
         "turned 1 of 1,205 images upright, as their EXIF orientation says",
     ]
 
 
 def test_there_are_no_notes_when_nothing_was_converted():
-    assert conversion_notes(Counter([ImageFacts("L", enlarged=False)] * 3), GREY) == []
-    assert conversion_notes(Counter([ImageFacts("RGB", enlarged=False)] * 3), GREY) == [
-        "converted 3 of 3 images to grey: 3 RGB"
+    assert conversion_notes(Counter([ImageFacts("L", enlarged=False)] * 3), GRAY) == []
+    assert conversion_notes(Counter([ImageFacts("RGB", enlarged=False)] * 3), GRAY) == [
+        "converted 3 of 3 images to gray: 3 RGB"
     ]

@@ -24,33 +24,33 @@ NUM_CLASSES = 4
 EPOCHS = 6
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     images: Tensor
     labels: Tensor
 
 
-def blobs(per_class: int, seed: int, channels: int = 1, size: int = 16) -> Labelled:
+def blobs(per_class: int, seed: int, channels: int = 1, size: int = 16) -> Labeled:
     """One bright spot per image, in the corner that its class names, with varying place, size and noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(NUM_CLASSES).repeat(per_class)
-    centre = torch.stack([labels // 2, labels % 2], dim=1) * 0.5 + 0.25
-    centre = centre + 0.05 * torch.randn(len(labels), 2, generator=generator)
+    center = torch.stack([labels // 2, labels % 2], dim=1) * 0.5 + 0.25
+    center = center + 0.05 * torch.randn(len(labels), 2, generator=generator)
     width = 0.08 + 0.04 * torch.rand(len(labels), 1, 1, generator=generator)
     axis = (torch.arange(size) + 0.5) / size
-    rows = (axis - centre[:, :1])[:, :, None]
-    columns = (axis - centre[:, 1:])[:, None, :]
+    rows = (axis - center[:, :1])[:, :, None]
+    columns = (axis - center[:, 1:])[:, None, :]
     spot = 2 * torch.exp(-(rows**2 + columns**2) / (2 * width**2)) - 1
     noise = 0.05 * torch.randn(len(labels), channels, size, size, generator=generator)
-    return Labelled((spot[:, None] + noise).clamp(-1, 1), labels)
+    return Labeled((spot[:, None] + noise).clamp(-1, 1), labels)
 
 
 @pytest.fixture(scope="module")
-def real() -> Labelled:
+def real() -> Labeled:
     return blobs(60, seed=0)
 
 
 @pytest.fixture(scope="module")
-def trained(real: Labelled) -> TrainedClassifier:
+def trained(real: Labeled) -> TrainedClassifier:
     return train_classifier(*real, num_classes=NUM_CLASSES, seed=0, epochs=EPOCHS)
 
 
@@ -60,18 +60,18 @@ def classifier(trained: TrainedClassifier) -> nn.Module:
 
 
 @pytest.fixture
-def trained_once(real: Labelled, trained: TrainedClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def trained_once(real: Labeled, trained: TrainedClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports on the same real images train the same classifier: do it once for all of them."""
 
-    def train(*labelled: Tensor, **options: int) -> TrainedClassifier:
+    def train(*labeled: Tensor, **options: int) -> TrainedClassifier:
         assert options == {"num_classes": NUM_CLASSES, "seed": 0, "epochs": EPOCHS}
-        assert all(map(torch.equal, labelled, real))
+        assert all(map(torch.equal, labeled, real))
         return trained
 
     monkeypatch.setattr("gan_blocks.engine.evaluation.quality.train_classifier", train)
 
 
-def measure(generated: Labelled, real: Labelled, **options: Tensor) -> QualityReport:
+def measure(generated: Labeled, real: Labeled, **options: Tensor) -> QualityReport:
     return measure_quality(*generated, *real, num_classes=NUM_CLASSES, seed=0, epochs=EPOCHS, **options)
 
 
@@ -93,7 +93,7 @@ def test_the_split_takes_the_same_share_of_every_class_and_loses_nothing(counts:
         assert held_out in {1, n - 1} or abs(held_out - fraction * n) <= 0.5
 
 
-def test_the_split_is_a_function_of_labels_and_seed(real: Labelled):
+def test_the_split_is_a_function_of_labels_and_seed(real: Labeled):
     state = torch.get_rng_state()
     first, again, other = (split_by_class(real.labels, seed=seed) for seed in (1, 1, 2))
     assert first.held_out.equal(again.held_out)
@@ -125,7 +125,7 @@ def test_the_classifier_learns_which_corner_is_bright(channels: int):
 
 
 def test_the_held_out_accuracy_is_that_of_images_the_classifier_has_not_seen():
-    # Labels that mean nothing can be learnt by heart but not predicted.
+    # Labels that mean nothing can be learned by heart but not predicted.
     images = torch.randn(80, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(80) % 2
     split = split_by_class(labels, seed=0)
@@ -158,7 +158,7 @@ def test_training_works_where_gradients_are_switched_off():
         train_classifier(*blobs(4, seed=0, size=8), num_classes=NUM_CLASSES, seed=0, epochs=1)
 
 
-def test_scoring_changes_neither_statistics_nor_mode(classifier: nn.Module, real: Labelled):
+def test_scoring_changes_neither_statistics_nor_mode(classifier: nn.Module, real: Labeled):
     classifier.train()
     before = {key: value.clone() for key, value in classifier.state_dict().items()}
     scores = class_scores(classifier, real.images[:5])
@@ -226,7 +226,7 @@ def test_distances_of_large_images_keep_to_small_blocks(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("trained_once")
-def test_new_real_images_score_as_real_on_all_three(real: Labelled):
+def test_new_real_images_score_as_real_on_all_three(real: Labeled):
     report = measure(blobs(60, seed=7), real)
     assert report.agreement == pytest.approx(report.classifier_accuracy, abs=0.03)
     assert report.diversity == pytest.approx(1, abs=0.05)
@@ -234,7 +234,7 @@ def test_new_real_images_score_as_real_on_all_three(real: Labelled):
 
 
 @pytest.mark.usefixtures("trained_once")
-def test_a_generator_that_recites_all_its_training_images_has_no_novelty(real: Labelled):
+def test_a_generator_that_recites_all_its_training_images_has_no_novelty(real: Labeled):
     report = measure(real, real)
     assert report.novelty == pytest.approx(0, abs=1e-6)
     assert report.agreement == pytest.approx(report.classifier_accuracy, abs=0.03)
@@ -242,24 +242,24 @@ def test_a_generator_that_recites_all_its_training_images_has_no_novelty(real: L
 
 
 @pytest.mark.usefixtures("trained_once")
-def test_one_repeated_image_per_class_has_no_diversity(real: Labelled):
+def test_one_repeated_image_per_class_has_no_diversity(real: Labeled):
     fresh = blobs(1, seed=8)
-    repeated = Labelled(fresh.images.repeat(10, 1, 1, 1), fresh.labels.repeat(10))
+    repeated = Labeled(fresh.images.repeat(10, 1, 1, 1), fresh.labels.repeat(10))
     report = measure(repeated, real)
     assert report.diversity == pytest.approx(0, abs=1e-6)
     assert report.agreement == 1
 
 
 @pytest.mark.usefixtures("trained_once")
-def test_noise_is_in_no_class_and_unlike_every_real_image(real: Labelled, rng: torch.Generator):
-    noise = Labelled(torch.rand(200, 1, 16, 16, generator=rng) * 2 - 1, torch.arange(200) % NUM_CLASSES)
+def test_noise_is_in_no_class_and_unlike_every_real_image(real: Labeled, rng: torch.Generator):
+    noise = Labeled(torch.rand(200, 1, 16, 16, generator=rng) * 2 - 1, torch.arange(200) % NUM_CLASSES)
     report = measure(noise, real)
     assert report.agreement < 0.5
     assert report.novelty > 2
 
 
 @pytest.mark.usefixtures("trained_once")
-def test_unseen_real_images_can_set_the_scale_of_novelty(real: Labelled):
+def test_unseen_real_images_can_set_the_scale_of_novelty(real: Labeled):
     fresh, unseen = blobs(30, seed=7), blobs(30, seed=9)
     report = measure(fresh, real, held_out=unseen.images)
     assert report.novelty == novelty_ratio(fresh.images, real.images, unseen.images)
@@ -319,7 +319,7 @@ def test_the_report_survives_json():
 # Errors
 
 
-def test_rejects_images_of_another_shape(real: Labelled):
+def test_rejects_images_of_another_shape(real: Labeled):
     with pytest.raises(
         UserError,
         match=r"^Generated images are 3x16x16 but real ones 1x16x16 \(channels x height x width\): they come from ",
@@ -327,32 +327,32 @@ def test_rejects_images_of_another_shape(real: Labelled):
         measure(blobs(2, seed=0, channels=3), real)
 
 
-def test_rejects_values_that_are_not_finite(real: Labelled):
+def test_rejects_values_that_are_not_finite(real: Labeled):
     images, labels = blobs(2, seed=0)
     images[3, 0, 1, 1] = torch.nan
     with pytest.raises(UserError, match=r"^The generated images hold values that are not finite: "):
-        measure(Labelled(images, labels), real)
+        measure(Labeled(images, labels), real)
 
 
-def test_rejects_an_empty_set_of_generated_images(real: Labelled):
+def test_rejects_an_empty_set_of_generated_images(real: Labeled):
     with pytest.raises(UserError, match=r"^There are no generated images to measure\.$"):
-        measure(Labelled(real.images[:0], real.labels[:0]), real)
+        measure(Labeled(real.images[:0], real.labels[:0]), real)
 
 
-def test_rejects_a_class_of_one_generated_image(real: Labelled):
+def test_rejects_a_class_of_one_generated_image(real: Labeled):
     with pytest.raises(UserError, match=r"^Class 2 has 1 generated image\(s\), but diversity needs two or more\.$"):
         diversity_ratio(real.images[:1], torch.tensor([2]), *real)
 
 
-def test_rejects_a_requested_class_without_real_images(real: Labelled):
+def test_rejects_a_requested_class_without_real_images(real: Labeled):
     with pytest.raises(UserError, match=r"^Class 9 has 0 real image\(s\), but diversity needs two or more\.$"):
         diversity_ratio(real.images[:2], torch.tensor([9, 9]), *real)
 
 
-def test_a_class_of_one_real_image_is_left_out_of_the_diversity_with_a_word(real: Labelled):
+def test_a_class_of_one_real_image_is_left_out_of_the_diversity_with_a_word(real: Labeled):
     first = (real.labels == 1).nonzero()[0]
     kept = torch.cat([(real.labels != 1).nonzero().flatten(), first])
-    fewer = Labelled(real.images[kept], real.labels[kept])
+    fewer = Labeled(real.images[kept], real.labels[kept])
     others = real.labels != 1
     report = measure_quality(*real, *fewer, num_classes=NUM_CLASSES, seed=0, epochs=1)
     assert report.diversity == diversity_ratio(real.images[others], real.labels[others], *fewer)

@@ -43,8 +43,8 @@ def test_counts_what_the_graph_of_a_real_network_holds(name: str):
 
 def test_weights_do_not_count_however_they_are_computed():
     plain = nn.Linear(64, 8, device="meta")
-    normalised = spectral_norm(nn.Linear(64, 8)).eval().to("meta")
-    assert activation_bytes(normalised, (meta(1, 64),)) == activation_bytes(plain, (meta(1, 64),)) == 4 * 64
+    normalized = spectral_norm(nn.Linear(64, 8)).eval().to("meta")
+    assert activation_bytes(normalized, (meta(1, 64),)) == activation_bytes(plain, (meta(1, 64),)) == 4 * 64
 
 
 def test_a_tensor_that_two_layers_keep_counts_once():

@@ -95,7 +95,7 @@ def test_parameters_add_up_to_those_of_the_network(critic: Critic):
     assert rows["tied"].parameters == 1  # its weight counts in the row above
 
 
-def test_a_parametrised_layer_has_the_name_of_the_plain_class(critic: Critic):
+def test_a_parametrized_layer_has_the_name_of_the_plain_class(critic: Critic):
     rows = by_name(critic, inputs())
     assert [rows[name].type for name in ("stem", "attention.theta", "embedding", "attention", "")] == [
         "Conv2d",
@@ -226,7 +226,7 @@ def test_every_row_of_the_presets_counts_what_torch_counts(preset: str):
     assert_counts_are_those_of_torch(discriminator, (images, labels))
 
 
-def test_the_work_of_a_parametrisation_is_no_work_per_image():
+def test_the_work_of_a_parametrization_is_no_work_per_image():
     layer = nn.Linear(6, 4)
     assert layer_table(layer, (torch.empty(1, 6),)) == layer_table(spectral_norm(layer), (torch.empty(1, 6),))
 

@@ -33,7 +33,7 @@ def test_a_film_holds_its_frames_in_order_and_without_loss(name: str, mode: str,
     assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
 
 
-def test_a_gif_of_colours_has_its_frames(tmp_path: Path):
+def test_a_gif_of_colors_has_its_frames(tmp_path: Path):
     save_animation(tmp_path / "x.gif", noise(4, "RGB"), fps=10)
     assert len(read(tmp_path / "x.gif")) == 4
 

@@ -27,8 +27,8 @@ def as_complex(points: FacePoints) -> tuple[complex, complex, complex, complex]:
 
 
 def test_an_upright_face_gives_the_square_that_one_computes_by_hand():
-    centre, size, x, y = crop_rectangle(UPRIGHT)
-    assert centre.tolist() == [50, 53]  # the eyes' middle, a tenth of the way of 30 pixels down to the mouth
+    center, size, x, y = crop_rectangle(UPRIGHT)
+    assert center.tolist() == [50, 53]  # the eyes' middle, a tenth of the way of 30 pixels down to the mouth
     assert size == pytest.approx(108)  # 3.6 times 30, which is more than 4 times 20
     assert x.tolist() == [1, 0]
     assert y.tolist() == [0, -1]  # up
@@ -42,14 +42,14 @@ point = st.tuples(st.floats(-100, 100), st.floats(-100, 100))
 @given(points=st.builds(FacePoints, point, point, point, point))
 def test_any_landmarks_give_the_square_of_the_equations(points: FacePoints):
     try:
-        centre, size, x, y = reference.rectangle(*as_complex(points))
+        center, size, x, y = reference.rectangle(*as_complex(points))
     except ZeroDivisionError:
         return
     try:
         found = crop_rectangle(points)
     except ValueError:
         return  # nearly no direction
-    assert complex(*found.centre) == pytest.approx(centre)
+    assert complex(*found.center) == pytest.approx(center)
     assert found.size == pytest.approx(size)
     assert complex(*found.x) == pytest.approx(x, abs=1e-7)
     assert complex(*found.y) == pytest.approx(y, abs=1e-7)
@@ -59,7 +59,7 @@ def test_any_landmarks_give_the_square_of_the_equations(points: FacePoints):
 def test_the_square_turns_grows_and_moves_with_the_face(angle: float, scale: float, shift: tuple[float, float]):
     by, to = scale * complex(math.cos(angle), math.sin(angle)), complex(*shift)
     before, after = crop_rectangle(UPRIGHT), crop_rectangle(moved(UPRIGHT, by, to=to))
-    assert complex(*after.centre) == pytest.approx(complex(*before.centre) * by + to)
+    assert complex(*after.center) == pytest.approx(complex(*before.center) * by + to)
     assert after.size == pytest.approx(before.size * scale)
     assert complex(*after.x) * scale == pytest.approx(complex(*before.x) * by)
     assert complex(*after.y) * scale == pytest.approx(complex(*before.y) * by)
@@ -90,7 +90,7 @@ def test_a_square_that_is_the_whole_image_is_averaged_over_its_pixels():
     assert np.abs(crop - blocks)[:, inner, inner].max() <= 0.5
 
 
-def random_grey(height: int, width: int) -> NDArray[np.uint8]:
+def random_gray(height: int, width: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 1), dtype=np.uint8)
 
 
@@ -106,14 +106,14 @@ def random_grey(height: int, width: int) -> NDArray[np.uint8]:
     ],
 )
 def test_the_crop_equals_the_equations_computed_with_loops(side: tuple[int, int], points: FacePoints, resolution: int):
-    image = random_grey(*side)
+    image = random_gray(*side)
     wanted = reference.crop(image[..., 0].tolist(), as_complex(points), resolution)
     found = aligned_crop(image, points, resolution)[0]
     assert np.abs(found - np.array(wanted)).max() <= 0.5 + 1e-3
 
 
 def test_a_turned_image_with_turned_landmarks_gives_the_same_crop():
-    image = random_grey(90, 100)
+    image = random_gray(90, 100)
     wanted = aligned_crop(image, UPRIGHT, 24)
     # A quarter turn against the clock takes the pixel (x, y) of an image of width 100 to (y, 99 - x).
     turned = FacePoints(*((y, 99 - x) for x, y in UPRIGHT))
@@ -122,7 +122,7 @@ def test_a_turned_image_with_turned_landmarks_gives_the_same_crop():
 
 
 def test_outside_the_image_there_is_less_detail_the_further_the_smoother():
-    image = random_grey(64, 64)
+    image = random_gray(64, 64)
     points = moved(UPRIGHT, 0.8, about=50 + 53j, to=8 + 32j)  # the left third of a crop of side 86 is outside
     crop = aligned_crop(image, points, 86)[0].astype(float)
     detail = np.abs(np.diff(crop[20:66], axis=0)).mean(axis=0)
@@ -142,4 +142,4 @@ def test_outside_the_image_there_is_less_detail_the_further_the_smoother():
 )
 def test_landmarks_without_a_crop_say_why(points: FacePoints, why: str):
     with pytest.raises(ValueError, match=f"^{why}$"):
-        aligned_crop(random_grey(20, 20), points, 8)
+        aligned_crop(random_gray(20, 20), points, 8)

@@ -50,7 +50,7 @@ def test_a_store_of_faces_holds_the_aligned_crops(faces: Path, capsys: pytest.Ca
             assert np.array_equal(pixels, aligned_crop(picture, points, resolution))
 
 
-def test_faces_in_grey_are_crops_of_grey_pictures(faces: Path):
+def test_faces_in_gray_are_crops_of_gray_pictures(faces: Path):
     assert run(faces, "--channels", "1") == 0
     store = load_images(f"shards:{faces.parent}/store", resolution=12, channels=1, num_classes=1)
     picture = np.asarray(Image.open(faces / "000000.png").convert("L"))[..., None]

@@ -81,7 +81,7 @@ def test_a_walk_is_blurred_noise_put_onto_the_sphere():
 def test_a_walk_moves_little_from_frame_to_frame_and_around_its_end(rng: torch.Generator):
     z = latent_walk(NormalPrior(128), 200, sigma=10, generator=rng)
     moves = (z - z.roll(1, dims=0)).norm(dim=1)
-    # A blur of s.d. sigma makes neighbours correlate as exp(-1 / 4 sigma^2), so |difference|^2 = 2 d (1 - that).
+    # A blur of s.d. sigma makes neighbors correlate as exp(-1 / 4 sigma^2), so |difference|^2 = 2 d (1 - that).
     expected = math.sqrt(2 * 128 * (1 - math.exp(-1 / 400)))
     assert moves.mean().item() == pytest.approx(expected, rel=0.1)
     assert moves[0].item() < 2 * expected

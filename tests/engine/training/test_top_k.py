@@ -44,7 +44,7 @@ def images_path(tiny_data: Path) -> str:
 def trained_step(
     images_path: str, config: biggan_deep.Config, *, step: int = LATE, frozen: bool = False, **options: object
 ) -> TrainingState:
-    """The state after one training step; ``frozen`` BatchNorm normalises by its running statistics."""
+    """The state after one training step; ``frozen`` BatchNorm normalizes by its running statistics."""
     config = dataclasses.replace(config, data=images_path)
     run = RunOptions(channels_last=False, **options)
     state = build_state(biggan_deep.RECIPE, config, run)
@@ -224,7 +224,7 @@ def test_top_k_of_the_discriminator_wants_whole_batches(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_whole_batch_is_learnt_from_by_default():
+def test_the_whole_batch_is_learned_from_by_default():
     assert biggan_deep.Config().top_k_gamma == 1
 
 

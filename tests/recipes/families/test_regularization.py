@@ -1,4 +1,4 @@
-"""The regularisation fields of a class-conditional recipe: what each does to the gradients of a training step."""
+"""The regularization fields of a class-conditional recipe: what each does to the gradients of a training step."""
 
 import copy
 import json
@@ -89,7 +89,7 @@ def assert_differ_by(with_term: dict[str, Tensor], plain: dict[str, Tensor], ter
 
 
 def raw_weights(network: nn.Module) -> list[Tensor]:
-    """What the optimiser moves of every weight but the class embedding of G."""
+    """What the optimizer moves of every weight but the class embedding of G."""
     named = network.named_parameters()
     return [value for name, value in named if value.dim() > 1 and name != "embedding.weight"]
 
@@ -259,7 +259,7 @@ def test_a_saved_config_without_the_fields_means_none_of_them(config: biggan_dee
 
 
 @pytest.mark.parametrize("preset", ["cifar10-32", "imagenet-128", "imagenet-256", "imagenet-512"])
-def test_presets_of_the_paper_have_its_orthogonal_regularisation(preset: str):
+def test_presets_of_the_paper_have_its_orthogonal_regularization(preset: str):
     config = biggan_deep.PRESETS[preset]()
     assert (config.generator_orthogonal_penalty, config.orthogonal_equation) == (1e-4, 3)
 

@@ -28,7 +28,7 @@ BUILD = {"generator": biggan_deep.RECIPE.build_generator, "discriminator": bigga
 
 
 def chains(network: nn.Module) -> list[nn.ModuleList]:
-    """The parametrisations of every spectrally normalised weight."""
+    """The parametrizations of every spectrally normalized weight."""
     found = [layer.parametrizations.weight for layer in network.modules() if hasattr(layer, "parametrizations")]
     assert len(found) > 10
     return found
@@ -54,7 +54,7 @@ def losses(run: Path) -> list[dict[str, float]]:
         (lambda layers: layers.embedding(9, 4), lambda: nn.Embedding(9, 4)),
     ],
 )
-def test_by_default_a_layer_is_the_orthogonal_and_normalised_one_of_torch_with_the_same_random_numbers(build, plain):
+def test_by_default_a_layer_is_the_orthogonal_and_normalized_one_of_torch_with_the_same_random_numbers(build, plain):
     torch.manual_seed(1)
     layer = build(spectral_layers(eps=1e-3))
     torch.manual_seed(1)
@@ -100,7 +100,7 @@ def test_a_penalty_changes_the_loss_of_its_network_by_its_exact_value(
     """Weights start orthogonal: all singular values of a weight are 1, so its distance from 3 squared is 4."""
     runs: dict[str, list[str]] = {
         "plain": [],
-        "penalised": [f"--{network}-sigma-penalty", "0.25", "--sigma-penalty-target", "3"],
+        "penalized": [f"--{network}-sigma-penalty", "0.25", "--sigma-penalty-target", "3"],
     }
     fixed = [*tiny_args, "--steps", "1", "--discriminator-steps", "1", "--accumulate", accumulate]
     for name, options in runs.items():
@@ -108,9 +108,9 @@ def test_a_penalty_changes_the_loss_of_its_network_by_its_exact_value(
     first = {name: losses(tmp_path / name)[0] for name in runs}
     config = biggan_deep.RECIPE.config_from_json(RunFolder.open(tmp_path / "plain").config())
     expected = 0.25 * 4 * len(chains(BUILD[network](config)))
-    assert first["penalised"][loss] - first["plain"][loss] == pytest.approx(expected, rel=1e-4)
+    assert first["penalized"][loss] - first["plain"][loss] == pytest.approx(expected, rel=1e-4)
     if network == "generator":
-        assert first["penalised"]["loss_d"] == first["plain"]["loss_d"]
+        assert first["penalized"]["loss_d"] == first["plain"]["loss_d"]
 
 
 def test_a_penalty_ratio_counts_the_weights_with_a_second_singular_value():

@@ -61,8 +61,8 @@ def test_a_study_trains_measures_and_draws_each_coefficient_and_goes_on_where_it
     with Image.open(tmp_path / "sheet_0.01.png") as sheet:
         assert sheet.height == 28 + (3 * 18 + 2) * 4  # headers, then three rows
         assert sheet.width > (6 * 18 + 2) * 4
-    plain, penalised = (results(tmp_path)[f"coefficient_{c}_seed_0"]["equation_3"] for c in ("0", "0.01"))
-    assert penalised < plain
+    plain, penalized = (results(tmp_path)[f"coefficient_{c}_seed_0"]["equation_3"] for c in ("0", "0.01"))
+    assert penalized < plain
 
 
 def test_the_table_has_means_and_deviations_over_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -172,19 +172,19 @@ def test_the_features_are_the_means_of_the_classifiers_last_map(judge: Distribut
 def test_other_real_images_are_nearer_than_noise_in_every_figure_and_copies_are_not_new(judge: DistributionJudge):
     others = judge.report(judge.held_out)
     noise = judge.report(2 * torch.rand(12, 1, 16, 16) - 1)
-    one = judge.report(judge.learnt[:1].repeat(12, 1, 1, 1))
+    one = judge.report(judge.learned[:1].repeat(12, 1, 1, 1))
     assert others.frechet < noise.frechet
     assert others.diversity == others.novelty == 1
     assert one.diversity == 0
     assert one.novelty == pytest.approx(0, abs=1e-6)
     assert one.frechet > others.frechet
-    assert judge.report(judge.learnt).frechet == pytest.approx(0, abs=1e-6)
+    assert judge.report(judge.learned).frechet == pytest.approx(0, abs=1e-6)
 
 
 def test_the_judge_learns_and_compares_each_image_once(tiny_data: Path, judge: DistributionJudge):
     real = load_images(f"npz:{tiny_data}", resolution=16, channels=1, num_classes=None)
     images = real.batch(torch.arange(60))[0]
-    both = torch.cat([judge.learnt, judge.held_out])
+    both = torch.cat([judge.learned, judge.held_out])
     assert sorted(both.flatten(1).tolist()) == sorted(images.flatten(1).tolist())
     again = train_classifier(images, real.labels, num_classes=3, seed=0)
     assert again.held_out_accuracy == judge.classifier.held_out_accuracy

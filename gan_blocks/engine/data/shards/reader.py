@@ -84,7 +84,7 @@ def _best_resolution(index: StoreIndex, wanted: int) -> int:
 
 
 def _words(layout: PixelLayout) -> str:
-    return f"{layout.resolution} x {layout.resolution} {'grey' if layout.channels == 1 else 'RGB'}"
+    return f"{layout.resolution} x {layout.resolution} {'gray' if layout.channels == 1 else 'RGB'}"
 
 
 class _ShardReader:

@@ -113,11 +113,11 @@ def test_the_stored_resolution_is_taken_or_the_next_larger_one_shrunk_by_area(st
     assert images.notes == (() if resolution in (2, 8) else (f"{note} when they are read",))
 
 
-def test_colour_is_read_as_grey_where_the_networks_are_grey_and_the_other_way_round(store: Path, tmp_path: Path):
+def test_color_is_read_as_gray_where_the_networks_are_gray_and_the_other_way_round(store: Path, tmp_path: Path):
     luma = PIXELS[3] @ np.array([0.299, 0.587, 0.114])
     assert np.abs(read(load(store, channels=1), [3])[0, 0].numpy() - luma).max() <= 1
-    grey = write_store(tmp_path / "grey", PIXELS[..., :1], LABELS, shard_images=9)
-    assert torch.equal(read(load(grey), [3]), expected([3])[:, :1].expand(-1, 3, -1, -1))
+    gray = write_store(tmp_path / "gray", PIXELS[..., :1], LABELS, shard_images=9)
+    assert torch.equal(read(load(gray), [3]), expected([3])[:, :1].expand(-1, 3, -1, -1))
 
 
 def test_many_threads_and_more_shards_than_may_stay_open_get_the_same_pixels(
