@@ -29,11 +29,12 @@ demo: $(VENV)/.installed-demo ## train a small BigGAN-deep on real digits and sh
 	@echo "The run is in $(DEMO_RUN). 'make demo' trains it further, up to its planned steps; to start afresh, remove it"
 	@echo "or name another: make demo DEMO_RUN=runs/second"
 
+# The tests of a file run in one process, which makes what they share once.
 test: lint docs ## run what CI runs: lint, documentation, all tests but the slow ones
-	$(PY) -m pytest -q -n 2 --dist loadgroup -rs -m "not slow" $(PYTEST_ARGS)
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -rs -m "not slow" $(PYTEST_ARGS)
 
 test-all: lint docs ## the same and the slow tests; what is missing for a test is named with its skip
-	GAN_BLOCKS_FULL_SIZE=1 $(PY) -m pytest -q -n 2 --dist loadgroup -rs $(PYTEST_ARGS)
+	GAN_BLOCKS_FULL_SIZE=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -rs $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
 	$(VENV)/bin/ruff check .

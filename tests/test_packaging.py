@@ -16,9 +16,6 @@ import gan_blocks
 from tests.conftest import write_tiny_data
 from tests.engine.own_gan import SMALL, write_own_gan
 
-# One worker builds the wheel once for all tests here (pytest --dist loadgroup).
-pytestmark = pytest.mark.xdist_group("packaging")
-
 ROOT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "gan_blocks", "recipes", "benchmarks", "tests", "docs")
 

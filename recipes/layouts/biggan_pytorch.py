@@ -46,7 +46,7 @@ def convert_biggan_pytorch(
 
     Raises:
         UserError: If keys are missing or unexpected or shapes do not fit, or the config is that of another network;
-            all of them are named.
+            the first ten of each kind are named.
     """
     architecture = biggan_pytorch_deep if any(".conv4." in key for key in generator_state) else biggan_pytorch_residual
     recipe = architecture.RECIPE

@@ -51,7 +51,7 @@ def convert_huggingface_biggan_deep(
 
     Raises:
         UserError: If keys are missing or unexpected or shapes do not fit, or the config is that of another network;
-            all of them are named.
+            the first ten of each kind are named.
         ValueError: If the truncation is not from 0 to 1.
     """
     try:

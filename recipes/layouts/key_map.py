@@ -158,7 +158,7 @@ def check_fits(source: str, given: State, expected: State) -> None:
     """Compare names and shapes.
 
     Raises:
-        UserError: If any differ; all of them are named.
+        UserError: If any differ; the first ten of each kind are named.
     """
     shapes = [
         f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"

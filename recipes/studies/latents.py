@@ -31,6 +31,7 @@ from gan_blocks.engine.evaluation import Judge
 from gan_blocks.engine.studies import (
     Result,
     Study,
+    StudyTask,
     carry_out_side_by_side,
     markdown_table,
     mean_and_deviation,
@@ -90,7 +91,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(StudyTask):
     """One run of the study."""
 
     options: Options
@@ -103,14 +104,9 @@ class Task:
         return f"{self.latent}_seed_{self.seed}"
 
     @property
-    def run(self) -> Path:
-        """The run's folder."""
-        return self.options.out / self.name
-
-    @property
-    def console(self) -> Path:
-        """What the training says, which would mix with that of the other processes."""
-        return self.options.out / f"{self.name}.txt"
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.options.out
 
 
 def carry_out(options: Options) -> Path:

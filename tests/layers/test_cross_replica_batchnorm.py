@@ -13,8 +13,6 @@ from tests.layers import batchnorm_ranks as ranks
 from tests.reference import conditioning as conditioning_reference
 from tests.reference import layers as reference
 
-pytestmark = pytest.mark.xdist_group("batchnorm ranks")  # one process makes what they share
-
 kinds = pytest.mark.parametrize("kind", ranks.KINDS)
 
 

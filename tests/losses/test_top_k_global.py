@@ -14,8 +14,6 @@ from gan_blocks import global_top_k, hinge_generator_loss, top_k_mask
 from tests.losses import top_k_ranks as ranks
 from tests.reference import top_k as reference
 
-pytestmark = pytest.mark.xdist_group("top-k ranks")  # one process makes what they share
-
 parts_of_scores = st.lists(
     st.lists(st.sampled_from([-1.0, 0.0, 0.5, -math.inf, math.nan]), max_size=4), min_size=1, max_size=4
 ).filter(lambda parts: any(not math.isnan(value) for part in parts for value in part))

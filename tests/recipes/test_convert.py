@@ -120,7 +120,7 @@ def test_networks_that_do_not_fit_name_their_layers_and_leave_no_folder(
     assert biggan_deep.RECIPE.main(new) == 2
     error = capfd.readouterr().err.splitlines()[-1]
     assert "wrong shapes: " in error
-    assert "embedding.weight (3, 5) instead of (3, 4)" in error
+    assert "blocks.0.norm3.bias.parametrizations.weight.original (2, 11) instead of (2, 10) and " in error
     assert not (tmp_path / "new").exists()
 
 

@@ -5,6 +5,9 @@ Tested in ``tests/engine/training/test_command.py``.
 
 import contextlib
 import io
+import os
+import re
+import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -20,15 +23,32 @@ Options = TypeVar("Options")
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
-    """Run the body of a command; what the user can mend becomes one line on stderr and status 2, ^C one and 130."""
+    """Run the body of a command; what the user can mend becomes one line on stderr and status 2, ^C one and 130.
+
+    Where nobody reads the output to its end, as after ``| head``, the command ends without a word and with 141.
+    """
     try:
-        return command()
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{name}: stopped.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not _output_is_closed():  # it was another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python exits
+        return 141
+
+
+def _output_is_closed() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are told without being asked for
+    return bool(poll.poll(0))
 
 
 def parse_options(kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None) -> Options:
@@ -119,4 +139,22 @@ def _first_paragraph(box: str) -> str:
     offered = [paragraph[1:] for paragraph in paragraphs if paragraph[:1] == ["Perhaps you meant:"]]
     options = dict.fromkeys(text.split()[0].rstrip(",") for lines in offered for text in lines if text.startswith("--"))
     perhaps = f" Perhaps you meant {' or '.join(list(options)[:3])}." if options else ""
-    return f"{sentence}.{perhaps} See --help."
+    return f"{_reworded(sentence)}.{perhaps} See --help."
+
+
+_NOT_A_NUMBER = r"Error parsing (\S+): (?:{}|no type matching \{{None\}}\|{} .* from \[)'(.*)'\]?"
+_RULES = (
+    (_NOT_A_NUMBER.format(r"invalid literal for int\(\) .*: ", "INT"), r"\1 must be a whole number, but got \2"),
+    (_NOT_A_NUMBER.format("could not convert string to float: ", "FLOAT"), r"\1 must be a number, but got \2"),
+    (r"Error parsing (\S+): (?:Could not find valid parse|no type matching) .*\[(.*)\]", r"\1 cannot be \2"),
+    (r"invalid choice '(.*)' for argument '(\S+)'\. .* \((.*?),?\)", r"\2 must be one of \3, but got \1"),
+    (r"Missing value for argument '(\S+)'\. Expected 1 values", r"\1 needs a value"),
+)
+"""What the parser says, and how the checks of a Config would say it."""
+
+
+def _reworded(sentence: str) -> str:
+    for pattern, words in _RULES:
+        if found := re.fullmatch(pattern, sentence):
+            return found.expand(words).replace("'", "")
+    return sentence

@@ -6,10 +6,12 @@ returns the exit status.
 Tested in ``tests/engine/commands/test_console.py``.
 """
 
-import importlib
+import ast
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import cast
 
 from gan_blocks.engine.base.command_line import run_command
@@ -35,11 +37,11 @@ Command = Callable[..., int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the first word names; see ``gan-blocks --help``."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(_usage())
-        return 0
 
     def command() -> int:
+        if not words or words[0] in ("-h", "--help"):
+            print(_usage())
+            return 0
         return _find(words[0])(words[1:], prog=f"gan-blocks {words[0]}")
 
     return run_command("gan-blocks", command)
@@ -59,8 +61,19 @@ def _find(name: str) -> Command:
 
 
 def _summaries() -> dict[str, str]:
-    others = {entry.name: f"of {entry.value.partition(':')[0]}" for entry in entry_points(group=GROUP)}
+    others = {entry.name: _headline(entry) for entry in entry_points(group=GROUP)}
     return {**COMMANDS, **dict(sorted(others.items()))}
+
+
+def _headline(entry: EntryPoint) -> str:
+    """The first line of the module's docstring, read without importing what the module imports."""
+    try:
+        spec = importlib.util.find_spec(entry.module)
+        source = Path(spec.origin or "").read_text() if spec is not None else ""
+    except (ImportError, OSError):
+        source = ""
+    headline = (ast.get_docstring(ast.parse(source)) or f"of {entry.module}").partition("\n")[0]
+    return headline[0].lower() + headline[1:].rstrip(".")
 
 
 def _usage() -> str:

@@ -96,11 +96,11 @@ def table_1_parameters(tables: dict[str, list[LayerRow]]) -> int:
 def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks describe") -> int:
     """Print both tables; see ``gan-blocks describe --help``."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] in (["-h"], ["--help"]):
-        print(recipe_usage(prog, "lists the options of a recipe's networks.\n\n" + (__doc__ or "").strip()))
-        return 0
 
     def command() -> int:
+        if words[:1] in (["-h"], ["--help"]):
+            print(recipe_usage(prog, "lists the options of a recipe's networks.\n\n" + (__doc__ or "").strip()))
+            return 0
         recipe, rest = take_recipe(words)
         about = (__doc__ or "").partition("\n\n")[0]
         config, processes = parse_with_config(

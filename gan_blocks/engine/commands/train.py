@@ -18,11 +18,11 @@ __all__ = ["main", "recipe_usage", "take_recipe"]
 def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks train") -> int:
     """Train the recipe that the first word names; see ``gan-blocks train --help``."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] in (["-h"], ["--help"]):
-        print(recipe_usage(prog, "lists the options of a recipe's training."))
-        return 0
 
     def command() -> int:
+        if words[:1] in (["-h"], ["--help"]):
+            print(recipe_usage(prog, "lists the options of a recipe's training."))
+            return 0
         recipe, rest = take_recipe(words)
         return recipe.main(rest, prog=f"{prog} {words[0]}")
 

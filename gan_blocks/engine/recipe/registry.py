@@ -99,6 +99,8 @@ def recipe_of(made_by: RecipeIdentity, source: Path, named: Recipe[Any] | None =
 
 def _load_file(path: Path) -> ModuleType:
     """The module in a file, which may import what lies beside it, as after ``python FILE``."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a registered recipe, a file (my_gan.py) or a module.")
     if not path.is_file():
         raise UserError(f"there is no recipe file {path}.")
     path = path.resolve()

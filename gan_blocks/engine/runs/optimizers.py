@@ -48,7 +48,7 @@ def restore_optimizer(
         source: What the tensors are, for the error.
 
     Raises:
-        UserError: If keys are missing or unexpected or shapes differ; all of them are named.
+        UserError: If keys are missing or unexpected or shapes differ; the first ten of each kind are named.
         ValueError: If the optimizer has a parameter that the model has not.
     """
     parameters = _named_parameters(optimizer, model)

@@ -30,6 +30,8 @@ __all__ = [
 # All metadata is JSON under this one key: safetensors writes several keys in an order that differs between processes,
 # and then equal weights would not give equal files.
 METADATA_KEY = "gan_blocks"
+SHOWN = 10
+"""How many names of a kind an error lists."""
 
 
 def encode_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
@@ -95,7 +97,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
         source: What the tensors are, for the error.
 
     Raises:
-        UserError: If keys are missing or unexpected or shapes differ; all of them are named.
+        UserError: If keys are missing or unexpected or shapes differ; the first ten of each kind are named.
     """
     expected = module.state_dict()
     shapes = [
@@ -112,9 +114,13 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 def mismatch_error(
     source: str, missing: Collection[str], unexpected: Collection[str], shapes: Collection[str]
 ) -> UserError:
-    """Name everything that keeps saved tensors from fitting."""
-    kinds = {"missing keys": sorted(missing), "unexpected keys": sorted(unexpected), "wrong shapes": shapes}
-    listed = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    """Name what keeps saved tensors from fitting; of each kind :data:`SHOWN`, and how many there are."""
+    kinds = {"missing keys": sorted(missing), "unexpected keys": sorted(unexpected), "wrong shapes": list(shapes)}
+    listed = [
+        f"{kind}: {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+        for kind, names in kinds.items()
+        if names
+    ]
     return UserError(f"{source} does not fit the network it is loaded into; {'; '.join(listed)}.")
 
 

@@ -4,6 +4,7 @@ from gan_blocks.engine.studies.runs import StudyStoppedError, train_for, train_o
 from gan_blocks.engine.studies.study import (
     Result,
     Study,
+    StudyTask,
     carry_out_side_by_side,
     markdown_table,
     mean_and_deviation,
@@ -14,6 +15,7 @@ __all__ = [
     "Result",
     "Study",
     "StudyStoppedError",
+    "StudyTask",
     "carry_out_side_by_side",
     "markdown_table",
     "mean_and_deviation",

@@ -8,9 +8,10 @@ Tested in ``tests/recipes/studies/test_latents.py``.
 import json
 import statistics
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -24,6 +25,7 @@ from gan_blocks.engine.studies.runs import StudyStoppedError, train_run
 __all__ = [
     "Result",
     "Study",
+    "StudyTask",
     "carry_out_side_by_side",
     "markdown_table",
     "mean_and_deviation",
@@ -36,19 +38,31 @@ Result = Mapping[str, Any]
 Options = TypeVar("Options")
 
 
-class QuietTask(Protocol):
+class StudyTask(ABC):
     """A run of a study of which several are trained at a time."""
 
     @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """The study's folder."""
+
+    @property
+    @abstractmethod
     def name(self) -> str:
-        """Of its folder and of its result."""
+        """Of the run's folder and of its result."""
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.folder / self.name
 
     @property
     def console(self) -> Path:
-        """The file that takes what the training says, which would mix with what others say."""
+        """What the training says, which would mix with that of the other processes."""
+        return self.folder / f"{self.name}.txt"
 
 
-SomeTask = TypeVar("SomeTask", bound=QuietTask)
+SomeTask = TypeVar("SomeTask", bound=StudyTask)
 
 
 class Study:

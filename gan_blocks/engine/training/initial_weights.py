@@ -34,7 +34,7 @@ def start_from(state: TrainingState, path: Path, config: TrainingConfig) -> list
         What was taken and what was not, a sentence each, to show to the user.
 
     Raises:
-        UserError: If there is no run, or its networks do not fit; every key and shape that does not is named.
+        UserError: If there is no run, or its networks do not fit; the first keys and shapes that do not are named.
     """
     run = RunFolder.open(path)
     checkpoint = load_latest_checkpoint(run.checkpoints)

@@ -1,4 +1,7 @@
+"""The console, tried with commands of its own and of others."""
+
 import contextlib
+import os
 import subprocess
 import sys
 import tomllib
@@ -48,7 +51,19 @@ def test_a_package_adds_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert console.main(["shout", "now"]) == 3
     assert capsys.readouterr().out == "gan-blocks shout: NOW\n"
     console.main([])
-    assert "  shout      of tests.engine.commands.test_console\n" in capsys.readouterr().out
+    assert "  shout      the console, tried with commands of its own and of others\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["sample", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word(words: list[str], buffered: bool):
+    command = [sys.executable, "-m", "gan_blocks.engine.commands", *words]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def shout(argv: list[str], *, prog: str) -> int:

@@ -18,8 +18,6 @@ from gan_blocks.engine.runs import checkpoints
 from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint, remove_stale_temporaries, save_checkpoint
 from tests.engine.runs.saved_checkpoints import FILES, METADATA, contents, names, save
 
-pytestmark = pytest.mark.xdist_group("checkpoint failures")  # one process makes what they share
-
 # Kills
 
 

@@ -144,5 +144,11 @@ def test_every_missing_unexpected_and_misshapen_entry_is_named():
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
 
 
+def test_of_long_lists_the_first_ten_are_named():
+    state = {f"{number:02}": torch.ones(1) for number in range(1_014)}
+    with pytest.raises(UserError, match=r"unexpected keys: 00, 01, 02, 03, 04, 05, 06, 07, 08, 09 and 1,004 more\.$"):
+        load_weights(nn.Identity(), state, "ema.safetensors")
+
+
 def test_all_metadata_is_under_one_key():
     assert weights.METADATA_KEY == "gan_blocks"

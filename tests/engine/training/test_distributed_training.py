@@ -12,8 +12,6 @@ from torch import Tensor
 
 from gan_blocks.engine.runs.checkpoints import list_checkpoints, load_latest_checkpoint
 
-pytestmark = pytest.mark.xdist_group("training ranks")  # one process makes what they share
-
 PARTS = ["generator", "discriminator", "ema", "optimizer_g", "optimizer_d"]
 
 
