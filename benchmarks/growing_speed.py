@@ -15,11 +15,7 @@ from dataclasses import replace
 
 import torch
 
-from gan_blocks.engine import ImageSet
-from gan_blocks.engine.data.pixels import PixelLayout
-from gan_blocks.engine.recipe.batches import BatchSource
-from gan_blocks.engine.recipe.build import build_state
-from gan_blocks.engine.recipe.options import RunOptions
+from benchmarks.training_steps import trainer
 from recipes import progan
 
 WIDTHS = (128, 128, 64, 32, 16, 8)  # a quarter of those of Appendix A.2, so that a step takes a second or so on a CPU
@@ -47,7 +43,9 @@ def main() -> None:
         fade_images=PHASE_IMAGES,
     )
     # A step of either, in the middle of each phase of growth: at full resolution all phases are alike.
-    growing, full = trainer(config), trainer(replace(config, initial_resolution=options.resolution))
+    growing, full = (
+        trainer(progan.RECIPE, each) for each in (config, replace(config, initial_resolution=options.resolution))
+    )
     print(
         f"{options.resolution}x{options.resolution}, batch {options.batch}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
@@ -77,21 +75,6 @@ def main() -> None:
             f"{images / 1e6:.1f}M images: growing {ratio * full_rate:.2f} images/s, "
             f"full resolution {full_rate:.2f}; ratio {ratio:.2f}"
         )
-
-
-def trainer(config: progan.Config) -> Callable[[int], None]:
-    """A function that takes one training step, of any number, on images of noise."""
-    recipe, options = progan.RECIPE, RunOptions()
-    pixels = torch.randint(0, 256, (64, 3, config.resolution, config.resolution), dtype=torch.uint8)
-    layout = PixelLayout(config.resolution, 3)
-    images = ImageSet(lambda indices: pixels[indices], torch.zeros(64, dtype=torch.int64), ("noise",), layout, ())
-    state = build_state(recipe, config, options)
-    source = BatchSource(images, recipe.build_prior(config), config, options)
-
-    def train(step: int) -> None:
-        recipe.train_step(state, source.step(step), config)
-
-    return train
 
 
 def timed(train: Callable[[int], None], step: int, clock: Callable[[], float]) -> float:

@@ -60,6 +60,8 @@ from gan_blocks.losses.penalties import (
     lazy_coefficient,
     mode_seeking_penalty,
     r1_penalty,
+    twice_differentiable,
+    zero_centered_penalty,
 )
 from gan_blocks.losses.top_k import bottom_k_mask, critic_top_k_select, top_k_mask, top_k_select
 from gan_blocks.losses.top_k_global import TopKSelection, global_top_k
@@ -196,11 +198,13 @@ __all__ = [
     "tracked_sigmas",
     "truncated_normal",
     "truncated_prior",
+    "twice_differentiable",
     "update_adaptive_noise",
     "upsample_bilinear",
     "upsample_nearest",
     "wasserstein_discriminator_loss",
     "wasserstein_generator_loss",
+    "zero_centered_penalty",
 ]
 
 __version__ = "0.1.0"

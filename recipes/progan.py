@@ -244,15 +244,15 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     def discriminator_loss(part: PairBatch) -> Tensor:
         real_images = real_images_at(part.real_images, position.resolution, position.alpha)
         fake_images = fake_images_of(state, part)
-        critic = partial(state.discriminator, labels=part.real_labels)
+        discriminator = partial(state.discriminator, labels=part.real_labels)
         # Separate calls: the statistics across a batch of both would give the fakes away, and the reals too.
-        real_logits, fake_logits = critic(real_images), critic(fake_images)
+        real_logits, fake_logits = discriminator(real_images), discriminator(fake_images)
         real_outputs.append(real_logits.detach())
         if config.loss == "least-squares":
             return least_squares_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
         loss = wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
         loss = loss + gradient_penalty(
-            critic,
+            discriminator,
             real_images=real_images,
             fake_images=fake_images,
             coefficient=config.gradient_coefficient,

@@ -1,12 +1,22 @@
 """Penalties on slopes and outputs of the discriminator, and on generators that ignore their latents.
 
+A slope is the gradient of the sum of a discriminator's logits by one of its images. Penalties on slopes take second
+derivatives, and there are two doors to each: :func:`zero_centered_penalty` takes images and the logits that the loss
+has made of them, so that the discriminator runs once; :func:`r1_penalty` and :func:`gradient_penalty` take the
+discriminator and run it themselves.
+
+Under float16 autocast, slopes are computed some thousand times as large and divided again, since most would be less
+than the least number of float16. The gradients of the penalty need a :class:`torch.amp.GradScaler`, as any there do.
+
 Tested in ``tests/losses/test_penalties.py``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
 
@@ -17,52 +27,125 @@ __all__ = [
     "lazy_coefficient",
     "mode_seeking_penalty",
     "r1_penalty",
+    "twice_differentiable",
+    "zero_centered_penalty",
 ]
 
-Critic = Callable[[Tensor], Tensor]
+Discriminator = Callable[[Tensor], Tensor]
 
 
-def r1_penalty(critic: Critic, *, real_images: Tensor, coefficient: float = 10.0) -> Tensor:
-    r"""R1: penalize the slope of the discriminator at real images.
+def twice_differentiable() -> AbstractContextManager[None]:
+    """Let attention take a kernel that has second derivatives, which the CPU's and CUDA's fastest have not.
 
-    .. math:: R_1 = \frac{\gamma}{2}\, \frac{1}{n}\sum_i \|\nabla_x D(x_i)\|^2
+    A context manager for the forward pass of a discriminator whose slopes are to be penalized:
+    :class:`SelfAttention2d`, and whatever else calls :func:`torch.nn.functional.scaled_dot_product_attention`, takes
+    the plain kernel inside. It is slower, so that a pass that needs no slopes is better made outside.
 
-    It costs the discriminator's update a second derivative; :func:`lazy_coefficient` spreads that over several updates.
-    The slope is that of the sum of the logits, so that no logit may depend on another sample.
+    Returns:
+        The context manager.
 
-    **What the paper saw.** With 10 training was stable and spectra smooth, but the Inception Score fell by 45%; with
-    1, the least that kept training from collapsing suddenly, by 20% (Brock et al. 2018, section 4.2).
+    Example:
+        >>> attention = gan_blocks.SelfAttention2d(8)
+        >>> images = torch.randn(2, 8, 4, 4, requires_grad=True)
+        >>> with twice_differentiable():
+        ...     logits = attention(images).sum((1, 2, 3))
+        >>> zero_centered_penalty(images, logits).requires_grad
+        True
+    """
+    return sdpa_kernel(SDPBackend.MATH)
 
-    Second derivatives through :class:`SelfAttention2d` need ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` around
-    the call on the CPU; see there.
+
+def zero_centered_penalty(images: Tensor, logits: Tensor | Sequence[Tensor], gamma: float = 10.0) -> Tensor:
+    r"""Penalize the slope of the discriminator at images whose logits are at hand: R1 at real ones, R2 at generated.
+
+    .. math:: R = \frac{\gamma}{2}\, \frac{1}{n}\sum_i \|\nabla_x D(x_i)\|^2
+
+    The logits are those of the loss itself, so that the discriminator runs once for both::
+
+        real_images.requires_grad_()
+        with twice_differentiable():
+            real_logits = discriminator(real_images)
+        loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=discriminator(fake_images))
+        loss = loss + zero_centered_penalty(real_images, real_logits, gamma=10.0)
+
+    No logit may depend on another image. What the paper saw of it is told of :func:`r1_penalty`.
 
     Args:
-        critic: The discriminator as a function of images alone, such as ``lambda x: discriminator(x, labels)``.
-        real_images: Real images, or data of any other shape; their own history is cut.
-        coefficient: The strength :math:`\gamma`, greater than 0. Half of it multiplies the mean.
+        images: The images, or data of any other shape, as the discriminator took them; they require gradients.
+        logits: What it made of them, of any shape, such as a map of patches, or one tensor for each scale.
+        gamma: The strength :math:`\gamma`, greater than 0. Half of it multiplies the mean.
 
     Returns:
         The scalar penalty, at least 0, for the discriminator's loss.
 
     Shape:
-        - real_images: ``(batch, ...)``
+        - images: ``(batch, ...)``
+        - logits: ``(batch, ...)``, or a sequence of such tensors
         - returns: ``()``
 
     Raises:
-        ValueError: If the batch is empty, ``critic`` does not return one logit per sample, or ``coefficient`` is not
-            greater than 0.
+        ValueError: If the batch is empty, ``images`` do not require gradients, ``logits`` were not computed from them
+            or have no second derivative, or ``gamma`` is not greater than 0.
+
+    References:
+        Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?", section 4.1, for both.
+
+    Example:
+        >>> images = torch.zeros(4, 2, requires_grad=True)
+        >>> zero_centered_penalty(images, logits=3 * images.sum(1), gamma=1.0).item()  # 2 * 9 / 2
+        9.0
+    """
+    owner = "zero_centered_penalty"
+    check_positive(owner, gamma=gamma)
+    _check_batch(owner, "images", images)
+    scales = [logits] if isinstance(logits, Tensor) else list(logits)
+    if not images.requires_grad:
+        raise ValueError(
+            f"{owner}: `images` must require gradients: call images.requires_grad_() before the discriminator takes "
+            "them."
+        )
+    return gamma / 2 * _slopes(owner, images, scales).square().sum(1).mean()
+
+
+def r1_penalty(discriminator: Discriminator, images: Tensor, gamma: float = 10.0) -> Tensor:
+    r"""R1: penalize the slope of the discriminator at real images, in a forward pass of its own.
+
+    .. math:: R_1 = \frac{\gamma}{2}\, \frac{1}{n}\sum_i \|\nabla_x D(x_i)\|^2
+
+    :func:`zero_centered_penalty` is the same for logits that are at hand, and saves that pass. Either costs the
+    discriminator's update a second derivative; :func:`lazy_coefficient` spreads that over several updates. No logit may
+    depend on another image.
+
+    **What the paper saw.** With 10 training was stable and spectra smooth, but the Inception Score fell by 45%; with
+    1, the least that kept training from collapsing suddenly, by 20% (Brock et al. 2018, section 4.2).
+
+    Args:
+        discriminator: The discriminator as a function of images alone, such as ``lambda x: discriminator(x, labels)``.
+        images: Real images, or data of any other shape; their own history is cut.
+        gamma: The strength :math:`\gamma`, greater than 0. Half of it multiplies the mean.
+
+    Returns:
+        The scalar penalty, at least 0, for the discriminator's loss.
+
+    Shape:
+        - images: ``(batch, ...)``
+        - returns: ``()``
+
+    Raises:
+        ValueError: If the batch is empty, ``discriminator`` gives not every image its own logits, computed from it, or
+            ``gamma`` is not greater than 0.
 
     References:
         Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?"; Brock et al. 2018, equation 5.
 
     Example:
-        >>> r1_penalty(lambda x: 3 * x.sum(1), real_images=torch.zeros(4, 2), coefficient=1.0).item()  # 2 * 9 / 2
+        >>> r1_penalty(lambda x: 3 * x.sum(1), torch.zeros(4, 2), gamma=1.0).item()  # 2 * 9 / 2
         9.0
     """
     owner = "r1_penalty"
-    check_positive(owner, coefficient=coefficient)
-    _check_batch(owner, "real_images", real_images)
-    return coefficient / 2 * _slopes(owner, critic, real_images).square().sum(1).mean()
+    check_positive(owner, gamma=gamma)
+    _check_batch(owner, "images", images)
+    return gamma / 2 * _slopes_at(owner, discriminator, images).square().sum(1).mean()
 
 
 def lazy_coefficient(coefficient: float, *, interval: int, update: int) -> float:
@@ -73,7 +156,7 @@ def lazy_coefficient(coefficient: float, *, interval: int, update: int) -> float
     The mean over the updates is :math:`\gamma`. Where it is 0, leave the penalty out::
 
         if gamma := lazy_coefficient(10.0, interval=16, update=update):
-            loss = loss + r1_penalty(critic, real_images=images, coefficient=gamma)
+            loss = loss + r1_penalty(discriminator, images, gamma)
 
     Args:
         coefficient: The strength :math:`\gamma` that an update would have had, at least 0.
@@ -104,48 +187,45 @@ def lazy_coefficient(coefficient: float, *, interval: int, update: int) -> float
 
 
 def gradient_penalty(
-    critic: Critic,
+    discriminator: Discriminator,
     *,
     real_images: Tensor,
     fake_images: Tensor,
     coefficient: float = 10.0,
     target: float = 1.0,
-    mix: Tensor | None = None,
+    interpolation: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""WGAN-GP: hold the slope of a critic near a target, on the lines between real and generated images.
+    r"""WGAN-GP: hold the slope of a discriminator near a target, on the lines between real and generated images.
 
     .. math:: P = \frac{\lambda}{n}\sum_i \frac{\big(\|\nabla D(\hat x_i)\| - \gamma\big)^2}{\gamma^2}, \qquad
         \hat x_i = x_i + t_i\, (G(z_i) - x_i), \qquad t_i \sim U[0, 1]
 
     Each pair of a real and a generated image has one t for all of its pixels. The slope is that of the sum of the
-    outputs: a critic with batch normalization does not fit. One with minibatch statistics does as in the ProGAN paper,
-    whose slope includes what a sample does to the others' outputs.
-
-    Second derivatives through :class:`SelfAttention2d` need ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` around
-    the call on the CPU; see there.
+    outputs: a discriminator with batch normalization does not fit. One with minibatch statistics does as in the ProGAN
+    paper, whose slope includes what a sample does to the others' outputs.
 
     Args:
-        critic: The critic as a function of images alone, such as ``lambda x: critic(x, labels)``.
+        discriminator: The discriminator as a function of images alone, such as ``lambda x: discriminator(x, labels)``.
         real_images: Real images, or data of any other shape; their history is cut, as is that of the others.
         fake_images: As many generated ones.
         coefficient: The strength :math:`\lambda`, greater than 0.
         target: The slope :math:`\gamma`, greater than 0: 1, or 750 as ProGAN has it for CIFAR-10.
-        mix: The shares t of the generated images, one per pair; None draws them.
+        interpolation: The shares t of the generated images, one per pair; None draws them.
         generator: Source of that draw, on the device of the images; None takes torch's global one.
 
     Returns:
-        The scalar penalty, at least 0, for the critic's loss.
+        The scalar penalty, at least 0, for the discriminator's loss.
 
     Shape:
         - real_images: ``(batch, ...)``
         - fake_images: same as ``real_images``
-        - mix: ``(batch,)``
+        - interpolation: ``(batch,)``
         - returns: ``()``
 
     Raises:
-        ValueError: If shapes differ, the batch is empty, ``critic`` does not return one output per sample, or a number
-            is not greater than 0.
+        ValueError: If shapes differ, the batch is empty, ``discriminator`` gives not every image its own logits,
+            computed from it, or a number is not greater than 0.
 
     References:
         Gulrajani et al. 2017, "Improved Training of Wasserstein GANs"; Karras et al. 2018, section 6.5, for the target.
@@ -160,15 +240,15 @@ def gradient_penalty(
     _check_batch(owner, "real_images", real_images)
     if fake_images.shape != real_images.shape:
         raise bad_shape(owner, "fake_images", str(tuple(real_images.shape)), fake_images)
-    if mix is None:
+    if interpolation is None:
         # Wide, since bfloat16 knows only a few hundred numbers between 0 and 1.
         dtype = torch.promote_types(real_images.dtype, torch.float32)
-        mix = torch.rand(len(real_images), device=real_images.device, dtype=dtype, generator=generator)
-    elif mix.shape != real_images.shape[:1]:
-        raise bad_shape(owner, "mix", f"({len(real_images)},)", mix)
-    shares = mix.to(real_images.dtype).reshape(-1, *[1] * (real_images.dim() - 1))
+        interpolation = torch.rand(len(real_images), device=real_images.device, dtype=dtype, generator=generator)
+    elif interpolation.shape != real_images.shape[:1]:
+        raise bad_shape(owner, "interpolation", f"({len(real_images)},)", interpolation)
+    shares = interpolation.to(real_images.dtype).reshape(-1, *[1] * (real_images.dim() - 1))
     fakes = fake_images.detach().to(real_images.dtype)  # under autocast a generator's images are narrower
-    slopes = _slopes(owner, critic, torch.lerp(real_images.detach(), fakes, shares))
+    slopes = _slopes_at(owner, discriminator, torch.lerp(real_images.detach(), fakes, shares))
     lengths: Tensor = torch.linalg.vector_norm(slopes, dim=1)
     return coefficient * (lengths / target - 1).square().mean()
 
@@ -282,16 +362,61 @@ def clip_weights_(model: nn.Module, *, bound: float = 0.01) -> None:
         parameter.clamp_(-bound, bound)
 
 
-def _slopes(owner: str, critic: Critic, images: Tensor) -> Tensor:
-    """Gradient of each sample's output by the sample, one row each, with a graph for the critic's parameters."""
+def _slopes_at(owner: str, discriminator: Discriminator, images: Tensor) -> Tensor:
+    """The slopes at images, from a forward pass of its own."""
     images = images.detach().requires_grad_()
-    with torch.enable_grad():
-        outputs = critic(images)
-        if outputs.shape != images.shape[:1]:
-            remedy = "It must return one output per sample."
-            raise bad_shape(owner, "critic(images)", f"({len(images)},)", outputs, remedy)
-        (slopes,) = torch.autograd.grad(outputs.sum(), images, create_graph=True)
+    with torch.enable_grad(), twice_differentiable():
+        logits = discriminator(images)
+        return _slopes(owner, images, [logits] if isinstance(logits, Tensor) else list(logits))
+
+
+def _slopes(owner: str, images: Tensor, logits: Sequence[Tensor]) -> Tensor:
+    """The gradient of the sum of the logits by each image, one row each, with a graph for D's weights."""
+    for scale in logits:
+        if scale.shape[:1] != images.shape[:1]:
+            raise bad_shape(owner, "logits", f"({len(images)}, ...)", scale, "Every image has its own.")
+    used = [scale for scale in logits if scale.requires_grad]
+    slopes = None
+    for factor in _factors(images, logits) if used else ():
+        weights = [torch.full_like(scale, factor) for scale in used]
+        (slopes,) = torch.autograd.grad(used, images, weights, create_graph=True, allow_unused=True)
+        if slopes is None:
+            break
+        slopes = slopes.to(torch.promote_types(slopes.dtype, torch.float32)) / factor
+        if factor == 1 or slopes.isfinite().all():
+            break
+    if slopes is None:
+        raise ValueError(
+            f"{owner}: the logits must have been computed from these images, but they do not depend on them."
+        )
+    if _without_second_derivative(slopes):
+        raise ValueError(
+            f"{owner}: the logits must be twice differentiable, but an attention kernel on their way is not: compute "
+            "them inside `with gan_blocks.twice_differentiable():`."
+        )
     return slopes.flatten(1)
+
+
+def _factors(images: Tensor, logits: Sequence[Tensor]) -> tuple[float, ...]:
+    """By what to multiply slopes while they are computed: powers of 2, the next one where the last overflowed."""
+    kind = images.device.type
+    autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    narrow = autocast or any(tensor.dtype == torch.float16 for tensor in (images, *logits))
+    return (2.0**12, 2.0**4, 1.0) if narrow else (1.0,)
+
+
+def _without_second_derivative(slopes: Tensor) -> bool:
+    """Whether the graph of the slopes has a step that autograd cannot differentiate again."""
+    ahead, seen = [slopes.grad_fn], set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("::NotImplemented"):
+            return True
+        seen.add(node)
+        ahead += [following for following, _ in node.next_functions]
+    return False
 
 
 def _check_batch(owner: str, name: str, value: Tensor) -> None:

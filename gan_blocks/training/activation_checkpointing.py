@@ -4,12 +4,13 @@ Tested in ``tests/training/test_activation_checkpointing.py``.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from gan_blocks._checks import bad_value
@@ -29,7 +30,8 @@ def checkpoint_activations(module: nn.Module) -> None:
       processes it gathers the batch's statistics once more, in the same order in all of them, so each process has to
       checkpoint the same modules;
     - it reads the spectral norms' singular vectors of the first pass: they only advance once a weight has changed;
-    - it draws the same random numbers, such as those of dropout, and computes under the same autocast.
+    - it draws the same random numbers, such as those of dropout, and computes under the same autocast and by the same
+      attention kernels.
 
     Second derivatives pass through as well. Under :func:`torch.compile`, which chooses by itself what to compute again,
     the module runs as if it had not been changed. A deep copy is checkpointed like its original.
@@ -76,21 +78,30 @@ def _recomputed(module: nn.Module, forward: Callable[..., Any], *args: Any, **kw
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Those of the first pass and of the second."""
-    return nullcontext(), _StatisticsHeld(module)
+    return nullcontext(), _SecondPass(module)
 
 
-class _StatisticsHeld(AbstractContextManager[None]):
-    """Lets passes in train mode leave the running statistics as they are, bit for bit; may be entered repeatedly."""
+class _SecondPass(AbstractContextManager[None]):
+    """Lets a pass in train mode leave the running statistics as they are, bit for bit; may be entered repeatedly.
+
+    Attention takes the kernel of the first pass, which was perhaps one with second derivatives.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         norms = (part for part in module.modules() if isinstance(part, BatchNorm2d))
         self.momenta = [(norm, norm.momentum) for norm in norms]
+        # Flash attention is switched for all devices by the name of one; torch.nn.attention has no question for it.
+        self.fast_attention = torch.backends.cuda.flash_sdp_enabled()
+        self.entered = ExitStack()
 
     def __enter__(self) -> None:
         # The second pass must call the same operators as the first. So it moves the statistics, too, by nothing.
         for norm, _ in self.momenta:
             norm.momentum = 0.0
+        if not self.fast_attention:
+            self.entered.enter_context(sdpa_kernel(SDPBackend.MATH))
 
     def __exit__(self, *_: object) -> None:
         for norm, momentum in self.momenta:
             norm.momentum = momentum
+        self.entered.close()

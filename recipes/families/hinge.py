@@ -19,7 +19,6 @@ from gan_blocks.engine import (
     TrainingState,
     require_positive,
     score_fake,
-    score_pair,
     update_discriminator,
     update_generator,
 )
@@ -29,7 +28,7 @@ from recipes.families.regularization import (
     discriminator_weight_penalty,
     embedding_norms,
     generator_weight_penalty,
-    r1_term,
+    score_pair_with_r1,
 )
 from recipes.families.spectral_layers import SpectralFields, sigma_penalty
 
@@ -57,9 +56,9 @@ def hinge_train_step(state: TrainingState, batches: StepBatches, config: HingeTr
     """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
 
     def discriminator_loss(part: PairBatch) -> Tensor:
-        real_logits, fake_logits = score_pair(state, part)
+        real_logits, fake_logits, penalty = score_pair_with_r1(state, part, config)
         loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin)
-        return loss + r1_term(state, part, config)
+        return loss + penalty
 
     def generator_loss(fake: FakeBatch) -> Tensor:
         return hinge_generator_loss(fake_logits=score_fake(state, fake))

@@ -7,18 +7,28 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gan_blocks import (
     ClassBatchNorm2d,
     SharedEmbedding,
+    critic_top_k_select,
     lazy_coefficient,
     off_diagonal_penalty,
     orthogonal_penalty,
     orthogonal_regularization,
-    r1_penalty,
+    twice_differentiable,
+    zero_centered_penalty,
 )
-from gan_blocks.engine import Fields, PairBatch, TrainingState, UserError, require, require_positive
+from gan_blocks.engine import (
+    Fields,
+    PairBatch,
+    TrainingState,
+    UserError,
+    fake_images_of,
+    require,
+    require_positive,
+    score_pair,
+)
 
 __all__ = [
     "RegularizationFields",
@@ -26,7 +36,7 @@ __all__ = [
     "discriminator_weight_penalty",
     "embedding_norms",
     "generator_weight_penalty",
-    "r1_term",
+    "score_pair_with_r1",
 ]
 
 
@@ -109,18 +119,26 @@ def discriminator_weight_penalty(discriminator: nn.Module, config: Regularizatio
     return penalty
 
 
-def r1_term(state: TrainingState, part: PairBatch, config: RegularizationFields) -> Tensor | float:
-    """What D's loss has of its slope at a micro-batch's real images, in the updates that are due."""
+def score_pair_with_r1(
+    state: TrainingState, part: PairBatch, config: RegularizationFields
+) -> tuple[Tensor, Tensor, Tensor | float]:
+    """D's logits of real and of generated images, and what R1 adds to the loss in the updates that are due.
+
+    Where it is due, the two are judged in calls of their own: only that of the real images needs the slower kernels
+    which can be differentiated twice.
+    """
     gamma = lazy_coefficient(config.r1_penalty, interval=config.r1_interval, update=part.update)
     if not gamma:
-        return 0.0
-    # The CPU's flash attention has no second derivative.
-    with sdpa_kernel(SDPBackend.MATH):
-        return r1_penalty(
-            lambda images: state.discriminator(images, part.real_labels),
-            real_images=part.real_images,
-            coefficient=gamma,
-        )
+        return *score_pair(state, part), 0.0
+    fake_images = fake_images_of(state, part)
+    real_images = part.real_images.detach().requires_grad_()
+    with twice_differentiable():
+        real_logits: Tensor = state.discriminator(real_images, part.real_labels)
+    fake_logits: Tensor = state.discriminator(fake_images, part.fake.labels)
+    penalty = zero_centered_penalty(real_images, real_logits, gamma)
+    if part.fake.k is not None:  # a study applies top-k to D; every image counts in R1
+        real_logits, fake_logits = critic_top_k_select(real_logits=real_logits, fake_logits=fake_logits, k=part.fake.k)
+    return real_logits, fake_logits, penalty
 
 
 def clip_gradients(network: nn.Module, config: RegularizationFields) -> None:

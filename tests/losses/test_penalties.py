@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gan_blocks import (
     SelfAttention2d,
@@ -18,6 +17,8 @@ from gan_blocks import (
     mode_seeking_penalty,
     r1_penalty,
     spectral_norm,
+    twice_differentiable,
+    zero_centered_penalty,
 )
 from tests.reference import losses as reference
 
@@ -58,32 +59,117 @@ def test_r1_equals_the_mean_of_squared_slopes(batch: int, gamma: float, seed: in
     rng = torch.Generator().manual_seed(seed)
     critic, images = TanhCritic(8, rng), random_images(batch, 2, 2, 2, rng=rng)
     expected = reference.r1_penalty(critic.slope, images.flatten(1).tolist(), gamma)
-    assert r1_penalty(critic, real_images=images, coefficient=gamma).item() == pytest.approx(expected, rel=1e-10)
+    assert r1_penalty(critic, images, gamma).item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_gradients_of_r1_by_the_critics_weights_agree_with_finite_differences(rng: torch.Generator):
     critic, images = TanhCritic(4, rng), random_images(3, 4, rng=rng)
-    assert torch.autograd.gradcheck(
-        lambda a, b: r1_penalty(tanh_critic(a, b), real_images=images, coefficient=2.0), (critic.a, critic.b)
-    )
+    assert torch.autograd.gradcheck(lambda a, b: r1_penalty(tanh_critic(a, b), images, gamma=2.0), (critic.a, critic.b))
 
 
 def test_r1_sends_no_gradient_into_the_images_and_works_where_gradients_are_off(rng: torch.Generator):
     critic, images = TanhCritic(4, rng), random_images(3, 4, rng=rng).requires_grad_()
-    value = r1_penalty(critic, real_images=images)
+    value = r1_penalty(critic, images)
     value.backward()
     assert images.grad is None
     with torch.no_grad():
-        assert r1_penalty(critic, real_images=images).item() == value.item()
+        assert r1_penalty(critic, images).item() == value.item()
 
 
-def test_r1_passes_through_attention_on_the_math_kernel(rng: torch.Generator):
-    attention = SelfAttention2d(8).double()
-    nn.init.ones_(attention.gamma)
-    images = random_images(2, 8, 4, 4, rng=rng)
-    with sdpa_kernel(SDPBackend.MATH):
-        r1_penalty(lambda x: attention(x).square().sum((1, 2, 3)), real_images=images).backward()
-    assert attention.theta.weight.grad.abs().max() > 0
+class AttentiveDiscriminator(nn.Module):
+    """Attention whose map is the logits, a patch each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = SelfAttention2d(8)
+        nn.init.ones_(self.attention.gamma)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.attention(images).square().sum(1)
+
+
+def test_r1_passes_through_attention(rng: torch.Generator):
+    discriminator, images = AttentiveDiscriminator().double(), random_images(2, 8, 4, 4, rng=rng)
+    r1_penalty(discriminator, images).backward()
+    assert discriminator.attention.theta.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_the_penalty_of_the_losss_own_logits_is_r1(dtype: torch.dtype, tolerance: float, rng: torch.Generator):
+    """Both with their gradients, for a loss on the same graph."""
+    gradients = []
+    images = random_images(2, 8, 4, 4, rng=rng).to(dtype)
+    discriminator = AttentiveDiscriminator().to(dtype)
+    for reuse in (True, False):
+        discriminator.zero_grad()
+        images = images.detach().requires_grad_(reuse)
+        with twice_differentiable():
+            logits = discriminator(images)
+        penalty = zero_centered_penalty(images, logits, 2.0) if reuse else r1_penalty(discriminator, images, 2.0)
+        (logits.mean() + penalty).backward()
+        gradients.append([penalty, *(parameter.grad for parameter in discriminator.parameters())])
+    for reused, own in zip(*gradients, strict=True):
+        assert own.abs().max() > 0
+        torch.testing.assert_close(reused, own, rtol=tolerance, atol=tolerance)
+
+
+def test_logits_of_patches_and_scales_count_by_their_sum(rng: torch.Generator):
+    images = random_images(3, 4, rng=rng).requires_grad_()
+    patches = torch.stack([images.square().sum(1), images.prod(1)], dim=1)
+    total = zero_centered_penalty(images, patches.sum(1))
+    assert zero_centered_penalty(images, patches).item() == pytest.approx(total.item(), rel=1e-12)
+    scales = [patches[:, :1], patches[:, 1], torch.ones(3)]
+    assert zero_centered_penalty(images, scales).item() == pytest.approx(total.item(), rel=1e-12)
+
+
+def test_without_the_context_one_sentence_names_it(rng: torch.Generator):
+    images = torch.randn(2, 8, 4, 4, generator=rng, requires_grad=True)
+    logits = AttentiveDiscriminator()(images)
+    with pytest.raises(
+        ValueError, match=r"^zero_centered_penalty: .* inside `with gan_blocks\.twice_differentiable\(\):`\.$"
+    ):
+        zero_centered_penalty(images, logits)
+
+
+@pytest.mark.parametrize(("door", "loss_scale"), [("r1", 2.0**40), ("logits", 2.0**40), ("wgan-gp", 1.0)])
+def test_slopes_below_the_least_float16_are_not_lost_under_autocast(door: str, loss_scale: float, rng: torch.Generator):
+    first, second = nn.Linear(16, 16, bias=False), nn.Linear(16, 1, bias=False)
+    with torch.no_grad():
+        first.weight.copy_(1e-5 * torch.randn(16, 16, generator=rng))
+        second.weight.copy_(1e-4 * torch.randn(1, 16, generator=rng))
+    images = torch.randn(4, 16, generator=rng)
+
+    def discriminator(images: Tensor) -> Tensor:
+        return second(first(images)).squeeze(1)
+
+    def value() -> Tensor:
+        if door == "r1":
+            return r1_penalty(discriminator, images)
+        if door == "logits":
+            own = images.clone().requires_grad_()
+            return zero_centered_penalty(own, discriminator(own))
+        return gradient_penalty(
+            discriminator, real_images=images, fake_images=-images, target=1e-6, interpolation=torch.zeros(4)
+        )
+
+    gradients = []
+    for half in (False, True):
+        first.zero_grad()
+        with torch.autocast("cpu", torch.float16, enabled=half):
+            penalty = value()
+        (loss_scale * penalty).backward()  # as a GradScaler would
+        gradients.append((penalty, first.weight.grad.clone()))
+    assert gradients[0][0].item() > 0
+    for exact, half in zip(*gradients, strict=True):
+        torch.testing.assert_close(half, exact, rtol=0.02, atol=0.02 * exact.abs().max().item())
+
+
+def test_slopes_too_large_for_their_factor_are_computed_with_a_smaller_one():
+    images = torch.ones(2, 3)
+    weight = torch.full((1, 3), 100.0)
+    with torch.autocast("cpu", torch.float16):
+        penalty = r1_penalty(lambda x: nn.functional.linear(x, weight), images, gamma=2.0)
+    assert penalty.item() == pytest.approx(3e4, rel=1e-3)
 
 
 @given(coefficient=st.floats(0, 100), interval=st.integers(1, 20), start=st.integers(0, 5))
@@ -104,10 +190,12 @@ def test_the_gradient_penalty_equals_the_mean_over_pairs(batch: int, lam: float,
     rng = torch.Generator().manual_seed(seed)
     critic = TanhCritic(8, rng)
     real, fake = (random_images(batch, 2, 2, 2, rng=rng) for _ in range(2))
-    mix = torch.rand(batch, dtype=torch.float64, generator=rng)
+    shares = torch.rand(batch, dtype=torch.float64, generator=rng)
     rows = [images.flatten(1).tolist() for images in (real, fake)]
-    expected = reference.gradient_penalty(critic.slope, *rows, mix.tolist(), lam, target)
-    value = gradient_penalty(critic, real_images=real, fake_images=fake, coefficient=lam, target=target, mix=mix)
+    expected = reference.gradient_penalty(critic.slope, *rows, shares.tolist(), lam, target)
+    value = gradient_penalty(
+        critic, real_images=real, fake_images=fake, coefficient=lam, target=target, interpolation=shares
+    )
     assert value.item() == pytest.approx(expected, rel=1e-9)
 
 
@@ -115,9 +203,11 @@ def test_the_gradient_penalty_equals_the_mean_over_pairs(batch: int, lam: float,
 def test_gradients_of_the_gradient_penalty_agree_with_finite_differences(target: float, rng: torch.Generator):
     critic = TanhCritic(4, rng)
     real, fake = (random_images(3, 4, rng=rng) for _ in range(2))
-    mix = torch.rand(3, dtype=torch.float64, generator=rng)
+    shares = torch.rand(3, dtype=torch.float64, generator=rng)
     assert torch.autograd.gradcheck(
-        lambda a, b: gradient_penalty(tanh_critic(a, b), real_images=real, fake_images=fake, target=target, mix=mix),
+        lambda a, b: gradient_penalty(
+            tanh_critic(a, b), real_images=real, fake_images=fake, target=target, interpolation=shares
+        ),
         (critic.a, critic.b),
     )
 
@@ -140,18 +230,18 @@ def test_one_uniform_number_mixes_all_pixels_of_a_pair(rng: torch.Generator):
 
 def test_generated_images_of_autocast_meet_real_ones_in_float32(rng: torch.Generator):
     real, fake, mix = torch.randn(4, 3, generator=rng), torch.randn(4, 3, generator=rng).bfloat16(), torch.rand(4)
-    given = {"real_images": real, "mix": mix}
+    given = {"real_images": real, "interpolation": mix}
     penalties = [
         gradient_penalty(lambda x: x.square().sum(1), fake_images=images, **given) for images in (fake, fake.float())
     ]
     assert torch.equal(*penalties)
 
 
-def test_mix_0_is_the_real_image_and_1_the_generated_one(rng: torch.Generator):
+def test_interpolation_0_is_the_real_image_and_1_the_generated_one(rng: torch.Generator):
     critic = TanhCritic(4, rng)
     real, fake = (random_images(2, 4, rng=rng) for _ in range(2))
     for mix, images in ((0.0, real), (1.0, fake)):
-        ends = gradient_penalty(critic, real_images=real, fake_images=fake, mix=torch.full((2,), mix))
+        ends = gradient_penalty(critic, real_images=real, fake_images=fake, interpolation=torch.full((2,), mix))
         alone = gradient_penalty(critic, real_images=images, fake_images=images)
         assert ends.item() == pytest.approx(alone.item(), rel=1e-10)
 
@@ -267,18 +357,35 @@ IMAGES = torch.zeros(2, 3)
     ("call", "message"),
     [
         (
-            lambda: r1_penalty(critic, real_images=IMAGES, coefficient=0),
-            "r1_penalty: `coefficient` must be greater than 0, but got coefficient=0.",
+            lambda: r1_penalty(critic, IMAGES, gamma=0),
+            "r1_penalty: `gamma` must be greater than 0, but got gamma=0.",
         ),
         (
-            lambda: r1_penalty(critic, real_images=IMAGES[:0]),
-            "r1_penalty: `real_images` must be of shape (batch, ...) with at least one sample, "
-            "but got real_images of shape (0, 3).",
+            lambda: r1_penalty(critic, IMAGES[:0]),
+            "r1_penalty: `images` must be of shape (batch, ...) with at least one sample, "
+            "but got images of shape (0, 3).",
         ),
         (
-            lambda: r1_penalty(lambda x: x, real_images=IMAGES),
-            "r1_penalty: `critic(images)` must be of shape (2,), but got critic(images) of shape (2, 3). "
-            "It must return one output per sample.",
+            lambda: r1_penalty(lambda x: x.sum(), IMAGES),
+            "r1_penalty: `logits` must be of shape (2, ...), but got logits of shape (). Every image has its own.",
+        ),
+        (
+            lambda: r1_penalty(lambda x: torch.ones(2, requires_grad=True), IMAGES),
+            "r1_penalty: the logits must have been computed from these images, but they do not depend on them.",
+        ),
+        (
+            lambda: zero_centered_penalty(IMAGES, critic(IMAGES)),
+            "zero_centered_penalty: `images` must require gradients: call images.requires_grad_() before the "
+            "discriminator takes them.",
+        ),
+        (
+            lambda: zero_centered_penalty(IMAGES.clone().requires_grad_(), critic(IMAGES)),
+            "zero_centered_penalty: the logits must have been computed from these images, but they do not depend on "
+            "them.",
+        ),
+        (
+            lambda: zero_centered_penalty(IMAGES, critic(IMAGES), gamma=-1.0),
+            "zero_centered_penalty: `gamma` must be greater than 0, but got gamma=-1.0.",
         ),
         (
             lambda: lazy_coefficient(-1.0, interval=1, update=0),
@@ -310,13 +417,13 @@ IMAGES = torch.zeros(2, 3)
             "gradient_penalty: `fake_images` must be of shape (2, 3), but got fake_images of shape (1, 3).",
         ),
         (
-            lambda: gradient_penalty(critic, real_images=IMAGES, fake_images=IMAGES, mix=torch.zeros(3)),
-            "gradient_penalty: `mix` must be of shape (2,), but got mix of shape (3,).",
+            lambda: gradient_penalty(critic, real_images=IMAGES, fake_images=IMAGES, interpolation=torch.zeros(3)),
+            "gradient_penalty: `interpolation` must be of shape (2,), but got interpolation of shape (3,).",
         ),
         (
             lambda: gradient_penalty(lambda x: x.sum(), real_images=IMAGES, fake_images=IMAGES),
-            "gradient_penalty: `critic(images)` must be of shape (2,), but got critic(images) of shape (). "
-            "It must return one output per sample.",
+            "gradient_penalty: `logits` must be of shape (2, ...), but got logits of shape (). "
+            "Every image has its own.",
         ),
         (
             lambda: drift_penalty(real_logits=torch.zeros(2), coefficient=0),

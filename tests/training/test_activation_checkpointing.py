@@ -14,9 +14,12 @@ from gan_blocks import (
     DiscriminatorResBlock,
     GeneratorBottleneck,
     GeneratorResBlock,
+    SelfAttention2d,
     advance_power_iteration,
     checkpoint_activations,
     spectral_norm,
+    twice_differentiable,
+    zero_centered_penalty,
 )
 from tests import drawn
 
@@ -145,6 +148,23 @@ def test_second_derivatives_are_those_of_plain_training():
         found.append([x.grad, *(parameter.grad for parameter in block.parameters() if parameter.grad is not None)])
     assert len(found[0]) > 5
     torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+def test_attention_takes_the_kernel_of_the_first_pass_though_its_context_has_ended():
+    found = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        attention = SelfAttention2d(8)
+        nn.init.ones_(attention.gamma)
+        if checkpointed:
+            checkpoint_activations(attention)
+        x = draw(2, 8, 4, 4).requires_grad_()
+        with twice_differentiable():
+            y = attention(x)
+        zero_centered_penalty(x, y).backward()
+        found.append([parameter.grad for parameter in attention.parameters()])
+    assert found[0][1].abs().max() > 0
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_bfloat16_autocast_is_that_of_the_first_pass():

@@ -62,7 +62,7 @@ def load_images_of(config: ImageFields, data: str | None = None) -> ImageSet:
         data: Where they are, when they have moved; any other source of such images, too.
 
     Raises:
-        UserError: As :func:`load_images`.
+        UserError: As :func:`~gan_blocks.engine.load_images`.
     """
     return load_images(
         data or config.data,

@@ -114,7 +114,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 def mismatch_error(
     source: str, missing: Collection[str], unexpected: Collection[str], shapes: Collection[str]
 ) -> UserError:
-    """Name what keeps saved tensors from fitting; of each kind :data:`SHOWN`, and how many there are."""
+    """Name what keeps saved tensors from fitting; of each kind the first ten, and how many there are."""
     kinds = {"missing keys": sorted(missing), "unexpected keys": sorted(unexpected), "wrong shapes": list(shapes)}
     listed = [
         f"{kind}: {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
