@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gan_blocks import hinge_generator_loss, top_k_mask, top_k_select
+from gan_blocks import hinge_generator_loss, select_top_k, top_k_mask
 from recipes import biggan
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         return made
 
     def one_pass(k: int) -> Tensor:
-        return top_k_select(d(images(), labels), k)
+        return select_top_k(d(images(), labels), k)
 
     def two_passes(k: int) -> Tensor:
         made = images()

@@ -1,6 +1,6 @@
 """Reusable GAN building blocks for PyTorch."""
 
-from gan_blocks.blocks.bottleneck import DiscriminatorBottleneck, GeneratorBottleneck
+from gan_blocks.blocks.bottleneck import BottleneckDiscriminatorBlock, BottleneckGeneratorBlock
 from gan_blocks.blocks.plain import PlainDiscriminatorBlock, PlainGeneratorBlock
 from gan_blocks.blocks.progressive import (
     FromRGB,
@@ -10,10 +10,10 @@ from gan_blocks.blocks.progressive import (
     ProgressiveGeneratorStem,
     ToRGB,
 )
-from gan_blocks.blocks.residual import DiscriminatorResBlock, GeneratorResBlock
-from gan_blocks.conditioning.batchnorm import ClassBatchNorm2d, ConditionalBatchNorm2d
+from gan_blocks.blocks.residual import ResidualDiscriminatorBlock, ResidualGeneratorBlock
+from gan_blocks.conditioning.batchnorm import ClassConditionalBatchNorm2d, ConditionalBatchNorm2d
 from gan_blocks.conditioning.embedding import ProjectedEmbedding, SharedEmbedding
-from gan_blocks.conditioning.modulation import ConditionalModulation2d
+from gan_blocks.conditioning.modulation import FiLM2d
 from gan_blocks.conditioning.projection import ProjectionHead, UnconditionalHead
 from gan_blocks.conditioning.skip_z import FullSkipZ, HierarchicalSkipZ, NoSkipZ, SkipZ
 from gan_blocks.latents.continuous_priors import CensoredNormalPrior, SphericalPrior, SpikeAndSlabPrior, UniformPrior
@@ -21,8 +21,10 @@ from gan_blocks.latents.discrete_priors import BernoulliPrior, CategoricalPrior,
 from gan_blocks.latents.priors import NormalPrior, Prior
 from gan_blocks.latents.truncation import TruncatedNormalPrior, truncated_normal, truncated_prior
 from gan_blocks.latents.varying_variance import AnnealedNormalPrior, VariableVariancePrior
+from gan_blocks.layers.activation import BiasedActivation
 from gan_blocks.layers.attention import SelfAttention2d
-from gan_blocks.layers.batchnorm import BatchNorm2d
+from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
+from gan_blocks.layers.constant import LearnedConstant2d
 from gan_blocks.layers.equalized import (
     EqualizedConv2d,
     EqualizedConvTranspose2d,
@@ -30,18 +32,25 @@ from gan_blocks.layers.equalized import (
     EqualizedLinear,
     equalized_lr,
 )
-from gan_blocks.layers.init import orthogonal_
+from gan_blocks.layers.init import init_orthogonal_
 from gan_blocks.layers.minibatch import MinibatchDiscrimination, MinibatchStdDev, minibatch_stddev
 from gan_blocks.layers.noise import AdaptiveGaussianNoise, update_adaptive_noise
 from gan_blocks.layers.normalization import PixelNorm, pixel_norm
-from gan_blocks.layers.resampling import downsample_average, fade_images, fade_in, upsample_bilinear, upsample_nearest
+from gan_blocks.layers.resampling import (
+    downsample_average,
+    downsample_filtered,
+    fade_images,
+    fade_in,
+    upsample_bilinear,
+    upsample_nearest,
+)
 from gan_blocks.losses.adversarial import (
+    bce_discriminator_loss,
     hinge_discriminator_loss,
     hinge_generator_loss,
     least_squares_discriminator_loss,
     least_squares_generator_loss,
     minimax_generator_loss,
-    non_saturating_discriminator_loss,
     non_saturating_generator_loss,
     wasserstein_discriminator_loss,
     wasserstein_generator_loss,
@@ -63,8 +72,8 @@ from gan_blocks.losses.penalties import (
     twice_differentiable,
     zero_centered_penalty,
 )
-from gan_blocks.losses.top_k import bottom_k_mask, critic_top_k_select, top_k_mask, top_k_select
-from gan_blocks.losses.top_k_global import TopKSelection, global_top_k
+from gan_blocks.losses.top_k import bottom_k_mask, select_top_k, select_top_k_pairs, top_k_mask
+from gan_blocks.losses.top_k_global import TopKSelection, distributed_top_k
 from gan_blocks.losses.top_k_schedule import TopKSchedule
 from gan_blocks.metrics.frechet import frechet_distance
 from gan_blocks.metrics.mode_coverage import (
@@ -79,41 +88,42 @@ from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma
 from gan_blocks.spectral.monitor import LayerSpectrum, SpectrumMonitor
-from gan_blocks.spectral.normalization import SpectralNorm, fold_spectral_norm, spectral_norm, tracked_sigmas
+from gan_blocks.spectral.normalization import SpectralNorm, estimated_singular_values, fold_spectral_norm, spectral_norm
 from gan_blocks.spectral.regularization import sigma_regularization
-from gan_blocks.spectral.torch_layouts import spectral_norm_state
+from gan_blocks.spectral.torch_layouts import from_torch_spectral_norm
 from gan_blocks.training.activation_checkpointing import checkpoint_activations
 from gan_blocks.training.ema import ExponentialMovingAverage
 from gan_blocks.training.schedules import GrowthPosition, GrowthSchedule
 from gan_blocks.training.standing_statistics import standing_statistics
-from gan_blocks.training.truncation_statistics import StatisticsTable, TruncationStatistics
+from gan_blocks.training.truncation_statistics import BatchNormTable, TruncatedBatchNormStatistics
 
 __all__ = [
     "AdaptiveGaussianNoise",
     "AnnealedNormalPrior",
-    "BatchNorm2d",
+    "BatchNormTable",
     "BernoulliPrior",
+    "BiasedActivation",
+    "BottleneckDiscriminatorBlock",
+    "BottleneckGeneratorBlock",
     "CategoricalPrior",
     "CensoredNormalPrior",
-    "ClassBatchNorm2d",
+    "ClassConditionalBatchNorm2d",
     "ConditionalBatchNorm2d",
-    "ConditionalModulation2d",
+    "CrossReplicaBatchNorm2d",
     "DiscreteModeCoverage",
-    "DiscriminatorBottleneck",
-    "DiscriminatorResBlock",
     "EqualizedConv2d",
     "EqualizedConvTranspose2d",
     "EqualizedLearningRate",
     "EqualizedLinear",
     "ExponentialMovingAverage",
+    "FiLM2d",
     "FromRGB",
     "FullSkipZ",
-    "GeneratorBottleneck",
-    "GeneratorResBlock",
     "GrowthPosition",
     "GrowthSchedule",
     "HierarchicalSkipZ",
     "LayerSpectrum",
+    "LearnedConstant2d",
     "MinibatchDiscrimination",
     "MinibatchStdDev",
     "ModeCoverage",
@@ -131,6 +141,8 @@ __all__ = [
     "ProjectedEmbedding",
     "ProjectionHead",
     "RademacherPrior",
+    "ResidualDiscriminatorBlock",
+    "ResidualGeneratorBlock",
     "SelfAttention2d",
     "SharedEmbedding",
     "SigmaClamp",
@@ -140,34 +152,37 @@ __all__ = [
     "SpectrumMonitor",
     "SphericalPrior",
     "SpikeAndSlabPrior",
-    "StatisticsTable",
     "ToRGB",
     "TopKSchedule",
     "TopKSelection",
+    "TruncatedBatchNormStatistics",
     "TruncatedNormalPrior",
-    "TruncationStatistics",
     "UnconditionalHead",
     "UniformPrior",
     "VariableVariancePrior",
     "advance_power_iteration",
+    "bce_discriminator_loss",
     "bottom_k_mask",
     "checkpoint_activations",
     "clamp_sigma",
     "clip_weights_",
-    "critic_top_k_select",
     "discrete_mode_coverage",
+    "distributed_top_k",
     "downsample_average",
+    "downsample_filtered",
     "drift_penalty",
     "equalized_lr",
+    "estimated_singular_values",
     "fade_images",
     "fade_in",
     "fold_spectral_norm",
     "frechet_distance",
+    "from_torch_spectral_norm",
     "frozen_power_iteration",
-    "global_top_k",
     "gradient_penalty",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "init_orthogonal_",
     "laplacian_pyramid",
     "lazy_coefficient",
     "least_squares_discriminator_loss",
@@ -177,25 +192,22 @@ __all__ = [
     "mode_coverage",
     "mode_seeking_penalty",
     "multiscale_ssim",
-    "non_saturating_discriminator_loss",
     "non_saturating_generator_loss",
     "off_diagonal_penalty",
     "off_diagonal_penalty_gradient",
-    "orthogonal_",
     "orthogonal_penalty",
     "orthogonal_penalty_gradient",
     "orthogonal_regularization",
     "pixel_norm",
     "r1_penalty",
+    "select_top_k",
+    "select_top_k_pairs",
     "sigma_regularization",
     "sliced_wasserstein_distance",
     "spectral_norm",
-    "spectral_norm_state",
     "standing_statistics",
     "top_k_mask",
-    "top_k_select",
     "top_singular_triplets",
-    "tracked_sigmas",
     "truncated_normal",
     "truncated_prior",
     "twice_differentiable",

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from gan_blocks import (
-    BatchNorm2d,
     ConditionalBatchNorm2d,
-    ConditionalModulation2d,
+    CrossReplicaBatchNorm2d,
+    FiLM2d,
     HierarchicalSkipZ,
     NoSkipZ,
     ProjectedEmbedding,
     SharedEmbedding,
-    orthogonal_,
+    init_orthogonal_,
 )
 from gan_blocks.engine import Recipe, StepBatches, TrainingState, require, require_positive
 from recipes.families.hinge import HingeTrainingFields, hinge_train_step
@@ -202,18 +202,18 @@ class Generator(ResidualGenerator):
 
         by_batch = config.generator_norm == "batch"
         project = perceptron if config.embedding_hidden else layers.linear
-        modulate = partial(ConditionalBatchNorm2d, eps=EPS) if by_batch else ConditionalModulation2d
+        modulate = partial(ConditionalBatchNorm2d, eps=EPS) if by_batch else FiLM2d
         super().__init__(
             config,
             stem_features=skip_z.stem_features,
-            norm_layer=partial(modulate, condition_features=skip_z.condition_features, linear_layer=project),
-            last_norm_layer=partial(BatchNorm2d, eps=EPS) if by_batch else nn.Identity,
+            norm_layer=partial(modulate, condition_dim=skip_z.condition_dim, linear_layer=project),
+            last_norm_layer=partial(CrossReplicaBatchNorm2d, eps=EPS) if by_batch else nn.Identity,
             layers=layers,
         )
         self.skip_z = skip_z
         # The shared embedding alone is not spectrally normalized.
         embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
-        self.embedding = orthogonal_(embedding, gain=config.embedding_gain)
+        self.embedding = init_orthogonal_(embedding, gain=config.embedding_gain)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Generate one image for each row of ``z``."""

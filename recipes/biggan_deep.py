@@ -19,15 +19,15 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from gan_blocks import (
-    BatchNorm2d,
+    BottleneckDiscriminatorBlock,
+    BottleneckGeneratorBlock,
     ConditionalBatchNorm2d,
-    DiscriminatorBottleneck,
+    CrossReplicaBatchNorm2d,
     FullSkipZ,
-    GeneratorBottleneck,
     ProjectionHead,
     SelfAttention2d,
     SharedEmbedding,
-    orthogonal_,
+    init_orthogonal_,
 )
 from gan_blocks.engine import LatentFields, Recipe, require, require_positive
 from recipes.families.hinge import HingeTrainingFields, hinge_train_step
@@ -178,25 +178,27 @@ class Generator(nn.Module):
         layers = generator_layers(config, eps=EPS)  # orthogonal, spectrally normalized
         # The shared embedding alone is not spectrally normalized.
         embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
-        self.embedding = orthogonal_(embedding, gain=config.embedding_gain)
+        self.embedding = init_orthogonal_(embedding, gain=config.embedding_gain)
         self.skip_z = FullSkipZ(config.latent_dim, config.embedding_dim, num_blocks=2 * len(stages))
 
         def norm(num_features: int) -> nn.Module:
-            return ConditionalBatchNorm2d(
-                num_features, self.skip_z.condition_features, linear_layer=layers.linear, eps=EPS
-            )
+            return ConditionalBatchNorm2d(num_features, self.skip_z.condition_dim, linear_layer=layers.linear, eps=EPS)
 
         self.stem = layers.linear(self.skip_z.stem_features, widths[0] * 4 * 4)
         self.blocks = nn.ModuleList()
         for in_channels, out_channels in stages:
-            self.blocks.append(GeneratorBottleneck(in_channels, in_channels, norm_layer=norm, conv_layer=layers.conv2d))
             self.blocks.append(
-                GeneratorBottleneck(in_channels, out_channels, upsample=True, norm_layer=norm, conv_layer=layers.conv2d)
+                BottleneckGeneratorBlock(in_channels, in_channels, norm_layer=norm, conv_layer=layers.conv2d)
+            )
+            self.blocks.append(
+                BottleneckGeneratorBlock(
+                    in_channels, out_channels, upsample=True, norm_layer=norm, conv_layer=layers.conv2d
+                )
             )
         # The non-local block follows the block that arrives at its resolution: 4x4 doubled once every two blocks.
         self.attention_after = _doublings(4, config.attention_resolution) * 2 - 1
         self.attention = _attention(config, widths[(self.attention_after + 1) // 2], layers)
-        self.norm = BatchNorm2d(widths[-1], eps=EPS)
+        self.norm = CrossReplicaBatchNorm2d(widths[-1], eps=EPS)
         rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
         self.to_rgb = layers.conv2d(widths[-1], rgb_channels, 3, padding=1)
         self.image_channels = config.image_channels
@@ -233,9 +235,9 @@ class Discriminator(nn.Module):
             downsample = size > config.discriminator_final_size
             size = size // 2 if downsample else size
             self.blocks.append(
-                DiscriminatorBottleneck(in_channels, out_channels, downsample=downsample, conv_layer=layers.conv2d)
+                BottleneckDiscriminatorBlock(in_channels, out_channels, downsample=downsample, conv_layer=layers.conv2d)
             )
-            self.blocks.append(DiscriminatorBottleneck(out_channels, out_channels, conv_layer=layers.conv2d))
+            self.blocks.append(BottleneckDiscriminatorBlock(out_channels, out_channels, conv_layer=layers.conv2d))
         # The non-local block follows both blocks of the stage at its resolution.
         self.attention_after = _doublings(config.attention_resolution, config.resolution) * 2 - 1
         self.attention = _attention(config, widths[(self.attention_after + 1) // 2], layers)

@@ -22,9 +22,9 @@ from functools import partial
 from torch import Tensor
 
 from gan_blocks import (
-    BatchNorm2d,
+    CrossReplicaBatchNorm2d,
+    bce_discriminator_loss,
     mode_seeking_penalty,
-    non_saturating_discriminator_loss,
     non_saturating_generator_loss,
 )
 from gan_blocks.engine import (
@@ -127,7 +127,7 @@ PRESETS = {
 def build_discriminator(config: Config) -> PlainDiscriminator:
     """D with fresh weights from the global random state."""
     # With statistics of the batch there is no buffer, which a second call before the backward pass would change.
-    return PlainDiscriminator(config, norm_layer=partial(BatchNorm2d, statistics="batch"))
+    return PlainDiscriminator(config, norm_layer=partial(CrossReplicaBatchNorm2d, statistics="batch"))
 
 
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
@@ -136,7 +136,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     def discriminator_loss(part: PairBatch) -> Tensor:
         # In one call, batch norm would let real and generated images see each other.
         real_logits, fake_logits = score_separately(state, part, fake_images_of(state, part))
-        return non_saturating_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+        return bce_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
 
     def generator_loss(fake: FakeBatch) -> Tensor:
         images = state.generator(fake.z, fake.labels)

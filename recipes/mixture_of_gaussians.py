@@ -4,7 +4,7 @@ Generator and discriminator are perceptrons that learn a grid of narrow Gaussian
 loss. Plain and top-k training of several seeds run side by side, one on each core; both arms of a seed begin with the
 same weights and see the same samples, and each learns what it would learn alone.
 
-What the paper leaves out is fixed here, once: the modes are a centerd square grid of spacing 2, z is N(0, I) in two
+What the paper leaves out is fixed here, once: the modes are a centered square grid of spacing 2, z is N(0, I) in two
 dimensions, the networks have four hidden layers with ReLU, Adam has its usual betas.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor, optim
 from tqdm import tqdm
 
 from gan_blocks import (
-    non_saturating_discriminator_loss,
+    bce_discriminator_loss,
     non_saturating_generator_loss,
     top_k_mask,
 )
@@ -69,7 +69,7 @@ def train_step(gan: Gan, config: Config, step: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         fake = g(z_d)
     real_logits, fake_logits = d(torch.cat([real, fake])).squeeze(-1).chunk(2)
-    loss_d = non_saturating_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+    loss_d = bce_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
     gan.optimizer_d.zero_grad()
     loss_d.backward()
     gan.optimizer_d.step()

@@ -17,8 +17,8 @@ from functools import partial
 from torch import Tensor, nn
 
 from gan_blocks import (
-    BatchNorm2d,
-    ClassBatchNorm2d,
+    ClassConditionalBatchNorm2d,
+    CrossReplicaBatchNorm2d,
     hinge_discriminator_loss,
     hinge_generator_loss,
 )
@@ -103,8 +103,8 @@ class Generator(ResidualGenerator):
         super().__init__(
             config,
             stem_features=config.latent_dim,
-            norm_layer=partial(ClassBatchNorm2d, num_classes=config.num_classes, eps=EPS),
-            last_norm_layer=partial(BatchNorm2d, eps=EPS),
+            norm_layer=partial(ClassConditionalBatchNorm2d, num_classes=config.num_classes, eps=EPS),
+            last_norm_layer=partial(CrossReplicaBatchNorm2d, eps=EPS),
             layers=LayerFactories(),  # the spectral norm of this paper is D's alone
         )
 

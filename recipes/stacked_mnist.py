@@ -34,11 +34,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan_blocks import (
-    BatchNorm2d,
+    CrossReplicaBatchNorm2d,
     MinibatchStdDev,
     PixelNorm,
+    bce_discriminator_loss,
     gradient_penalty,
-    non_saturating_discriminator_loss,
     non_saturating_generator_loss,
     wasserstein_discriminator_loss,
     wasserstein_generator_loss,
@@ -200,7 +200,7 @@ class Discriminator(nn.Module):
         for before, after in zip((config.image_channels, *widths), widths, strict=False):
             conv = scaled(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=equalized), 9 * before)
             # With statistics of the batch there is no buffer that a second call before the backward pass would change.
-            norm = nn.Identity() if equalized else BatchNorm2d(after, statistics="batch")
+            norm = nn.Identity() if equalized else CrossReplicaBatchNorm2d(after, statistics="batch")
             self.blocks.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2)))
         self.statistics = MinibatchStdDev() if config.minibatch_stddev else nn.Identity()
         features = 16 * (widths[-1] + config.minibatch_stddev)
@@ -217,7 +217,9 @@ class Discriminator(nn.Module):
 
 def _generator_norm(width: int, equalized: bool) -> nn.Module:
     """Normalization and activation in their order: the batch's before, a pixel's after it."""
-    return nn.Sequential(nn.ReLU(), PixelNorm()) if equalized else nn.Sequential(BatchNorm2d(width), nn.ReLU())
+    return (
+        nn.Sequential(nn.ReLU(), PixelNorm()) if equalized else nn.Sequential(CrossReplicaBatchNorm2d(width), nn.ReLU())
+    )
 
 
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
@@ -229,7 +231,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
         # In one call, statistics across the batch would let real and generated images see each other.
         real_logits, fake_logits = score_separately(state, part, fake_images)
         if plain:
-            return non_saturating_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+            return bce_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
         loss = wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
         return loss + gradient_penalty(
             partial(state.discriminator, labels=part.real_labels),

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks.blocks._residuals import apply_norm, check_groups, grouped, zero_weight_
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
-__all__ = ["DiscriminatorBottleneck", "GeneratorBottleneck"]
+__all__ = ["BottleneckDiscriminatorBlock", "BottleneckGeneratorBlock"]
 
 
-class GeneratorBottleneck(nn.Module):
+class BottleneckGeneratorBlock(nn.Module):
     r"""Residual bottleneck of BigGAN-deep's generator, which may double the resolution and drop channels.
 
     .. math:: y = U(x_{1..\text{out}}) + C_4 \circ C_3 \circ C_2 \circ U \circ C_1\,(x),
@@ -28,20 +29,25 @@ class GeneratorBottleneck(nn.Module):
     Args:
         in_channels: Channels of the input, a multiple of ``bottleneck_ratio``.
         out_channels: Channels of the output, from 1 to ``in_channels``.
-        norm_layer: Factory of the four norms, called with the number of channels; each is called as
-            ``norm(x, condition)``, such as :class:`gan_blocks.ConditionalBatchNorm2d`.
+        norm_layer: Factory of the four norms, called with the number of channels, such as
+            :class:`gan_blocks.ConditionalBatchNorm2d` or ``nn.BatchNorm2d``. One with a true attribute
+            ``takes_condition`` is called as ``norm(x, condition)``, any other as ``norm(x)``. None by default.
         upsample: Whether to double height and width.
+        resample: How to double them.
         bottleneck_ratio: ``in_channels`` divided by the width of the 3x3 convolutions, at least 1; the paper uses 4.
+        groups: Groups of the 3x3 convolutions' channels, whose number it must divide; the paper has 1.
+        zero_init_residual: Whether the last convolution starts at zero, so that the block starts as its shortcut.
         conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
         act_layer: Factory of the activations, called without arguments.
 
     Shape:
         - x: ``(batch, in_channels, height, width)``
-        - condition: whatever the norms take, such as ``(batch, condition_features)``
+        - condition: whatever the norms take, such as ``(batch, condition_dim)``; left out where they take none
         - returns: ``(batch, out_channels, height, width)``, height and width doubled with ``upsample``
 
     Raises:
         ValueError: If an argument is outside its range, or ``x`` has another shape.
+        TypeError: If a norm takes a condition and there is none.
 
     References:
         Brock et al. 2018, Appendix B, figure 16 (b) and Tables 7 to 9; He et al. 2016 for bottlenecks.
@@ -49,8 +55,8 @@ class GeneratorBottleneck(nn.Module):
     Example:
         >>> from functools import partial
         >>> from gan_blocks import ConditionalBatchNorm2d
-        >>> norm_layer = partial(ConditionalBatchNorm2d, condition_features=256)
-        >>> block = GeneratorBottleneck(64, 32, norm_layer=norm_layer, upsample=True)
+        >>> norm_layer = partial(ConditionalBatchNorm2d, condition_dim=256)
+        >>> block = BottleneckGeneratorBlock(64, 32, norm_layer=norm_layer, upsample=True)
         >>> block(torch.randn(2, 64, 8, 8), torch.randn(2, 256)).shape
         torch.Size([2, 32, 16, 16])
     """
@@ -60,14 +66,17 @@ class GeneratorBottleneck(nn.Module):
         in_channels: int,
         out_channels: int,
         *,
-        norm_layer: Callable[[int], nn.Module],
+        norm_layer: Callable[[int], nn.Module] = nn.Identity,
         upsample: bool = False,
+        resample: Callable[[Tensor], Tensor] = upsample_nearest,
         bottleneck_ratio: int = 4,
+        groups: int = 1,
+        zero_init_residual: bool = False,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         act_layer: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        owner = "GeneratorBottleneck"
+        owner = "BottleneckGeneratorBlock"
         check_positive(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
         if in_channels % bottleneck_ratio:
             raise bad_value(owner, "in_channels", f"a multiple of bottleneck_ratio={bottleneck_ratio}", in_channels)
@@ -77,27 +86,32 @@ class GeneratorBottleneck(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.upsample = upsample
+        self.resample = resample
         hidden = in_channels // bottleneck_ratio
+        check_groups(owner, groups, hidden_channels=hidden)
         self.norm1, self.act1 = norm_layer(in_channels), act_layer()
         self.conv1 = conv_layer(in_channels, hidden, 1)
         self.norm2, self.act2 = norm_layer(hidden), act_layer()
-        self.conv2 = conv_layer(hidden, hidden, 3, padding=1)
+        self.conv2 = conv_layer(hidden, hidden, 3, padding=1, **grouped(groups))
         self.norm3, self.act3 = norm_layer(hidden), act_layer()
-        self.conv3 = conv_layer(hidden, hidden, 3, padding=1)
+        self.conv3 = conv_layer(hidden, hidden, 3, padding=1, **grouped(groups))
         self.norm4, self.act4 = norm_layer(hidden), act_layer()
         self.conv4 = conv_layer(hidden, out_channels, 1)
+        if zero_init_residual:
+            zero_weight_(self.conv4)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Add the residual to the shortcut."""
-        _check_input("GeneratorBottleneck", x, self.in_channels)
+        owner = "BottleneckGeneratorBlock"
+        _check_input(owner, x, self.in_channels)
         shortcut = x[:, : self.out_channels]
-        h: Tensor = self.conv1(self.act1(self.norm1(x, condition)))
-        h = self.act2(self.norm2(h, condition))
+        h: Tensor = self.conv1(self.act1(apply_norm(owner, self.norm1, x, condition)))
+        h = self.act2(apply_norm(owner, self.norm2, h, condition))
         if self.upsample:
-            shortcut, h = upsample_nearest(shortcut), upsample_nearest(h)
+            shortcut, h = self.resample(shortcut), self.resample(h)
         h = self.conv2(h)
-        h = self.conv3(self.act3(self.norm3(h, condition)))
-        h = self.conv4(self.act4(self.norm4(h, condition)))
+        h = self.conv3(self.act3(apply_norm(owner, self.norm3, h, condition)))
+        h = self.conv4(self.act4(apply_norm(owner, self.norm4, h, condition)))
         return h + shortcut
 
     def extra_repr(self) -> str:
@@ -105,7 +119,7 @@ class GeneratorBottleneck(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, upsample={self.upsample}"
 
 
-class DiscriminatorBottleneck(nn.Module):
+class BottleneckDiscriminatorBlock(nn.Module):
     r"""Residual bottleneck of BigGAN-deep's discriminator, which may halve the resolution and add channels.
 
     .. math:: y = [P(x), \operatorname{conv}_s(P(x))] + \operatorname{conv}_4 \circ P \circ R \circ C_3 \circ C_2
@@ -120,7 +134,10 @@ class DiscriminatorBottleneck(nn.Module):
         in_channels: Channels of the input, at least 1.
         out_channels: Channels of the output, at least ``in_channels`` and a multiple of ``bottleneck_ratio``.
         downsample: Whether to halve height and width, which must then be even.
+        resample: How to halve them.
         bottleneck_ratio: ``out_channels`` divided by the width of the 3x3 convolutions, at least 1; the paper uses 4.
+        groups: Groups of the 3x3 convolutions' channels, whose number it must divide; the paper has 1.
+        zero_init_residual: Whether the last convolution starts at zero, so that the block starts as its shortcut.
         conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
         act_layer: Factory of the activations, called without arguments. It must not work in place: the first one
             would change what the shortcut reads.
@@ -136,7 +153,7 @@ class DiscriminatorBottleneck(nn.Module):
         Brock et al. 2018, Appendix B, figure 16 (c) and Tables 7 to 9; He et al. 2016 for bottlenecks.
 
     Example:
-        >>> block = DiscriminatorBottleneck(32, 64, downsample=True)
+        >>> block = BottleneckDiscriminatorBlock(32, 64, downsample=True)
         >>> block(torch.randn(2, 32, 16, 16)).shape
         torch.Size([2, 64, 8, 8])
     """
@@ -147,12 +164,15 @@ class DiscriminatorBottleneck(nn.Module):
         out_channels: int,
         *,
         downsample: bool = False,
+        resample: Callable[[Tensor], Tensor] = downsample_average,
         bottleneck_ratio: int = 4,
+        groups: int = 1,
+        zero_init_residual: bool = False,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         act_layer: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        owner = "DiscriminatorBottleneck"
+        owner = "BottleneckDiscriminatorBlock"
         check_positive(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
         if out_channels % bottleneck_ratio:
             raise bad_value(owner, "out_channels", f"a multiple of bottleneck_ratio={bottleneck_ratio}", out_channels)
@@ -162,29 +182,33 @@ class DiscriminatorBottleneck(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.downsample = downsample
+        self.resample = resample
         hidden = out_channels // bottleneck_ratio
+        check_groups(owner, groups, hidden_channels=hidden)
         self.act1 = act_layer()
         if getattr(self.act1, "inplace", False):
             raise bad_value(owner, "act_layer", "out of place", self.act1, "The shortcut reads what it would change.")
         self.conv1 = conv_layer(in_channels, hidden, 1)
         self.act2 = act_layer()
-        self.conv2 = conv_layer(hidden, hidden, 3, padding=1)
+        self.conv2 = conv_layer(hidden, hidden, 3, padding=1, **grouped(groups))
         self.act3 = act_layer()
-        self.conv3 = conv_layer(hidden, hidden, 3, padding=1)
+        self.conv3 = conv_layer(hidden, hidden, 3, padding=1, **grouped(groups))
         self.act4 = act_layer()
         self.conv4 = conv_layer(hidden, out_channels, 1)
+        if zero_init_residual:
+            zero_weight_(self.conv4)
         missing = out_channels - in_channels
         self.shortcut = conv_layer(in_channels, missing, 1) if missing else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the residual to the shortcut."""
-        _check_input("DiscriminatorBottleneck", x, self.in_channels)
+        _check_input("BottleneckDiscriminatorBlock", x, self.in_channels)
         shortcut = x
         h: Tensor = self.conv1(self.act1(x))
         h = self.conv3(self.act3(self.conv2(self.act2(h))))
         h = self.act4(h)
         if self.downsample:
-            shortcut, h = downsample_average(shortcut), downsample_average(h)
+            shortcut, h = self.resample(shortcut), self.resample(h)
         h = self.conv4(h)
         if self.shortcut is not None:
             shortcut = torch.cat([shortcut, self.shortcut(shortcut)], dim=1)

@@ -9,13 +9,13 @@ from functools import partial
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_positive
-from gan_blocks.layers.batchnorm import BatchNorm2d
+from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["PlainDiscriminatorBlock", "PlainGeneratorBlock"]
 
 _leaky_relu = partial(nn.LeakyReLU, 0.2)
 # D judges real and generated images by the statistics of their own batch, in eval mode too: there are no others.
-_batch_statistics = partial(BatchNorm2d, statistics="batch")
+_batch_statistics = partial(CrossReplicaBatchNorm2d, statistics="batch")
 
 
 class PlainGeneratorBlock(nn.Module):
@@ -32,8 +32,8 @@ class PlainGeneratorBlock(nn.Module):
         in_channels: Channels of the input, at least 1.
         out_channels: Channels of the output, at least 1.
         conv_transpose_layer: Factory of the convolution, called like ``nn.ConvTranspose2d``.
-        norm_layer: Factory of the normalization N, called as ``norm_layer(out_channels)``; :class:`BatchNorm2d` by
-            default.
+        norm_layer: Factory of the normalization N, called as ``norm_layer(out_channels)``; by default
+            :class:`CrossReplicaBatchNorm2d`.
         act_layer: Factory of the activation A, called without arguments; ReLU by default.
 
     Shape:
@@ -57,7 +57,7 @@ class PlainGeneratorBlock(nn.Module):
         out_channels: int,
         *,
         conv_transpose_layer: Callable[..., nn.Module] = nn.ConvTranspose2d,
-        norm_layer: Callable[[int], nn.Module] = BatchNorm2d,
+        norm_layer: Callable[[int], nn.Module] = CrossReplicaBatchNorm2d,
         act_layer: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class PlainDiscriminatorBlock(nn.Module):
         out_channels: Channels of the output, at least 1.
         conv_layer: Factory of the convolution, called like ``nn.Conv2d``.
         norm_layer: Factory of the normalization N, called as ``norm_layer(out_channels)``; by default
-            :class:`BatchNorm2d` with the statistics of the batch at hand, in eval mode too.
+            :class:`CrossReplicaBatchNorm2d` with the statistics of the batch at hand, in eval mode too.
         act_layer: Factory of the activation A, called without arguments; leaky ReLU of 0.2 by default.
 
     Shape:

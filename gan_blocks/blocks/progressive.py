@@ -199,8 +199,8 @@ class FromRGB(nn.Module):
     .. math:: y = A \circ \operatorname{conv}_{1 \times 1}(x)
 
     Args:
-        out_channels: Channels of the features, at least 1.
         image_channels: Channels of the image: 3 for RGB, 1 for gray images.
+        out_channels: Channels of the features, at least 1.
         conv_layer: Factory of the convolution, called like ``nn.Conv2d``.
         act_layer: Factory of the activation A, called without arguments; leaky ReLU of 0.2 by default.
 
@@ -215,20 +215,20 @@ class FromRGB(nn.Module):
         Karras et al. 2018, "Progressive Growing of GANs", Figure 2 and Table 2.
 
     Example:
-        >>> FromRGB(16)(torch.randn(2, 3, 8, 8)).shape
+        >>> FromRGB(3, 16)(torch.randn(2, 3, 8, 8)).shape
         torch.Size([2, 16, 8, 8])
     """
 
     def __init__(
         self,
+        image_channels: int,
         out_channels: int,
-        image_channels: int = 3,
         *,
         conv_layer: Callable[..., nn.Module] = EqualizedConv2d,
         act_layer: Callable[[], nn.Module] = _leaky_relu,
     ) -> None:
         super().__init__()
-        check_positive("FromRGB", out_channels=out_channels, image_channels=image_channels)
+        check_positive("FromRGB", image_channels=image_channels, out_channels=out_channels)
         self.image_channels = image_channels
         self.conv = conv_layer(image_channels, out_channels, 1)
         self.act = act_layer()

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks.blocks._residuals import apply_norm, check_groups, grouped, zero_weight_
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
-__all__ = ["DiscriminatorResBlock", "GeneratorResBlock"]
+__all__ = ["ResidualDiscriminatorBlock", "ResidualGeneratorBlock"]
 
 
-class GeneratorResBlock(nn.Module):
+class ResidualGeneratorBlock(nn.Module):
     r"""Residual block of BigGAN's generator, which may double the resolution and change the width.
 
     .. math:: y = U(\operatorname{conv}_s(x)) + C_2 \circ \operatorname{conv}_1 \circ U \circ R \circ
@@ -28,23 +29,27 @@ class GeneratorResBlock(nn.Module):
     Args:
         in_channels: Channels of the input, at least 1.
         out_channels: Channels of the output and between the convolutions, at least 1.
-        norm_layer: Factory of the two norms, called with the number of channels; each is called as
-            ``norm(x, condition)``, such as :class:`gan_blocks.ConditionalBatchNorm2d`.
+        norm_layer: Factory of the two norms, called with the number of channels, such as
+            :class:`gan_blocks.ConditionalBatchNorm2d` or ``nn.BatchNorm2d``. One with a true attribute
+            ``takes_condition`` is called as ``norm(x, condition)``, any other as ``norm(x)``. None by default.
         upsample: Whether to double height and width.
         resample: How to double them. It must treat all channels alike and keep constants, as interpolation does, or it
             would not commute with the shortcut's convolution.
         kernel_size: Height and width of both convolutions' filters, odd; the paper uses 3.
         dilation: Distance between the pixels that a filter sees, at least 1; the paper uses 1.
+        groups: Groups of both convolutions' channels, which it must divide; the paper has 1.
+        zero_init_residual: Whether the last convolution starts at zero, so that the block starts as its shortcut.
         conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
         act_layer: Factory of the activations, called without arguments.
 
     Shape:
         - x: ``(batch, in_channels, height, width)``
-        - condition: whatever the norms take, such as ``(batch, condition_features)``
+        - condition: whatever the norms take, such as ``(batch, condition_dim)``; left out where they take none
         - returns: ``(batch, out_channels, height, width)``, height and width doubled with ``upsample``
 
     Raises:
         ValueError: If an argument is outside its range, or ``x`` has another shape.
+        TypeError: If a norm takes a condition and there is none.
 
     References:
         Brock et al. 2018, Appendix B, figure 15 (b) and Tables 4 to 6, Appendix H for other filters and resampling;
@@ -53,8 +58,8 @@ class GeneratorResBlock(nn.Module):
     Example:
         >>> from functools import partial
         >>> from gan_blocks import ConditionalBatchNorm2d
-        >>> norm_layer = partial(ConditionalBatchNorm2d, condition_features=148)
-        >>> block = GeneratorResBlock(64, 32, norm_layer=norm_layer, upsample=True)
+        >>> norm_layer = partial(ConditionalBatchNorm2d, condition_dim=148)
+        >>> block = ResidualGeneratorBlock(64, 32, norm_layer=norm_layer, upsample=True)
         >>> block(torch.randn(2, 64, 8, 8), torch.randn(2, 148)).shape
         torch.Size([2, 32, 16, 16])
     """
@@ -64,37 +69,44 @@ class GeneratorResBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         *,
-        norm_layer: Callable[[int], nn.Module],
+        norm_layer: Callable[[int], nn.Module] = nn.Identity,
         upsample: bool = False,
         resample: Callable[[Tensor], Tensor] = upsample_nearest,
         kernel_size: int = 3,
         dilation: int = 1,
+        groups: int = 1,
+        zero_init_residual: bool = False,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         act_layer: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        padding = _padding("GeneratorResBlock", in_channels, out_channels, kernel_size, dilation)
-        dilated = {} if dilation == 1 else {"dilation": dilation}  # a factory need not know it
+        padding = _padding("ResidualGeneratorBlock", in_channels, out_channels, kernel_size, dilation)
+        check_groups("ResidualGeneratorBlock", groups, in_channels=in_channels, out_channels=out_channels)
+        # A factory need not know what is not asked for.
+        options = {"padding": padding, **({} if dilation == 1 else {"dilation": dilation}), **grouped(groups)}
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.upsample = upsample
         self.resample = resample
         self.norm1, self.act1 = norm_layer(in_channels), act_layer()
-        self.conv1 = conv_layer(in_channels, out_channels, kernel_size, padding=padding, **dilated)
+        self.conv1 = conv_layer(in_channels, out_channels, kernel_size, **options)
         self.norm2, self.act2 = norm_layer(out_channels), act_layer()
-        self.conv2 = conv_layer(out_channels, out_channels, kernel_size, padding=padding, **dilated)
+        self.conv2 = conv_layer(out_channels, out_channels, kernel_size, **options)
+        if zero_init_residual:
+            zero_weight_(self.conv2)
         changes = upsample or in_channels != out_channels
         self.shortcut = conv_layer(in_channels, out_channels, 1) if changes else nn.Identity()
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Add the residual to the shortcut."""
-        _check_input("GeneratorResBlock", x, self.in_channels)
+        owner = "ResidualGeneratorBlock"
+        _check_input(owner, x, self.in_channels)
         shortcut: Tensor = self.shortcut(x)
-        h: Tensor = self.act1(self.norm1(x, condition))
+        h: Tensor = self.act1(apply_norm(owner, self.norm1, x, condition))
         if self.upsample:
             shortcut, h = self.resample(shortcut), self.resample(h)
         h = self.conv1(h)
-        h = self.conv2(self.act2(self.norm2(h, condition)))
+        h = self.conv2(self.act2(apply_norm(owner, self.norm2, h, condition)))
         return h + shortcut
 
     def extra_repr(self) -> str:
@@ -102,7 +114,7 @@ class GeneratorResBlock(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, upsample={self.upsample}"
 
 
-class DiscriminatorResBlock(nn.Module):
+class ResidualDiscriminatorBlock(nn.Module):
     r"""Residual block of BigGAN's discriminator, which may halve the resolution and change the width.
 
     .. math:: y = \operatorname{conv}_s(P(x)) + P \circ \operatorname{conv}_2 \circ R \circ \operatorname{conv}_1 \circ
@@ -125,6 +137,8 @@ class DiscriminatorResBlock(nn.Module):
         resample: How to halve height and width. It must treat all channels alike and keep constants, as averages do.
         kernel_size: Height and width of both convolutions' filters, odd; the paper uses 3.
         dilation: Distance between the pixels that a filter sees, at least 1; the paper uses 1.
+        groups: Groups of both convolutions' channels, which it must divide; the paper has 1.
+        zero_init_residual: Whether the last convolution starts at zero, so that the block starts as its shortcut.
         conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
         act_layer: Factory of the activations, called without arguments. Without a norm before it, the first one must
             not work in place: it would change what the shortcut reads.
@@ -141,7 +155,7 @@ class DiscriminatorResBlock(nn.Module):
         Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks".
 
     Example:
-        >>> block = DiscriminatorResBlock(3, 64, downsample=True, preactivation=False)
+        >>> block = ResidualDiscriminatorBlock(3, 64, downsample=True, preactivation=False)
         >>> block(torch.randn(2, 3, 16, 16)).shape
         torch.Size([2, 64, 8, 8])
     """
@@ -157,12 +171,16 @@ class DiscriminatorResBlock(nn.Module):
         resample: Callable[[Tensor], Tensor] = downsample_average,
         kernel_size: int = 3,
         dilation: int = 1,
+        groups: int = 1,
+        zero_init_residual: bool = False,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         act_layer: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        padding = _padding("DiscriminatorResBlock", in_channels, out_channels, kernel_size, dilation)
-        dilated = {} if dilation == 1 else {"dilation": dilation}  # a factory need not know it
+        padding = _padding("ResidualDiscriminatorBlock", in_channels, out_channels, kernel_size, dilation)
+        check_groups("ResidualDiscriminatorBlock", groups, in_channels=in_channels, out_channels=out_channels)
+        # A factory need not know what is not asked for.
+        options = {"padding": padding, **({} if dilation == 1 else {"dilation": dilation}), **grouped(groups)}
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.downsample = downsample
@@ -173,16 +191,18 @@ class DiscriminatorResBlock(nn.Module):
         )
         if isinstance(self.norm1, nn.Identity) and getattr(self.act1, "inplace", False):
             remedy = "The shortcut reads what it would change."
-            raise bad_value("DiscriminatorResBlock", "act_layer", "out of place", self.act1, remedy)
-        self.conv1 = conv_layer(in_channels, out_channels, kernel_size, padding=padding, **dilated)
+            raise bad_value("ResidualDiscriminatorBlock", "act_layer", "out of place", self.act1, remedy)
+        self.conv1 = conv_layer(in_channels, out_channels, kernel_size, **options)
         self.norm2, self.act2 = norm_layer(out_channels), act_layer()
-        self.conv2 = conv_layer(out_channels, out_channels, kernel_size, padding=padding, **dilated)
+        self.conv2 = conv_layer(out_channels, out_channels, kernel_size, **options)
+        if zero_init_residual:
+            zero_weight_(self.conv2)
         changes = downsample or in_channels != out_channels
         self.shortcut = conv_layer(in_channels, out_channels, 1) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the residual to the shortcut."""
-        _check_input("DiscriminatorResBlock", x, self.in_channels)
+        _check_input("ResidualDiscriminatorBlock", x, self.in_channels)
         h: Tensor = self.conv1(self.act1(self.norm1(x)))
         h = self.conv2(self.act2(self.norm2(h)))
         shortcut = x

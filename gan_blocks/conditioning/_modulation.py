@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gan_blocks.layers.batchnorm import BatchNorm2d
+from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["FoldableBatchNorm2d"]
 
@@ -16,7 +16,7 @@ __all__ = ["FoldableBatchNorm2d"]
 _SMALLEST_TRAINING_MAP = 2**18
 
 
-class FoldableBatchNorm2d(BatchNorm2d):
+class FoldableBatchNorm2d(CrossReplicaBatchNorm2d):
     """Batch normalization without parameters that can tell its statistics instead of applying them."""
 
     @property
@@ -42,7 +42,7 @@ class FoldableBatchNorm2d(BatchNorm2d):
         if self.statistics != "running" or x.numel() <= x.shape[1]:
             return None
         if x.dtype == torch.float64:
-            return self._share_moments(x, None)  # more exact than torch's kernel: see BatchNorm2d
+            return self._share_moments(x, None)  # more exact than torch's kernel: see CrossReplicaBatchNorm2d
         if x.numel() < _SMALLEST_TRAINING_MAP:
             return None
         with torch.no_grad():

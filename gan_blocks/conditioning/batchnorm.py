@@ -15,7 +15,7 @@ from gan_blocks.conditioning._modulation import FoldableBatchNorm2d
 from gan_blocks.layers._modulation import modulate
 from gan_blocks.layers.batchnorm import Statistics
 
-__all__ = ["ClassBatchNorm2d", "ConditionalBatchNorm2d"]
+__all__ = ["ClassConditionalBatchNorm2d", "ConditionalBatchNorm2d"]
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -23,18 +23,18 @@ class ConditionalBatchNorm2d(nn.Module):
 
     .. math:: y_{nchw} = (1 + W^{\text{gain}}_c \cdot h_n)\,\hat x_{nchw} + W^{\text{bias}}_c \cdot h_n
 
-    Here :math:`\hat x` is the output of :class:`gan_blocks.BatchNorm2d` without parameters, which also says what train
-    and eval mode normalize by, and :math:`h_n` the condition: class vector and latent variables in BigGAN. The gains
-    are centerd at 1, the biases at 0 (Appendix B); the projections have no bias of their own.
+    Here :math:`\hat x` is the output of :class:`gan_blocks.CrossReplicaBatchNorm2d` without parameters, which also says
+    what train and eval mode normalize by, and :math:`h_n` the condition: class vector and latent variables in BigGAN.
+    The gains are centered at 1, the biases at 0 (Appendix B); the projections have no bias of their own.
 
     On the CPU, float32 maps are normalized and modulated in one pass: all in eval mode, large ones in train mode.
     The result is that of the formula, up to rounding.
 
     Args:
         num_features: Number of channels of the feature map, at least 1.
-        condition_features: Width of the condition h, at least 1.
+        condition_dim: Width of the condition h, at least 1.
         linear_layer: Factory of both projections, called as
-            ``linear_layer(condition_features, num_features, bias=False)`` like ``nn.Linear``; the paper's are
+            ``linear_layer(condition_dim, num_features, bias=False)`` like ``nn.Linear``; the paper's are
             spectrally normalized.
         eps: Added to the variance, greater than 0.
         momentum: Weight of the newest batch in the running statistics, from 0 to 1.
@@ -50,7 +50,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
     Shape:
         - x: ``(batch, num_features, height, width)``
-        - condition: ``(batch, condition_features)``
+        - condition: ``(batch, condition_dim)``
         - returns: same as ``x``
 
     Raises:
@@ -65,10 +65,12 @@ class ConditionalBatchNorm2d(nn.Module):
         torch.Size([4, 64, 8, 8])
     """
 
+    takes_condition = True
+
     def __init__(
         self,
         num_features: int,
-        condition_features: int,
+        condition_dim: int,
         *,
         linear_layer: Callable[..., nn.Module] = nn.Linear,
         eps: float = 1e-4,
@@ -79,8 +81,8 @@ class ConditionalBatchNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive("ConditionalBatchNorm2d", condition_features=condition_features)
-        self.condition_features = condition_features
+        check_positive("ConditionalBatchNorm2d", condition_dim=condition_dim)
+        self.condition_dim = condition_dim
         self.norm = FoldableBatchNorm2d(
             num_features,
             eps=eps,
@@ -91,27 +93,28 @@ class ConditionalBatchNorm2d(nn.Module):
             device=device,
             dtype=dtype,
         )
-        self.gain = linear_layer(condition_features, num_features, bias=False).to(device, dtype)
-        self.bias = linear_layer(condition_features, num_features, bias=False).to(device, dtype)
+        self.gain = linear_layer(condition_dim, num_features, bias=False).to(device, dtype)
+        self.bias = linear_layer(condition_dim, num_features, bias=False).to(device, dtype)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Normalize ``x``, then scale and shift each sample's channels by what its condition says."""
         if x.dim() != 4 or x.shape[1] != self.norm.num_features:
             raise bad_shape("ConditionalBatchNorm2d", "x", f"(batch, {self.norm.num_features}, height, width)", x)
-        if condition.shape != (x.shape[0], self.condition_features):
-            pattern = f"({x.shape[0]}, {self.condition_features})"
+        if condition.shape != (x.shape[0], self.condition_dim):
+            pattern = f"({x.shape[0]}, {self.condition_dim})"
             raise bad_shape("ConditionalBatchNorm2d", "condition", pattern, condition)
         return _normalize(self.norm, x, 1 + self.gain(condition), self.bias(condition))
 
 
-class ClassBatchNorm2d(nn.Module):
+class ClassConditionalBatchNorm2d(nn.Module):
     r"""Batch normalization with a gain and a bias per class, each in a table of this layer's own.
 
     .. math:: y_{nchw} = (1 + G_{y_n c})\,\hat x_{nchw} + B_{y_n c}, \qquad G, B \in \mathbb{R}^{K \times C}
 
-    Here :math:`\hat x` is the output of :class:`gan_blocks.BatchNorm2d` without parameters, which also says what train
-    and eval mode normalize by, and :math:`y_n` the label. So SN-GAN and SA-GAN tell their generators the class. Every
-    layer has 2 K C parameters; :class:`ConditionalBatchNorm2d` projects one table that all layers share instead.
+    Here :math:`\hat x` is the output of :class:`gan_blocks.CrossReplicaBatchNorm2d` without parameters, which also says
+    what train and eval mode normalize by, and :math:`y_n` the label. So SN-GAN and SA-GAN tell their generators the
+    class. Every layer has 2 K C parameters; :class:`ConditionalBatchNorm2d` projects one table that all layers share
+    instead.
 
     On the CPU, float32 maps are normalized and modulated in one pass, as in :class:`ConditionalBatchNorm2d`.
     The range of the labels is checked on the CPU only, where that costs no synchronization.
@@ -146,10 +149,12 @@ class ClassBatchNorm2d(nn.Module):
         visual processing by language"; Brock et al. 2018, section 3 (the baseline).
 
     Example:
-        >>> norm = ClassBatchNorm2d(64, 10)
+        >>> norm = ClassConditionalBatchNorm2d(64, 10)
         >>> norm(torch.randn(4, 64, 8, 8), torch.tensor([0, 1, 2, 9])).shape
         torch.Size([4, 64, 8, 8])
     """
+
+    takes_condition = True
 
     def __init__(
         self,
@@ -164,7 +169,7 @@ class ClassBatchNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive("ClassBatchNorm2d", num_classes=num_classes)
+        check_positive("ClassConditionalBatchNorm2d", num_classes=num_classes)
         self.num_classes = num_classes
         self.norm = FoldableBatchNorm2d(
             num_features,
@@ -188,10 +193,10 @@ class ClassBatchNorm2d(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Normalize ``x``, then scale and shift each sample's channels by the row of its class, or by a mixture."""
         if x.dim() != 4 or x.shape[1] != self.norm.num_features:
-            raise bad_shape("ClassBatchNorm2d", "x", f"(batch, {self.norm.num_features}, height, width)", x)
-        check_classes("ClassBatchNorm2d", "y", y, self.num_classes)
+            raise bad_shape("ClassConditionalBatchNorm2d", "x", f"(batch, {self.norm.num_features}, height, width)", x)
+        check_classes("ClassConditionalBatchNorm2d", "y", y, self.num_classes)
         if y.shape[0] != x.shape[0]:
-            raise bad_shape("ClassBatchNorm2d", "y", str((x.shape[0], *y.shape[1:])), y)
+            raise bad_shape("ClassConditionalBatchNorm2d", "y", str((x.shape[0], *y.shape[1:])), y)
         if y.is_floating_point():
             return _normalize(self.norm, x, 1 + y @ self.gain.weight, y @ self.bias.weight)
         return _normalize(self.norm, x, 1 + self.gain(y), self.bias(y))

@@ -38,7 +38,7 @@ class SharedEmbedding(nn.Module):
 
     Attributes:
         weight: The table. It starts from N(0, 1), as ``torch.nn.Embedding`` does, drawn from torch's global
-            generator; the paper's networks draw it again with :func:`gan_blocks.orthogonal_`.
+            generator; the paper's networks draw it again with :func:`gan_blocks.init_orthogonal_`.
 
     Shape:
         - y: ``(batch,)``, int64, values in ``[0, num_classes)``; or ``(batch, num_classes)``, floating, weights of any

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_positive
 
-__all__ = ["ConditionalModulation2d"]
+__all__ = ["FiLM2d"]
 
 
-class ConditionalModulation2d(nn.Module):
+class FiLM2d(nn.Module):
     r"""Scale and shift every channel by what a condition says, and leave its statistics alone.
 
     .. math:: y_{nchw} = (1 + W^{\text{gain}}_c \cdot h_n)\,x_{nchw} + W^{\text{bias}}_c \cdot h_n
@@ -24,9 +24,9 @@ class ConditionalModulation2d(nn.Module):
 
     Args:
         num_features: Number of channels of the feature map, at least 1.
-        condition_features: Width of the condition h, at least 1.
+        condition_dim: Width of the condition h, at least 1.
         linear_layer: Factory of both projections, called as
-            ``linear_layer(condition_features, num_features, bias=False)`` like ``nn.Linear``.
+            ``linear_layer(condition_dim, num_features, bias=False)`` like ``nn.Linear``.
 
     Attributes:
         gain: The projection to the gains, less 1.
@@ -34,7 +34,7 @@ class ConditionalModulation2d(nn.Module):
 
     Shape:
         - x: ``(batch, num_features, height, width)``
-        - condition: ``(batch, condition_features)``
+        - condition: ``(batch, condition_dim)``
         - returns: same as ``x``
 
     Raises:
@@ -44,29 +44,31 @@ class ConditionalModulation2d(nn.Module):
         Perez et al. 2018, "FiLM"; Brock et al. 2018, Appendix H for batch normalization taken out of G.
 
     Example:
-        >>> modulation = ConditionalModulation2d(64, 148)
+        >>> modulation = FiLM2d(64, 148)
         >>> modulation(torch.randn(4, 64, 8, 8), torch.randn(4, 148)).shape
         torch.Size([4, 64, 8, 8])
     """
 
+    takes_condition = True
+
     def __init__(
-        self, num_features: int, condition_features: int, *, linear_layer: Callable[..., nn.Module] = nn.Linear
+        self, num_features: int, condition_dim: int, *, linear_layer: Callable[..., nn.Module] = nn.Linear
     ) -> None:
         super().__init__()
-        owner = "ConditionalModulation2d"
-        check_positive(owner, num_features=num_features, condition_features=condition_features)
+        owner = "FiLM2d"
+        check_positive(owner, num_features=num_features, condition_dim=condition_dim)
         self.num_features = num_features
-        self.condition_features = condition_features
-        self.gain = linear_layer(condition_features, num_features, bias=False)
-        self.bias = linear_layer(condition_features, num_features, bias=False)
+        self.condition_dim = condition_dim
+        self.gain = linear_layer(condition_dim, num_features, bias=False)
+        self.bias = linear_layer(condition_dim, num_features, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Scale and shift each sample's channels by what its condition says."""
         if x.dim() != 4 or x.shape[1] != self.num_features:
-            raise bad_shape("ConditionalModulation2d", "x", f"(batch, {self.num_features}, height, width)", x)
-        if condition.shape != (x.shape[0], self.condition_features):
-            pattern = f"({x.shape[0]}, {self.condition_features})"
-            raise bad_shape("ConditionalModulation2d", "condition", pattern, condition)
+            raise bad_shape("FiLM2d", "x", f"(batch, {self.num_features}, height, width)", x)
+        if condition.shape != (x.shape[0], self.condition_dim):
+            pattern = f"({x.shape[0]}, {self.condition_dim})"
+            raise bad_shape("FiLM2d", "condition", pattern, condition)
         factors = (1 + self.gain(condition), self.bias(condition))
         gain, bias = (rearrange(value, "batch c -> batch c 1 1").to(x.dtype) for value in factors)
         return torch.addcmul(bias, x, gain)

@@ -20,7 +20,7 @@ class SkipZ(NamedTuple):
     stem: Tensor
     """Input of the first linear layer, ``(batch, stem_features)``."""
     conditions: tuple[Tensor, ...]
-    """Condition of each block in order, ``(batch, condition_features)`` each."""
+    """Condition of each block in order, ``(batch, condition_dim)`` each."""
 
 
 class FullSkipZ(nn.Module):
@@ -36,7 +36,7 @@ class FullSkipZ(nn.Module):
 
     Attributes:
         stem_features: Input width of the first linear layer, ``latent_dim + embedding_dim``.
-        condition_features: Width of a block's condition, ``latent_dim + embedding_dim``.
+        condition_dim: Width of a block's condition, ``latent_dim + embedding_dim``.
 
     Shape:
         - z: ``(batch, latent_dim)``
@@ -63,7 +63,7 @@ class FullSkipZ(nn.Module):
         self.embedding_dim = embedding_dim
         self.num_blocks = num_blocks
         self.stem_features = latent_dim + embedding_dim
-        self.condition_features = latent_dim + embedding_dim
+        self.condition_dim = latent_dim + embedding_dim
 
     def forward(self, z: Tensor, embedding: Tensor) -> SkipZ:
         """Concatenate z and the class vector once for all."""
@@ -88,7 +88,7 @@ class NoSkipZ(nn.Module):
 
     Attributes:
         stem_features: Input width of the first linear layer, ``latent_dim``.
-        condition_features: Width of a block's condition, ``embedding_dim``.
+        condition_dim: Width of a block's condition, ``embedding_dim``.
 
     Shape:
         - z: ``(batch, latent_dim)``
@@ -115,7 +115,7 @@ class NoSkipZ(nn.Module):
         self.embedding_dim = embedding_dim
         self.num_blocks = num_blocks
         self.stem_features = latent_dim
-        self.condition_features = embedding_dim
+        self.condition_dim = embedding_dim
 
     def forward(self, z: Tensor, embedding: Tensor) -> SkipZ:
         """Give z to the stem and the class vector to the blocks."""
@@ -142,7 +142,7 @@ class HierarchicalSkipZ(nn.Module):
 
     Attributes:
         stem_features: Input width of the first linear layer, the chunk's.
-        condition_features: Width of a block's condition, the chunk's plus ``embedding_dim``.
+        condition_dim: Width of a block's condition, the chunk's plus ``embedding_dim``.
 
     Shape:
         - z: ``(batch, latent_dim)``
@@ -174,7 +174,7 @@ class HierarchicalSkipZ(nn.Module):
         self.embedding_dim = embedding_dim
         self.num_blocks = num_blocks
         self.stem_features = latent_dim // num_chunks
-        self.condition_features = latent_dim // num_chunks + embedding_dim
+        self.condition_dim = latent_dim // num_chunks + embedding_dim
 
     def forward(self, z: Tensor, embedding: Tensor) -> SkipZ:
         """Give chunk 0 to the stem and chunk i with the class vector to block i."""

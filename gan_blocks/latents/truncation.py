@@ -1,4 +1,4 @@
-"""The truncation trick: latent vectors without their tails, by the paper's definition and by the released models'.
+"""The truncation trick: latent vectors without their tails, by the paper's method and by the released models'.
 
 Tested in ``tests/latents/test_truncation.py``.
 """
@@ -19,7 +19,7 @@ from gan_blocks.latents.varying_variance import AnnealedNormalPrior
 
 __all__ = ["TruncatedNormalPrior", "truncated_normal", "truncated_prior"]
 
-RELEASED_THRESHOLD = 2.0  # of the "scaled" definition
+RELEASED_THRESHOLD = 2.0  # of the "scaled" method
 
 
 def truncated_normal(
@@ -39,7 +39,7 @@ def truncated_normal(
 
     It is evaluated in float64 whatever the dtype of the result, so that large thresholds keep their tails.
 
-    Other code calls other things truncation; :func:`truncated_prior` has the other common definition.
+    Other code calls other things truncation; :func:`truncated_prior` has the other common method.
 
     Args:
         shape: Sizes of the result, as numbers or as one sequence.
@@ -76,8 +76,8 @@ def truncated_normal(
     check_positive("truncated_normal", threshold=threshold)
     u = torch.rand(sizes, generator=generator, device=device, dtype=torch.float64)
     # rand gives multiples of 2^-53 from 0 on: their midpoints are symmetric about 1/2 and never reach an infinite z.
-    centerd = u.mul_(2).add_(2.0**-53 - 1)
-    z = centerd.mul_(math.erf(threshold / math.sqrt(2))).erfinv_().mul_(math.sqrt(2))
+    centered = u.mul_(2).add_(2.0**-53 - 1)
+    z = centered.mul_(math.erf(threshold / math.sqrt(2))).erfinv_().mul_(math.sqrt(2))
     bound = largest_within(threshold, dtype)
     return z.clamp_(-bound, bound).to(dtype)
 
@@ -146,9 +146,9 @@ class TruncatedNormalPrior(Prior):
 
 
 def truncated_prior(
-    prior: Prior, truncation: float | None, *, definition: Literal["threshold", "scaled"] = "threshold"
+    prior: Prior, truncation: float | None, *, method: Literal["threshold", "scaled"] = "threshold"
 ) -> Prior:
-    r"""Take the tails off a normal prior, by a named definition of truncation.
+    r"""Take the tails off a normal prior, by a named method of truncation.
 
     Two definitions are in wide use, and the same number means different things in them:
 
@@ -164,13 +164,13 @@ def truncated_prior(
     Args:
         prior: The normal prior that the generator was trained with; an annealed one as it was in the end.
         truncation: How much to truncate, greater than 0: less is better looking and less varied. None: not at all.
-        definition: What the number means, ``"threshold"`` or ``"scaled"``.
+        method: What the number means, ``"threshold"`` or ``"scaled"``.
 
     Returns:
         The prior to sample from; ``prior`` itself where ``truncation`` is None.
 
     Raises:
-        ValueError: If ``truncation`` is not greater than 0, or there is no such definition.
+        ValueError: If ``truncation`` is not greater than 0, or there is no such method.
         TypeError: If ``prior`` is not normal: other distributions have no tails that the definitions could mean.
 
     References:
@@ -179,11 +179,11 @@ def truncated_prior(
     Example:
         >>> truncated_prior(NormalPrior(128), 0.5)
         TruncatedNormalPrior(dim=128, threshold=0.5, std=1.0)
-        >>> truncated_prior(NormalPrior(128), 0.5, definition="scaled")
+        >>> truncated_prior(NormalPrior(128), 0.5, method="scaled")
         TruncatedNormalPrior(dim=128, threshold=2.0, std=0.5)
     """
-    if definition not in ("threshold", "scaled"):
-        raise bad_value("truncated_prior", "definition", "'threshold' or 'scaled'", definition)
+    if method not in ("threshold", "scaled"):
+        raise bad_value("truncated_prior", "method", "'threshold' or 'scaled'", method)
     if truncation is None:
         return prior
     check_positive("truncated_prior", truncation=truncation)
@@ -191,7 +191,7 @@ def truncated_prior(
         prior = prior.final
     if not isinstance(prior, NormalPrior):
         raise bad_kind("truncated_prior", "prior", "a NormalPrior", prior)
-    if definition == "threshold":
+    if method == "threshold":
         return TruncatedNormalPrior(prior.dim, threshold=truncation, std=prior.std)
     return TruncatedNormalPrior(prior.dim, threshold=RELEASED_THRESHOLD, std=truncation * prior.std)
 

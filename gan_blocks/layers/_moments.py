@@ -27,7 +27,7 @@ class Moments(NamedTuple):
 
     num_values: Tensor  # ()
     mean: Tensor  # (channels,)
-    centerd_squares: Tensor  # (channels,): sum of (value - mean)^2
+    centered_squares: Tensor  # (channels,): sum of (value - mean)^2
 
     def combine(self, other: "Moments") -> "Moments":
         """Of both sets together."""
@@ -39,21 +39,21 @@ class Moments(NamedTuple):
         return Moments(
             num_values,
             self.mean + difference * share,
-            self.centerd_squares + other.centerd_squares + between,
+            self.centered_squares + other.centered_squares + between,
         )
 
     def row(self) -> Tensor:
         """As one vector, to be sent: ``(1 + 2 * channels,)``."""
-        return torch.cat([self.num_values.reshape(1), self.mean, self.centerd_squares])
+        return torch.cat([self.num_values.reshape(1), self.mean, self.centered_squares])
 
     @staticmethod
     def of_rows(rows: Tensor) -> "Moments":
         """Of all sets together, each a :meth:`row`: ``(sets, 1 + 2 * channels)``. Some may be of no values."""
-        num_values, means, centerd_squares = rows.double().split([1, *[rows.shape[1] // 2] * 2], dim=1)
+        num_values, means, centered_squares = rows.double().split([1, *[rows.shape[1] // 2] * 2], dim=1)
         total = num_values.sum()
         mean = (num_values / total * means).sum(0)
         between = num_values * (means - mean).square()
-        return Moments(total, mean, (centerd_squares + between).sum(0))
+        return Moments(total, mean, (centered_squares + between).sum(0))
 
 
 class GroupReference:
@@ -113,8 +113,8 @@ class _SharedMoments(torch.autograd.Function):
         num_values = mean.new_full((), x.numel() // x.shape[1])
         # Sent in the dtype of the statistics, which is half the bytes of float64, and combined in float64.
         own = Moments(num_values, mean, variance * num_values)
-        count, mean, centerd_squares = Moments.of_rows(gather_rows(own.row(), group))
-        return count, mean.to(variance.dtype), (centerd_squares / count).to(variance.dtype)
+        count, mean, centered_squares = Moments.of_rows(gather_rows(own.row(), group))
+        return count, mean.to(variance.dtype), (centered_squares / count).to(variance.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

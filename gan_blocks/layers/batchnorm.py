@@ -16,12 +16,12 @@ from gan_blocks._precision import wide_dtype
 from gan_blocks.layers._modulation import modulate
 from gan_blocks.layers._moments import GroupReference, Moments, own_moments, shared_moments, sharing_group
 
-__all__ = ["BatchNorm2d"]
+__all__ = ["CrossReplicaBatchNorm2d"]
 
 Statistics = Literal["running", "batch"]
 
 
-class BatchNorm2d(nn.Module):
+class CrossReplicaBatchNorm2d(nn.Module):
     r"""Normalize every channel to zero mean and unit variance, then scale and shift it.
 
     .. math:: y_{nchw} = \gamma_c \frac{x_{nchw} - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} + \beta_c
@@ -76,7 +76,7 @@ class BatchNorm2d(nn.Module):
         Ioffe and Szegedy 2015, "Batch Normalization"; Brock et al. 2018, Appendix C (epsilon) and C.1 (statistics).
 
     Example:
-        >>> norm = BatchNorm2d(1)
+        >>> norm = CrossReplicaBatchNorm2d(1)
         >>> x = torch.tensor([-100.0, 300.0]).reshape(2, 1, 1, 1)
         >>> norm(x).round().flatten().tolist()
         [-1.0, 1.0]
@@ -102,11 +102,11 @@ class BatchNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive("BatchNorm2d", num_features=num_features, eps=eps)
+        check_positive("CrossReplicaBatchNorm2d", num_features=num_features, eps=eps)
         if not 0 <= momentum <= 1:
-            raise bad_value("BatchNorm2d", "momentum", "from 0 to 1", momentum)
+            raise bad_value("CrossReplicaBatchNorm2d", "momentum", "from 0 to 1", momentum)
         if statistics not in get_args(Statistics):
-            raise bad_value("BatchNorm2d", "statistics", "'running' or 'batch'", statistics)
+            raise bad_value("CrossReplicaBatchNorm2d", "statistics", "'running' or 'batch'", statistics)
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -136,12 +136,12 @@ class BatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize ``x``."""
         if x.dim() != 4 or x.shape[1] != self.num_features:
-            raise bad_shape("BatchNorm2d", "x", f"(batch, {self.num_features}, height, width)", x)
+            raise bad_shape("CrossReplicaBatchNorm2d", "x", f"(batch, {self.num_features}, height, width)", x)
         mean, variance = self.running_mean, self.running_var
         stored = self.weight if mean is None else mean
         if stored is not None and wide_dtype(x) != wide_dtype(stored):
             rule = "torch.float64" if stored.dtype == torch.float64 else "torch.float32 or narrower"
-            raise bad_dtype("BatchNorm2d", "x", f"{rule}, like the layer", x)
+            raise bad_dtype("CrossReplicaBatchNorm2d", "x", f"{rule}, like the layer", x)
         if not self._collecting and not self.training and mean is not None:
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
         group = self._sharing_group()
@@ -149,7 +149,7 @@ class BatchNorm2d(nn.Module):
             return self._normalize_as_formula(x, group)
         if x.numel() <= x.shape[1]:
             rule = f"(batch, {self.num_features}, height, width) with more than one value per channel"
-            raise bad_shape("BatchNorm2d", "x", rule, x, "A single value has no variance to normalize by.")
+            raise bad_shape("CrossReplicaBatchNorm2d", "x", rule, x, "A single value has no variance to normalize by.")
         if not self._collecting and _kernel_loses_digits(x):
             return self._normalize_as_formula(x, None)
         if self.training and not self._collecting and self.statistics == "running":
@@ -185,14 +185,14 @@ class BatchNorm2d(nn.Module):
         """End what :meth:`start_collecting` began.
 
         Args:
-            store: Make the pooled mean and variance (centerd squares divided by the count: what train mode would
+            store: Make the pooled mean and variance (centered squares divided by the count: what train mode would
                 normalize the union of all batches by) the ones to evaluate with. Nothing is stored when False, or
                 when no batch has come.
         """
         if store and self._collected is not None:
-            num_values, mean, centerd_squares = self._collected
+            num_values, mean, centered_squares = self._collected
             self._create_missing_buffers(mean.device, self._collected_dtype)
-            self.set_statistics(mean, centerd_squares / num_values)
+            self.set_statistics(mean, centered_squares / num_values)
         self._collecting = False
         self._collected = None
 
@@ -211,7 +211,7 @@ class BatchNorm2d(nn.Module):
         """
         for name, value in (("mean", mean), ("variance", variance)):
             if value.shape != (self.num_features,):
-                raise bad_shape("BatchNorm2d", name, f"({self.num_features},)", value)
+                raise bad_shape("CrossReplicaBatchNorm2d", name, f"({self.num_features},)", value)
         self._create_missing_buffers(mean.device, mean.dtype)
         for buffer, value in ((self.running_mean, mean), (self.running_var, variance)):
             if buffer is not None:
@@ -257,8 +257,8 @@ class BatchNorm2d(nn.Module):
         y = F.batch_norm(x, mean, variance, gain, bias, True, 1.0, self.eps)
         if self._collecting:
             count = x.numel() // self.num_features
-            centerd_squares = variance.double() * (count - 1)
-            new = Moments(torch.full_like(mean[0], count, dtype=torch.float64), mean.double(), centerd_squares)
+            centered_squares = variance.double() * (count - 1)
+            new = Moments(torch.full_like(mean[0], count, dtype=torch.float64), mean.double(), centered_squares)
             self._collected = new if self._collected is None else self._collected.combine(new)
             self._collected_dtype = dtype
         return y

@@ -11,12 +11,12 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from gan_blocks._checks import check_positive
 
-__all__ = ["orthogonal_"]
+__all__ = ["init_orthogonal_"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Generator | None = None) -> ModuleT:
+def init_orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Generator | None = None) -> ModuleT:
     r"""Make every weight of a model a random orthogonal matrix and every bias zero, in place.
 
     A parameter with two or more dimensions is read as the matrix W of shape (out, rest), torch's first dimension
@@ -50,13 +50,13 @@ def orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Generato
         Brock et al. 2018, section 3.
 
     Example:
-        >>> layer = orthogonal_(torch.nn.Linear(3, 2, dtype=torch.float64))
+        >>> layer = init_orthogonal_(torch.nn.Linear(3, 2, dtype=torch.float64))
         >>> torch.allclose(layer.weight @ layer.weight.T, torch.eye(2, dtype=torch.float64))
         True
         >>> layer.bias.tolist()
         [0.0, 0.0]
     """
-    check_positive("orthogonal_", gain=gain)
+    check_positive("init_orthogonal_", gain=gain)
     _check_not_parametrized(module)
     for name, parameter in module.named_parameters():
         if parameter.is_meta:
@@ -73,7 +73,7 @@ def _check_not_parametrized(module: nn.Module) -> None:
         if is_parametrized(child):
             tensors = ", ".join(f"{name}.{key}".lstrip(".") for key in child.parametrizations)
             raise RuntimeError(
-                f"orthogonal_: `module` must not contain parametrized tensors, but got module with {tensors}. "
+                f"init_orthogonal_: `module` must not contain parametrized tensors, but got module with {tensors}. "
                 "Initialize before spectral_norm or another parametrization is registered."
             )
 

@@ -3,12 +3,20 @@
 Tested in ``tests/layers/test_resampling.py``.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gan_blocks._checks import bad_shape, bad_value, check_rank
 
-__all__ = ["downsample_average", "fade_images", "fade_in", "upsample_bilinear", "upsample_nearest"]
+__all__ = [
+    "downsample_average",
+    "downsample_filtered",
+    "fade_images",
+    "fade_in",
+    "upsample_bilinear",
+    "upsample_nearest",
+]
 
 
 def upsample_nearest(x: Tensor) -> Tensor:
@@ -47,8 +55,9 @@ def upsample_bilinear(x: Tensor) -> Tensor:
     .. math:: y_{c,2h} = \tfrac{1}{4} x_{c,h-1} + \tfrac{3}{4} x_{c,h}, \qquad
         y_{c,2h+1} = \tfrac{3}{4} x_{c,h} + \tfrac{1}{4} x_{c,h+1}
 
-    along the height, and the same along the width; at the borders the outermost pixel is repeated. In BigGAN's
-    generator it gave worse images than :func:`upsample_nearest`.
+    along the height, and the same along the width; at the borders the outermost pixel is repeated. That is
+    :func:`upsample_nearest` behind which the filter [1, 2, 1] / 4 runs along both axes. In BigGAN's generator it gave
+    worse images than :func:`upsample_nearest`; StyleGAN has it, and :func:`downsample_filtered` in its discriminator.
 
     Args:
         x: Feature map of any floating dtype; the result keeps dtype, device and memory format.
@@ -64,7 +73,8 @@ def upsample_bilinear(x: Tensor) -> Tensor:
         ValueError: If ``x`` is not four-dimensional.
 
     References:
-        Brock et al. 2018, Appendix H.
+        Brock et al. 2018, Appendix H; Karras et al. 2019, "A Style-Based Generator Architecture for Generative
+        Adversarial Networks", section 2.
 
     Example:
         >>> upsample_bilinear(torch.tensor([[[[1.0, 3.0]]]]))[0, 0, 0].tolist()
@@ -107,6 +117,54 @@ def downsample_average(x: Tensor) -> Tensor:
     if height % 2 or width % 2 or not height or not width:
         raise bad_shape("downsample_average", "x", f"({', '.join(axes)}) with even height and width", x)
     return F.avg_pool2d(x, kernel_size=2)
+
+
+def downsample_filtered(x: Tensor) -> Tensor:
+    r"""Halve height and width behind the filter [1, 2, 1] / 4, which keeps fine patterns from turning into coarse ones.
+
+    .. math:: y_{c,h} = \tfrac{1}{8} x_{c,2h-1} + \tfrac{3}{8} x_{c,2h} + \tfrac{3}{8} x_{c,2h+1} +
+        \tfrac{1}{8} x_{c,2h+2}
+
+    along the height, and the same along the width; at the borders the outermost pixel is repeated. That is
+    :func:`downsample_average` of the filtered map.
+
+    Args:
+        x: Feature map of any floating dtype; the result keeps dtype, device and memory format.
+
+    Returns:
+        The smaller feature map.
+
+    Shape:
+        - x: ``(batch, channels, height, width)`` with even height and width
+        - returns: ``(batch, channels, height / 2, width / 2)``
+
+    Raises:
+        ValueError: If ``x`` is not four-dimensional, or its height or width is odd or zero.
+
+    References:
+        Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", Tri-3; Karras et al. 2019, section 2.
+
+    Example:
+        >>> downsample_filtered(torch.tensor([[[[0.0, 0.0, 8.0, 8.0]] * 2]])).tolist()
+        [[[[1.0, 7.0]]]]
+    """
+    axes = ("batch", "channels", "height", "width")
+    check_rank("downsample_filtered", "x", x, axes)
+    height, width = x.shape[2:]
+    if height % 2 or width % 2 or not height or not width:
+        raise bad_shape("downsample_filtered", "x", f"({', '.join(axes)}) with even height and width", x)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # narrower sums would lose what they add
+    return _halved(_halved(wide, 2), 3).to(x.dtype)
+
+
+def _halved(x: Tensor, axis: int) -> Tensor:
+    """The filter [1, 3, 3, 1] / 8 at every second place along one axis."""
+    padded = F.pad(x, (1, 1, 0, 0) if axis == 3 else (0, 0, 1, 1), mode="replicate")
+    first, second, third, fourth = (padded[..., i::2] if axis == 3 else padded[..., i::2, :] for i in range(4))
+    places = x.shape[axis] // 2
+    outer = first.narrow(axis, 0, places) + fourth.narrow(axis, 0, places)
+    inner = second.narrow(axis, 0, places) + third.narrow(axis, 0, places)
+    return outer / 8 + inner * 0.375
 
 
 def fade_in(old: Tensor, new: Tensor, alpha: float) -> Tensor:

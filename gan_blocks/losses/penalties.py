@@ -45,7 +45,8 @@ def twice_differentiable() -> AbstractContextManager[None]:
         The context manager.
 
     Example:
-        >>> attention = gan_blocks.SelfAttention2d(8)
+        >>> from gan_blocks import SelfAttention2d
+        >>> attention = SelfAttention2d(8)
         >>> images = torch.randn(2, 8, 4, 4, requires_grad=True)
         >>> with twice_differentiable():
         ...     logits = attention(images).sum((1, 2, 3))

@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gan_blocks._checks import bad_dtype, bad_kind, bad_shape, bad_value
-from gan_blocks.losses.top_k import top_k_mask
+from gan_blocks._checks import bad_dtype, bad_shape, bad_value
+from gan_blocks.losses.top_k import check_k, top_k_mask
 
-__all__ = ["TopKSelection", "global_top_k"]
+__all__ = ["TopKSelection", "distributed_top_k"]
 
 
 class TopKSelection(NamedTuple):
@@ -30,7 +30,7 @@ class TopKSelection(NamedTuple):
     """Scores of the whole batch that were NaN, none of which is chosen; worth a word to the user."""
 
 
-def global_top_k(
+def distributed_top_k(
     scores: Sequence[Tensor], k: int, *, process_group: "dist.ProcessGroup | None" = None
 ) -> tuple[TopKSelection, ...]:
     r"""Choose the k highest scores over all processes and all micro-batches.
@@ -60,7 +60,7 @@ def global_top_k(
         A selection for each of this process's micro-batches.
 
     Shape:
-        - scores: ``(batch,)`` each; it may be empty
+        - scores: ``(batch,)`` or ``(batch, 1)`` each; it may be empty
         - returns: ``(batch,)`` each, the masks
 
     Raises:
@@ -71,21 +71,17 @@ def global_top_k(
         Sinha et al. 2020, "Top-k Training of GANs", section 3.1, whose batch is that of an update.
 
     Example:
-        >>> first, second = global_top_k([torch.tensor([2.0, 1.0]), torch.tensor([0.0, 3.0, -1.0])], 3)
+        >>> first, second = distributed_top_k([torch.tensor([2.0, 1.0]), torch.tensor([0.0, 3.0, -1.0])], 3)
         >>> first.mask.tolist(), second.mask.tolist()
         ([True, True], [False, True, False])
         >>> round(first.share, 3), round(second.share, 3)
         (0.667, 0.333)
     """
-    owner = "global_top_k"
+    owner = "distributed_top_k"
     _check_scores(owner, scores)
-    own = torch.cat([part.detach() for part in scores])
+    own = torch.cat([part.detach().reshape(-1) for part in scores])
     whole, start = _gather(own, process_group)
-    if not isinstance(k, int) or isinstance(k, bool):
-        raise bad_kind(owner, "k", "an integer", k)
-    if not 1 <= k <= whole.numel():
-        raise bad_value(owner, "k", f"from 1 to the whole batch of {whole.numel()}", k)
-    mask = top_k_mask(whole, k)
+    mask = top_k_mask(whole, check_k(owner, k, whole.numel(), "the whole batch"))
     num_selected, num_nan = int(mask.sum()), int(whole.isnan().sum())
     if num_selected == 0:
         raise ValueError(f"{owner}: `scores` must hold at least one number, but got {num_nan} NaN.")
@@ -97,8 +93,8 @@ def _check_scores(owner: str, scores: Sequence[Tensor]) -> None:
     if len(scores) == 0:
         raise bad_value(owner, "scores", "at least one tensor", scores)
     for part in scores:
-        if part.dim() != 1:
-            raise bad_shape(owner, "scores", "(batch,) each", part)
+        if part.dim() not in (1, 2) or part.shape[1:].numel() != 1:
+            raise bad_shape(owner, "scores", "(batch,) or (batch, 1) each", part)
         if not part.is_floating_point() or part.dtype != scores[0].dtype:
             raise bad_dtype(owner, "scores", "floating point, the same in each", part)
 

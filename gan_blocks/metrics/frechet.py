@@ -25,7 +25,7 @@ def frechet_distance(real_features: Tensor, fake_features: Tensor) -> float:
     all are larger, most of all where there are fewer samples than features.
 
     No matrix root is taken, which for covariances that lack rank gives complex or wrong numbers: with
-    :math:`\Sigma = R^\top R` by a QR decomposition of the centerd features, the trace of the root is the sum of the
+    :math:`\Sigma = R^\top R` by a QR decomposition of the centered features, the trace of the root is the sum of the
     singular values of :math:`R_r R_f^\top`. All of it is computed in float64.
 
     Args:
@@ -68,8 +68,8 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """The mean, and a matrix R of which the covariance is the product of its transpose and itself."""
     wide = features.double()
     mean = reduce(wide, "sample feature -> feature", "mean")
-    centerd = wide - rearrange(mean, "feature -> 1 feature")
-    return mean, torch.linalg.qr(centerd, mode="r").R / (len(wide) - 1) ** 0.5
+    centered = wide - rearrange(mean, "feature -> 1 feature")
+    return mean, torch.linalg.qr(centered, mode="r").R / (len(wide) - 1) ** 0.5
 
 
 def _check(name: str, features: Tensor) -> None:

@@ -19,7 +19,7 @@ MULTIPLE = 2 ** (len(WEIGHTS) - 1)
 
 
 @torch.no_grad()
-def multiscale_ssim(first: Tensor, second: Tensor, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
+def multiscale_ssim(preds: Tensor, target: Tensor, *, data_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
     r"""Compare pairs of images in contrast and structure at five scales, and in brightness at the coarsest.
 
     .. math:: \text{MS-SSIM}(x, y) = \bar l_5^{\,w_5} \prod_{s=1}^{5} \bar c_s^{\,w_s}, \qquad
@@ -39,16 +39,16 @@ def multiscale_ssim(first: Tensor, second: Tensor, *, value_range: tuple[float, 
     pairs of one class): it is higher where images are alike. It hardly sees a loss of colors or textures.
 
     Args:
-        first: Images of any floating dtype.
-        second: As many, each to be compared with that in its place.
-        value_range: The least and the greatest value of an image.
+        preds: Images of any floating dtype.
+        target: As many, each to be compared with that in its place.
+        data_range: The least and the greatest value of an image.
 
     Returns:
         The similarity of each pair, from 0 to 1 but for rounding, and 1 for equal images.
 
     Shape:
-        - first: ``(batch, channels, height, width)``, height and width multiples of 16
-        - second: same as ``first``
+        - preds: ``(batch, channels, height, width)``, height and width multiples of 16
+        - target: same as ``preds``
         - returns: ``(batch,)``
 
     Raises:
@@ -64,16 +64,16 @@ def multiscale_ssim(first: Tensor, second: Tensor, *, value_range: tuple[float, 
         [1.0, 1.0]
     """
     owner = "multiscale_ssim"
-    low, high = value_range
+    low, high = data_range
     if not low < high:
-        raise bad_value(owner, "value_range", "a smaller number before a greater one", value_range)
-    if first.dim() != 4 or 0 in first.shape or first.shape[2] % MULTIPLE or first.shape[3] % MULTIPLE:
+        raise bad_value(owner, "data_range", "a smaller number before a greater one", data_range)
+    if preds.dim() != 4 or 0 in preds.shape or preds.shape[2] % MULTIPLE or preds.shape[3] % MULTIPLE:
         rule = f"(batch, channels, height, width) with multiples of {MULTIPLE} as height and width"
-        raise bad_shape(owner, "first", rule, first)
-    if second.shape != first.shape:
-        raise bad_shape(owner, "second", f"{tuple(first.shape)}, that of `first`", second)
-    dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
-    x, y = ((images.to(dtype) - low) / (high - low) for images in (first, second))
+        raise bad_shape(owner, "preds", rule, preds)
+    if target.shape != preds.shape:
+        raise bad_shape(owner, "target", f"{tuple(preds.shape)}, that of `preds`", target)
+    dtype = torch.promote_types(torch.promote_types(preds.dtype, target.dtype), torch.float32)
+    x, y = ((images.to(dtype) - low) / (high - low) for images in (preds, target))
     similarity = x.new_ones(x.shape[0])
     for scale, weight in enumerate(WEIGHTS):
         if scale > 0:

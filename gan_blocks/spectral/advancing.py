@@ -24,7 +24,7 @@ _LARGEST_STACKED_WEIGHT = 32_768
 _Key = tuple[int, torch.Size, torch.Size, torch.dtype, torch.device]
 
 
-def advance_power_iteration(model: nn.Module, *, num_iterations: int | None = None) -> None:
+def advance_power_iteration(model: nn.Module, *, n_power_iterations: int | None = None) -> None:
     """Advance the power iteration of every spectral norm (and clamp) of a model, once.
 
     Call it after the optimizer step. The reads that follow, whatever their number, take u and v as they are:
@@ -36,10 +36,10 @@ def advance_power_iteration(model: nn.Module, *, num_iterations: int | None = No
 
     Args:
         model: Any module; without spectral norms nothing happens.
-        num_iterations: Steps to take, at least 1; None takes each layer's own number.
+        n_power_iterations: Steps to take, at least 1; None takes each layer's own number.
 
     Raises:
-        ValueError: If ``num_iterations`` is less than 1.
+        ValueError: If ``n_power_iterations`` is less than 1.
 
     References:
         Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", algorithm 1.
@@ -52,12 +52,12 @@ def advance_power_iteration(model: nn.Module, *, num_iterations: int | None = No
         >>> optimizer.step()
         >>> advance_power_iteration(critic)
     """
-    if num_iterations is not None and num_iterations < 1:
-        raise bad_value("advance_power_iteration", "num_iterations", "at least 1", num_iterations)
+    if n_power_iterations is not None and n_power_iterations < 1:
+        raise bad_value("advance_power_iteration", "n_power_iterations", "at least 1", n_power_iterations)
     queues = [(chain, trackers_of(chain)) for chain in model.modules() if isinstance(chain, ParametrizationList)]
     # The second tracker of a weight is given what the first one makes of it: all the first ones go first.
     for turn in range(max((len(queue) for _, queue in queues), default=0)):
-        _advance_in_groups([(chain, *queue[turn]) for chain, queue in queues if turn < len(queue)], num_iterations)
+        _advance_in_groups([(chain, *queue[turn]) for chain, queue in queues if turn < len(queue)], n_power_iterations)
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def frozen_power_iteration(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def _advance_in_groups(
-    entries: Sequence[tuple[ParametrizationList, int, SingularVectorTracker]], num_iterations: int | None
+    entries: Sequence[tuple[ParametrizationList, int, SingularVectorTracker]], n_power_iterations: int | None
 ) -> None:
     groups = defaultdict[_Key, list[tuple[SingularVectorTracker, Tensor]]](list)
     for chain, index, tracker in entries:
@@ -101,9 +101,9 @@ def _advance_in_groups(
             continue
         weight = chain_input(chain, index)
         tracker.seen = weight_state(chain, index)
-        steps = num_iterations or tracker.num_iterations
+        steps = n_power_iterations or tracker.n_power_iterations
         if weight.numel() > _LARGEST_STACKED_WEIGHT:
-            tracker.advance(weight, num_iterations=steps)
+            tracker.advance(weight, n_power_iterations=steps)
         else:
             key = (steps, tracker.u.shape, tracker.v.shape, weight.dtype, weight.device)
             groups[key].append((tracker, weight))

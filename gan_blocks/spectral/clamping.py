@@ -45,7 +45,7 @@ class SigmaClamp(SingularVectorTracker):
         ratio: The bound as a multiple of the second singular value, greater than 0.
         num_singular_values: How many to follow, at least 1, or 2 with ``ratio``; None takes 8, or all where a weight
             has fewer.
-        num_iterations: Steps of power iteration per update of the weight, at least 1.
+        n_power_iterations: Steps of power iteration per update of the weight, at least 1.
         warmup_iterations: Steps from the random start, at least 0.
         dim: The dimension of ``weight`` that is "out".
         generator: Source of the random start; None takes torch's global one.
@@ -78,7 +78,7 @@ class SigmaClamp(SingularVectorTracker):
         maximum: float | None = None,
         ratio: float | None = None,
         num_singular_values: int | None = None,
-        num_iterations: int = 1,
+        n_power_iterations: int = 1,
         warmup_iterations: int = 15,
         dim: int = 0,
         generator: torch.Generator | None = None,
@@ -91,7 +91,7 @@ class SigmaClamp(SingularVectorTracker):
         super().__init__(
             weight,
             num_singular_values=num_singular_values,
-            num_iterations=num_iterations,
+            n_power_iterations=n_power_iterations,
             warmup_iterations=warmup_iterations,
             dim=dim,
             generator=generator,
@@ -122,7 +122,7 @@ def clamp_sigma(
     maximum: float | None = None,
     ratio: float | None = None,
     num_singular_values: int | None = None,
-    num_iterations: int = 1,
+    n_power_iterations: int = 1,
     warmup_iterations: int = 15,
     dim: int | None = None,
     generator: torch.Generator | None = None,
@@ -153,7 +153,7 @@ def clamp_sigma(
         ratio: The bound's ratio r to the second singular value, greater than 0.
         num_singular_values: How many to follow, at least 1, or 2 with ``ratio``; None takes 8, or all where a weight
             has fewer.
-        num_iterations: Steps of power iteration per update of the weight, at least 1.
+        n_power_iterations: Steps of power iteration per update of the weight, at least 1.
         warmup_iterations: Steps from the random start, at least 0; on the meta device none are taken.
         dim: The dimension that is "out"; None takes 1 for transposed convolutions, else 0.
         generator: Source of the random start; None takes torch's global one.
@@ -188,7 +188,7 @@ def clamp_sigma(
         maximum=maximum,
         ratio=ratio,
         num_singular_values=num_singular_values,
-        num_iterations=num_iterations,
+        n_power_iterations=n_power_iterations,
         warmup_iterations=warmup_iterations,
         dim=dim,
         generator=generator,

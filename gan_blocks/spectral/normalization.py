@@ -26,10 +26,10 @@ from gan_blocks.spectral.weight_updates import chain_input, chains_of
 __all__ = [
     "SpectralNorm",
     "advance_power_iteration",
+    "estimated_singular_values",
     "fold_spectral_norm",
     "frozen_power_iteration",
     "spectral_norm",
-    "tracked_sigmas",
 ]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -46,7 +46,7 @@ class SpectralNorm(SingularVectorTracker):
     Args:
         weight: The weight to follow, with at least two dimensions; read as a matrix of shape (out, rest).
         num_singular_values: How many singular values n to follow, at most min(out, rest); the first one divides.
-        num_iterations: Steps of power iteration per update of the weight, at least 1.
+        n_power_iterations: Steps of power iteration per update of the weight, at least 1.
         eps: Smallest divisor, greater than 0.
         warmup_iterations: Steps from the random start, at least 0.
         dim: The dimension of ``weight`` that is "out".
@@ -78,7 +78,7 @@ class SpectralNorm(SingularVectorTracker):
         weight: Tensor,
         *,
         num_singular_values: int = 1,
-        num_iterations: int = 1,
+        n_power_iterations: int = 1,
         eps: float = 1e-4,
         warmup_iterations: int = 15,
         dim: int = 0,
@@ -88,7 +88,7 @@ class SpectralNorm(SingularVectorTracker):
         super().__init__(
             weight,
             num_singular_values=num_singular_values,
-            num_iterations=num_iterations,
+            n_power_iterations=n_power_iterations,
             warmup_iterations=warmup_iterations,
             dim=dim,
             generator=generator,
@@ -112,12 +112,12 @@ class SpectralNorm(SingularVectorTracker):
 def spectral_norm(
     module: ModuleT,
     name: str = "weight",
+    n_power_iterations: int = 1,
+    eps: float = 1e-4,
+    dim: int | None = None,
     *,
     num_singular_values: int = 1,
-    num_iterations: int = 1,
-    eps: float = 1e-4,
     warmup_iterations: int = 15,
-    dim: int | None = None,
     generator: torch.Generator | None = None,
 ) -> ModuleT:
     r"""Divide a weight of a layer by a running estimate of its largest singular value.
@@ -145,13 +145,13 @@ def spectral_norm(
         module: Any layer; transposed convolutions are read with their second dimension as "out". It must be
             initialized before: the first estimate is taken from the weight as it is.
         name: The parameter to normalize. Other parametrizations registered on it earlier act first.
+        n_power_iterations: Steps of power iteration per update of the weight, at least 1.
+        eps: Smallest divisor, greater than 0 (torch's is 1e-12); a weight of zeros stays zero.
+        dim: The dimension that is "out"; None takes 1 for transposed convolutions, else 0.
         num_singular_values: How many singular values to follow, at least 1 and at most min(out, rest). Only the
-            first divides; the others are for :func:`tracked_sigmas` and cost n times as much per step.
-        num_iterations: Steps of power iteration per update of the weight, at least 1.
-        eps: Smallest divisor, greater than 0; a weight of zeros stays zero.
+            first divides; the others are for :func:`estimated_singular_values` and cost n times as much per step.
         warmup_iterations: Steps from the random start, at least 0. After 0 the weight is arbitrarily scaled until the
             first advance. On the meta device none are taken: load a state dict there, or register later.
-        dim: The dimension that is "out"; None takes 1 for transposed convolutions, else 0.
         generator: Source of the random start; None takes torch's global one.
 
     Returns:
@@ -168,7 +168,7 @@ def spectral_norm(
         2018, Appendix C, for eps.
 
     Example:
-        >>> layer = spectral_norm(torch.nn.Linear(4, 3), num_iterations=20)
+        >>> layer = spectral_norm(torch.nn.Linear(4, 3), n_power_iterations=20)
         >>> advance_power_iteration(layer)
         >>> round(torch.linalg.matrix_norm(layer.weight, 2).item(), 2)
         1.0
@@ -177,7 +177,7 @@ def spectral_norm(
     tracker = SpectralNorm(
         weight,
         num_singular_values=num_singular_values,
-        num_iterations=num_iterations,
+        n_power_iterations=n_power_iterations,
         eps=eps,
         warmup_iterations=warmup_iterations,
         dim=default_dim(module) if dim is None else dim,
@@ -187,7 +187,7 @@ def spectral_norm(
     return module
 
 
-def tracked_sigmas(module: nn.Module, name: str = "weight") -> Tensor:
+def estimated_singular_values(module: nn.Module, name: str = "weight") -> Tensor:
     """Return the current estimates of a normalized layer's largest singular values, before normalization.
 
     They are as good as u and v: from below, and exact after convergence. Nothing advances.
@@ -208,13 +208,13 @@ def tracked_sigmas(module: nn.Module, name: str = "weight") -> Tensor:
     Example:
         >>> layer = torch.nn.Linear(2, 2, bias=False)
         >>> _ = layer.load_state_dict({"weight": torch.diag(torch.tensor([2.0, 5.0]))})
-        >>> [round(sigma, 3) for sigma in tracked_sigmas(spectral_norm(layer, num_singular_values=2)).tolist()]
+        >>> estimated_singular_values(spectral_norm(layer, num_singular_values=2)).round(decimals=3).tolist()
         [5.0, 2.0]
     """
     normalized = _normalized(module)
     if name not in normalized:
         rule = f"a spectrally normalized tensor of {kind_of(module)} ({', '.join(normalized) or 'it has none'})"
-        raise bad_value("tracked_sigmas", "name", rule, name)
+        raise bad_value("estimated_singular_values", "name", rule, name)
     chain, index, tracker = normalized[name]
     with torch.no_grad():
         return tracker.estimate(chain_input(chain, index))[0]

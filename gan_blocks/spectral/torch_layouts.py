@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_blocks._checks import bad_value
 
-__all__ = ["spectral_norm_state"]
+__all__ = ["from_torch_spectral_norm"]
 
 StateDict = TypeVar("StateDict", bound=MutableMapping[str, Tensor])
 
@@ -20,7 +20,7 @@ _NEWER_VECTOR = re.compile(r"(?P<place>(?:.+\.)?parametrizations\.[^.]+\.\d+)\._
 _OLDER = re.compile(r"(?P<layer>(?:.+\.)?)(?P<name>[^.]+)_(?P<part>orig|u|v)")
 
 
-def spectral_norm_state(state_dict: StateDict) -> StateDict:
+def from_torch_spectral_norm(state_dict: StateDict) -> StateDict:
     """Convert the state of torch's two spectral norms into that of :func:`spectral_norm`.
 
     ==============================  ==================================  ==================================
@@ -45,7 +45,7 @@ def spectral_norm_state(state_dict: StateDict) -> StateDict:
 
     Example:
         >>> old = torch.nn.utils.spectral_norm(torch.nn.Linear(3, 2, bias=False))
-        >>> list(spectral_norm_state(old.state_dict()))
+        >>> list(from_torch_spectral_norm(old.state_dict()))
         ['parametrizations.weight.original', 'parametrizations.weight.0.u', 'parametrizations.weight.0.v']
     """
     # A copy, because torch hangs the versions of the modules on the state dict as an attribute.
@@ -70,7 +70,7 @@ def _is_normalized(tensor: str, state_dict: MutableMapping[str, Tensor]) -> bool
     if present == [f"{tensor}_orig", f"{tensor}_u"]:
         rule = f"complete, with {tensor}_v beside {tensor}_u"
         raise bad_value(
-            "spectral_norm_state",
+            "from_torch_spectral_norm",
             "state_dict",
             rule,
             present,

@@ -64,7 +64,7 @@ class SingularVectorTracker(nn.Module, ABC):
     Args:
         weight: The tensor to follow, with at least two dimensions; read as a matrix of shape (out, rest).
         num_singular_values: How many singular values n to follow.
-        num_iterations: Steps per update of the weight.
+        n_power_iterations: Steps per update of the weight.
         warmup_iterations: Steps from the random start.
         dim: The dimension of ``weight`` that is "out".
         generator: Source of the random start; None takes torch's global one.
@@ -88,7 +88,7 @@ class SingularVectorTracker(nn.Module, ABC):
         weight: Tensor,
         *,
         num_singular_values: int,
-        num_iterations: int,
+        n_power_iterations: int,
         warmup_iterations: int,
         dim: int,
         generator: torch.Generator | None,
@@ -99,13 +99,13 @@ class SingularVectorTracker(nn.Module, ABC):
         if not 1 <= num_singular_values <= min(out, rest):
             rule = f"between 1 and min(out, rest) = {min(out, rest)}"
             raise bad_value(owner, "num_singular_values", rule, num_singular_values)
-        if num_iterations < 1:
-            raise bad_value(owner, "num_iterations", "at least 1", num_iterations)
+        if n_power_iterations < 1:
+            raise bad_value(owner, "n_power_iterations", "at least 1", n_power_iterations)
         if warmup_iterations < 0:
             raise bad_value(owner, "warmup_iterations", "at least 0", warmup_iterations)
         self.dim = dim % weight.dim()
         self.num_singular_values = num_singular_values
-        self.num_iterations = num_iterations
+        self.n_power_iterations = n_power_iterations
         self.frozen = 0
         self.seen: WeightState | None = None
         # Weak, or whoever copies or pickles the tracker alone would take the weight along.
@@ -113,7 +113,7 @@ class SingularVectorTracker(nn.Module, ABC):
         for name, size in (("u", out), ("v", rest)):
             rows = random_rows(num_singular_values, size, like=weight, generator=generator)
             self.register_buffer(name, rows)
-        self.advance(weight, num_iterations=warmup_iterations)
+        self.advance(weight, n_power_iterations=warmup_iterations)
 
     @abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
@@ -123,9 +123,9 @@ class SingularVectorTracker(nn.Module, ABC):
         """Let an assignment to the layer's tensor set the one that the optimizer moves."""
         return value
 
-    def advance(self, weight: Tensor, *, num_iterations: int) -> None:
+    def advance(self, weight: Tensor, *, n_power_iterations: int) -> None:
         """Take power iteration steps on ``weight``, in place; on the meta device nothing happens."""
-        advance_together([(self, weight)], num_iterations)
+        advance_together([(self, weight)], n_power_iterations)
 
     def _matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the weight as a matrix, u and v, in at least float32; for use inside :func:`full_precision`.
@@ -149,7 +149,8 @@ class SingularVectorTracker(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Show how the vectors are followed."""
-        return f"num_singular_values={self.num_singular_values}, num_iterations={self.num_iterations}, dim={self.dim}"
+        names = ("num_singular_values", "n_power_iterations", "dim")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "chain": None, "seen": None, "frozen": 0}
@@ -255,12 +256,12 @@ def catch_up(chain: ParametrizationList, *_: object) -> None:
             tracker.seen, tracker.chain = state, weakref.ref(chain)
         elif state != tracker.seen:
             with torch.no_grad():
-                tracker.advance(chain_input(chain, index), num_iterations=tracker.num_iterations)
+                tracker.advance(chain_input(chain, index), n_power_iterations=tracker.n_power_iterations)
             tracker.seen = state
 
 
 @torch.no_grad()
-def advance_together(pairs: Sequence[tuple[SingularVectorTracker, Tensor]], num_iterations: int) -> None:
+def advance_together(pairs: Sequence[tuple[SingularVectorTracker, Tensor]], n_power_iterations: int) -> None:
     """Advance trackers whose weights agree in matrix shape, dtype and device, in one product."""
     example = pairs[0][1]
     if example.is_meta:
@@ -268,7 +269,7 @@ def advance_together(pairs: Sequence[tuple[SingularVectorTracker, Tensor]], num_
     with full_precision(example):
         parts = zip(*(tracker._matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
         matrices, us, vs = (torch.stack(part) if len(part) > 1 else part[0][None] for part in parts)
-        for _ in range(num_iterations):
+        for _ in range(n_power_iterations):
             us, vs = power_step(matrices, us, vs)
     # In place: the buffers may be shared with other processes or held by a compiled graph.
     torch._foreach_copy_([tracker.u for tracker, _ in pairs], us.unbind())

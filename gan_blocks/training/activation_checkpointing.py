@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from gan_blocks._checks import bad_value
-from gan_blocks.layers.batchnorm import BatchNorm2d
+from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["checkpoint_activations"]
 
@@ -26,9 +26,9 @@ def checkpoint_activations(module: nn.Module) -> None:
     forward pass. Give it each block of a network rather than the whole: then at most one block's activations exist at
     a time. Nothing else changes, neither the names of the state_dict nor a bit of what training computes:
 
-    - the second pass leaves the running statistics of :class:`BatchNorm2d` as the first one has moved them. Across
-      processes it gathers the batch's statistics once more, in the same order in all of them, so each process has to
-      checkpoint the same modules;
+    - the second pass leaves the running statistics of :class:`CrossReplicaBatchNorm2d` as the first one has moved them.
+      Across processes it gathers the batch's statistics once more, in the same order in all of them, so each process
+      has to checkpoint the same modules;
     - it reads the spectral norms' singular vectors of the first pass: they only advance once a weight has changed;
     - it draws the same random numbers, such as those of dropout, and computes under the same autocast and by the same
       attention kernels.
@@ -62,7 +62,7 @@ def checkpoint_activations(module: nn.Module) -> None:
     if foreign is not None:
         rule, remedy = (
             "a module without batch norms of torch.nn",
-            "Their statistics would move twice; take BatchNorm2d.",
+            "Their statistics would move twice; take CrossReplicaBatchNorm2d.",
         )
         raise bad_value("checkpoint_activations", "module", rule, type(foreign).__name__, remedy)
     module.forward = partial(_recomputed, module, module.forward)
@@ -88,7 +88,7 @@ class _SecondPass(AbstractContextManager[None]):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        norms = (part for part in module.modules() if isinstance(part, BatchNorm2d))
+        norms = (part for part in module.modules() if isinstance(part, CrossReplicaBatchNorm2d))
         self.momenta = [(norm, norm.momentum) for norm in norms]
         # Flash attention is switched for all devices by the name of one; torch.nn.attention has no question for it.
         self.fast_attention = torch.backends.cuda.flash_sdp_enabled()

@@ -14,7 +14,7 @@ from torch import nn
 
 from gan_blocks._checks import bad_kind, bad_value
 from gan_blocks.layers._moments import gather_rows
-from gan_blocks.layers.batchnorm import BatchNorm2d
+from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["standing_statistics"]
 
@@ -22,12 +22,13 @@ __all__ = ["standing_statistics"]
 def standing_statistics(
     model: nn.Module, batches: Iterable[tuple[Any, ...]], *, process_group: "dist.ProcessGroup | None" = None
 ) -> None:
-    r"""Give every BatchNorm2d of a model the statistics of many batches pooled, to evaluate with.
+    r"""Give every CrossReplicaBatchNorm2d of a model the statistics of many batches pooled, to evaluate with.
 
     Running averages describe the weights of the training steps behind them, not the averaged weights that one samples
     with, and the batch's own statistics make a sample depend on the others. So the model is run once per batch, every
-    :class:`BatchNorm2d` (those inside :class:`ConditionalBatchNorm2d` too) normalizing by the batch at hand, and the
-    counts, means and centerd squares of all passes are pooled per channel. With the n_b values x of pass b
+    :class:`CrossReplicaBatchNorm2d` (those inside :class:`ConditionalBatchNorm2d` too) normalizing by the batch at
+    hand, and the counts, means and centered squares of all passes are pooled per channel. With the n_b values x of
+    pass b
 
     .. math:: \mu = \frac{1}{\sum_b n_b}\sum_b \sum_i x_{bi}, \qquad
         \sigma^2 = \frac{1}{\sum_b n_b}\sum_b \sum_i (x_{bi} - \mu)^2
@@ -37,11 +38,11 @@ def standing_statistics(
     ``copy.deepcopy(average.module)`` of an :class:`ExponentialMovingAverage` that is still updated. The paper takes
     100 batches of fresh noise, typically.
 
-    Because each pass normalizes by its own batch, only layers with no other BatchNorm2d before them are independent of
-    how samples are split into batches; take batches of the size used in training. Meanwhile all modules are in eval
-    mode, so that dropout is off and no power iteration advances, no gradient is recorded, and compiled models run
-    uncompiled. Afterward each module is in its own mode again. A layer that no pass has reached keeps its statistics,
-    and torch's own batch norms take no part.
+    Because each pass normalizes by its own batch, only layers with no other CrossReplicaBatchNorm2d before them are
+    independent of how samples are split into batches; take batches of the size used in training. Meanwhile all modules
+    are in eval mode, so that dropout is off and no power iteration advances, no gradient is recorded, and compiled
+    models run uncompiled. Afterward each module is in its own mode again. A layer that no pass has reached keeps its
+    statistics, and torch's own batch norms take no part.
 
     The batches may be spread over the processes of a group, in any way: each passes those that it has, none perhaps,
     and all of them get the same statistics, those of all passes. This takes one collective operation at the end.
@@ -54,7 +55,7 @@ def standing_statistics(
             has to call this; None: this process alone.
 
     Raises:
-        ValueError: If ``model`` has no BatchNorm2d, or ``batches`` is empty, in all processes.
+        ValueError: If ``model`` has no CrossReplicaBatchNorm2d, or ``batches`` is empty, in all processes.
         TypeError: If a batch is not a tuple.
         Exception: Whatever the model or ``batches`` raises. After any exception the old statistics are in place.
 
@@ -62,14 +63,14 @@ def standing_statistics(
         Brock et al. 2018, Appendix C.1.
 
     Example:
-        >>> norm = BatchNorm2d(1)
+        >>> norm = CrossReplicaBatchNorm2d(1)
         >>> standing_statistics(norm, [(torch.zeros(1, 1, 2, 2),), (torch.ones(3, 1, 2, 2),)])
         >>> norm.running_mean.item(), norm.running_var.item()
         (0.75, 0.1875)
     """
-    layers = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+    layers = [module for module in model.modules() if isinstance(module, CrossReplicaBatchNorm2d)]
     if not layers:
-        rule = "a module with a gan_blocks.BatchNorm2d in it"
+        rule = "a module with a gan_blocks.CrossReplicaBatchNorm2d in it"
         raise bad_value("standing_statistics", "model", rule, type(model).__name__)
     with _collecting(model, layers), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         num_batches = 0
@@ -86,7 +87,9 @@ def standing_statistics(
             raise bad_value("standing_statistics", "batches", rule, batches, remedy)
 
 
-def _pool(model: nn.Module, layers: Sequence[BatchNorm2d], num_batches: int, group: "dist.ProcessGroup") -> int:
+def _pool(
+    model: nn.Module, layers: Sequence[CrossReplicaBatchNorm2d], num_batches: int, group: "dist.ProcessGroup"
+) -> int:
     """Give all layers what all processes have collected; returns how many batches that were."""
     like = next(chain(model.parameters(), model.buffers()), torch.empty(0))
     own = [layer.collected_row(like) for layer in layers]
@@ -98,7 +101,7 @@ def _pool(model: nn.Module, layers: Sequence[BatchNorm2d], num_batches: int, gro
 
 
 @contextmanager
-def _collecting(model: nn.Module, layers: Sequence[BatchNorm2d]) -> Iterator[None]:
+def _collecting(model: nn.Module, layers: Sequence[CrossReplicaBatchNorm2d]) -> Iterator[None]:
     """Put ``model`` in eval mode and let ``layers`` collect; store the result unless an exception ends the block."""
     modes = {module: module.training for module in model.modules()}
     try:

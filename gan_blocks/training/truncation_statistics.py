@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value
-from gan_blocks.layers.batchnorm import BatchNorm2d
+from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
-__all__ = ["StatisticsTable", "TruncationStatistics"]
+__all__ = ["BatchNormTable", "TruncatedBatchNormStatistics"]
 
 ROUNDING = 1e-6  # truncations in float32 are not quite the numbers that one writes
 
 
-class StatisticsTable(NamedTuple):
+class BatchNormTable(NamedTuple):
     """The statistics of one batch norm, one row for each truncation."""
 
     means: Tensor
@@ -26,7 +26,7 @@ class StatisticsTable(NamedTuple):
     """Variances, ``(truncations, channels)``."""
 
 
-class TruncationStatistics:
+class TruncatedBatchNormStatistics:
     r"""Batch-norm statistics of a generator for every truncation, from tables for a few.
 
     A generator sees narrower features the more its z is truncated, so each truncation has statistics of its own.
@@ -43,7 +43,8 @@ class TruncationStatistics:
 
     Args:
         truncations: The truncations of the rows, at least one, ascending.
-        tables: The table of each :class:`BatchNorm2d` by its name in the model, such as ``blocks.0.norm1.norm``.
+        tables: The table of each :class:`CrossReplicaBatchNorm2d` by its name in the model, such as
+            ``blocks.0.norm1.norm``.
 
     Attributes:
         truncations: The truncations, ``(rows,)``, in float64 on the CPU.
@@ -61,16 +62,16 @@ class TruncationStatistics:
         Brock et al. 2018, section 3.1 and Appendix C.1.
 
     Example:
-        >>> table = StatisticsTable(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [3.0]]))
-        >>> statistics = TruncationStatistics(torch.tensor([0.0, 1.0]), {"": table})
-        >>> norm = BatchNorm2d(1)
+        >>> table = BatchNormTable(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [3.0]]))
+        >>> statistics = TruncatedBatchNormStatistics(torch.tensor([0.0, 1.0]), {"": table})
+        >>> norm = CrossReplicaBatchNorm2d(1)
         >>> statistics.apply(norm, truncation=0.25)
         >>> norm.running_mean.item(), norm.running_var.item()
         (1.0, 1.5)
     """
 
-    def __init__(self, truncations: Tensor, tables: Mapping[str, StatisticsTable]) -> None:
-        owner = "TruncationStatistics"
+    def __init__(self, truncations: Tensor, tables: Mapping[str, BatchNormTable]) -> None:
+        owner = "TruncatedBatchNormStatistics"
         if truncations.dim() != 1 or len(truncations) == 0:
             raise bad_shape(owner, "truncations", "(rows,) with at least one row", truncations)
         self.truncations = truncations.detach().to("cpu", torch.float64)
@@ -96,7 +97,7 @@ class TruncationStatistics:
         """
         low, high = self.truncations[0].item(), self.truncations[-1].item()
         if not low - ROUNDING <= truncation <= high + ROUNDING:
-            raise bad_value("TruncationStatistics", "truncation", f"from {low:g} to {high:g}", truncation)
+            raise bad_value("TruncatedBatchNormStatistics", "truncation", f"from {low:g} to {high:g}", truncation)
         truncation = min(max(truncation, low), high)
         above = int(torch.searchsorted(self.truncations, truncation))
         below = max(above - 1, 0)
@@ -121,10 +122,10 @@ class TruncationStatistics:
 
         Raises:
             ValueError: If ``truncation`` lies outside the tables, or they are those of other layers than the model's
-                :class:`BatchNorm2d`; the model does not change then.
+                :class:`CrossReplicaBatchNorm2d`; the model does not change then.
         """
         statistics = self.at(truncation)
-        layers = {name: module for name, module in model.named_modules() if isinstance(module, BatchNorm2d)}
+        layers = {name: module for name, module in model.named_modules() if isinstance(module, CrossReplicaBatchNorm2d)}
         wanted = {name: layer.num_features for name, layer in layers.items()}
         given = {name: len(mean) for name, (mean, _) in statistics.items()}
         if wanted != given:
@@ -134,10 +135,11 @@ class TruncationStatistics:
             if name not in wanted:
                 channels[0] = "no batch norm"
             rule = f"the model of the tables, but `{name}` has {channels[1]} there and {channels[0]} in the model"
-            raise ValueError(f"TruncationStatistics: `model` must be {rule}.")
+            raise ValueError(f"TruncatedBatchNormStatistics: `model` must be {rule}.")
         for name, (mean, variance) in statistics.items():
             layers[name].set_statistics(mean, variance)
 
     def __repr__(self) -> str:
         low, high = self.truncations[0].item(), self.truncations[-1].item()
-        return f"TruncationStatistics({len(self.tables)} layers, {len(self.truncations)} rows from {low:g} to {high:g})"
+        rows = f"{len(self.truncations)} rows from {low:g} to {high:g}"
+        return f"TruncatedBatchNormStatistics({len(self.tables)} layers, {rows})"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gan_blocks import (
     AdaptiveGaussianNoise,
-    BatchNorm2d,
+    CrossReplicaBatchNorm2d,
     FromRGB,
     GrowthSchedule,
     MinibatchDiscrimination,
@@ -81,7 +81,7 @@ class GrowingGenerator(GrowingNetwork):
         if config.generator_norm == "pixel":
             norm = _pixel_norm
         elif config.generator_norm == "batch":  # before the activation
-            conv, first = _followed_by(conv, BatchNorm2d), _followed_by(first, BatchNorm2d)
+            conv, first = _followed_by(conv, CrossReplicaBatchNorm2d), _followed_by(first, CrossReplicaBatchNorm2d)
         if config.generator_output == "relu-tanh":
             act, to_image = nn.ReLU, _followed_by(to_image, _tanh)
         self.stem = ProgressiveGeneratorStem(
@@ -135,7 +135,7 @@ class GrowingDiscriminator(GrowingNetwork):
         if noisy:
             conv = _after_noise(conv)
         self.from_rgb = nn.ModuleList(
-            FromRGB(width, config.image_channels, conv_layer=layers.conv2d) for width in config.widths
+            FromRGB(config.image_channels, width, conv_layer=layers.conv2d) for width in config.widths
         )
         self.blocks = nn.ModuleList(  # block i takes features of 8 * 2^i pixels to half of that
             ProgressiveDiscriminatorBlock(after, before, conv_layer=conv) for before, after in pairwise(config.widths)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gan_blocks import orthogonal_
+from gan_blocks import init_orthogonal_
 
 __all__ = ["Layer", "LayerFactories"]
 
@@ -37,12 +37,12 @@ class LayerFactories:
     ) -> nn.Module:
         """A convolution."""
         layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
-        return self.normalize(orthogonal_(layer))
+        return self.normalize(init_orthogonal_(layer))
 
     def linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
         """A linear layer."""
-        return self.normalize(orthogonal_(nn.Linear(in_features, out_features, bias=bias)))
+        return self.normalize(init_orthogonal_(nn.Linear(in_features, out_features, bias=bias)))
 
     def embedding(self, num_embeddings: int, embedding_dim: int) -> nn.Module:
         """A table of class embeddings."""
-        return self.normalize(orthogonal_(nn.Embedding(num_embeddings, embedding_dim)))
+        return self.normalize(init_orthogonal_(nn.Embedding(num_embeddings, embedding_dim)))

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks import BatchNorm2d, PlainDiscriminatorBlock, PlainGeneratorBlock, UnconditionalHead
+from gan_blocks import CrossReplicaBatchNorm2d, PlainDiscriminatorBlock, PlainGeneratorBlock, UnconditionalHead
 from gan_blocks.engine import LatentFields, require, require_positive
 
 __all__ = ["PlainDiscriminator", "PlainFields", "PlainGenerator"]
@@ -56,7 +56,7 @@ class PlainGenerator(nn.Module):
         conv = _initialized(nn.ConvTranspose2d)
         # A bias in front of batch norm would be subtracted with the mean.
         self.stem = _initialized(nn.Linear)(config.latent_dim, config.widths[0] * 4 * 4, bias=False)
-        self.norm = BatchNorm2d(config.widths[0])
+        self.norm = CrossReplicaBatchNorm2d(config.widths[0])
         self.blocks = nn.ModuleList(
             PlainGeneratorBlock(before, after, conv_transpose_layer=partial(conv, bias=False))
             for before, after in pairwise(config.widths)

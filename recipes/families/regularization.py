@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import (
-    ClassBatchNorm2d,
+    ClassConditionalBatchNorm2d,
     SharedEmbedding,
-    critic_top_k_select,
     lazy_coefficient,
     off_diagonal_penalty,
     orthogonal_penalty,
     orthogonal_regularization,
+    select_top_k_pairs,
     twice_differentiable,
     zero_centered_penalty,
 )
@@ -96,7 +96,7 @@ def generator_weight_penalty(generator: nn.Module, config: RegularizationFields)
         UserError: If a class embedding that G does not have is to decay.
     """
     embeddings = _shared_embeddings(generator)
-    tables = [module for module in generator.modules() if isinstance(module, ClassBatchNorm2d)]
+    tables = [module for module in generator.modules() if isinstance(module, ClassConditionalBatchNorm2d)]
     exclude: list[nn.Module] = [*embeddings, *tables]
     penalty = _orthogonal(generator, config.generator_orthogonal_penalty, config, exclude)
     if config.embedding_weight_decay:
@@ -137,7 +137,7 @@ def score_pair_with_r1(
     fake_logits: Tensor = state.discriminator(fake_images, part.fake.labels)
     penalty = zero_centered_penalty(real_images, real_logits, gamma)
     if part.fake.k is not None:  # a study applies top-k to D; every image counts in R1
-        real_logits, fake_logits = critic_top_k_select(real_logits=real_logits, fake_logits=fake_logits, k=part.fake.k)
+        real_logits, fake_logits = select_top_k_pairs(real_logits=real_logits, fake_logits=fake_logits, k=part.fake.k)
     return real_logits, fake_logits, penalty
 
 

@@ -14,10 +14,10 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from gan_blocks import (
-    BatchNorm2d,
-    DiscriminatorResBlock,
-    GeneratorResBlock,
+    CrossReplicaBatchNorm2d,
     ProjectionHead,
+    ResidualDiscriminatorBlock,
+    ResidualGeneratorBlock,
     SelfAttention2d,
     upsample_bilinear,
     upsample_nearest,
@@ -53,7 +53,7 @@ class ResidualGenerator(nn.Module):
         super().__init__()
         widths = [width * config.channels for width in config.generator_widths]
         block = partial(
-            GeneratorResBlock,
+            ResidualGeneratorBlock,
             norm_layer=norm_layer,
             resample=upsample_bilinear if config.upsampling == "bilinear" else upsample_nearest,
             kernel_size=config.generator_kernel_size,
@@ -111,9 +111,9 @@ class ResidualDiscriminator(nn.Module):
         super().__init__()
         widths = [width * config.channels for width in config.discriminator_widths]
         # With statistics of the batch there is no buffer, which a second call before the backward pass would change.
-        batch_norm = partial(BatchNorm2d, statistics="batch")
+        batch_norm = partial(CrossReplicaBatchNorm2d, statistics="batch")
         block = partial(
-            DiscriminatorResBlock,
+            ResidualDiscriminatorBlock,
             norm_layer=batch_norm if config.discriminator_norm == "batch" else nn.Identity,
             kernel_size=config.discriminator_kernel_size,
             dilation=config.discriminator_dilation,

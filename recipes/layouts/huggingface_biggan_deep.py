@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from gan_blocks import StatisticsTable, TruncationStatistics
+from gan_blocks import BatchNormTable, TruncatedBatchNormStatistics
 from gan_blocks.engine import UserError
 from recipes.biggan_deep import EPS, PRESETS, RECIPE, Config, Generator
 from recipes.layouts.key_map import (
@@ -68,10 +68,10 @@ def convert_huggingface_biggan_deep(
             f"{theirs}.{kind}": torch.zeros(()).expand(ROWS, channels) for kind in ("running_means", "running_vars")
         }
     check_fits(SOURCE, state_dict, wanted)
-    statistics = TruncationStatistics(
+    statistics = TruncatedBatchNormStatistics(
         torch.arange(ROWS, dtype=torch.float64) / (ROWS - 1),
         {
-            ours: StatisticsTable(state_dict[f"{theirs}.running_means"], state_dict[f"{theirs}.running_vars"])
+            ours: BatchNormTable(state_dict[f"{theirs}.running_means"], state_dict[f"{theirs}.running_vars"])
             for ours, theirs in names.items()
         },
     )
@@ -82,7 +82,7 @@ def convert_huggingface_biggan_deep(
 
 
 def export_huggingface_biggan_deep(
-    generator: Mapping[str, Tensor], *, config: Config, statistics: TruncationStatistics | None = None
+    generator: Mapping[str, Tensor], *, config: Config, statistics: TruncatedBatchNormStatistics | None = None
 ) -> dict[str, Tensor]:
     """Lay a generator of ``recipes.biggan_deep`` out for pytorch-pretrained-biggan; the inverse of the conversion.
 

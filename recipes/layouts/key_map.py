@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from gan_blocks import TruncationStatistics
+from gan_blocks import TruncatedBatchNormStatistics
 from gan_blocks.engine import Recipe, UserError
 from gan_blocks.engine.inspection import WithoutInitialization
 from gan_blocks.engine.runs import mismatch_error
@@ -39,7 +39,7 @@ class Converted(NamedTuple):
     """State dict of ``build_generator(config)``."""
     discriminator: dict[str, Tensor] | None
     """State dict of ``build_discriminator(config)``, when there was a discriminator."""
-    statistics: TruncationStatistics | None
+    statistics: TruncatedBatchNormStatistics | None
     """BatchNorm statistics for every truncation, when the layout has them."""
 
 

@@ -9,22 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gan_blocks import ConditionalBatchNorm2d, DiscriminatorBottleneck, GeneratorBottleneck
+from gan_blocks import BottleneckDiscriminatorBlock, BottleneckGeneratorBlock, ConditionalBatchNorm2d
 from tests.drawn import draw, numpy_state, randomize
 from tests.reference import blocks as reference
 from tests.reference import conditioning
 
 WIDTH = 3  # of the condition
-conditional_norm = partial(ConditionalBatchNorm2d, condition_features=WIDTH)
+conditional_norm = partial(ConditionalBatchNorm2d, condition_dim=WIDTH)
 booleans = pytest.mark.parametrize("resample", [False, True])
 
 
 def generator_block(in_channels: int = 8, out_channels: int = 5, **options) -> nn.Module:
-    return randomize(GeneratorBottleneck(in_channels, out_channels, norm_layer=conditional_norm, **options), scale=0.5)
+    return randomize(
+        BottleneckGeneratorBlock(in_channels, out_channels, norm_layer=conditional_norm, **options), scale=0.5
+    )
 
 
 def discriminator_block(in_channels: int = 5, out_channels: int = 8, **options) -> nn.Module:
-    return randomize(DiscriminatorBottleneck(in_channels, out_channels, **options), scale=0.5)
+    return randomize(BottleneckDiscriminatorBlock(in_channels, out_channels, **options), scale=0.5)
 
 
 def expected_generator_output(block: nn.Module, x: Tensor, condition: Tensor, training: bool) -> np.ndarray:
@@ -103,7 +105,7 @@ def test_generator_block_has_the_parameters_of_four_convolutions_and_eight_proje
     hidden: int, kept: int, up: bool
 ):
     channels, out_channels = 4 * hidden, min(kept, 4 * hidden)
-    block = GeneratorBottleneck(channels, out_channels, norm_layer=conditional_norm, upsample=up)
+    block = BottleneckGeneratorBlock(channels, out_channels, norm_layer=conditional_norm, upsample=up)
     projections = 2 * WIDTH * (channels + 3 * hidden)
     expected = expected_parameters(hidden, channels, out_channels) + projections
     assert sum(parameter.numel() for parameter in block.parameters()) == expected
@@ -115,7 +117,7 @@ def test_discriminator_block_has_the_parameters_of_four_convolutions_and_its_sho
 ):
     out_channels = 4 * hidden
     in_channels = max(1, out_channels - missing)
-    block = DiscriminatorBottleneck(in_channels, out_channels, downsample=down)
+    block = BottleneckDiscriminatorBlock(in_channels, out_channels, downsample=down)
     missing = out_channels - in_channels
     expected = expected_parameters(hidden, in_channels, out_channels) + (in_channels + 1) * missing
     assert sum(parameter.numel() for parameter in block.parameters()) == expected
@@ -125,17 +127,17 @@ def test_the_blocks_of_the_128_pixel_networks_add_up_to_the_published_counts():
     # Table 7 with ch = 128 and 1000 classes, 3 output channels: 50,244,484 and 34,590,210 parameters in all.
     ch = 128
     with torch.device("meta"):
-        norm_layer = partial(ConditionalBatchNorm2d, condition_features=256)
+        norm_layer = partial(ConditionalBatchNorm2d, condition_dim=256)
         widths = [16, 16, 8, 4, 2, 1]
         generator = nn.ModuleList()
         for wide, narrow in pairwise(widths):
             for out in (wide, narrow):
-                generator.append(GeneratorBottleneck(wide * ch, out * ch, norm_layer=norm_layer))
+                generator.append(BottleneckGeneratorBlock(wide * ch, out * ch, norm_layer=norm_layer))
         widths = [1, 2, 4, 8, 16, 16]
         discriminator = nn.ModuleList()
         for narrow, wide in pairwise(widths):
             for into in (narrow, wide):
-                discriminator.append(DiscriminatorBottleneck(into * ch, wide * ch))
+                discriminator.append(BottleneckDiscriminatorBlock(into * ch, wide * ch))
     attention = 2 * (2 * ch) * (2 * ch // 8) + 2 * (2 * ch) * ch + 1  # theta, phi, g, out of 2 ch channels, gamma
     stem = 256 * 16 * 16 * ch + 16 * 16 * ch
     rest_of_generator = 1000 * 128 + stem + attention + 2 * ch + 9 * ch * 3 + 3
@@ -261,53 +263,53 @@ def test_works_on_the_meta_device(resample: bool):
 @pytest.mark.parametrize("name", ["in_channels", "out_channels", "bottleneck_ratio"])
 def test_rejects_sizes_of_zero(name: str):
     sizes = {"in_channels": 4, "out_channels": 4, "bottleneck_ratio": 4, name: 0}
-    pattern = rf"Bottleneck: `{name}` must be greater than 0, but got {name}=0\.$"
-    with pytest.raises(ValueError, match="^Generator" + pattern):
-        GeneratorBottleneck(**sizes, norm_layer=conditional_norm)
-    with pytest.raises(ValueError, match="^Discriminator" + pattern):
-        DiscriminatorBottleneck(**sizes)
+    pattern = rf"Block: `{name}` must be greater than 0, but got {name}=0\.$"
+    with pytest.raises(ValueError, match="^BottleneckGenerator" + pattern):
+        BottleneckGeneratorBlock(**sizes, norm_layer=conditional_norm)
+    with pytest.raises(ValueError, match="^BottleneckDiscriminator" + pattern):
+        BottleneckDiscriminatorBlock(**sizes)
 
 
 def test_rejects_widths_without_a_whole_bottleneck():
-    pattern = r"^GeneratorBottleneck: `in_channels` must be a multiple of bottleneck_ratio=4, but got in_channels=6\.$"
-    with pytest.raises(ValueError, match=pattern):
-        GeneratorBottleneck(6, 4, norm_layer=conditional_norm)
     pattern = (
-        r"^DiscriminatorBottleneck: `out_channels` must be a multiple of bottleneck_ratio=4, but got out_channels=6\.$"
+        r"^BottleneckGeneratorBlock: `in_channels` must be a multiple of bottleneck_ratio=4, but got in_channels=6\.$"
     )
     with pytest.raises(ValueError, match=pattern):
-        DiscriminatorBottleneck(4, 6)
+        BottleneckGeneratorBlock(6, 4, norm_layer=conditional_norm)
+    pattern = r"^BottleneckDiscriminatorBlock: `out_channels` must be a multiple of bottleneck_ratio=4, but got"
+    with pytest.raises(ValueError, match=pattern + r" out_channels=6\.$"):
+        BottleneckDiscriminatorBlock(4, 6)
 
 
 def test_rejects_channels_that_the_shortcut_cannot_make():
     pattern = (
-        r"^GeneratorBottleneck: `out_channels` must be at most in_channels=4, but got out_channels=5\. "
+        r"^BottleneckGeneratorBlock: `out_channels` must be at most in_channels=4, but got out_channels=5\. "
         r"The shortcut can only drop channels\.$"
     )
     with pytest.raises(ValueError, match=pattern):
-        GeneratorBottleneck(4, 5, norm_layer=conditional_norm)
+        BottleneckGeneratorBlock(4, 5, norm_layer=conditional_norm)
     pattern = (
-        r"^DiscriminatorBottleneck: `out_channels` must be at least in_channels=5, but got out_channels=4\. "
+        r"^BottleneckDiscriminatorBlock: `out_channels` must be at least in_channels=5, but got out_channels=4\. "
         r"The shortcut can only add channels\.$"
     )
     with pytest.raises(ValueError, match=pattern):
-        DiscriminatorBottleneck(5, 4)
+        BottleneckDiscriminatorBlock(5, 4)
 
 
 def test_rejects_an_activation_in_place_before_the_shortcut():
     pattern = (
-        r"^DiscriminatorBottleneck: `act_layer` must be out of place, but got act_layer=ReLU\(inplace=True\)\. "
+        r"^BottleneckDiscriminatorBlock: `act_layer` must be out of place, but got act_layer=ReLU\(inplace=True\)\. "
         r"The shortcut reads what it would change\.$"
     )
     with pytest.raises(ValueError, match=pattern):
-        DiscriminatorBottleneck(4, 4, act_layer=partial(nn.ReLU, inplace=True))
+        BottleneckDiscriminatorBlock(4, 4, act_layer=partial(nn.ReLU, inplace=True))
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4, 4), (2, 8, 4)])
 def test_rejects_another_feature_map(shape: tuple[int, ...]):
-    rule = "Bottleneck: `x` must be of shape (batch, {}, height, width), but got x of shape {}."
+    rule = "Block: `x` must be of shape (batch, {}, height, width), but got x of shape {}."
     x = torch.zeros(shape, dtype=torch.float64)
-    with pytest.raises(ValueError, match="^Generator" + re.escape(rule.format(8, shape)) + "$"):
+    with pytest.raises(ValueError, match="^BottleneckGenerator" + re.escape(rule.format(8, shape)) + "$"):
         generator_block()(x, draw(2, WIDTH))
-    with pytest.raises(ValueError, match="^Discriminator" + re.escape(rule.format(5, shape)) + "$"):
+    with pytest.raises(ValueError, match="^BottleneckDiscriminator" + re.escape(rule.format(5, shape)) + "$"):
         discriminator_block()(x)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gan_blocks import BatchNorm2d, PlainDiscriminatorBlock, PlainGeneratorBlock
+from gan_blocks import CrossReplicaBatchNorm2d, PlainDiscriminatorBlock, PlainGeneratorBlock
 from tests.drawn import draw, numpy_state, randomize
 from tests.reference import blocks as reference
 
@@ -71,7 +71,9 @@ def test_layers_come_from_the_factories():
     assert images.abs().max() <= 1
     assert (critic(images) >= 0).all()
     torch.testing.assert_close(critic(images)[:1], critic(images[:1]))
-    assert not any(isinstance(module, BatchNorm2d) for block in (last, critic) for module in block.modules())
+    assert not any(
+        isinstance(module, CrossReplicaBatchNorm2d) for block in (last, critic) for module in block.modules()
+    )
 
 
 @every_block

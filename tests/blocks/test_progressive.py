@@ -1,7 +1,6 @@
 import math
 import re
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "stem": (lambda: ProgressiveGeneratorStem(5, 4), (4, 5)),
     "generator block": (lambda: ProgressiveGeneratorBlock(4, 3), (4, 4, 2, 2)),
     "to rgb": (lambda: ToRGB(4), (4, 4, 2, 2)),
-    "from rgb": (lambda: FromRGB(4), (4, 3, 2, 2)),
+    "from rgb": (lambda: FromRGB(3, 4), (4, 3, 2, 2)),
     "discriminator block": (lambda: ProgressiveDiscriminatorBlock(3, 4), (4, 3, 4, 4)),
     "discriminator head": (lambda: ProgressiveDiscriminatorHead(4, 3), (4, 4, 4, 4)),
 }
@@ -82,7 +81,7 @@ def test_images_are_linear_in_the_features_and_features_are_not_in_images():
     wanted = torch.einsum("oi,nihw->nohw", weight, x) + to_rgb.conv.bias[:, None, None]
     torch.testing.assert_close(to_rgb(x), wanted)
 
-    images, from_rgb = draw(2, 3, 2, 2), randomize(FromRGB(5))
+    images, from_rgb = draw(2, 3, 2, 2), randomize(FromRGB(3, 5))
     weight = from_rgb.conv.parametrizations.weight.original[:, :, 0, 0] * math.sqrt(2 / 3)
     h = torch.einsum("oi,nihw->nohw", weight, images) + from_rgb.conv.bias[:, None, None]
     assert (h < 0).any()
@@ -95,7 +94,7 @@ def test_images_are_linear_in_the_features_and_features_are_not_in_images():
         (lambda: ProgressiveGeneratorStem(512, 512), 512 * 512 * 16 + 512 + 512 * 512 * 9 + 512),
         (lambda: ProgressiveGeneratorBlock(512, 256), 256 * 512 * 9 + 256 + 256 * 256 * 9 + 256),
         (lambda: ToRGB(16), 51),
-        (lambda: FromRGB(16), 64),
+        (lambda: FromRGB(3, 16), 64),
         (lambda: ProgressiveDiscriminatorBlock(16, 32), 16 * 16 * 9 + 16 + 32 * 16 * 9 + 32),
         (lambda: ProgressiveDiscriminatorHead(512, 512), 512 * 513 * 9 + 512 + 512 * 512 * 16 + 512 + 513),
     ],
@@ -129,7 +128,7 @@ def test_layers_come_from_the_factories():
         ProgressiveGeneratorStem(5, 4, conv_transpose_layer=transposed, **generator),
         ProgressiveGeneratorBlock(4, 3, **generator),
         ToRGB(3, 1, conv_layer=conv),
-        FromRGB(3, 1, conv_layer=conv, act_layer=nn.ReLU),
+        FromRGB(1, 3, conv_layer=conv, act_layer=nn.ReLU),
         ProgressiveDiscriminatorBlock(3, 4, conv_layer=conv, act_layer=nn.ReLU),
         ProgressiveDiscriminatorHead(
             4,
@@ -207,16 +206,14 @@ def test_keeps_the_memory_format(name: str):
         ProgressiveGeneratorStem,
         ProgressiveGeneratorBlock,
         ToRGB,
-        partial(FromRGB, image_channels=0),
+        FromRGB,
         ProgressiveDiscriminatorBlock,
         ProgressiveDiscriminatorHead,
     ],
 )
-def test_rejects_sizes_of_zero(block: Callable[..., nn.Module]):
-    owner = getattr(block, "func", block).__name__
-    sizes = (3,) if isinstance(block, partial) else (0, 4)
-    with pytest.raises(ValueError, match=rf"^{owner}: `\w+` must be greater than 0, but got \w+=0\.$"):
-        block(*sizes)
+def test_rejects_sizes_of_zero(block: type[nn.Module]):
+    with pytest.raises(ValueError, match=rf"^{block.__name__}: `\w+` must be greater than 0, but got \w+=0\.$"):
+        block(0, 4)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gan_blocks import (
-    BatchNorm2d,
     ConditionalBatchNorm2d,
-    DiscriminatorResBlock,
+    CrossReplicaBatchNorm2d,
     EqualizedConv2d,
-    GeneratorResBlock,
+    ResidualDiscriminatorBlock,
+    ResidualGeneratorBlock,
     upsample_bilinear,
 )
 from tests.drawn import draw, numpy_state, randomize
@@ -23,16 +23,18 @@ from tests.reference import blocks as reference
 from tests.reference import conditioning, layers
 
 WIDTH = 3  # of the condition
-conditional_norm = partial(ConditionalBatchNorm2d, condition_features=WIDTH)
+conditional_norm = partial(ConditionalBatchNorm2d, condition_dim=WIDTH)
 booleans = pytest.mark.parametrize("resample", [False, True])
 
 
 def generator_block(in_channels: int = 4, out_channels: int = 3, **options) -> nn.Module:
-    return randomize(GeneratorResBlock(in_channels, out_channels, norm_layer=conditional_norm, **options), scale=0.5)
+    return randomize(
+        ResidualGeneratorBlock(in_channels, out_channels, norm_layer=conditional_norm, **options), scale=0.5
+    )
 
 
 def discriminator_block(in_channels: int = 3, out_channels: int = 4, **options) -> nn.Module:
-    return randomize(DiscriminatorResBlock(in_channels, out_channels, **options), scale=0.5)
+    return randomize(ResidualDiscriminatorBlock(in_channels, out_channels, **options), scale=0.5)
 
 
 @given(
@@ -89,7 +91,7 @@ def test_discriminator_block_equals_figure_15c(
 
 @pytest.mark.parametrize("first", [False, True])
 def test_discriminator_block_normalizes_before_each_activation_where_asked_for(first: bool):
-    block = discriminator_block(norm_layer=BatchNorm2d, downsample=True, preactivation=not first)
+    block = discriminator_block(norm_layer=CrossReplicaBatchNorm2d, downsample=True, preactivation=not first)
     x, state = draw(3, 3, 4, 4), numpy_state(block)
 
     def norm(name: str, h: np.ndarray) -> np.ndarray:
@@ -98,7 +100,7 @@ def test_discriminator_block_normalizes_before_each_activation_where_asked_for(f
 
     expected = reference.discriminator_res_block(x.numpy(), state, True, first, norm=norm)
     np.testing.assert_allclose(block(x).detach(), expected, rtol=1e-9, atol=1e-9)
-    assert isinstance(block.norm1, nn.Identity if first else BatchNorm2d)
+    assert isinstance(block.norm1, nn.Identity if first else CrossReplicaBatchNorm2d)
 
 
 def test_without_a_residual_a_block_of_one_width_and_size_is_the_identity():
@@ -141,9 +143,9 @@ def test_blocks_have_the_parameters_of_two_convolutions_and_of_a_shortcut_where_
     i: int, o: int, resample: bool, kernel: int
 ):
     convolutions = kernel**2 * (i * o + o * o) + 2 * o + (i * o + o if resample or i != o else 0)
-    block = DiscriminatorResBlock(i, o, downsample=resample, kernel_size=kernel)
+    block = ResidualDiscriminatorBlock(i, o, downsample=resample, kernel_size=kernel)
     assert sum(parameter.numel() for parameter in block.parameters()) == convolutions
-    block = GeneratorResBlock(i, o, norm_layer=conditional_norm, upsample=resample, kernel_size=kernel)
+    block = ResidualGeneratorBlock(i, o, norm_layer=conditional_norm, upsample=resample, kernel_size=kernel)
     assert sum(parameter.numel() for parameter in block.parameters()) == convolutions + 2 * WIDTH * (i + o)
 
 
@@ -151,14 +153,14 @@ def test_the_blocks_of_the_128_pixel_networks_add_up_to_the_published_counts():
     # Table 4 with ch = 96 and 1000 classes: 70,433,988 and 87,982,370 parameters in all.
     ch = 96
     with torch.device("meta"):
-        norm_layer = partial(ConditionalBatchNorm2d, condition_features=148)
+        norm_layer = partial(ConditionalBatchNorm2d, condition_dim=148)
         generator, discriminator = nn.ModuleList(), nn.ModuleList()
         for wide, narrow in pairwise([16, 16, 8, 4, 2, 1]):
-            generator.append(GeneratorResBlock(wide * ch, narrow * ch, norm_layer=norm_layer, upsample=True))
-        discriminator.append(DiscriminatorResBlock(3, ch, downsample=True, preactivation=False))
+            generator.append(ResidualGeneratorBlock(wide * ch, narrow * ch, norm_layer=norm_layer, upsample=True))
+        discriminator.append(ResidualDiscriminatorBlock(3, ch, downsample=True, preactivation=False))
         for narrow, wide in pairwise([1, 2, 4, 8, 16]):
-            discriminator.append(DiscriminatorResBlock(narrow * ch, wide * ch, downsample=True))
-        discriminator.append(DiscriminatorResBlock(16 * ch, 16 * ch))
+            discriminator.append(ResidualDiscriminatorBlock(narrow * ch, wide * ch, downsample=True))
+        discriminator.append(ResidualDiscriminatorBlock(16 * ch, 16 * ch))
 
     def attention(channels: int) -> int:
         return 2 * channels * (channels // 8) + 2 * channels * (channels // 2) + 1  # theta, phi, g, out, gamma
@@ -231,7 +233,7 @@ def test_an_activation_in_place_works_where_nothing_else_reads_its_input():
     expected = generator_block(upsample=True)(x, condition)
     assert torch.equal(generator_block(upsample=True, act_layer=in_place)(x, condition), expected)
     x = draw(2, 3, 4, 4)
-    for options in ({"norm_layer": BatchNorm2d}, {"preactivation": False}):
+    for options in ({"norm_layer": CrossReplicaBatchNorm2d}, {"preactivation": False}):
         expected = discriminator_block(**options)(x)
         assert torch.equal(discriminator_block(**options, act_layer=in_place)(x), expected)
 
@@ -285,37 +287,35 @@ def test_works_on_the_meta_device(resample: bool):
 @pytest.mark.parametrize("name", ["in_channels", "out_channels", "kernel_size", "dilation"])
 def test_rejects_sizes_of_zero(name: str):
     sizes = {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "dilation": 1, name: 0}
-    pattern = rf"ResBlock: `{name}` must be greater than 0, but got {name}=0\.$"
-    with pytest.raises(ValueError, match="^Generator" + pattern):
-        GeneratorResBlock(**sizes, norm_layer=conditional_norm)
-    with pytest.raises(ValueError, match="^Discriminator" + pattern):
-        DiscriminatorResBlock(**sizes)
+    pattern = rf"Block: `{name}` must be greater than 0, but got {name}=0\.$"
+    with pytest.raises(ValueError, match="^ResidualGenerator" + pattern):
+        ResidualGeneratorBlock(**sizes, norm_layer=conditional_norm)
+    with pytest.raises(ValueError, match="^ResidualDiscriminator" + pattern):
+        ResidualDiscriminatorBlock(**sizes)
 
 
 def test_rejects_filters_of_even_size():
-    pattern = (
-        r"ResBlock: `kernel_size` must be odd, but got kernel_size=4\. An even filter has no pixel at its center\.$"
-    )
-    with pytest.raises(ValueError, match="^Generator" + pattern):
-        GeneratorResBlock(4, 4, kernel_size=4, norm_layer=conditional_norm)
-    with pytest.raises(ValueError, match="^Discriminator" + pattern):
-        DiscriminatorResBlock(4, 4, kernel_size=4)
+    pattern = r"Block: `kernel_size` must be odd, but got kernel_size=4\. An even filter has no pixel at its center\.$"
+    with pytest.raises(ValueError, match="^ResidualGenerator" + pattern):
+        ResidualGeneratorBlock(4, 4, kernel_size=4, norm_layer=conditional_norm)
+    with pytest.raises(ValueError, match="^ResidualDiscriminator" + pattern):
+        ResidualDiscriminatorBlock(4, 4, kernel_size=4)
 
 
 def test_rejects_an_activation_in_place_before_the_shortcut():
     pattern = (
-        r"^DiscriminatorResBlock: `act_layer` must be out of place, but got act_layer=ReLU\(inplace=True\)\. "
+        r"^ResidualDiscriminatorBlock: `act_layer` must be out of place, but got act_layer=ReLU\(inplace=True\)\. "
         r"The shortcut reads what it would change\.$"
     )
     with pytest.raises(ValueError, match=pattern):
-        DiscriminatorResBlock(4, 4, act_layer=partial(nn.ReLU, inplace=True))
+        ResidualDiscriminatorBlock(4, 4, act_layer=partial(nn.ReLU, inplace=True))
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 4, 4), (2, 4, 4)])
 def test_rejects_another_feature_map(shape: tuple[int, ...]):
-    rule = "ResBlock: `x` must be of shape (batch, 4, height, width), but got x of shape {}."
+    rule = "Block: `x` must be of shape (batch, 4, height, width), but got x of shape {}."
     x = torch.zeros(shape, dtype=torch.float64)
-    with pytest.raises(ValueError, match="^Generator" + re.escape(rule.format(shape)) + "$"):
+    with pytest.raises(ValueError, match="^ResidualGenerator" + re.escape(rule.format(shape)) + "$"):
         generator_block()(x, draw(2, WIDTH))
-    with pytest.raises(ValueError, match="^Discriminator" + re.escape(rule.format(shape)) + "$"):
+    with pytest.raises(ValueError, match="^ResidualDiscriminator" + re.escape(rule.format(shape)) + "$"):
         discriminator_block(4, 4)(x)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gan_blocks import BatchNorm2d, ConditionalBatchNorm2d, standing_statistics
+from gan_blocks import ConditionalBatchNorm2d, CrossReplicaBatchNorm2d, standing_statistics
 from gan_blocks.conditioning import _modulation
 from tests.drawn import draw
 from tests.reference import conditioning as reference
@@ -79,7 +79,7 @@ def test_eval_mode_normalizes_by_the_running_moments_and_leaves_them(path: str, 
 
 @both_paths
 def test_train_mode_moves_the_running_moments_as_the_plain_layer_does(path: str):
-    norm, plain = make_norm(), BatchNorm2d(CHANNELS, affine=False, dtype=torch.float64)
+    norm, plain = make_norm(), CrossReplicaBatchNorm2d(CHANNELS, affine=False, dtype=torch.float64)
     for seed in range(3):
         x = draw(2, CHANNELS, 3, 3, seed=seed)
         with taking(path):
@@ -99,8 +99,11 @@ def test_batch_statistics_are_used_in_both_modes_where_asked_for(training: bool)
 @both_paths
 @pytest.mark.parametrize("training", [True, False])
 def test_a_condition_of_zeros_leaves_the_plain_normalization(path: str, training: bool):
-    # The gain is centerd at 1: without the 1 the output would vanish.
-    norm, plain = make_norm().train(training), BatchNorm2d(CHANNELS, affine=False, dtype=torch.float64).train(training)
+    # The gain is centered at 1: without the 1 the output would vanish.
+    norm, plain = (
+        make_norm().train(training),
+        CrossReplicaBatchNorm2d(CHANNELS, affine=False, dtype=torch.float64).train(training),
+    )
     x = draw(2, CHANNELS, 3, 3)
     plain_output = plain(x)
     with taking(path):
@@ -253,7 +256,7 @@ def test_works_on_the_meta_device(training: bool):
 
 
 def test_rejects_a_condition_of_no_width():
-    pattern = r"^ConditionalBatchNorm2d: `condition_features` must be greater than 0, but got condition_features=0\.$"
+    pattern = r"^ConditionalBatchNorm2d: `condition_dim` must be greater than 0, but got condition_dim=0\.$"
     with pytest.raises(ValueError, match=pattern):
         ConditionalBatchNorm2d(CHANNELS, 0)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gan_blocks import BatchNorm2d, ClassBatchNorm2d, ConditionalBatchNorm2d, standing_statistics
+from gan_blocks import ClassConditionalBatchNorm2d, ConditionalBatchNorm2d, CrossReplicaBatchNorm2d, standing_statistics
 from gan_blocks.conditioning import _modulation
 from tests.drawn import draw
 from tests.reference import conditioning as reference
@@ -14,15 +14,15 @@ CHANNELS, CLASSES = 3, 4
 modes = pytest.mark.parametrize("training", [True, False])
 
 
-def make_norm(**options) -> ClassBatchNorm2d:
-    norm = ClassBatchNorm2d(CHANNELS, CLASSES, dtype=torch.float64, **options)
+def make_norm(**options) -> ClassConditionalBatchNorm2d:
+    norm = ClassConditionalBatchNorm2d(CHANNELS, CLASSES, dtype=torch.float64, **options)
     with torch.no_grad():
         for seed, table in enumerate((norm.gain, norm.bias)):
             table.weight.copy_(draw(CLASSES, CHANNELS, seed=10 + seed))
     return norm
 
 
-def expected(norm: ClassBatchNorm2d, x: Tensor, labels: list[int], moments=None) -> np.ndarray:
+def expected(norm: ClassConditionalBatchNorm2d, x: Tensor, labels: list[int], moments=None) -> np.ndarray:
     tables = (table.weight.detach().numpy() for table in (norm.gain, norm.bias))
     return reference.class_batch_norm(x.numpy(), labels, *tables, norm.norm.eps, moments)
 
@@ -81,8 +81,8 @@ def test_eval_mode_normalizes_by_standing_statistics_where_there_are_any():
 
 @modes
 def test_a_new_layer_is_the_plain_normalization_for_every_class(training: bool):
-    norm = ClassBatchNorm2d(CHANNELS, CLASSES, dtype=torch.float64).train(training)
-    plain = BatchNorm2d(CHANNELS, affine=False, dtype=torch.float64).train(training)
+    norm = ClassConditionalBatchNorm2d(CHANNELS, CLASSES, dtype=torch.float64).train(training)
+    plain = CrossReplicaBatchNorm2d(CHANNELS, affine=False, dtype=torch.float64).train(training)
     x = draw(CLASSES, CHANNELS, 3, 3)
     torch.testing.assert_close(norm(x, torch.arange(CLASSES)), plain(x))
 
@@ -131,7 +131,7 @@ def test_keeps_the_memory_format_and_compiles_without_a_graph_break(training: bo
 
 
 def test_state_survives_a_round_trip_and_reset_forgets_the_classes():
-    source, target = make_norm(), ClassBatchNorm2d(CHANNELS, CLASSES, dtype=torch.float64)
+    source, target = make_norm(), ClassConditionalBatchNorm2d(CHANNELS, CLASSES, dtype=torch.float64)
     x, labels = draw(2, CHANNELS, 3, 3), torch.tensor([0, 3])
     source(x, labels)
     assert set(source.state_dict()) == {"norm.running_mean", "norm.running_var", "gain.weight", "bias.weight"}
@@ -144,41 +144,39 @@ def test_state_survives_a_round_trip_and_reset_forgets_the_classes():
 
 @modes
 def test_works_on_the_meta_device(training: bool):
-    norm = ClassBatchNorm2d(CHANNELS, CLASSES, device="meta").train(training)
+    norm = ClassConditionalBatchNorm2d(CHANNELS, CLASSES, device="meta").train(training)
     x, labels = torch.empty(2, CHANNELS, 3, 3, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
     assert norm(x, labels).shape == x.shape
 
 
 def test_rejects_sizes_of_zero():
-    pattern = r"^ClassBatchNorm2d: `num_classes` must be greater than 0, but got num_classes=0\.$"
+    pattern = r"^ClassConditionalBatchNorm2d: `num_classes` must be greater than 0, but got num_classes=0\.$"
     with pytest.raises(ValueError, match=pattern):
-        ClassBatchNorm2d(CHANNELS, 0)
+        ClassConditionalBatchNorm2d(CHANNELS, 0)
 
 
 def test_rejects_another_number_of_channels():
-    pattern = (
-        r"^ClassBatchNorm2d: `x` must be of shape \(batch, 3, height, width\), but got x of shape \(2, 4, 2, 2\)\.$"
-    )
-    with pytest.raises(ValueError, match=pattern):
-        ClassBatchNorm2d(CHANNELS, CLASSES)(torch.zeros(2, 4, 2, 2), torch.tensor([0, 1]))
+    pattern = r"^ClassConditionalBatchNorm2d: `x` must be of shape \(batch, 3, height, width\), but got x of shape"
+    with pytest.raises(ValueError, match=pattern + r" \(2, 4, 2, 2\)\.$"):
+        ClassConditionalBatchNorm2d(CHANNELS, CLASSES)(torch.zeros(2, 4, 2, 2), torch.tensor([0, 1]))
 
 
 def test_rejects_labels_that_are_not_class_indices_of_each_sample():
-    norm, x = ClassBatchNorm2d(CHANNELS, CLASSES), torch.zeros(2, CHANNELS, 2, 2)
-    pattern = r"^ClassBatchNorm2d: `y` must be at least 0 and less than num_classes=4, but got values from 0 to 4\.$"
-    with pytest.raises(ValueError, match=pattern):
+    norm, x = ClassConditionalBatchNorm2d(CHANNELS, CLASSES), torch.zeros(2, CHANNELS, 2, 2)
+    pattern = r"^ClassConditionalBatchNorm2d: `y` must be at least 0 and less than num_classes=4, but got values from"
+    with pytest.raises(ValueError, match=pattern + r" 0 to 4\.$"):
         norm(x, torch.tensor([0, 4]))
     with pytest.raises(
-        ValueError, match=r"^ClassBatchNorm2d: `y` must be of shape \(2,\), but got y of shape \(1,\)\.$"
+        ValueError, match=r"^ClassConditionalBatchNorm2d: `y` must be of shape \(2,\), but got y of shape \(1,\)\.$"
     ):
         norm(x, torch.tensor([0]))
-    pattern = r"^ClassBatchNorm2d: `y` must be of dtype int64, but got y of dtype torch\.int32\.$"
+    pattern = r"^ClassConditionalBatchNorm2d: `y` must be of dtype int64, but got y of dtype torch\.int32\.$"
     with pytest.raises(TypeError, match=pattern):
         norm(x, torch.zeros(2, dtype=torch.int32))
     with pytest.raises(
-        ValueError, match=r"^ClassBatchNorm2d: `y` must be of shape \(2, 4\), but got y of shape \(1, 4\)\.$"
+        ValueError, match=r"^ClassConditionalBatchNorm2d: `y` must be of shape \(2, 4\), but got y of shape \(1, 4\)\.$"
     ):
         norm(x, torch.zeros(1, 4))
-    pattern = r"^ClassBatchNorm2d: `y` must be of shape \(batch, 4\) where it is floating, but got y of shape \(2,\)\.$"
-    with pytest.raises(ValueError, match=pattern):
+    pattern = r"^ClassConditionalBatchNorm2d: `y` must be of shape \(batch, 4\) where it is floating, but got y of"
+    with pytest.raises(ValueError, match=pattern + r" shape \(2,\)\.$"):
         norm(x, torch.zeros(2))

@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gan_blocks import ConditionalModulation2d
+from gan_blocks import FiLM2d
 from tests.drawn import draw
 from tests.reference import conditioning as reference
 
 CHANNELS, WIDTH = 3, 2
 
 
-def make() -> ConditionalModulation2d:
-    return ConditionalModulation2d(CHANNELS, WIDTH).double()
+def make() -> FiLM2d:
+    return FiLM2d(CHANNELS, WIDTH).double()
 
 
 @given(batch=st.integers(1, 3), height=st.integers(1, 3), width=st.integers(1, 3), training=st.booleans())
@@ -45,7 +45,7 @@ def test_projections_come_from_the_factory_without_bias_and_are_the_whole_state(
         calls.append((sizes, bias))
         return nn.Linear(*sizes, bias=bias)
 
-    source, target = (ConditionalModulation2d(CHANNELS, WIDTH, linear_layer=linear).double() for _ in range(2))
+    source, target = (FiLM2d(CHANNELS, WIDTH, linear_layer=linear).double() for _ in range(2))
     assert calls == [((WIDTH, CHANNELS), False)] * 4
     assert set(source.state_dict()) == {"gain.weight", "bias.weight"}
     target.load_state_dict(source.state_dict())
@@ -63,12 +63,12 @@ def test_keeps_dtype_and_memory_format_compiles_and_runs_on_meta():
     assert modulation.to("meta")(x.to("meta"), condition.float().to("meta")).shape == x.shape
 
 
-@pytest.mark.parametrize("name", ["num_features", "condition_features"])
+@pytest.mark.parametrize("name", ["num_features", "condition_dim"])
 def test_rejects_sizes_of_zero(name: str):
-    sizes = {"num_features": 3, "condition_features": 2, name: 0}
-    pattern = rf"^ConditionalModulation2d: `{name}` must be greater than 0, but got {name}=0\.$"
+    sizes = {"num_features": 3, "condition_dim": 2, name: 0}
+    pattern = rf"^FiLM2d: `{name}` must be greater than 0, but got {name}=0\.$"
     with pytest.raises(ValueError, match=pattern):
-        ConditionalModulation2d(**sizes)
+        FiLM2d(**sizes)
 
 
 def test_rejects_inputs_that_do_not_fit():

@@ -27,13 +27,13 @@ def test_equals_the_concatenation_of_rows(kind, expected, chunk: int, width: int
     for got, wanted in zip(parts.conditions, conditions, strict=True):
         assert (got.numpy() == wanted).all()
     assert skip_z.stem_features == parts.stem.shape[1]
-    assert {skip_z.condition_features} == {condition.shape[1] for condition in parts.conditions}
+    assert {skip_z.condition_dim} == {condition.shape[1] for condition in parts.conditions}
 
 
 @pytest.mark.parametrize(("latent_dim", "num_blocks"), [(120, 5), (140, 6), (160, 7)])
 def test_the_papers_networks_have_chunks_of_20_and_conditions_of_148(latent_dim: int, num_blocks: int):
     skip_z = HierarchicalSkipZ(latent_dim, 128, num_blocks=num_blocks)
-    assert (skip_z.stem_features, skip_z.condition_features) == (20, 148)
+    assert (skip_z.stem_features, skip_z.condition_dim) == (20, 148)
 
 
 def test_every_component_of_a_hierarchical_z_reaches_exactly_one_place(rng: torch.Generator):
@@ -76,7 +76,7 @@ def test_compiles_without_a_graph_break(kind, _, rng: torch.Generator):
 def test_works_on_the_meta_device(kind, _):
     skip_z = kind(6, 3, num_blocks=2)
     parts = skip_z(torch.empty(4, 6, device="meta"), torch.empty(4, 3, device="meta"))
-    assert parts.conditions[1].shape == (4, skip_z.condition_features)
+    assert parts.conditions[1].shape == (4, skip_z.condition_dim)
 
 
 # 128 lies between 126 and 133; 3 is below the smallest multiple.

@@ -170,6 +170,7 @@ def test_nothing_is_imported_because_a_run_names_it(
         assert said.endswith(f"error: {source} was made by {made_by}; add --recipe FILE_OR_MODULE if you trust it.")
 
 
+@pytest.mark.slow
 def test_another_package_named_recipes_does_not_disturb_the_console(place: Path, tmp_path: Path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "__init__.py").write_text(MARKER)

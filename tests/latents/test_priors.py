@@ -88,11 +88,11 @@ def test_samples_have_the_moments_that_the_prior_states(name: str, samples: dict
 
 @every_prior
 def test_components_depend_on_each_other_as_the_prior_says(name: str, samples: dict[str, torch.Tensor]):
-    centerd = samples[name] - PRIORS[name].mean
+    centered = samples[name] - PRIORS[name].mean
     squares = samples[name].square() - samples[name].square().mean(0)
     for i in range(DIM):
         for j in range(i):
-            products = centerd[:, i] * centerd[:, j]
+            products = centered[:, i] * centered[:, j]
             assert products.mean().abs() <= STANDARD_ERRORS * standard_error(products)
             products = squares[:, i] * squares[:, j] - COVARIANCE_OF_SQUARES.get(name, 0.0)
             assert products.mean().abs() <= STANDARD_ERRORS * standard_error(products)
@@ -101,8 +101,8 @@ def test_components_depend_on_each_other_as_the_prior_says(name: str, samples: d
 @every_prior
 def test_the_samples_of_a_batch_are_independent(name: str, samples: dict[str, torch.Tensor]):
     for terms in (samples[name], samples[name].square()):
-        centerd = terms - terms.mean(0)
-        products = centerd[:-1] * centerd[1:]
+        centered = terms - terms.mean(0)
+        products = centered[:-1] * centered[1:]
         assert (products.mean(0).abs() <= STANDARD_ERRORS * standard_error(products)).all()
 
 

@@ -130,7 +130,7 @@ def test_the_papers_definition_cuts_at_the_number(rng: torch.Generator):
 
 
 def test_the_released_models_definition_scales_a_normal_cut_at_2(rng: torch.Generator):
-    prior = truncated_prior(NormalPrior(COUNT), 0.5, definition="scaled")
+    prior = truncated_prior(NormalPrior(COUNT), 0.5, method="scaled")
     z = prior.sample(1, generator=rng, dtype=torch.float64).flatten()
     distance = reference.kolmogorov_smirnov(z.tolist(), lambda x: reference.truncated_normal_cdf(x / 0.5, 2.0))
     assert distance < CRITICAL_DISTANCE
@@ -139,14 +139,14 @@ def test_the_released_models_definition_scales_a_normal_cut_at_2(rng: torch.Gene
 
 
 def test_the_two_definitions_differ_in_law_at_the_same_number():
-    cut, scaled = (truncated_prior(NormalPrior(3), 0.5, definition=name) for name in ("threshold", "scaled"))
+    cut, scaled = (truncated_prior(NormalPrior(3), 0.5, method=name) for name in ("threshold", "scaled"))
     assert [round(prior.variance[0].item() ** 0.5, 2) for prior in (cut, scaled)] == [0.28, 0.44]
 
 
 def test_no_truncation_is_the_prior_itself():
     prior = NormalPrior(3, std=2.0)
     assert truncated_prior(prior, None) is prior
-    assert truncated_prior(prior, None, definition="scaled") is prior
+    assert truncated_prior(prior, None, method="scaled") is prior
 
 
 @pytest.mark.parametrize("threshold", [1e-4, 0.0299, 0.03, 0.0301, 0.5, 2.0, 8.0])
@@ -192,9 +192,9 @@ def test_a_truncated_prior_rejects_what_is_not_positive(name: str):
 
 
 def test_rejects_a_definition_that_it_does_not_know():
-    pattern = r"^truncated_prior: `definition` must be 'threshold' or 'scaled', but got definition='clamp'\.$"
+    pattern = r"^truncated_prior: `method` must be 'threshold' or 'scaled', but got method='clamp'\.$"
     with pytest.raises(ValueError, match=pattern):
-        truncated_prior(NormalPrior(3), 1.0, definition="clamp")  # type: ignore[arg-type]
+        truncated_prior(NormalPrior(3), 1.0, method="clamp")  # type: ignore[arg-type]
 
 
 def test_rejects_a_prior_that_is_not_normal():

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gan_blocks import BatchNorm2d, ClassBatchNorm2d, ConditionalBatchNorm2d, standing_statistics
+from gan_blocks import ClassConditionalBatchNorm2d, ConditionalBatchNorm2d, CrossReplicaBatchNorm2d, standing_statistics
 from tests.drawn import draw
 
 SIZES = (4, 1, 2)  # unequal; the second process has a single sample
@@ -34,11 +34,11 @@ def layer(kind: str, **options: Any) -> nn.Module:
     if kind == "conditional":
         norm = ConditionalBatchNorm2d(CHANNELS, 2, momentum=0.3, **options)
     elif kind == "by class":
-        norm = ClassBatchNorm2d(CHANNELS, NUM_CLASSES, momentum=0.3, **options)
+        norm = ClassConditionalBatchNorm2d(CHANNELS, NUM_CLASSES, momentum=0.3, **options)
     else:
         statistics = "batch" if kind == "batch statistics" else "running"
         affine = kind != "without parameters"
-        norm = BatchNorm2d(CHANNELS, affine=affine, momentum=0.3, statistics=statistics, **options)
+        norm = CrossReplicaBatchNorm2d(CHANNELS, affine=affine, momentum=0.3, statistics=statistics, **options)
     norm.double()
     for seed, parameter in enumerate(norm.parameters()):
         parameter.data.copy_(draw(*parameter.shape, seed=10 + seed))
@@ -115,7 +115,7 @@ def check_gradients(kind: str) -> bool:
 
 
 def bfloat16_result(rank: int) -> Tensor:
-    norm = BatchNorm2d(CHANNELS)
+    norm = CrossReplicaBatchNorm2d(CHANNELS)
     x = own(inputs("plain", mean=20.0)[0], rank).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = norm(x)
@@ -129,7 +129,7 @@ def bfloat16_result(rank: int) -> Tensor:
 def pair_result(rank: int) -> Tensor:
     """Normalize in a group of the first two ranks, of which the third is no member."""
     pair = dist.new_group([0, 1])
-    norm = copy.deepcopy(BatchNorm2d(CHANNELS, process_group=pair).double())
+    norm = copy.deepcopy(CrossReplicaBatchNorm2d(CHANNELS, process_group=pair).double())
     return norm(own(inputs("plain")[0], rank)).detach()
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gan_blocks import BatchNorm2d
+from gan_blocks import CrossReplicaBatchNorm2d
 from tests.drawn import draw
 from tests.reference import layers as reference
 
@@ -18,22 +18,22 @@ kinds = pytest.mark.parametrize("statistics", ["running", "batch"])
 affinities = pytest.mark.parametrize("affine", [True, False])
 
 
-def build(num_features: int = 3, *, seed: int = 1, **options: Any) -> BatchNorm2d:
+def build(num_features: int = 3, *, seed: int = 1, **options: Any) -> CrossReplicaBatchNorm2d:
     """A float64 layer whose gain and bias are not the identity."""
-    norm = BatchNorm2d(num_features, dtype=torch.float64, **options)
+    norm = CrossReplicaBatchNorm2d(num_features, dtype=torch.float64, **options)
     for offset, parameter in enumerate(norm.parameters()):
         parameter.data.copy_(draw(num_features, seed=seed + offset))
     return norm
 
 
-def expected(norm: BatchNorm2d, x: Tensor, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+def expected(norm: CrossReplicaBatchNorm2d, x: Tensor, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     gain, bias = (np.full(norm.num_features, default) for default in (1.0, 0.0))
     if norm.weight is not None and norm.bias is not None:
         gain, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
     return reference.batch_norm(x.numpy(), mean, variance, gain, bias, norm.eps)
 
 
-def collect(norm: BatchNorm2d, *batches: Tensor, store: bool = True) -> None:
+def collect(norm: CrossReplicaBatchNorm2d, *batches: Tensor, store: bool = True) -> None:
     norm.start_collecting()
     for batch in batches:
         norm(batch)
@@ -108,7 +108,7 @@ def test_batch_statistics_are_used_in_eval_mode_too_and_need_no_buffers(affine: 
 
 @given(mean=st.floats(-1000, 1000), scale=st.floats(1, 100))
 def test_output_has_zero_mean_and_unit_variance_whatever_the_input(mean: float, scale: float):
-    y = BatchNorm2d(3, affine=False, eps=1e-8, dtype=torch.float64)(scale * draw(4, 3, 2, 2) + mean)
+    y = CrossReplicaBatchNorm2d(3, affine=False, eps=1e-8, dtype=torch.float64)(scale * draw(4, 3, 2, 2) + mean)
     np.testing.assert_allclose(reference.moments(y.numpy()), [np.zeros(3), np.ones(3)], atol=1e-6)
 
 
@@ -213,7 +213,7 @@ def test_state_survives_a_round_trip_into_a_fresh_layer(statistics: str, affine:
     file = io.BytesIO()
     torch.save(norm.state_dict(), file)
     file.seek(0)
-    fresh = BatchNorm2d(3, statistics=statistics, affine=affine, dtype=torch.float64)
+    fresh = CrossReplicaBatchNorm2d(3, statistics=statistics, affine=affine, dtype=torch.float64)
     fresh.load_state_dict(torch.load(file, weights_only=True))
     assert fresh.state_dict().keys() == norm.state_dict().keys()
     assert torch.equal(fresh.eval()(x), norm.eval()(x))
@@ -227,11 +227,13 @@ def test_a_fresh_layer_of_batch_statistics_has_nothing_but_its_parameters_to_sav
 
 @kinds
 def test_loading_reports_statistics_of_another_width_and_missing_ones(statistics: str):
-    norm = BatchNorm2d(3, statistics=statistics, affine=False)
+    norm = CrossReplicaBatchNorm2d(3, statistics=statistics, affine=False)
     with pytest.raises(RuntimeError, match="size mismatch for running_mean"):
         norm.load_state_dict({"running_mean": torch.zeros(4), "running_var": torch.zeros(4)})
     with pytest.raises(RuntimeError, match=r"Missing key.*running_var"):
-        BatchNorm2d(3, statistics=statistics, affine=False).load_state_dict({"running_mean": torch.zeros(3)})
+        CrossReplicaBatchNorm2d(3, statistics=statistics, affine=False).load_state_dict(
+            {"running_mean": torch.zeros(3)}
+        )
 
 
 @kinds
@@ -261,7 +263,7 @@ def test_bfloat16_inputs_keep_their_dtype_and_get_float32_statistics(
     statistics: str, affine: bool, memory_format: torch.memory_format
 ):
     x = draw(8, 3, 8, 8, mean=20).to(torch.bfloat16, memory_format=memory_format)
-    norm = BatchNorm2d(3, affine=affine, statistics=statistics, momentum=1)
+    norm = CrossReplicaBatchNorm2d(3, affine=affine, statistics=statistics, momentum=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = norm(x)
     mean, variance = reference.moments(x.double().numpy())
@@ -276,14 +278,14 @@ def test_bfloat16_inputs_keep_their_dtype_and_get_float32_statistics(
 
 @kinds
 def test_a_layer_converted_to_bfloat16_runs_in_both_modes(statistics: str):
-    norm = BatchNorm2d(3, statistics=statistics).bfloat16()
+    norm = CrossReplicaBatchNorm2d(3, statistics=statistics).bfloat16()
     x = draw(2, 3, 4, 4).bfloat16()
     assert norm(x).dtype == norm.eval()(x).dtype == torch.bfloat16
 
 
 def test_pooling_in_float32_survives_a_mean_of_a_thousand():
     batches = [draw(n, 3, 8, 8, seed=n, mean=1000).float() for n in (1, 4, 2)]
-    norm = BatchNorm2d(3, affine=False)
+    norm = CrossReplicaBatchNorm2d(3, affine=False)
     collect(norm, *batches)
     mean, variance = reference.moments(torch.cat(batches).double().numpy())
     np.testing.assert_allclose(norm.running_mean, mean, rtol=1e-6)
@@ -314,15 +316,15 @@ def test_compiles_without_graph_breaks(statistics: str, affine: bool):
 
 @kinds
 def test_runs_on_the_meta_device(statistics: str):
-    norm = BatchNorm2d(3, statistics=statistics, device="meta")
+    norm = CrossReplicaBatchNorm2d(3, statistics=statistics, device="meta")
     x = torch.empty(2, 3, 2, 2, device="meta")
     assert norm(x).shape == norm.eval()(x).shape == x.shape
     assert all(tensor.is_meta for tensor in norm.state_dict().values())
 
 
 def test_shows_its_arguments():
-    wanted = "BatchNorm2d(3, eps=0.0001, momentum=0.1, affine=True, statistics='running')"
-    assert repr(BatchNorm2d(3)) == wanted
+    wanted = "CrossReplicaBatchNorm2d(3, eps=0.0001, momentum=0.1, affine=True, statistics='running')"
+    assert repr(CrossReplicaBatchNorm2d(3)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -339,17 +341,20 @@ def test_shows_its_arguments():
     ],
 )
 def test_rejects_arguments_out_of_range(options: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=rf"^BatchNorm2d: {message}$"):
-        BatchNorm2d(**options)
+    with pytest.raises(ValueError, match=rf"^CrossReplicaBatchNorm2d: {message}$"):
+        CrossReplicaBatchNorm2d(**options)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("shape", [(2, 4, 2, 2), (2, 3), (3, 2, 2)])
 def test_rejects_another_shape(training: bool, shape: tuple[int, ...]):
     got = ", ".join(map(str, shape))
-    message = r"^BatchNorm2d: `x` must be of shape \(batch, 3, height, width\), " rf"but got x of shape \({got}\)\.$"
+    message = (
+        r"^CrossReplicaBatchNorm2d: `x` must be of shape \(batch, 3, height, width\), "
+        rf"but got x of shape \({got}\)\.$"
+    )
     with pytest.raises(ValueError, match=message):
-        BatchNorm2d(3).train(training)(torch.zeros(shape))
+        CrossReplicaBatchNorm2d(3).train(training)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -357,17 +362,17 @@ def test_rejects_another_shape(training: bool, shape: tuple[int, ...]):
 def test_rejects_float64_where_the_layer_has_not_and_the_other_way_round(
     stored: torch.dtype, given: torch.dtype, training: bool
 ):
-    norm = BatchNorm2d(3, dtype=stored).train(training)
+    norm = CrossReplicaBatchNorm2d(3, dtype=stored).train(training)
     before = copy.deepcopy(norm.state_dict())
     rule = {torch.float32: "torch.float32 or narrower", torch.float64: "torch.float64"}[stored]
-    message = rf"^BatchNorm2d: `x` must be of dtype {rule}, like the layer, but got x of dtype {given}\.$"
+    message = rf"^CrossReplicaBatchNorm2d: `x` must be of dtype {rule}, like the layer, but got x of dtype {given}\.$"
     with pytest.raises(TypeError, match=message):
         norm(torch.zeros(2, 3, 2, 2, dtype=given))
     assert all(value.equal(before[name]) for name, value in norm.state_dict().items())
 
 
 def test_statistics_with_a_history_leave_none_behind():
-    norm = BatchNorm2d(3)
+    norm = CrossReplicaBatchNorm2d(3)
     norm.set_statistics(torch.ones(3, requires_grad=True), torch.ones(3))
     assert not norm.running_mean.requires_grad
 
@@ -375,12 +380,13 @@ def test_statistics_with_a_history_leave_none_behind():
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (0, 3, 2, 2)])
 @pytest.mark.parametrize("mode", ["train", "batch", "collecting"])
 def test_rejects_a_single_value_per_channel_where_the_batch_is_its_own_yardstick(shape: tuple[int, ...], mode: str):
-    norm = BatchNorm2d(3, statistics="batch" if mode == "batch" else "running").train(mode == "train")
+    norm = CrossReplicaBatchNorm2d(3, statistics="batch" if mode == "batch" else "running").train(mode == "train")
     if mode == "collecting":
         norm.start_collecting()
     message = (
-        r"^BatchNorm2d: `x` must be of shape \(batch, 3, height, width\) with more than one value per channel, "
-        rf"but got x of shape \({', '.join(map(str, shape))}\)\. A single value has no variance to normalize by\.$"
+        r"^CrossReplicaBatchNorm2d: `x` must be of shape \(batch, 3, height, width\) with more than one value per "
+        rf"channel, but got x of shape \({', '.join(map(str, shape))}\)\. "
+        r"A single value has no variance to normalize by\.$"
     )
     with pytest.raises(ValueError, match=message):
         norm(torch.zeros(shape))

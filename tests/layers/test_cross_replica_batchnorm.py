@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_blocks import BatchNorm2d
+from gan_blocks import CrossReplicaBatchNorm2d
 from tests.layers import batchnorm_ranks as ranks
 from tests.reference import conditioning as conditioning_reference
 from tests.reference import layers as reference
@@ -92,7 +92,7 @@ def test_bfloat16_inputs_get_float32_statistics_of_the_whole_batch(reports: list
 
 def test_a_named_group_is_normalized_as_one_and_another_process_by_itself(reports: list[dict[str, Any]]):
     x = ranks.inputs("plain")[0].split([5, 2])
-    wanted = torch.cat([BatchNorm2d(ranks.CHANNELS, dtype=torch.float64)(part).detach() for part in x])
+    wanted = torch.cat([CrossReplicaBatchNorm2d(ranks.CHANNELS, dtype=torch.float64)(part).detach() for part in x])
     y = torch.cat([report["pair"] for report in reports])
     torch.testing.assert_close(y, wanted, rtol=1e-12, atol=1e-12)
 

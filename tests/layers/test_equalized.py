@@ -134,7 +134,7 @@ def test_takes_another_fan_in():
 
 
 def test_spectral_norm_sees_the_scaled_weight():
-    layer = spectral_norm(EqualizedLinear(6, 4), num_iterations=50)
+    layer = spectral_norm(EqualizedLinear(6, 4), n_power_iterations=50)
     torch.testing.assert_close(torch.linalg.matrix_norm(layer.weight, 2), torch.tensor(1.0))
     raw = stored(layer)
     torch.testing.assert_close(layer.weight, raw / torch.linalg.matrix_norm(raw, 2), rtol=1e-4, atol=1e-5)

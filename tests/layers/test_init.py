@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from gan_blocks import orthogonal_
+from gan_blocks import init_orthogonal_
 from tests.reference import layers as reference
 
 
@@ -26,12 +26,12 @@ class Model(nn.Module):
 @given(shape=st.lists(st.integers(1, 5), min_size=2, max_size=4), gain=st.floats(0.1, 3), seed=st.integers(0, 9))
 def test_weights_of_any_shape_become_orthogonal_over_out_and_rest(shape: list[int], gain: float, seed: int):
     module = nn.ParameterDict({"weight": nn.Parameter(torch.zeros(shape, dtype=torch.float64))})
-    orthogonal_(module, gain=gain, generator=torch.Generator().manual_seed(seed))
+    init_orthogonal_(module, gain=gain, generator=torch.Generator().manual_seed(seed))
     assert reference.is_orthogonal(module["weight"].detach().numpy(), gain)
 
 
 def test_every_matrix_in_a_model_is_made_orthogonal_and_every_bias_zero(rng: torch.Generator):
-    model = orthogonal_(Model().double(), generator=rng)
+    model = init_orthogonal_(Model().double(), generator=rng)
     for name in ["conv.weight", "bias.weight", "attention.in_proj_weight", "attention.out_proj.weight"]:
         assert reference.is_orthogonal(model.get_parameter(name).detach().numpy(), 1.0), name
     for name in ["conv.bias", "norm.bias", "attention.in_proj_bias", "attention.out_proj.bias"]:
@@ -41,7 +41,7 @@ def test_every_matrix_in_a_model_is_made_orthogonal_and_every_bias_zero(rng: tor
 def test_gains_scalars_and_buffers_keep_their_values(rng: torch.Generator):
     model = Model()
     running_mean = model.norm.running_mean.fill_(7.0).clone()
-    orthogonal_(model, generator=rng)
+    init_orthogonal_(model, generator=rng)
     assert model.norm.weight.tolist() == pytest.approx([0.3] * 4)
     assert model.gamma.item() == pytest.approx(0.3)
     assert torch.equal(model.norm.running_mean, running_mean)
@@ -49,19 +49,19 @@ def test_gains_scalars_and_buffers_keep_their_values(rng: torch.Generator):
 
 def test_a_bias_with_two_dimensions_is_a_bias():
     module = nn.ParameterDict({"bias": nn.Parameter(torch.ones(2, 2))})
-    assert not orthogonal_(module)["bias"].any()
+    assert not init_orthogonal_(module)["bias"].any()
 
 
 def test_returns_the_module_itself():
     module = nn.Linear(2, 2)
-    assert orthogonal_(module) is module
+    assert init_orthogonal_(module) is module
 
 
 def test_the_draw_depends_on_the_generator_alone():
     weights = []
     for seed in [3, 3, 4]:
         before = torch.random.get_rng_state()
-        weights.append(orthogonal_(nn.Linear(3, 3), generator=torch.Generator().manual_seed(seed)).weight)
+        weights.append(init_orthogonal_(nn.Linear(3, 3), generator=torch.Generator().manual_seed(seed)).weight)
         torch.nn.Linear(3, 3)  # moves the global generator on
         torch.random.set_rng_state(before)
     assert torch.equal(weights[0], weights[1])
@@ -71,14 +71,14 @@ def test_the_draw_depends_on_the_generator_alone():
 def test_leaves_the_global_generator_alone_when_given_one(rng: torch.Generator):
     module = nn.Linear(3, 3)
     before = torch.random.get_rng_state()
-    orthogonal_(module, generator=rng)
+    init_orthogonal_(module, generator=rng)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_parameters_keep_requiring_gradients_and_their_identity(rng: torch.Generator):
     module = nn.Linear(3, 3)
     weight = module.weight
-    orthogonal_(module, generator=rng)
+    init_orthogonal_(module, generator=rng)
     assert module.weight is weight
     assert weight.requires_grad
     assert weight.is_leaf
@@ -86,14 +86,14 @@ def test_parameters_keep_requiring_gradients_and_their_identity(rng: torch.Gener
 
 def test_skips_parameters_on_the_meta_device(rng: torch.Generator):
     model = nn.Sequential(nn.Linear(3, 3, device="meta"), nn.Linear(3, 3, dtype=torch.float64))
-    orthogonal_(model, generator=rng)
+    init_orthogonal_(model, generator=rng)
     assert model[0].weight.is_meta
     assert reference.is_orthogonal(model[1].weight.detach().numpy(), 1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_weights_are_orthogonal_up_to_rounding(dtype: torch.dtype, rng: torch.Generator):
-    weight = orthogonal_(nn.Linear(8, 4, dtype=dtype), generator=rng).weight.float()
+    weight = init_orthogonal_(nn.Linear(8, 4, dtype=dtype), generator=rng).weight.float()
     torch.testing.assert_close(weight @ weight.T, torch.eye(4), atol=0.02, rtol=0)
 
 
@@ -101,27 +101,27 @@ def test_rejects_a_parametrized_tensor_and_changes_nothing():
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(parametrizations.spectral_norm(nn.Linear(2, 2))))
     before = model[0].weight.clone()
     message = (
-        r"^orthogonal_: `module` must not contain parametrized tensors, but got module with 1\.0\.weight\. "
+        r"^init_orthogonal_: `module` must not contain parametrized tensors, but got module with 1\.0\.weight\. "
         r"Initialize before spectral_norm or another parametrization is registered\.$"
     )
     with pytest.raises(RuntimeError, match=message):
-        orthogonal_(model)
+        init_orthogonal_(model)
     assert torch.equal(model[0].weight, before)
 
 
 def test_names_the_tensor_when_the_model_itself_is_parametrized():
     with pytest.raises(RuntimeError, match=r"got module with weight\."):
-        orthogonal_(parametrizations.spectral_norm(nn.Linear(2, 2)))
+        init_orthogonal_(parametrizations.spectral_norm(nn.Linear(2, 2)))
 
 
 def test_rejects_a_gain_of_zero():
-    with pytest.raises(ValueError, match=r"^orthogonal_: `gain` must be greater than 0, but got gain=0\.$"):
-        orthogonal_(nn.Linear(2, 2), gain=0)
+    with pytest.raises(ValueError, match=r"^init_orthogonal_: `gain` must be greater than 0, but got gain=0\.$"):
+        init_orthogonal_(nn.Linear(2, 2), gain=0)
 
 
 def test_the_memory_format_of_a_weight_changes_nothing():
     plain, nhwc = nn.Conv2d(4, 6, 3), nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
     for layer in (plain, nhwc):
-        orthogonal_(layer, generator=torch.Generator().manual_seed(1))
+        init_orthogonal_(layer, generator=torch.Generator().manual_seed(1))
     assert torch.equal(plain.weight, nhwc.weight)
     assert nhwc.weight.is_contiguous(memory_format=torch.channels_last)

@@ -7,12 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gan_blocks import downsample_average, fade_images, fade_in, upsample_bilinear, upsample_nearest
+from gan_blocks import (
+    downsample_average,
+    downsample_filtered,
+    fade_images,
+    fade_in,
+    upsample_bilinear,
+    upsample_nearest,
+)
 from tests.drawn import draw
 from tests.reference import layers as reference
 
 sizes = st.integers(1, 4)
-every = pytest.mark.parametrize("resample", [upsample_nearest, upsample_bilinear, downsample_average])
+every = pytest.mark.parametrize(
+    "resample", [upsample_nearest, upsample_bilinear, downsample_average, downsample_filtered]
+)
 
 
 @given(batch=sizes, channels=sizes, height=sizes, width=sizes)
@@ -52,6 +61,30 @@ def test_downsampling_undoes_upsampling(height: int, width: int):
 def test_the_two_are_adjoint_up_to_the_factor_of_the_mean():
     x, y = draw(2, 3, 4, 6), draw(2, 3, 2, 3, seed=1)
     torch.testing.assert_close((downsample_average(x) * y).sum(), (x * upsample_nearest(y)).sum() / 4)
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """[1, 2, 1] / 4 along both axes, the outermost pixel repeated."""
+    for axis in (2, 3):
+        length = x.shape[axis]
+        before, after = ([min(max(i + step, 0), length - 1) for i in range(length)] for step in (-1, 1))
+        x = (x.index_select(axis, torch.tensor(before)) + 2 * x + x.index_select(axis, torch.tensor(after))) / 4
+    return x
+
+
+@given(batch=sizes, channels=sizes, height=sizes, width=sizes)
+def test_filtered_resampling_is_the_plain_one_beside_a_filter_of_1_2_1(
+    batch: int, channels: int, height: int, width: int
+):
+    x = draw(batch, channels, 2 * height, 2 * width)
+    torch.testing.assert_close(downsample_filtered(x), downsample_average(smoothed(x)), rtol=0, atol=1e-14)
+    torch.testing.assert_close(upsample_bilinear(x), smoothed(upsample_nearest(x)), rtol=0, atol=1e-14)
+
+
+def test_filtered_downsampling_keeps_constants_and_drops_the_finest_pattern():
+    assert torch.equal(downsample_filtered(torch.full((1, 2, 4, 6), 7.0)), torch.full((1, 2, 2, 3), 7.0))
+    stripes = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 1, 16, 16)
+    assert downsample_filtered(stripes)[..., 1:-1].abs().max() < 1e-6
 
 
 @every

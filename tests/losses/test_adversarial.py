@@ -8,12 +8,12 @@ from torch import Tensor
 
 import gan_blocks
 from gan_blocks import (
+    bce_discriminator_loss,
     hinge_discriminator_loss,
     hinge_generator_loss,
     least_squares_discriminator_loss,
     least_squares_generator_loss,
     minimax_generator_loss,
-    non_saturating_discriminator_loss,
     non_saturating_generator_loss,
     wasserstein_discriminator_loss,
     wasserstein_generator_loss,
@@ -24,7 +24,7 @@ logits = st.lists(st.floats(-10, 10), min_size=1, max_size=8)
 names = [name for name in gan_blocks.__all__ if name.endswith(("_generator_loss", "_discriminator_loss"))]
 
 DISCRIMINATOR_LOSSES: list[tuple[Callable[..., Tensor], Callable[[list[float], list[float]], float]]] = [
-    (non_saturating_discriminator_loss, reference.minimax_discriminator_loss),
+    (bce_discriminator_loss, reference.minimax_discriminator_loss),
     (wasserstein_discriminator_loss, reference.wasserstein_discriminator_loss),
     (least_squares_discriminator_loss, reference.least_squares_discriminator_loss),
 ]
@@ -106,16 +106,53 @@ def test_where_an_image_is_surely_generated_only_the_saturating_loss_has_no_grad
     assert fake.grad.item() == gradient
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 1), ()])
+def call(name: str, real: object, fake: object, **options: object) -> Tensor:
+    reals = {} if name.endswith("_generator_loss") else {"real_logits": real}
+    return getattr(gan_blocks, name)(fake_logits=fake, **reals, **options)
+
+
 @pytest.mark.parametrize("name", names)
-def test_rejects_logits_that_are_not_one_value_per_sample(name: str, shape: tuple[int, ...]):
-    pattern = (
-        rf"^{name}: `fake_logits` must be of shape \(batch,\) with at least one sample, "
-        rf"but got fake_logits of shape \({', '.join(map(str, shape))},?\)\.$"
-    )
-    real = {} if name.endswith("_generator_loss") else {"real_logits": torch.zeros(1)}
-    with pytest.raises(ValueError, match=pattern):
-        getattr(gan_blocks, name)(fake_logits=torch.zeros(shape), **real)
+def test_logits_of_any_shape_are_averaged_over_all_of_them(name: str, rng: torch.Generator):
+    real, fake = (torch.randn(2, 1, 3, 4, dtype=torch.float64, generator=rng) for _ in range(2))
+    flat = call(name, real.flatten(), fake.flatten())
+    torch.testing.assert_close(call(name, real, fake), flat)
+    torch.testing.assert_close(call(name, real, fake, reduction="sum"), 24 * flat)
+    each = call(name, real, fake, reduction="none")
+    assert each.shape == real.shape
+    torch.testing.assert_close(each.mean(), flat)
+
+
+@pytest.mark.parametrize("name", names)
+def test_the_losses_of_several_scales_are_added(name: str, rng: torch.Generator):
+    reals, fakes = ([torch.randn(2, *shape, generator=rng) for shape in ((1,), (1, 4, 4))] for _ in range(2))
+    for reduction in ("mean", "sum"):
+        single = [call(name, real, fake, reduction=reduction) for real, fake in zip(reals, fakes, strict=True)]
+        torch.testing.assert_close(call(name, reals, tuple(fakes), reduction=reduction), sum(single))
+
+
+@pytest.mark.parametrize("name", names)
+def test_rejects_logits_without_a_sample_and_reductions_that_there_are_not(name: str):
+    owner, one, two = f"^{name}: ", torch.zeros(2), [torch.zeros(2), torch.zeros(2)]
+    rule = r"`fake_logits` must be of shape \(batch, \.\.\.\) with at least one sample, but got fake_logits of shape"
+    with pytest.raises(ValueError, match=owner + rule + r" \(0,\)\.$"):
+        call(name, one, torch.zeros(0))
+    with pytest.raises(ValueError, match=owner + "`fake_logits` must be a tensor, or a sequence of at least one"):
+        call(name, one, [])
+    with pytest.raises(ValueError, match=owner + "`reduction` must be mean, sum or none, but got reduction='max'"):
+        call(name, one, one, reduction="max")
+    with pytest.raises(ValueError, match=owner + "`reduction` must be mean or sum of several scales"):
+        call(name, two, two, reduction="none")
+
+
+@pytest.mark.parametrize("name", [name for name in names if name.endswith("_discriminator_loss")])
+def test_rejects_batches_that_do_not_go_together(name: str):
+    with pytest.raises(
+        ValueError, match=rf"^{name}: `fake_logits` must be as many tensors as `real_logits`, 2, but got"
+    ):
+        call(name, [torch.zeros(2)] * 2, torch.zeros(2))
+    pattern = rf'^{name}: `fake_logits` must be of shape \(2,\) with reduction="none", but got fake_logits of shape'
+    with pytest.raises(ValueError, match=pattern + r" \(2, 1\)\.$"):
+        call(name, torch.zeros(2), torch.zeros(2, 1), reduction="none")
 
 
 def test_rejects_a_margin_of_zero():

@@ -10,9 +10,9 @@ from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_blocks import (
+    init_orthogonal_,
     off_diagonal_penalty,
     off_diagonal_penalty_gradient,
-    orthogonal_,
     orthogonal_penalty,
     orthogonal_penalty_gradient,
     orthogonal_regularization,
@@ -66,7 +66,7 @@ def test_filters_at_right_angles_cost_nothing_in_equation_3_and_their_length_in_
     out: int, extra: int, gain: float, seed: int
 ):
     layer = nn.Linear(out + extra, out, dtype=torch.float64)
-    weight = orthogonal_(layer, gain=gain, generator=torch.Generator().manual_seed(seed)).weight
+    weight = init_orthogonal_(layer, gain=gain, generator=torch.Generator().manual_seed(seed)).weight
     assert off_diagonal_penalty(weight).item() == pytest.approx(0, abs=1e-9)
     assert orthogonal_penalty(weight).item() == pytest.approx(out * (gain**2 - 1) ** 2, abs=1e-9)
 

@@ -1,11 +1,19 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_blocks import bottom_k_mask, critic_top_k_select, hinge_generator_loss, top_k_mask, top_k_select
+from gan_blocks import (
+    bottom_k_mask,
+    distributed_top_k,
+    hinge_generator_loss,
+    select_top_k,
+    select_top_k_pairs,
+    top_k_mask,
+)
 from tests.reference import top_k as reference
 
 # Few values, so that ties are common; both infinities and NaN among them.
@@ -37,18 +45,20 @@ def test_nan_is_never_marked_even_where_fewer_than_k_scores_are_left():
     assert not top_k_mask(torch.full((4,), nan), 2).any()
 
 
-def test_leading_axes_are_batches_of_their_own(rng: torch.Generator):
-    logits = torch.randint(5, (3, 2, 16), generator=rng).float()
-    mask = top_k_mask(logits, 5)
-    for seed in range(3):
-        for arm in range(2):
-            assert torch.equal(mask[seed, arm], top_k_mask(logits[seed, arm], 5))
+@pytest.mark.parametrize("number", [3, np.int64(3), torch.tensor(3)])
+def test_columns_are_taken_and_integers_of_any_kind(number: int, rng: torch.Generator):
+    logits = torch.randn(16, generator=rng)
+    mask = top_k_mask(logits, 3)
+    assert torch.equal(top_k_mask(logits[:, None], number), mask[:, None])
+    assert torch.equal(bottom_k_mask(logits[:, None], number)[:, 0], bottom_k_mask(logits, 3))
+    assert torch.equal(select_top_k(logits[:, None], number), logits[mask])
+    assert torch.equal(distributed_top_k([logits[:5, None], logits[5:]], number)[0].mask, mask[:5])
 
 
 def test_with_k_equal_to_the_batch_the_loss_and_gradient_are_the_plain_ones_to_the_last_bit(rng: torch.Generator):
     plain = torch.randn(33, generator=rng, requires_grad=True)
     chosen = plain.detach().clone().requires_grad_()
-    losses = [hinge_generator_loss(fake_logits=plain), hinge_generator_loss(fake_logits=top_k_select(chosen, 33))]
+    losses = [hinge_generator_loss(fake_logits=plain), hinge_generator_loss(fake_logits=select_top_k(chosen, 33))]
     for loss in losses:
         loss.backward()
     assert torch.equal(*losses)
@@ -59,7 +69,7 @@ def test_with_k_equal_to_the_batch_the_loss_and_gradient_are_the_plain_ones_to_t
 def test_the_gradient_is_zero_exactly_on_the_dropped_samples(values: list[float], data: st.DataObject):
     k = data.draw(st.integers(1, len(values)))
     logits = torch.tensor(values, requires_grad=True)
-    kept = top_k_select(logits, k)
+    kept = select_top_k(logits, k)
     hinge_generator_loss(fake_logits=kept).backward()
     indices = reference.top_k_indices(values, k)
     assert kept.tolist() == [values[index] for index in indices]
@@ -70,12 +80,12 @@ def test_the_gradient_is_zero_exactly_on_the_dropped_samples(values: list[float]
 
 def test_the_gradient_agrees_with_finite_differences(rng: torch.Generator):
     logits = torch.randn(7, dtype=torch.float64, generator=rng, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: top_k_select(x, 3).square(), (logits,))
+    assert torch.autograd.gradcheck(lambda x: select_top_k(x, 3).square(), (logits,))
 
 
 def test_the_critic_keeps_the_highest_of_both_of_its_batches():
     real, fake = torch.tensor([0.0, 3.0, 1.0]), torch.tensor([-1.0, math.nan, -3.0, -2.0])
-    kept_real, kept_fake = critic_top_k_select(real_logits=real, fake_logits=fake, k=2)
+    kept_real, kept_fake = select_top_k_pairs(real_logits=real, fake_logits=fake, k=2)
     assert kept_real.tolist() == [3.0, 1.0]
     assert kept_fake.tolist() == [-1.0, -2.0]
 
@@ -86,7 +96,7 @@ def test_masks_compile_without_graph_breaks(rng: torch.Generator):
     assert torch.equal(compiled(logits, 5), top_k_mask(logits, 5))
 
 
-@pytest.mark.parametrize("function", [top_k_mask, top_k_select, bottom_k_mask])
+@pytest.mark.parametrize("function", [top_k_mask, select_top_k, bottom_k_mask])
 @pytest.mark.parametrize("k", [0, -1, 4])
 def test_rejects_a_k_outside_the_batch(function, k: int):
     with pytest.raises(
@@ -109,21 +119,21 @@ def test_rejects_scores_that_are_not_floating_point():
         top_k_mask(torch.zeros(3, dtype=torch.int64), 1)
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 1), ()])
+@pytest.mark.parametrize("shape", [(0,), (2, 2), (), (2, 1, 1)])
 def test_selecting_rejects_logits_that_are_not_one_value_per_sample(shape: tuple[int, ...]):
-    with pytest.raises(ValueError, match=r"^top_k_select: `fake_logits` must be of shape .* with at least one sample"):
-        top_k_select(torch.zeros(shape), 1)
+    with pytest.raises(ValueError, match=r"^select_top_k: `fake_logits` must be of shape .* with at least one sample"):
+        select_top_k(torch.zeros(shape), 1)
 
 
 def test_selecting_rejects_a_batch_of_nothing_but_nan():
     with pytest.raises(
-        ValueError, match=r"^top_k_select: `fake_logits` must hold at least one number, but got 3 NaN\.$"
+        ValueError, match=r"^select_top_k: `fake_logits` must hold at least one number, but got 3 NaN\.$"
     ):
-        top_k_select(torch.full((3,), math.nan), 2)
+        select_top_k(torch.full((3,), math.nan), 2)
 
 
 def test_the_critics_errors_name_the_batch_that_is_too_small():
-    with pytest.raises(ValueError, match=r"^critic_top_k_select: `k` must be from 1 to the batch of 2, but got k=3\.$"):
-        critic_top_k_select(real_logits=torch.zeros(2), fake_logits=torch.zeros(4), k=3)
-    with pytest.raises(ValueError, match=r"^critic_top_k_select: `real_logits` must be of shape"):
-        critic_top_k_select(real_logits=torch.zeros(0), fake_logits=torch.zeros(4), k=3)
+    with pytest.raises(ValueError, match=r"^select_top_k_pairs: `k` must be from 1 to the batch of 2, but got k=3\.$"):
+        select_top_k_pairs(real_logits=torch.zeros(2), fake_logits=torch.zeros(4), k=3)
+    with pytest.raises(ValueError, match=r"^select_top_k_pairs: `real_logits` must be of shape"):
+        select_top_k_pairs(real_logits=torch.zeros(0), fake_logits=torch.zeros(4), k=3)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_blocks import global_top_k, hinge_generator_loss, top_k_mask
+from gan_blocks import distributed_top_k, hinge_generator_loss, top_k_mask
 from tests.losses import top_k_ranks as ranks
 from tests.reference import top_k as reference
 
@@ -53,7 +53,7 @@ def test_over_ranks_ties_go_to_the_lowest_global_index_and_nan_is_counted(report
 
 
 def test_every_rank_rejects_a_k_above_the_whole_batch(reports: list[dict[str, Any]]):
-    message = "global_top_k: `k` must be from 1 to the whole batch of 17, but got k=18."
+    message = "distributed_top_k: `k` must be from 1 to the whole batch of 17, but got k=18."
     assert {report["error"] for report in reports} == {message}
 
 
@@ -61,7 +61,7 @@ def test_every_rank_rejects_a_k_above_the_whole_batch(reports: list[dict[str, An
 def test_the_parts_of_one_process_choose_what_the_whole_batch_chooses(parts: list[list[float]], data: st.DataObject):
     whole = [value for part in parts for value in part]
     k = data.draw(st.integers(1, len(whole)))
-    selections = global_top_k([torch.tensor(part, dtype=torch.float64) for part in parts], k)
+    selections = distributed_top_k([torch.tensor(part, dtype=torch.float64) for part in parts], k)
     mask = [flag for selection in selections for flag in selection.mask.tolist()]
     chosen = reference.top_k_indices(whole, k)
     assert [index for index, flag in enumerate(mask) if flag] == chosen
@@ -74,7 +74,7 @@ def test_the_parts_of_one_process_choose_what_the_whole_batch_chooses(parts: lis
 
 def test_a_single_part_equals_the_mask_of_the_batch(rng: torch.Generator):
     scores = torch.randn(50, generator=rng)
-    (selection,) = global_top_k([scores], 20)
+    (selection,) = distributed_top_k([scores], 20)
     assert torch.equal(selection.mask, top_k_mask(scores, 20))
     assert selection.share == 1
 
@@ -84,10 +84,10 @@ def test_a_single_part_equals_the_mask_of_the_batch(rng: torch.Generator):
     [
         ([], 1, ValueError, "`scores` must be at least one tensor, but got scores=[]."),
         (
-            [torch.zeros(2, 1)],
+            [torch.zeros(2, 2)],
             1,
             ValueError,
-            "`scores` must be of shape (batch,) each, but got scores of shape (2, 1).",
+            "`scores` must be of shape (batch,) or (batch, 1) each, but got scores of shape (2, 2).",
         ),
         (
             [torch.zeros(2), torch.zeros(2, dtype=torch.float64)],
@@ -97,11 +97,16 @@ def test_a_single_part_equals_the_mask_of_the_batch(rng: torch.Generator):
         ),
         ([torch.zeros(2), torch.zeros(1)], 4, ValueError, "`k` must be from 1 to the whole batch of 3, but got k=4."),
         ([torch.zeros(2)], 0, ValueError, "`k` must be from 1 to the whole batch of 2, but got k=0."),
-        ([torch.zeros(2)], 1.0, TypeError, "`k` must be an integer, but got k of type float."),
+        (
+            [torch.zeros(2)],
+            1.0,
+            TypeError,
+            "`k` must be an integer, but got k of type float. A schedule's k is kept real and floored when it is used.",
+        ),
         ([torch.full((2,), math.nan)], 1, ValueError, "`scores` must hold at least one number, but got 2 NaN."),
     ],
 )
 def test_rejects_what_cannot_be_chosen_from(scores: list[torch.Tensor], k: Any, kind: type[Exception], message: str):
     with pytest.raises(kind) as error:
-        global_top_k(scores, k)
-    assert str(error.value) == f"global_top_k: {message}"
+        distributed_top_k(scores, k)
+    assert str(error.value) == f"distributed_top_k: {message}"

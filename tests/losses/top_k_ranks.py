@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gan_blocks import global_top_k, hinge_generator_loss
+from gan_blocks import distributed_top_k, hinge_generator_loss
 
 SIZES = ((4, 3), (2, 4), (1, 3))  # of the micro-batches of each rank: unequal
 BATCH = sum(map(sum, SIZES))
@@ -41,7 +41,7 @@ def gradient_of_the_whole_batch(rank: int) -> tuple[list[float], list[int]]:
     generator, discriminator = networks()
     parts = own_parts(latents(), rank)
     with torch.no_grad():
-        selections = global_top_k([discriminator(generator(z)) for z in parts], K)
+        selections = distributed_top_k([discriminator(generator(z)) for z in parts], K)
     for z, selection in zip(parts, selections, strict=True):
         if selection.share:
             fake_logits = discriminator(generator(z)[selection.mask])
@@ -57,9 +57,9 @@ def main(rank: int, rendezvous: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=len(SIZES))
     gradient, kept = gradient_of_the_whole_batch(rank)
-    tied = global_top_k(own_parts(torch.tensor(TIED), rank), K)
+    tied = distributed_top_k(own_parts(torch.tensor(TIED), rank), K)
     try:
-        global_top_k(own_parts(torch.tensor(TIED), rank), BATCH + 1)
+        distributed_top_k(own_parts(torch.tensor(TIED), rank), BATCH + 1)
         error = ""
     except ValueError as wrong:
         error = str(wrong)

@@ -23,7 +23,7 @@ def test_equals_the_similarity_window_by_window(size: tuple[int, int], channels:
     wanted = [reference.multiscale_ssim(a.numpy(), b.numpy()) for a, b in zip(first, second, strict=True)]
     assert all(0.1 < value < 0.99 for value in wanted)
     torch.testing.assert_close(
-        multiscale_ssim(first, second, value_range=(0, 1)),
+        multiscale_ssim(first, second, data_range=(0, 1)),
         torch.tensor(wanted, dtype=torch.float64),
         rtol=1e-10,
         atol=0,
@@ -34,7 +34,7 @@ def test_equals_the_similarity_window_by_window(size: tuple[int, int], channels:
 
 def test_opposite_images_are_not_alike_at_all():
     first = smooth(3, (32, 32), seed=0)
-    assert multiscale_ssim(first, 1 - first, value_range=(0, 1)).tolist() == [0, 0, 0]
+    assert multiscale_ssim(first, 1 - first, data_range=(0, 1)).tolist() == [0, 0, 0]
     assert reference.multiscale_ssim(first[0].numpy(), 1 - first[0].numpy()) == 0
 
 
@@ -52,30 +52,30 @@ def test_pairs_do_not_see_each_other():
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "value_range", "message"),
+    ("first", "second", "data_range", "message"),
     [
         (
             (2, 1, 24, 32),
             (2, 1, 24, 32),
             (-1, 1),
-            "`first` must be of shape (batch, channels, height, width) with multiples of 16 as height and width, "
-            "but got first of shape (2, 1, 24, 32).",
+            "`preds` must be of shape (batch, channels, height, width) with multiples of 16 as height and width, "
+            "but got preds of shape (2, 1, 24, 32).",
         ),
         (
             (2, 1, 16, 16),
             (1, 1, 16, 16),
             (-1, 1),
-            "`second` must be of shape (2, 1, 16, 16), that of `first`, but got second of shape (1, 1, 16, 16).",
+            "`target` must be of shape (2, 1, 16, 16), that of `preds`, but got target of shape (1, 1, 16, 16).",
         ),
         (
             (2, 1, 16, 16),
             (2, 1, 16, 16),
             (1, 1),
-            "`value_range` must be a smaller number before a greater one, but got value_range=(1, 1).",
+            "`data_range` must be a smaller number before a greater one, but got data_range=(1, 1).",
         ),
     ],
 )
-def test_rejects_what_cannot_be_compared(first, second, value_range, message: str):
+def test_rejects_what_cannot_be_compared(first, second, data_range, message: str):
     with pytest.raises(ValueError, match=r"^multiscale_ssim: ") as error:
-        multiscale_ssim(torch.zeros(first), torch.zeros(second), value_range=value_range)
+        multiscale_ssim(torch.zeros(first), torch.zeros(second), data_range=data_range)
     assert str(error.value) == f"multiscale_ssim: {message}"

@@ -157,7 +157,7 @@ def test_a_step_is_the_papers_update_written_out(dtype: torch.dtype, tolerance: 
         torch.testing.assert_close(weights_of(gan), [g.state_dict(), d.state_dict()], rtol=tolerance, atol=tolerance)
 
 
-def test_the_modes_stand_on_a_centerd_grid():
+def test_the_modes_stand_on_a_centered_grid():
     centers = mixture.Config(modes=25).centers()
     assert sorted(map(tuple, centers.tolist())) == [
         (float(x), float(y)) for x in range(-4, 5, 2) for y in range(-4, 5, 2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_blocks import BatchNorm2d
+from gan_blocks import CrossReplicaBatchNorm2d
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import sample
 from gan_blocks.engine.data.loading import load_images
@@ -95,9 +95,12 @@ def test_the_parameters_are_those_of_the_papers_figure_and_its_mirror():
 
 def test_batch_norm_is_everywhere_but_in_the_generators_output_and_the_discriminators_input():
     generator, discriminator = dcgan.RECIPE.build_generator(TINY), dcgan.RECIPE.build_discriminator(TINY)
-    assert len([m for m in generator.modules() if isinstance(m, BatchNorm2d)]) == 2
-    assert [isinstance(block.norm, BatchNorm2d) for block in (*generator.blocks, generator.to_rgb)] == [True, False]
-    assert [isinstance(block.norm, BatchNorm2d) for block in discriminator.blocks] == [False, True]
+    assert len([m for m in generator.modules() if isinstance(m, CrossReplicaBatchNorm2d)]) == 2
+    assert [isinstance(block.norm, CrossReplicaBatchNorm2d) for block in (*generator.blocks, generator.to_rgb)] == [
+        True,
+        False,
+    ]
+    assert [isinstance(block.norm, CrossReplicaBatchNorm2d) for block in discriminator.blocks] == [False, True]
     assert not list(discriminator.buffers())  # statistics of the batch at hand
     kinds = [type(block.act) for network in (generator, discriminator) for block in network.blocks]
     assert kinds == [nn.ReLU, nn.LeakyReLU, nn.LeakyReLU]
@@ -178,7 +181,7 @@ def test_mode_seeking_without_pairs_says_so(training: Callable[..., Training]):
 
 def test_the_critic_is_dc_gans_discriminator_without_batch_norm():
     critic, generator = wgan_gp.RECIPE.build_discriminator(CRITIC), wgan_gp.RECIPE.build_generator(CRITIC)
-    assert not any(isinstance(module, BatchNorm2d) for module in critic.modules())
+    assert not any(isinstance(module, CrossReplicaBatchNorm2d) for module in critic.modules())
     assert {name for name, _ in critic.named_parameters() if name.endswith("bias")} == {
         *("blocks.0.conv.bias", "blocks.1.conv.bias", "head.linear.bias")
     }

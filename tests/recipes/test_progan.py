@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gan_blocks import (
     AdaptiveGaussianNoise,
-    BatchNorm2d,
+    CrossReplicaBatchNorm2d,
     EqualizedConv2d,
     MinibatchDiscrimination,
     MinibatchStdDev,
@@ -345,9 +345,9 @@ def kinds(network: nn.Module) -> set[type[nn.Module]]:
 @pytest.mark.parametrize(
     ("preset", "in_generator", "in_discriminator"),
     [
-        ("table1-a", {BatchNorm2d, nn.Tanh, nn.ReLU}, {nn.GroupNorm}),
-        ("table1-b", {BatchNorm2d, nn.Tanh, nn.ReLU}, {nn.GroupNorm}),
-        ("table1-c", {BatchNorm2d, nn.Tanh, nn.ReLU}, {nn.GroupNorm}),
+        ("table1-a", {CrossReplicaBatchNorm2d, nn.Tanh, nn.ReLU}, {nn.GroupNorm}),
+        ("table1-b", {CrossReplicaBatchNorm2d, nn.Tanh, nn.ReLU}, {nn.GroupNorm}),
+        ("table1-c", {CrossReplicaBatchNorm2d, nn.Tanh, nn.ReLU}, {nn.GroupNorm}),
         ("table1-d", set(), set()),
         ("table1-e-star", set(), {MinibatchDiscrimination}),
         ("table1-e", set(), {MinibatchStdDev}),
@@ -371,7 +371,15 @@ def test_presets_hold_the_layers_of_their_row(
         images = networks[0](torch.zeros(2, config.latent_dim), torch.zeros(2))
         assert images.shape == (2, config.image_channels, config.resolution, config.resolution)
         assert networks[1](images, torch.zeros(2)).shape == (2,)
-    special = {BatchNorm2d, nn.Tanh, nn.ReLU, nn.GroupNorm, MinibatchDiscrimination, MinibatchStdDev, EqualizedConv2d}
+    special = {
+        CrossReplicaBatchNorm2d,
+        nn.Tanh,
+        nn.ReLU,
+        nn.GroupNorm,
+        MinibatchDiscrimination,
+        MinibatchStdDev,
+        EqualizedConv2d,
+    }
     special |= {PixelNorm, AdaptiveGaussianNoise}
     assert kinds(networks[0]) & special == in_generator
     assert kinds(networks[1]) & special == in_discriminator

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from gan_blocks import BatchNorm2d, SelfAttention2d, SpectralNorm, upsample_bilinear, upsample_nearest
+from gan_blocks import CrossReplicaBatchNorm2d, SelfAttention2d, SpectralNorm, upsample_bilinear, upsample_nearest
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import sample
 from gan_blocks.engine.recipe.recipe import Recipe
@@ -148,7 +148,7 @@ def test_every_chunk_of_z_reaches_biggans_image_and_the_first_one_alone_the_stem
         assert not torch.equal(generator(changed, labels), before)
     plain = biggan.RECIPE.build_generator(biggan.Config(**TINY, skip_z=False))
     assert plain.stem.in_features == 6
-    assert plain.blocks[0].norm1.condition_features == 64
+    assert plain.blocks[0].norm1.condition_dim == 64
 
 
 @every_recipe
@@ -284,7 +284,7 @@ def test_a_block_of_doubled_depth_shares_the_chunk_of_its_stage(rng: torch.Gener
 @every_recipe
 def test_batch_norm_in_d_stands_before_each_activation_of_its_blocks_and_has_no_buffers(recipe: Recipe):
     discriminator = recipe.build_discriminator(recipe.config(**TINY, discriminator_norm="batch"))
-    norms = layers_of(discriminator, BatchNorm2d)
+    norms = layers_of(discriminator, CrossReplicaBatchNorm2d)
     assert len(norms) == 5  # two a block, of which the first block begins without
     assert not [name for norm in norms for name, _ in norm.named_buffers()]
     images, labels = torch.rand(4, 1, 16, 16), torch.zeros(4, dtype=torch.int64)
@@ -305,7 +305,7 @@ def test_conditioning_by_a_perceptron_has_a_hidden_layer_of_the_asked_width():
 @pytest.mark.parametrize(("norm", "spectral"), [("weight", False), ("none", True)])
 def test_without_batch_norm_in_g_samples_do_not_see_each_other_in_training(norm: str, spectral: bool):
     generator = biggan.RECIPE.build_generator(biggan.Config(**TINY, generator_norm=norm))
-    assert not layers_of(generator, BatchNorm2d)
+    assert not layers_of(generator, CrossReplicaBatchNorm2d)
     assert bool(layers_of(generator, SpectralNorm)) == spectral
     z, labels = torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
     torch.testing.assert_close(generator(z, labels)[:2], generator(z[:2], labels[:2]))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_blocks import BatchNorm2d, EqualizedLearningRate, MinibatchStdDev, PixelNorm
+from gan_blocks import CrossReplicaBatchNorm2d, EqualizedLearningRate, MinibatchStdDev, PixelNorm
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images
@@ -59,7 +59,7 @@ def test_the_networks_have_the_sizes_of_the_papers(preset: str, generator: int, 
 
 
 def kinds(network: nn.Module) -> list[type[nn.Module]]:
-    shown = (BatchNorm2d, PixelNorm, EqualizedLearningRate, MinibatchStdDev)
+    shown = (CrossReplicaBatchNorm2d, PixelNorm, EqualizedLearningRate, MinibatchStdDev)
     return [type(module) for module in network.modules() if isinstance(module, shown)]
 
 
@@ -68,8 +68,8 @@ def test_methods_differ_as_the_columns_of_the_table_do(size: str):
     configs = {name: stacked_mnist.PRESETS[f"{name}-{size}"]() for name in ("gan", "wgan-gp", "our-norm", "stddev")}
     generators = {name: kinds(stacked_mnist.RECIPE.build_generator(config)) for name, config in configs.items()}
     discriminators = {name: kinds(stacked_mnist.RECIPE.build_discriminator(config)) for name, config in configs.items()}
-    assert generators["gan"] == generators["wgan-gp"] == [BatchNorm2d] * 4
-    assert discriminators["gan"] == discriminators["wgan-gp"] == [BatchNorm2d] * 3
+    assert generators["gan"] == generators["wgan-gp"] == [CrossReplicaBatchNorm2d] * 4
+    assert discriminators["gan"] == discriminators["wgan-gp"] == [CrossReplicaBatchNorm2d] * 3
     assert sorted(map(str, generators["our-norm"])) == sorted(map(str, [PixelNorm] * 4 + [EqualizedLearningRate] * 5))
     assert generators["stddev"] == generators["our-norm"]
     assert discriminators["our-norm"] == [EqualizedLearningRate] * 4

@@ -35,7 +35,7 @@ def many_layers() -> nn.ModuleList:
     layers: list[nn.Module] = [
         *(spectral_norm(nn.Linear(6, 4)) for _ in range(3)),
         *(spectral_norm(nn.Linear(6, 4), num_singular_values=2) for _ in range(2)),
-        *(spectral_norm(nn.Linear(6, 4), num_iterations=3) for _ in range(2)),
+        *(spectral_norm(nn.Linear(6, 4), n_power_iterations=3) for _ in range(2)),
         spectral_norm(nn.Conv2d(3, 4, (1, 2))),
         spectral_norm(nn.Conv2d(3, 4, (2, 1))).to(memory_format=torch.channels_last),
         spectral_norm(nn.ConvTranspose2d(3, 4, (1, 2))),
@@ -103,7 +103,7 @@ def test_an_explicit_advance_works_in_evaluation_mode_and_without_an_update():
 def test_the_number_of_iterations_can_be_chosen(count: int):
     once, repeated = (spectral_norm(nn.Linear(6, 4), warmup_iterations=1) for _ in range(2))
     repeated.load_state_dict(once.state_dict())
-    advance_power_iteration(once, num_iterations=count)
+    advance_power_iteration(once, n_power_iterations=count)
     for _ in range(count):
         advance_power_iteration(repeated)
     torch.testing.assert_close(vectors(once), vectors(repeated))
@@ -150,6 +150,6 @@ def test_an_error_inside_a_frozen_context_ends_it():
 
 
 def test_rejects_less_than_one_iteration():
-    rule = r"^advance_power_iteration: `num_iterations` must be at least 1, but got num_iterations=0\.$"
+    rule = r"^advance_power_iteration: `n_power_iterations` must be at least 1, but got n_power_iterations=0\.$"
     with pytest.raises(ValueError, match=rule):
-        advance_power_iteration(nn.Linear(2, 2), num_iterations=0)
+        advance_power_iteration(nn.Linear(2, 2), n_power_iterations=0)

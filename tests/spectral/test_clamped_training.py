@@ -6,14 +6,14 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from gan_blocks import (
-    DiscriminatorBottleneck,
+    BottleneckDiscriminatorBlock,
     SigmaClamp,
     advance_power_iteration,
     clamp_sigma,
     downsample_average,
     hinge_discriminator_loss,
     hinge_generator_loss,
-    orthogonal_,
+    init_orthogonal_,
     spectral_norm,
     upsample_nearest,
 )
@@ -22,7 +22,7 @@ BATCH = 8
 
 
 def clamped(layer: nn.Module) -> nn.Module:
-    return spectral_norm(clamp_sigma(orthogonal_(layer), ratio=1.0))
+    return spectral_norm(clamp_sigma(init_orthogonal_(layer), ratio=1.0))
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, bias: bool = True) -> nn.Module:
@@ -46,9 +46,9 @@ class Discriminator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = conv(3, 16, 3, padding=1)
-        self.block = DiscriminatorBottleneck(16, 16, downsample=True, conv_layer=conv)
+        self.block = BottleneckDiscriminatorBlock(16, 16, downsample=True, conv_layer=conv)
         self.last = conv(16, 16, 3, padding=1)
-        self.head = spectral_norm(orthogonal_(nn.Linear(16, 1)))  # a row has one singular value: nothing to clamp
+        self.head = spectral_norm(init_orthogonal_(nn.Linear(16, 1)))  # a row has one singular value: nothing to clamp
 
     def forward(self, images: Tensor) -> Tensor:
         h = F.relu(self.last(downsample_average(self.block(self.stem(images)))))

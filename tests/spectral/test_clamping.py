@@ -235,8 +235,8 @@ def test_rejects_to_follow_one_singular_value_for_a_ratio():
 
 def test_settings_are_shown():
     shown = [
-        "SigmaClamp(maximum=2, num_singular_values=3, num_iterations=1, dim=0)",
-        "SigmaClamp(ratio=2, num_singular_values=3, num_iterations=1, dim=0)",
+        "SigmaClamp(maximum=2, num_singular_values=3, n_power_iterations=1, dim=0)",
+        "SigmaClamp(ratio=2, num_singular_values=3, n_power_iterations=1, dim=0)",
     ]
     options = [{"maximum": 2}, {"ratio": 2}]
     assert [repr(tracker_of(clamp_sigma(nn.Linear(3, 4), **option))) for option in options] == shown

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations as torch_parametrizations
 from torch.nn.utils.parametrize import register_parametrization
 
-from gan_blocks import SpectralNorm, advance_power_iteration, fold_spectral_norm, spectral_norm, tracked_sigmas
+from gan_blocks import (
+    SpectralNorm,
+    advance_power_iteration,
+    estimated_singular_values,
+    fold_spectral_norm,
+    spectral_norm,
+)
 from tests.reference import spectral as reference
 
 # Every kind of layer, with the shape (out, rest) of its weight as a matrix.
@@ -143,7 +149,7 @@ def test_tracked_sigmas_are_those_of_the_raw_weight_before_convergence_too(plain
     layer = spectral_norm(plain, num_singular_values=2, warmup_iterations=1, generator=rng)
     u, v = tracker_of(layer).u.numpy(), tracker_of(layer).v.numpy()
     expected = [reference.sigma(as_matrix(layer), u[i], v[i]) for i in range(2)]
-    sigmas = tracked_sigmas(layer)
+    sigmas = estimated_singular_values(layer)
     assert not sigmas.requires_grad
     np.testing.assert_allclose(sigmas, expected, atol=1e-12)
 
@@ -153,9 +159,9 @@ def test_three_tracked_sigmas_converge_to_the_largest_singular_values(plain: nn.
     for _ in range(2):
         with torch.no_grad():
             original_of(layer).add_(torch.randn(original_of(layer).shape, dtype=torch.float64, generator=rng))
-        advance_power_iteration(layer, num_iterations=200)
+        advance_power_iteration(layer, n_power_iterations=200)
         expected = np.linalg.svd(as_matrix(layer), compute_uv=False)[:3]
-        np.testing.assert_allclose(tracked_sigmas(layer), expected, rtol=1e-6)
+        np.testing.assert_allclose(estimated_singular_values(layer), expected, rtol=1e-6)
 
 
 def test_equal_leading_singular_values_are_all_found(rng: torch.Generator):
@@ -163,7 +169,7 @@ def test_equal_leading_singular_values_are_all_found(rng: torch.Generator):
     with torch.no_grad():
         nn.init.orthogonal_(layer.weight, gain=2.0, generator=rng)
     spectral_norm(layer, num_singular_values=3, generator=rng)
-    torch.testing.assert_close(tracked_sigmas(layer), torch.full((3,), 2.0, dtype=torch.float64))
+    torch.testing.assert_close(estimated_singular_values(layer), torch.full((3,), 2.0, dtype=torch.float64))
 
 
 def test_following_more_singular_values_leaves_the_converged_weight_alone(rng: torch.Generator):
@@ -173,7 +179,7 @@ def test_following_more_singular_values_leaves_the_converged_weight_alone(rng: t
     )
     three.weight = original_of(one).detach().clone()
     for layer in (one, three):
-        advance_power_iteration(layer, num_iterations=300)
+        advance_power_iteration(layer, n_power_iterations=300)
     torch.testing.assert_close(one.weight, three.weight, atol=1e-6, rtol=0)
 
 
@@ -199,7 +205,7 @@ def test_a_weight_that_stayed_below_eps_is_normalized_once_it_grows(rng: torch.G
         layer.weight.normal_(std=1e-9, generator=rng)
     spectral_norm(layer, generator=rng)
     torch.testing.assert_close(layer.weight, original_of(layer) / 1e-4)
-    advance_power_iteration(layer, num_iterations=50)
+    advance_power_iteration(layer, n_power_iterations=50)
     with torch.no_grad():
         original_of(layer).add_(torch.randn(6, 1, generator=rng) * torch.randn(8, generator=rng))
     assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, abs=1e-5)
@@ -226,7 +232,7 @@ def test_float32_is_the_narrowest_type_of_the_vectors_and_of_sigma(rng: torch.Ge
         spectral_norm(layer, generator=torch.Generator().manual_seed(0))
     assert tracker_of(narrow).u.dtype == torch.float32
     assert narrow.weight.dtype == torch.bfloat16
-    torch.testing.assert_close(tracked_sigmas(narrow), tracked_sigmas(wide))
+    torch.testing.assert_close(estimated_singular_values(narrow), estimated_singular_values(wide))
     torch.testing.assert_close(narrow.weight, wide.weight.bfloat16(), atol=0, rtol=0)
 
 
@@ -242,7 +248,9 @@ def test_autocast_changes_neither_the_weight_nor_the_vectors(rng: torch.Generato
         weight = layer.weight
         with torch.autocast("cpu", dtype=torch.bfloat16):
             torch.testing.assert_close(cast.weight, weight, atol=0, rtol=0)
-            torch.testing.assert_close(tracked_sigmas(cast), tracked_sigmas(layer), atol=0, rtol=0)
+            torch.testing.assert_close(
+                estimated_singular_values(cast), estimated_singular_values(layer), atol=0, rtol=0
+            )
             assert cast(torch.ones(1, 8, 3, 3)).dtype == torch.bfloat16
     torch.testing.assert_close(dict(cast.state_dict()), dict(layer.state_dict()), atol=0, rtol=0)
 
@@ -323,8 +331,8 @@ def test_it_compiles_as_one_graph_that_leaves_the_vectors_to_explicit_advances(m
 
 
 def test_settings_are_shown():
-    layer = spectral_norm(nn.Linear(5, 4), num_singular_values=2, num_iterations=3, eps=0.01, dim=-1)
-    shown = "SpectralNorm(num_singular_values=2, num_iterations=3, dim=1, eps=0.01)"
+    layer = spectral_norm(nn.Linear(5, 4), num_singular_values=2, n_power_iterations=3, eps=0.01, dim=-1)
+    shown = "SpectralNorm(num_singular_values=2, n_power_iterations=3, dim=1, eps=0.01)"
     assert repr(tracker_of(layer)) == shown
 
 
@@ -368,7 +376,7 @@ def test_a_tensor_of_a_copy_can_be_normalized_without_the_original_taking_part()
     twin.bias = nn.Parameter(torch.ones(4, 2))
     spectral_norm(twin, "bias")
     assert torch.equal(layer.bias, layer._parameters["bias"])
-    assert tracked_sigmas(twin, "bias").item() == pytest.approx(8**0.5)
+    assert estimated_singular_values(twin, "bias").item() == pytest.approx(8**0.5)
 
 
 # --- errors ---
@@ -382,7 +390,7 @@ def bilinear_with_a_narrow_weight() -> nn.Module:
     ("options", "message"),
     [
         ({"eps": 0}, "`eps` must be greater than 0, but got eps=0."),
-        ({"num_iterations": 0}, "`num_iterations` must be at least 1, but got num_iterations=0."),
+        ({"n_power_iterations": 0}, "`n_power_iterations` must be at least 1, but got n_power_iterations=0."),
         ({"warmup_iterations": -1}, "`warmup_iterations` must be at least 0, but got warmup_iterations=-1."),
         ({"dim": 3}, "`dim` must be between -3 and 2, but got dim=3."),
         (
@@ -439,8 +447,8 @@ def test_rejects_what_cannot_be_normalized(layer: nn.Module, name: str, message:
     ],
 )
 def test_rejects_to_report_sigmas_of_what_is_not_normalized(layer: nn.Module, message: str):
-    with pytest.raises(ValueError, match=f"^{re.escape(f'tracked_sigmas: `name` must be {message}')}$"):
-        tracked_sigmas(layer, "bias")
+    with pytest.raises(ValueError, match=f"^{re.escape(f'estimated_singular_values: `name` must be {message}')}$"):
+        estimated_singular_values(layer, "bias")
 
 
 def test_rejects_to_fold_a_model_without_spectral_norm():

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils import spectral_norm as older_spectral_norm
 
-from gan_blocks import spectral_norm, spectral_norm_state
+from gan_blocks import from_torch_spectral_norm, spectral_norm
 
 
 def model(normalize) -> nn.Module:
@@ -24,7 +24,7 @@ def test_a_model_with_the_state_of_torch_computes_the_same(theirs, rng: torch.Ge
     old(x)
     state = old.state_dict()
     keys = list(state)
-    new.load_state_dict(spectral_norm_state(state))
+    new.load_state_dict(from_torch_spectral_norm(state))
     assert list(state) == keys
     torch.testing.assert_close(new.eval()(x), old.eval()(x))
 
@@ -35,7 +35,7 @@ def test_the_state_of_one_layer_and_of_another_tensor_converts_too(theirs):
     torch.manual_seed(0)
     layer = nn.Module()
     layer.table = nn.Parameter(torch.randn(3, 5))
-    state = spectral_norm_state(theirs(layer, "table").state_dict())
+    state = from_torch_spectral_norm(theirs(layer, "table").state_dict())
     assert {key: tuple(value.shape) for key, value in state.items()} == {
         "parametrizations.table.original": (3, 5),
         "parametrizations.table.0.u": (1, 3),
@@ -47,7 +47,7 @@ def test_other_entries_and_the_hidden_versions_are_kept():
     state = spectral_norm(nn.Conv2d(3, 4, 3)).state_dict()
     state["weight_u"], state["weight_orig"] = torch.zeros(2), torch.zeros(1)
     del state["weight_orig"]
-    converted = spectral_norm_state(state)
+    converted = from_torch_spectral_norm(state)
     assert type(converted) is type(state)
     assert dict(converted) == dict(state)
     assert converted._metadata is state._metadata
@@ -56,9 +56,9 @@ def test_other_entries_and_the_hidden_versions_are_kept():
 def test_rejects_the_older_state_without_its_right_vector():
     state = {"conv.weight_orig": torch.zeros(2, 2), "conv.weight_u": torch.zeros(2)}
     message = (
-        "spectral_norm_state: `state_dict` must be complete, with conv.weight_v beside conv.weight_u, but got "
+        "from_torch_spectral_norm: `state_dict` must be complete, with conv.weight_v beside conv.weight_u, but got "
         "state_dict=['conv.weight_orig', 'conv.weight_u']. "
         "Load it into the old model with a newer torch and save it again."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        spectral_norm_state(state)
+        from_torch_spectral_norm(state)

@@ -52,7 +52,7 @@ def update(layer: nn.Module, factor: float = 1.01) -> None:
 def advanced(layer: nn.Module, steps: int = 1, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The vectors that the layer has after ``steps`` more power iterations, without touching it."""
     twin = copy.deepcopy(tracker_of(layer))
-    twin.advance(original_of(layer) if weight is None else weight, num_iterations=steps)
+    twin.advance(original_of(layer) if weight is None else weight, n_power_iterations=steps)
     return twin.u, twin.v
 
 
@@ -71,12 +71,12 @@ def test_registering_leaves_the_vectors_of_the_warm_up(rng: torch.Generator):
     assert_vectors(layer, before)
 
 
-@pytest.mark.parametrize("num_iterations", [1, 3])
-def test_an_update_earns_one_advance_whatever_the_number_of_reads(rng: torch.Generator, num_iterations: int):
-    layer = normalized_linear(rng, num_iterations=num_iterations)
+@pytest.mark.parametrize("n_power_iterations", [1, 3])
+def test_an_update_earns_one_advance_whatever_the_number_of_reads(rng: torch.Generator, n_power_iterations: int):
+    layer = normalized_linear(rng, n_power_iterations=n_power_iterations)
     for _ in range(3):
         update(layer)
-        expected = advanced(layer, num_iterations)
+        expected = advanced(layer, n_power_iterations)
         for _ in range(4):
             read(layer)
         with torch.no_grad():
@@ -257,7 +257,7 @@ def test_a_tracker_survives_pickling(rng: torch.Generator):
 def test_behind_another_parametrization_its_output_is_followed_and_its_updates_are_noticed(rng: torch.Generator):
     layer = nn.Linear(5, 4)
     register_parametrization(layer, "weight", Double())
-    spectral_norm(layer, num_iterations=50, generator=rng)
+    spectral_norm(layer, n_power_iterations=50, generator=rng)
     for change in (original_of(layer), layer.parametrizations.weight[0].factor):
         before = vectors_of(layer)
         with torch.no_grad():

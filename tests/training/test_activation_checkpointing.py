@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import (
-    BatchNorm2d,
+    BottleneckDiscriminatorBlock,
+    BottleneckGeneratorBlock,
     ConditionalBatchNorm2d,
-    DiscriminatorBottleneck,
-    DiscriminatorResBlock,
-    GeneratorBottleneck,
-    GeneratorResBlock,
+    CrossReplicaBatchNorm2d,
+    ResidualDiscriminatorBlock,
+    ResidualGeneratorBlock,
     SelfAttention2d,
     advance_power_iteration,
     checkpoint_activations,
@@ -31,7 +31,7 @@ def conv(*sizes: int, **options: int) -> nn.Module:
 
 
 def generator_block(kind: type[nn.Module]) -> nn.Module:
-    norm = partial(ConditionalBatchNorm2d, condition_features=3)
+    norm = partial(ConditionalBatchNorm2d, condition_dim=3)
     return kind(16, 8, norm_layer=norm, upsample=True, conv_layer=conv)
 
 
@@ -40,10 +40,10 @@ def discriminator_block(kind: type[nn.Module]) -> nn.Module:
 
 
 BLOCKS: dict[str, Callable[[], nn.Module]] = {
-    "BigGAN G": partial(generator_block, GeneratorResBlock),
-    "BigGAN D": partial(discriminator_block, DiscriminatorResBlock),
-    "BigGAN-deep G": partial(generator_block, GeneratorBottleneck),
-    "BigGAN-deep D": partial(discriminator_block, DiscriminatorBottleneck),
+    "BigGAN G": partial(generator_block, ResidualGeneratorBlock),
+    "BigGAN D": partial(discriminator_block, ResidualDiscriminatorBlock),
+    "BigGAN-deep G": partial(generator_block, BottleneckGeneratorBlock),
+    "BigGAN-deep D": partial(discriminator_block, BottleneckDiscriminatorBlock),
 }
 
 
@@ -78,7 +78,7 @@ def test_training_has_the_same_bits(name: str, size: int):
 
 
 def test_running_statistics_move_once_whatever_the_momentum():
-    block = nn.Sequential(BatchNorm2d(2, momentum=1.0), nn.ReLU())
+    block = nn.Sequential(CrossReplicaBatchNorm2d(2, momentum=1.0), nn.ReLU())
     checkpoint_activations(block)
     x = draw(4, 2, 3, 3).requires_grad_()
     block(x).sum().backward()
@@ -211,7 +211,7 @@ def test_the_compiler_sees_the_module_as_it_was():
 def test_rejects_batch_norms_of_torch():
     message = (
         "checkpoint_activations: `module` must be a module without batch norms of torch.nn, but got "
-        "module='BatchNorm2d'. Their statistics would move twice; take BatchNorm2d."
+        "module='BatchNorm2d'. Their statistics would move twice; take CrossReplicaBatchNorm2d."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         checkpoint_activations(nn.Sequential(nn.BatchNorm2d(2)))

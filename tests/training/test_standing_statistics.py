@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gan_blocks import BatchNorm2d, ConditionalBatchNorm2d, standing_statistics
+from gan_blocks import ConditionalBatchNorm2d, CrossReplicaBatchNorm2d, standing_statistics
 from tests.drawn import draw
 from tests.reference import layers as reference
 
@@ -18,7 +18,7 @@ def draw_batches(*sizes: int, mean: float = 0.0) -> list[tuple[Tensor]]:
 
 
 def build_chain(statistics: str = "running") -> nn.Sequential:
-    norms = (BatchNorm2d(3, statistics=statistics, dtype=torch.float64) for _ in range(2))
+    norms = (CrossReplicaBatchNorm2d(3, statistics=statistics, dtype=torch.float64) for _ in range(2))
     return nn.Sequential(next(norms), nn.ReLU(), next(norms))
 
 
@@ -111,7 +111,9 @@ class Witness(nn.Module):
 
 
 def test_everything_else_is_in_eval_mode_without_gradients_and_then_in_its_own_mode_again():
-    model = nn.Sequential(Witness(), BatchNorm2d(3), nn.Sequential(Witness()), BatchNorm2d(3)).train()
+    model = nn.Sequential(
+        Witness(), CrossReplicaBatchNorm2d(3), nn.Sequential(Witness()), CrossReplicaBatchNorm2d(3)
+    ).train()
     model[1].eval()
     model[2].eval()
     modes = [module.training for module in model.modules()]
@@ -122,7 +124,7 @@ def test_everything_else_is_in_eval_mode_without_gradients_and_then_in_its_own_m
 
 
 def test_dropout_is_off():
-    model = nn.Sequential(nn.Dropout(0.5), BatchNorm2d(3, dtype=torch.float64))
+    model = nn.Sequential(nn.Dropout(0.5), CrossReplicaBatchNorm2d(3, dtype=torch.float64))
     batches = draw_batches(2, 3)
     standing_statistics(model, batches)
     mean, _ = reference.moments(torch.cat([x for (x,) in batches]).numpy())
@@ -134,7 +136,7 @@ class TwoBranches(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(BatchNorm2d(3, dtype=torch.float64) for _ in range(2))
+        self.norms = nn.ModuleList(CrossReplicaBatchNorm2d(3, dtype=torch.float64) for _ in range(2))
         self.foreign = nn.BatchNorm2d(3, dtype=torch.float64)
 
     def forward(self, x: Tensor, branch: int) -> Tensor:
@@ -206,7 +208,7 @@ def test_rejects_a_batch_that_is_a_bare_tensor():
 
 def test_rejects_a_model_without_any_batch_norm_of_ours():
     message = (
-        r"^standing_statistics: `model` must be a module with a gan_blocks\.BatchNorm2d in it, "
+        r"^standing_statistics: `model` must be a module with a gan_blocks\.CrossReplicaBatchNorm2d in it, "
         r"but got model='BatchNorm2d'\.$"
     )
     with pytest.raises(ValueError, match=message):

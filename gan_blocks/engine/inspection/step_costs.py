@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from gan_blocks import BatchNorm2d
+from gan_blocks import CrossReplicaBatchNorm2d
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.inspection.activation_memory import activation_bytes
 from gan_blocks.engine.recipe.config import TrainingConfig
@@ -35,7 +35,7 @@ class StepCosts(NamedTuple):
     norm_messages: int
     """Collective operations of G's BatchNorm: forward at each update of D, forward and backward at that of G."""
     norm_bytes: int
-    """What a process contributes to them: count, mean and centerd squares forward, two sums a channel backward."""
+    """What a process contributes to them: count, mean and centered squares forward, two sums a channel backward."""
 
     @property
     def update_bytes(self) -> tuple[int, int]:
@@ -85,7 +85,7 @@ def step_costs(
         raise UserError(f"--world-size must be a divisor of the batch of {batch_size}, but got {num_processes}.")
     of_g, of_d = (sum(p.numel() for p in network.parameters()) for network in networks)
     updates = config.discriminator_steps
-    channels = [module.num_features for module in networks[0].modules() if isinstance(module, BatchNorm2d)]
+    channels = [module.num_features for module in networks[0].modules() if isinstance(module, CrossReplicaBatchNorm2d)]
     forward = sum(1 + 2 * count for count in channels) * (updates + 1)
     backward = sum(2 * count for count in channels)
     activations = [activation_bytes(network, one) for network, one in zip(networks, inputs, strict=True)]

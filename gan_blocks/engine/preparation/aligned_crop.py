@@ -82,7 +82,7 @@ def crop_rectangle(points: FacePoints) -> CropRectangle:
 
 
 def aligned_crop(image: NDArray[np.uint8], points: FacePoints, resolution: int) -> NDArray[np.uint8]:
-    """Crop a face, upright and centerd, and resample it.
+    """Crop a face, upright and centered, and resample it.
 
     Args:
         image: Pixels of the upright image.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gan_blocks import StatisticsTable, TruncationStatistics
+from gan_blocks import BatchNormTable, TruncatedBatchNormStatistics
 from gan_blocks.engine.recipe.config import TrainingConfig, config_to_json
 from gan_blocks.engine.runs.checkpoints import save_checkpoint
 from gan_blocks.engine.runs.folder import CONVERTED, RunFolder
@@ -33,7 +33,7 @@ def write_converted_run(
     layout: str,
     generator: Mapping[str, Tensor],
     discriminator: Mapping[str, Tensor] | None,
-    tables: TruncationStatistics | None,
+    tables: TruncatedBatchNormStatistics | None,
 ) -> RunFolder:
     """Make the folder of a run from converted weights.
 
@@ -65,7 +65,7 @@ def write_converted_run(
     return folder
 
 
-def read_tables(weights: Path) -> TruncationStatistics | None:
+def read_tables(weights: Path) -> TruncatedBatchNormStatistics | None:
     """The tables that lie beside a weights file, if there are any.
 
     Raises:
@@ -76,11 +76,11 @@ def read_tables(weights: Path) -> TruncationStatistics | None:
         return None
     tensors, _ = read_weights(path)
     names = [key.removeprefix("means.") for key in tensors if key.startswith("means.")]
-    tables = {name: StatisticsTable(tensors[f"means.{name}"], tensors[f"variances.{name}"]) for name in names}
-    return TruncationStatistics(tensors["truncations"], tables)
+    tables = {name: BatchNormTable(tensors[f"means.{name}"], tensors[f"variances.{name}"]) for name in names}
+    return TruncatedBatchNormStatistics(tensors["truncations"], tables)
 
 
-def _to_tensors(statistics: TruncationStatistics) -> dict[str, Tensor]:
+def _to_tensors(statistics: TruncatedBatchNormStatistics) -> dict[str, Tensor]:
     tensors = {"truncations": statistics.truncations}
     for name, table in statistics.tables.items():
         tensors |= {f"means.{name}": table.means, f"variances.{name}": table.variances}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_blocks import SpectralNorm, TruncationStatistics, advance_power_iteration
+from gan_blocks import SpectralNorm, TruncatedBatchNormStatistics, advance_power_iteration
 from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
@@ -34,7 +34,7 @@ class ExportedRun:
     generator: dict[str, Tensor]
     """Of the averaged G."""
     discriminator: dict[str, Tensor] | None
-    tables: TruncationStatistics | None
+    tables: TruncatedBatchNormStatistics | None
     """BatchNorm statistics by truncation, if the run has some."""
     notes: tuple[str, ...]
 
@@ -77,4 +77,4 @@ def _discriminator(folder: RunFolder, trained: TrainedGenerator, tensors: Mappin
 
 def _converge(network: nn.Module) -> None:
     if any(isinstance(module, SpectralNorm) for module in network.modules()):
-        advance_power_iteration(network, num_iterations=POWER_ITERATIONS)
+        advance_power_iteration(network, n_power_iterations=POWER_ITERATIONS)

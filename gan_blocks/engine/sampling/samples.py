@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_blocks import (
-    BatchNorm2d,
+    CrossReplicaBatchNorm2d,
     Prior,
     SpectralNorm,
-    TruncationStatistics,
+    TruncatedBatchNormStatistics,
     advance_power_iteration,
     fold_spectral_norm,
     standing_statistics,
@@ -80,13 +80,13 @@ def truncated(
     if trained.tables is not None and truncation is not None:
         trained, kind = _with_statistics(trained, trained.tables, truncation, kind), "scaled"
     try:
-        return replace(trained, prior=truncated_prior(trained.prior, truncation, definition=kind or "threshold"))
+        return replace(trained, prior=truncated_prior(trained.prior, truncation, method=kind or "threshold"))
     except TypeError:
         raise UserError("--truncation works for a normal latent only.") from None
 
 
 def _with_statistics(
-    trained: TrainedGenerator, tables: TruncationStatistics, truncation: float, kind: TruncationKind | None
+    trained: TrainedGenerator, tables: TruncatedBatchNormStatistics, truncation: float, kind: TruncationKind | None
 ) -> TrainedGenerator:
     """The same generator with the statistics for a truncation."""
     low, high = tables.truncations[0].item(), tables.truncations[-1].item()
@@ -155,9 +155,9 @@ def sampling_generator(
     """
     model = copy.deepcopy(average).eval()
     if any(isinstance(module, SpectralNorm) for module in model.modules()):
-        advance_power_iteration(model, num_iterations=POWER_ITERATIONS)
+        advance_power_iteration(model, n_power_iterations=POWER_ITERATIONS)
         fold_spectral_norm(model)
-    if not any(isinstance(module, BatchNorm2d) for module in model.modules()):
+    if not any(isinstance(module, CrossReplicaBatchNorm2d) for module in model.modules()):
         return model
     reference = next(model.parameters())
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gan_blocks import Prior, TruncationStatistics
+from gan_blocks import Prior, TruncatedBatchNormStatistics
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.recipe.config import TrainingConfig
@@ -38,7 +38,7 @@ class TrainedGenerator:
     """What to tell the user, such as a damaged checkpoint that was passed over."""
     converted: bool = False
     """Whether it comes from another layout, and is sampled with its own singular vectors and statistics."""
-    tables: TruncationStatistics | None = None
+    tables: TruncatedBatchNormStatistics | None = None
     """The statistics for each truncation, where it was converted with some."""
 
 

@@ -11,12 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gan_blocks import global_top_k, top_k_select
+from gan_blocks import distributed_top_k, select_top_k
 from gan_blocks.engine.base.randomness import seeded_noise
 from gan_blocks.engine.recipe.batches import FakeBatch
 from gan_blocks.engine.recipe.state import TrainingState
 
-__all__ = ["AllScoresNaNError", "choose_top_k", "select_top_k"]
+__all__ = ["AllScoresNaNError", "choose_top_k", "keep_top_k"]
 
 
 class AllScoresNaNError(Exception):
@@ -40,7 +40,7 @@ def choose_top_k(state: TrainingState, parts: Sequence[FakeBatch], k: int, seed:
             with seeded_noise(seed, *part.noise_key, device=state.device):
                 scores.append(state.discriminator(state.generator(part.z, part.labels), part.labels))
     try:
-        selections = global_top_k(scores, k)
+        selections = distributed_top_k(scores, k)
     except ValueError as error:  # k is within the batch, so this is what it says
         raise AllScoresNaNError from error
     state.nan_scores.fill_(selections[0].num_nan)
@@ -50,7 +50,7 @@ def choose_top_k(state: TrainingState, parts: Sequence[FakeBatch], k: int, seed:
     ]
 
 
-def select_top_k(state: TrainingState, logits: Tensor, k: int) -> Tensor:
+def keep_top_k(state: TrainingState, logits: Tensor, k: int) -> Tensor:
     """The k largest of the only part's logits; those that are NaN are left out, and counted.
 
     Raises:
@@ -58,7 +58,7 @@ def select_top_k(state: TrainingState, logits: Tensor, k: int) -> Tensor:
     """
     state.nan_scores.copy_(logits.isnan().sum())
     try:
-        return top_k_select(logits, k)
+        return select_top_k(logits, k)
     except ValueError as error:
         raise AllScoresNaNError from error
 

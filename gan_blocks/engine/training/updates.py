@@ -16,18 +16,18 @@ import torch
 from torch import Tensor, nn, optim
 
 from gan_blocks import (
-    BatchNorm2d,
+    CrossReplicaBatchNorm2d,
     MinibatchDiscrimination,
     MinibatchStdDev,
     advance_power_iteration,
-    critic_top_k_select,
+    select_top_k_pairs,
 )
 from gan_blocks.engine.base.processes import sum_gradients
 from gan_blocks.engine.base.randomness import seeded_noise
 from gan_blocks.engine.recipe.batches import FakeBatch, PairBatch, StepBatches
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.state import TrainingState
-from gan_blocks.engine.training.top_k import choose_top_k, select_top_k
+from gan_blocks.engine.training.top_k import choose_top_k, keep_top_k
 
 __all__ = [
     "fake_images_of",
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 # Layers with which a sample's logit depends on the rest of its batch.
-LOOK_ACROSS_SAMPLES = (BatchNorm2d, MinibatchDiscrimination, MinibatchStdDev)
+LOOK_ACROSS_SAMPLES = (CrossReplicaBatchNorm2d, MinibatchDiscrimination, MinibatchStdDev)
 
 Part = TypeVar("Part", FakeBatch, PairBatch)
 Penalty = Callable[[], Tensor]
@@ -73,7 +73,7 @@ def _kept(part: PairBatch, real_logits: Tensor, fake_logits: Tensor) -> tuple[Te
     """All of them, but where a study applies top-k to D."""
     if part.fake.k is None:
         return real_logits, fake_logits
-    return critic_top_k_select(real_logits=real_logits, fake_logits=fake_logits, k=part.fake.k)
+    return select_top_k_pairs(real_logits=real_logits, fake_logits=fake_logits, k=part.fake.k)
 
 
 def score_fake(state: TrainingState, fake: FakeBatch) -> Tensor:
@@ -93,7 +93,7 @@ def score_generated(state: TrainingState, fake: FakeBatch, images: Tensor) -> Te
     else:
         logits = state.discriminator(images[fake.chosen], fake.labels[fake.chosen])
     # A second pass of D over the best alone gains 2 to 4 % at k = B / 2 and loses above: see benchmarks/top_k_step.py.
-    return logits if fake.k is None else select_top_k(state, logits, fake.k)
+    return logits if fake.k is None else keep_top_k(state, logits, fake.k)
 
 
 def update_discriminator(

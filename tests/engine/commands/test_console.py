@@ -54,8 +54,7 @@ def test_a_package_adds_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "  shout      the console, tried with commands of its own and of others\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["--help"], ["sample", "--help"]], ids=" ".join)
-@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(("words", "buffered"), [(["--help"], False), (["sample", "--help"], True)])
 def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word(words: list[str], buffered: bool):
     command = [sys.executable, "-m", "gan_blocks.engine.commands", *words]
     environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
@@ -80,8 +79,18 @@ def test_the_script_and_the_module_are_the_console():
     assert done.stderr.startswith("gan-blocks: error: the first word must be one of ")
 
 
-@pytest.mark.parametrize("name", ["sample", "evaluate", "neighbors", "prepare", "describe", "convert"])
-def test_each_command_is_a_module_of_the_recipes_too(name: str):
-    words = [sys.executable, "-m", f"recipes.{name}", "--help"]
+ASK_ALL = """
+import contextlib, runpy, sys
+for name in sys.argv[1:]:
+    sys.argv = [name, "--help"]
+    with contextlib.suppress(SystemExit):
+        runpy.run_module(f"recipes.{name}", run_name="__main__")
+"""
+
+
+def test_each_command_is_a_module_of_the_recipes_too():
+    names = ["sample", "evaluate", "neighbors", "prepare", "describe", "convert"]
+    words = [sys.executable, "-c", ASK_ALL, *names]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"usage: python -m recipes.{name}")
+    usages = [line.split()[3] for line in done.stdout.splitlines() if line.startswith("usage: python -m ")]
+    assert usages == [f"recipes.{name}" for name in names]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gan_blocks import ClassBatchNorm2d, SharedEmbedding
+from gan_blocks import ClassConditionalBatchNorm2d, SharedEmbedding
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.recipe.batches import BatchSource, PairBatch
@@ -144,7 +144,7 @@ def test_a_penalty_adds_its_gradient_and_value_to_the_loss_of_its_network_once(
 
 def test_tables_of_classes_are_no_filters(config: biggan_deep.Config):
     convolution = nn.Conv2d(3, 4, 3)
-    generator = nn.Sequential(SharedEmbedding(5, 3), ClassBatchNorm2d(3, num_classes=5), convolution)
+    generator = nn.Sequential(SharedEmbedding(5, 3), ClassConditionalBatchNorm2d(3, num_classes=5), convolution)
     nn.init.ones_(generator[1].gain.weight)
     penalty = generator_weight_penalty(generator, replace(config, generator_orthogonal_penalty=1.0))
     assert penalty.item() == pytest.approx(off_diagonal([convolution.weight.double()]).item(), rel=1e-5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gan_blocks import SigmaClamp, SpectralNorm, orthogonal_, spectral_norm
+from gan_blocks import SigmaClamp, SpectralNorm, init_orthogonal_, spectral_norm
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.runs.folder import RunFolder
 from recipes import biggan_deep
@@ -58,7 +58,7 @@ def test_by_default_a_layer_is_the_orthogonal_and_normalized_one_of_torch_with_t
     torch.manual_seed(1)
     layer = build(spectral_layers(eps=1e-3))
     torch.manual_seed(1)
-    expected = spectral_norm(orthogonal_(plain()), eps=1e-3)
+    expected = spectral_norm(init_orthogonal_(plain()), eps=1e-3)
     assert repr(layer) == repr(expected)
     state = layer.state_dict()
     assert list(state) == list(expected.state_dict())

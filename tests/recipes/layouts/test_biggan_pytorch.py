@@ -154,7 +154,7 @@ def test_a_network_that_is_not_converged_comes_back_one_step_of_power_iteration_
     exported, _ = export_biggan_pytorch(network.state_dict(), config=config)
     converted = convert_biggan_pytorch(exported, config={"ch": 8}).generator
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    advance_power_iteration(network, num_iterations=1)
+    advance_power_iteration(network, n_power_iterations=1)
     moved = 0.0
     for key, value in network.state_dict().items():
         torch.testing.assert_close(converted[key], value, rtol=0, atol=1e-12)

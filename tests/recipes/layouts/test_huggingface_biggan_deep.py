@@ -68,7 +68,7 @@ def theirs(model: torch.nn.Module, z: Tensor, labels: Tensor, truncation: float)
 def test_the_converted_generator_draws_what_the_package_draws(config: biggan_deep.Config, rng: torch.Generator):
     model = random_peer(config)
     z, labels = (
-        truncated_prior(NormalPrior(config.latent_dim), 0.5, definition="scaled").sample(2, generator=rng),
+        truncated_prior(NormalPrior(config.latent_dim), 0.5, method="scaled").sample(2, generator=rng),
         torch.tensor([3, 5]),
     )
     generator = biggan_deep.RECIPE.build_generator(config).eval()
@@ -156,7 +156,7 @@ def test_rejects_the_config_of_another_network():
 
 
 def test_rejects_a_truncation_without_statistics():
-    message = r"^TruncationStatistics: `truncation` must be from 0 to 1, but got truncation=2\.0\.$"
+    message = r"^TruncatedBatchNormStatistics: `truncation` must be from 0 to 1, but got truncation=2\.0\.$"
     with pytest.raises(ValueError, match=message):
         convert_huggingface_biggan_deep(exported(), truncation=2.0)
 

@@ -1,0 +1,123 @@
+"""What the residual blocks of both kinds take alike: norms of any kind, groups, residuals that start at zero."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_blocks import (
+    BottleneckDiscriminatorBlock,
+    BottleneckGeneratorBlock,
+    ConditionalBatchNorm2d,
+    EqualizedConv2d,
+    ResidualDiscriminatorBlock,
+    ResidualGeneratorBlock,
+    downsample_average,
+    downsample_filtered,
+    spectral_norm,
+    upsample_bilinear,
+    upsample_nearest,
+)
+from tests.drawn import draw, randomize
+
+GENERATOR_BLOCKS = [ResidualGeneratorBlock, BottleneckGeneratorBlock]
+DISCRIMINATOR_BLOCKS = [ResidualDiscriminatorBlock, BottleneckDiscriminatorBlock]
+generators = pytest.mark.parametrize("make", GENERATOR_BLOCKS)
+every = pytest.mark.parametrize("make", GENERATOR_BLOCKS + DISCRIMINATOR_BLOCKS)
+
+
+class Shift(nn.Module):
+    """Somebody's norm that takes a condition, and says so."""
+
+    takes_condition = True
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return x + condition[:, :, None, None]
+
+
+@generators
+def test_without_a_norm_a_generator_block_needs_no_condition_and_ignores_one(make: Callable[..., nn.Module]):
+    block, x = randomize(make(8, 8, upsample=True)), draw(2, 8, 4, 4)
+    assert block(x).shape == (2, 8, 8, 8)
+    assert torch.equal(block(x, draw(2, 3)), block(x))
+
+
+@generators
+def test_torchs_own_norms_are_called_with_the_features_alone(make: Callable[..., nn.Module]):
+    block = randomize(make(8, 8, norm_layer=nn.BatchNorm2d))
+    norms = [part for part in block.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert len(norms) == (2 if make is ResidualGeneratorBlock else 4)
+    block(draw(2, 8, 4, 4))
+    assert all(norm.num_batches_tracked == 1 for norm in norms)
+
+
+@generators
+def test_any_norm_that_says_so_takes_the_condition(make: Callable[..., nn.Module]):
+    block, x = randomize(make(8, 8, norm_layer=Shift, **narrow(make))), draw(2, 8, 4, 4)
+    assert not torch.allclose(block(x, draw(2, 8)), block(x, torch.zeros(2, 8)))
+
+
+def narrow(make: Callable[..., nn.Module]) -> dict[str, int]:
+    """All widths of a bottleneck alike, so that one condition fits all of its norms."""
+    return {"bottleneck_ratio": 1} if make is BottleneckGeneratorBlock else {}
+
+
+@generators
+def test_a_norm_that_takes_a_condition_is_not_left_without(make: Callable[..., nn.Module]):
+    block = make(8, 8, norm_layer=partial(ConditionalBatchNorm2d, condition_dim=3))
+    message = (
+        rf"^{make.__name__}: `condition` must be what ConditionalBatchNorm2d takes, but got condition of type None"
+    )
+    with pytest.raises(TypeError, match=message):
+        block(torch.zeros(2, 8, 4, 4))
+
+
+@every
+def test_groups_are_those_of_the_filters_that_see_neighbors(make: Callable[..., nn.Module]):
+    grouped = [part.groups for part in make(8, 8, groups=2).modules() if isinstance(part, nn.Conv2d)]
+    assert grouped == ([2, 2] if "Residual" in make.__name__ else [1, 2, 2, 1])
+    with pytest.raises(ValueError, match=rf"^{make.__name__}: `\w+` must be a multiple of groups=3"):
+        make(8, 8, groups=3)
+    with pytest.raises(ValueError, match=rf"^{make.__name__}: `groups` must be greater than 0"):
+        make(8, 8, groups=0)
+
+
+@every
+@pytest.mark.parametrize(
+    "conv_layer",
+    [nn.Conv2d, EqualizedConv2d, lambda *args, **options: spectral_norm(nn.Conv2d(*args, **options))],
+    ids=["plain", "equalized", "spectral norm"],
+)
+def test_with_a_residual_of_zero_the_block_is_its_shortcut_and_learns(
+    make: Callable[..., nn.Module], conv_layer: Callable[..., nn.Module]
+):
+    block = make(8, 8, zero_init_residual=True, conv_layer=partial(conv_layer, bias=False)).double()
+    x = draw(2, 8, 4, 4)
+    assert torch.equal(block(x), x)
+    (block(x).sin()).sum().backward()
+    assert sum(bool(parameter.grad is not None and parameter.grad.any()) for parameter in block.parameters()) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "scale", "plain", "filtered"),
+    [
+        (BottleneckGeneratorBlock, {"upsample": True}, upsample_nearest, upsample_bilinear),
+        (BottleneckDiscriminatorBlock, {"downsample": True}, downsample_average, downsample_filtered),
+    ],
+)
+def test_a_bottleneck_resamples_as_it_is_told(make, scale: dict[str, bool], plain, filtered):
+    blocks = [
+        randomize(make(8, 8, **scale, **options)) for options in ({}, {"resample": plain}, {"resample": filtered})
+    ]
+    x = draw(2, 8, 4, 4)
+    first, same, other = (block(x) for block in blocks)
+    assert torch.equal(first, same)
+    assert not torch.allclose(first, other)
+    shortcut = make(8, 8, zero_init_residual=True, resample=filtered, **scale).double()
+    nn.init.zeros_(shortcut.conv4.bias)
+    torch.testing.assert_close(shortcut(x.double()), filtered(x.double()))
