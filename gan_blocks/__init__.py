@@ -93,6 +93,7 @@ from gan_blocks.spectral.regularization import sigma_regularization
 from gan_blocks.spectral.torch_layouts import from_torch_spectral_norm
 from gan_blocks.training.activation_checkpointing import checkpoint_activations
 from gan_blocks.training.ema import ExponentialMovingAverage
+from gan_blocks.training.ramps import cosine_ramp, half_life_decay, linear_ramp
 from gan_blocks.training.schedules import GrowthPosition, GrowthSchedule
 from gan_blocks.training.standing_statistics import standing_statistics
 from gan_blocks.training.truncation_statistics import BatchNormTable, TruncatedBatchNormStatistics
@@ -166,6 +167,7 @@ __all__ = [
     "checkpoint_activations",
     "clamp_sigma",
     "clip_weights_",
+    "cosine_ramp",
     "discrete_mode_coverage",
     "distributed_top_k",
     "downsample_average",
@@ -180,6 +182,7 @@ __all__ = [
     "from_torch_spectral_norm",
     "frozen_power_iteration",
     "gradient_penalty",
+    "half_life_decay",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "init_orthogonal_",
@@ -187,6 +190,7 @@ __all__ = [
     "lazy_coefficient",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
+    "linear_ramp",
     "minibatch_stddev",
     "minimax_generator_loss",
     "mode_coverage",

@@ -4,6 +4,7 @@ Tested in ``tests/training/test_ema.py``.
 """
 
 import copy
+from collections.abc import Mapping
 from itertools import chain
 from typing import NamedTuple
 
@@ -32,8 +33,8 @@ class ExponentialMovingAverage:
     average stands still within a relative distance of 3e-4 to 6e-4 of a weight that has settled. In bfloat16 it would
     hardly move at all: average the float32 weights of a model that runs under autocast.
 
-    All that it holds is in the state of :attr:`module`: save ``average.module.state_dict()``, and after loading
-    it there the run continues bit for bit.
+    All that it holds is in the state of :attr:`module`, which is its own :meth:`state_dict`: after loading it, the run
+    continues bit for bit.
 
     Args:
         model: The model to follow; it is copied and not changed.
@@ -100,6 +101,19 @@ class ExponentialMovingAverage:
             torch._foreach_copy_(*copied)
         if decay > 0:
             advance_power_iteration(self.module)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of the averaged copy; the decay is no part of it."""
+        state: dict[str, Tensor] = self.module.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load what :meth:`state_dict` gave, or the state dict of the model itself, to begin with it.
+
+        Raises:
+            RuntimeError: If names or shapes differ, as of :class:`torch.nn.Module`.
+        """
+        self.module.load_state_dict(state_dict)
 
     def __repr__(self) -> str:
         return f"ExponentialMovingAverage({type(self.module).__name__}, decay={self.decay})"

@@ -85,7 +85,7 @@ def seeded_noise(seed: int, *key: int | str, device: torch.device) -> Iterator[N
         yield
 
 
-def sample_indices(seed: int, num_images: int, start: int, count: int) -> Tensor:
+def sample_indices(seed: int, num_images: int, start: int, count: int, purpose: str = "") -> Tensor:
     """Return which images are samples ``start`` to ``start + count`` of an endless sequence of shuffled epochs.
 
     Sample s belongs to epoch s // num_images; an epoch holds each image once, in an order that depends on the seed and
@@ -97,6 +97,7 @@ def sample_indices(seed: int, num_images: int, start: int, count: int) -> Tensor
         num_images: Number of images, at least 1.
         start: Number of samples before the first one wanted, at least 0.
         count: How many are wanted, at least 0.
+        purpose: Sequences of other purposes are unrelated.
 
     Returns:
         The int64 indices, each from 0 to num_images - 1.
@@ -118,14 +119,15 @@ def sample_indices(seed: int, num_images: int, start: int, count: int) -> Tensor
     stop = start + count
     for epoch in range(start // num_images, -(-stop // num_images)):
         first = epoch * num_images
-        pieces.append(_epoch_order(seed, num_images, epoch)[max(start - first, 0) : stop - first])
+        pieces.append(_epoch_order(seed, num_images, epoch, purpose)[max(start - first, 0) : stop - first])
     return torch.cat(pieces)
 
 
 # A batch reads at most two neighboring epochs; shuffling a large set anew for every batch would cost more than a step.
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, num_images: int, epoch: int) -> Tensor:
-    return torch.randperm(num_images, generator=random_stream(seed, "epoch", epoch))
+@lru_cache(maxsize=4)
+def _epoch_order(seed: int, num_images: int, epoch: int, purpose: str) -> Tensor:
+    key = ("epoch", purpose, epoch) if purpose else ("epoch", epoch)
+    return torch.randperm(num_images, generator=random_stream(seed, *key))
 
 
 def _hash(parts: tuple[int | str, ...]) -> int:

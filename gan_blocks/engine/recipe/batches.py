@@ -6,9 +6,9 @@ all processes holds the same samples however many they are, and so does what bat
 Tested in ``tests/engine/recipe/test_batches.py``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -26,6 +26,10 @@ from gan_blocks.engine.recipe.options import RunOptions
 __all__ = ["BatchSource", "FakeBatch", "PairBatch", "StepBatches", "check_split", "sample_inputs", "top_k_schedule"]
 
 
+Augment = Callable[[Tensor], Tensor]
+"""A differentiable function of images. Its random numbers come from torch's global generators, which are seeded."""
+
+
 @dataclass(frozen=True)
 class FakeBatch:
     """Latents and labels to generate from."""
@@ -40,11 +44,20 @@ class FakeBatch:
     """How many of these samples G learns from, the best of them; None: all, or those of ``chosen``."""
     chosen: Tensor | None = None
     """The samples that G learns from, bool, ``(batch,)``; ``share`` is then their part of all chosen ones, or 0."""
+    augment: Augment | None = None
+    """What D sees of an image instead of it, real or generated; see :meth:`seen`."""
+
+    def seen(self, images: Tensor) -> Tensor:
+        """Images as D is to see them: augmented, where the update was told to."""
+        return images if self.augment is None else self.augment(images)
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Real images beside what to generate, the same number of each."""
+    """Real images beside what to generate, the same number of each.
+
+    With ``same_labels=True`` the i-th generated image has the label of the i-th real one: they are pairs.
+    """
 
     real_images: Tensor
     real_labels: Tensor
@@ -87,15 +100,25 @@ class StepBatches:
     def discriminator(self, number: int) -> Iterator[PairBatch]:
         """Micro-batches of the step's ``number``-th update of D, counted from 0."""
         images, labels = self._real[number]
-        parts = self._source.options.accumulate
         update = (self.step - 1) * self._source.config.discriminator_steps + number
+        return self._pairs(images, labels, self._fake("discriminator", number), update)
+
+    def _pairs(self, images: Tensor, labels: Tensor, fakes: Iterator[FakeBatch], update: int) -> Iterator[PairBatch]:
+        parts = self._source.options.accumulate
         real = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
-        for (real_images, real_labels), fake in zip(real, self._fake("discriminator", number), strict=True):
+        for (real_images, real_labels), fake in zip(real, fakes, strict=True):
             yield PairBatch(self._source.to_images(real_images), real_labels.to(fake.labels.device), fake, update)
 
     def generator(self) -> Iterator[FakeBatch]:
         """Micro-batches of the step's update of G."""
         return self._fake("generator")
+
+    def generator_pairs(self) -> Iterator[PairBatch]:
+        """The same beside real images of the same labels, drawn for this alone."""
+        images, labels = self._source.read_for_generator(self.step)
+        update = self.step * self._source.config.discriminator_steps
+        for pair in self._pairs(images, labels, self._fake("generator"), update):
+            yield replace(pair, fake=replace(pair.fake, labels=pair.real_labels))
 
     def _fake(self, *purpose: int | str) -> Iterator[FakeBatch]:
         options, config = self._source.options, self._source.config
@@ -144,6 +167,13 @@ class BatchSource:
         real = ready.result()
         self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
         return StepBatches(self, step, real)
+
+    def read_for_generator(self, step: int) -> tuple[Tensor, Tensor]:
+        """This process's part of the real images that G's update compares its own with."""
+        config, batch_size = self.config, self.config.batch_size_at(step)
+        start = config.images_before(step) // config.discriminator_steps
+        batch = sample_indices(config.seed, len(self.images), start, batch_size, purpose="generator")
+        return self.images.batch(_own_part(batch, self.options.accumulate, self.world))
 
     def to_images(self, images: Tensor) -> Tensor:
         """Bring real images to the device, precision and memory format of the networks."""

@@ -18,7 +18,7 @@ from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 
-__all__ = ["build_state"]
+__all__ = ["build_state", "follow_config"]
 
 
 def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions) -> TrainingState:
@@ -51,6 +51,14 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
         bf16=options.precision == "bf16",
         nan_scores=torch.zeros((), dtype=torch.int64, device=device),
     )
+
+
+def follow_config(recipe: Recipe[Any], state: TrainingState, config: TrainingConfig) -> None:
+    """Give the optimizers the hyperparameters that fresh ones would have by this Config; their state stays."""
+    fresh = recipe.build_optimizers(config, state.generator, state.discriminator)
+    for optimizer, model in zip((state.optimizer_g, state.optimizer_d), fresh, strict=True):
+        for group, wanted in zip(optimizer.param_groups, model.param_groups, strict=True):
+            group.update({name: value for name, value in wanted.items() if name != "params"})
 
 
 def _to_channels_last(network: nn.Module) -> None:

@@ -7,7 +7,7 @@ Tested in ``tests/engine/recipe/test_recipe.py``.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from gan_blocks.engine.base.checks import Fields, require, require_positive, require_within
 from gan_blocks.engine.data.config import ImageFields
@@ -19,12 +19,12 @@ TopKPlayers = Literal["generator", "discriminator", "both"]
 
 @dataclass(frozen=True)
 class AdamFields(Fields):
-    """One Adam optimizer for each network, at a constant rate."""
+    """One Adam optimizer for each network."""
 
     generator_lr: float = 1.5e-3
-    """Adam's learning rate for G, constant."""
+    """Adam's learning rate for G."""
     discriminator_lr: float = 1e-3
-    """Adam's learning rate for D, constant."""
+    """Adam's learning rate for D."""
     adam_beta1: float = 0.0
     """Adam's decay rate of the mean of gradients, for both networks."""
     adam_beta2: float = 0.999
@@ -76,6 +76,18 @@ class TrainingConfig(ImageFields):
         require(self, "top_k_decay_images", self.top_k_decay_images >= 0, "at least 0")
         require_within(self, 0, 1, "ema_decay")
         require_within(self, 0, 2**63 - 1, "ema_start", "seed")
+
+    def at(self, images: int) -> Self:  # noqa: ARG002
+        """The Config of an update after so many real images: a schedule is what a recipe overrides this with.
+
+        Rates and betas of the optimizers, coefficients, ``ema_decay`` and fields of the recipe's own may change; what
+        says how long a training is and what its batches hold may not. It is a function of the saved Config and of
+        ``images`` alone, so that a resumed run goes on in the middle of a ramp. The ramps of ``gan_blocks`` help::
+
+            def at(self, images: int) -> Self:
+                return replace(self, generator_lr=cosine_ramp(images, 1_000_000, start=2e-4, end=5e-5))
+        """
+        return self
 
     def batch_size_at(self, step: int) -> int:  # noqa: ARG002
         """Images in a batch at a step, counted from 1; it may change in a network that grows."""

@@ -5,7 +5,7 @@ Tested in ``tests/engine/recipe/test_build.py``.
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn, optim
@@ -32,6 +32,8 @@ class TrainingState:
     bf16: bool
     nan_scores: Tensor
     """How many generated images of the last batch that top-k training chose from had no score but NaN, ``()``."""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """Counters and tensors of the recipe's own, which its training step puts here; saved and brought back."""
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The context of every forward pass: bf16 autocast where it was asked for."""
@@ -39,13 +41,14 @@ class TrainingState:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything to save, by file name."""
-        return {
+        parts = {
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "ema": self.ema.module.state_dict(),
             "optimizer_g": flatten_optimizer(self.optimizer_g, self.generator),
             "optimizer_d": flatten_optimizer(self.optimizer_d, self.discriminator),
         }
+        return {**parts, "extra": self.extra} if self.extra else parts
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Bring back what :meth:`tensors` gave, bit for bit.
@@ -58,3 +61,5 @@ class TrainingState:
         load_weights(self.ema.module, tensors["ema"], "ema")
         restore_optimizer(self.optimizer_g, self.generator, tensors["optimizer_g"])
         restore_optimizer(self.optimizer_d, self.discriminator, tensors["optimizer_d"])
+        self.extra.clear()
+        self.extra.update({name: value.to(self.device, copy=True) for name, value in tensors.get("extra", {}).items()})

@@ -34,7 +34,7 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
 from gan_blocks.engine.pictures.sheets import save_sheet
 from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_split
-from gan_blocks.engine.recipe.build import build_state
+from gan_blocks.engine.recipe.build import build_state, follow_config
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
@@ -133,8 +133,11 @@ class Run:
         Raises:
             UserError: If top-k training finds no image to learn from.
         """
+        config = self.config.at(self.config.images_before(batches.step))
+        if config is not self.config:
+            follow_config(self.recipe, self.state, config)
         try:
-            losses = _logged(self.recipe.train_step(self.state, batches, self.config))
+            losses = _logged(self.recipe.train_step(self.state, batches, config))
         except AllScoresNaNError:
             what = f"D gives no generated image a score but NaN at step {self.step}"
             raise main_rank_only(self._divergence(what)) from None

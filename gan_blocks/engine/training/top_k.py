@@ -11,12 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gan_blocks import distributed_top_k, select_top_k
+from gan_blocks import distributed_top_k, top_k_mask
 from gan_blocks.engine.base.randomness import seeded_noise
 from gan_blocks.engine.recipe.batches import FakeBatch
 from gan_blocks.engine.recipe.state import TrainingState
 
-__all__ = ["AllScoresNaNError", "choose_top_k", "keep_top_k"]
+__all__ = ["AllScoresNaNError", "best_of", "choose_top_k"]
 
 
 class AllScoresNaNError(Exception):
@@ -38,7 +38,8 @@ def choose_top_k(state: TrainingState, parts: Sequence[FakeBatch], k: int, seed:
     with torch.no_grad(), state.autocast(), _kept_buffers(state.generator, state.discriminator):
         for part in parts:
             with seeded_noise(seed, *part.noise_key, device=state.device):
-                scores.append(state.discriminator(state.generator(part.z, part.labels), part.labels))
+                images = part.seen(state.generator(part.z, part.labels))
+                scores.append(state.discriminator(images, part.labels))
     try:
         selections = distributed_top_k(scores, k)
     except ValueError as error:  # k is within the batch, so this is what it says
@@ -50,17 +51,17 @@ def choose_top_k(state: TrainingState, parts: Sequence[FakeBatch], k: int, seed:
     ]
 
 
-def keep_top_k(state: TrainingState, logits: Tensor, k: int) -> Tensor:
-    """The k largest of the only part's logits; those that are NaN are left out, and counted.
+def best_of(state: TrainingState, logits: Tensor, k: int) -> Tensor:
+    """Mark the k largest of the only part's logits, bool; those that are NaN are left out, and counted.
 
     Raises:
         AllScoresNaNError: If there is nothing to choose from.
     """
     state.nan_scores.copy_(logits.isnan().sum())
-    try:
-        return select_top_k(logits, k)
-    except ValueError as error:
-        raise AllScoresNaNError from error
+    best = top_k_mask(logits, k)
+    if not best.any():
+        raise AllScoresNaNError
+    return best
 
 
 @contextmanager

@@ -7,10 +7,11 @@ average moves.
 Tested in ``tests/engine/training/test_top_k.py``.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn, optim
@@ -21,18 +22,20 @@ from gan_blocks import (
     MinibatchStdDev,
     advance_power_iteration,
     select_top_k_pairs,
+    twice_differentiable,
 )
 from gan_blocks.engine.base.processes import sum_gradients
 from gan_blocks.engine.base.randomness import seeded_noise
-from gan_blocks.engine.recipe.batches import FakeBatch, PairBatch, StepBatches
+from gan_blocks.engine.recipe.batches import Augment, FakeBatch, PairBatch, StepBatches
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.state import TrainingState
-from gan_blocks.engine.training.top_k import choose_top_k, keep_top_k
+from gan_blocks.engine.training.top_k import best_of, choose_top_k
 
 __all__ = [
     "fake_images_of",
     "score_fake",
     "score_generated",
+    "score_generator_pair",
     "score_pair",
     "score_separately",
     "update_discriminator",
@@ -42,7 +45,7 @@ __all__ = [
 # Layers with which a sample's logit depends on the rest of its batch.
 LOOK_ACROSS_SAMPLES = (CrossReplicaBatchNorm2d, MinibatchDiscrimination, MinibatchStdDev)
 
-Part = TypeVar("Part", FakeBatch, PairBatch)
+Part = TypeVar("Part", bound=FakeBatch | PairBatch)
 Penalty = Callable[[], Tensor]
 OfNetwork = Callable[[nn.Module], None]
 
@@ -56,17 +59,22 @@ def fake_images_of(state: TrainingState, part: PairBatch) -> Tensor:
 
 def score_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
     """D's logits of real and of generated images, in one call: for a D without layers that look across samples."""
-    images = torch.cat([part.real_images, fake_images_of(state, part)])
+    images = part.fake.seen(torch.cat([part.real_images, fake_images_of(state, part)]))
     logits = state.discriminator(images, torch.cat([part.real_labels, part.fake.labels]))
     real_logits, fake_logits = logits.chunk(2)
     return _kept(part, real_logits, fake_logits)
 
 
 def score_separately(state: TrainingState, part: PairBatch, fake_images: Tensor) -> tuple[Tensor, Tensor]:
-    """The same in two calls: for a D with batch norm, which would let real and generated images see each other."""
-    real_logits: Tensor = state.discriminator(part.real_images, part.real_labels)
-    fake_logits: Tensor = state.discriminator(fake_images, part.fake.labels)
-    return _kept(part, real_logits, fake_logits)
+    """The same in two calls: for a D with batch norm, which would let real and generated images see each other.
+
+    Where images require gradients, their logits have second derivatives, for :func:`gan_blocks.zero_centered_penalty`.
+    """
+    logits = []
+    for images, labels in ((part.real_images, part.real_labels), (fake_images, part.fake.labels)):
+        with twice_differentiable() if images.requires_grad else contextlib.nullcontext():
+            logits.append(state.discriminator(part.fake.seen(images), labels))
+    return _kept(part, *logits)
 
 
 def _kept(part: PairBatch, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,14 +94,36 @@ def score_generated(state: TrainingState, fake: FakeBatch, images: Tensor) -> Te
 
     G always sees the whole batch, since its BatchNorm looks across samples; a D that does not, only what was chosen.
     """
+    logits = _score_chosen(state, fake, fake.seen(images))
+    # A second pass of D over the best alone gains 2 to 4 % at k = B / 2 and loses above: see benchmarks/top_k_step.py.
+    return logits if fake.k is None else logits[best_of(state, logits, fake.k)]
+
+
+def score_generator_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
+    """D's logits of real and of generated images for G's update; under top-k training, of the chosen pairs alone.
+
+    Returns:
+        Logits of as many real images as generated ones, of the same labels in the same order.
+    """
+    fake = part.fake
+    images: Tensor = state.generator(fake.z, fake.labels)
+    fake_logits = _score_chosen(state, fake, fake.seen(images))
+    real_logits = _score_chosen(state, fake, fake.seen(part.real_images))
+    if fake.k is None:
+        return real_logits, fake_logits
+    best = best_of(state, fake_logits, fake.k)
+    return real_logits[best], fake_logits[best]
+
+
+def _score_chosen(state: TrainingState, fake: FakeBatch, images: Tensor) -> Tensor:
+    """D's logits of images at the places of a batch that were chosen, or at all of them."""
     if fake.chosen is None:
         logits: Tensor = state.discriminator(images, fake.labels)
     elif any(isinstance(module, LOOK_ACROSS_SAMPLES) for module in state.discriminator.modules()):
         logits = state.discriminator(images, fake.labels)[fake.chosen]  # the scores that they were chosen by
     else:
         logits = state.discriminator(images[fake.chosen], fake.labels[fake.chosen])
-    # A second pass of D over the best alone gains 2 to 4 % at k = B / 2 and loses above: see benchmarks/top_k_step.py.
-    return logits if fake.k is None else keep_top_k(state, logits, fake.k)
+    return logits
 
 
 def update_discriminator(
@@ -102,6 +132,8 @@ def update_discriminator(
     config: TrainingConfig,
     loss: Callable[[PairBatch], Tensor],
     *,
+    same_labels: bool = False,
+    augment: Augment | None = None,
     penalties: Iterable[Penalty] = (),
     before_step: OfNetwork | None = None,
     after_step: OfNetwork | None = None,
@@ -113,6 +145,8 @@ def update_discriminator(
         batches: The step's batches.
         config: Says how many updates.
         loss: The mean loss of a micro-batch, on the graph of D's weights.
+        same_labels: Whether generated images have the labels of the real ones beside them.
+        augment: What D sees of an image instead of it, a differentiable function of images.
         penalties: Terms of the weights alone, added once an update.
         before_step: Given D when its gradients are complete, such as to clip them.
         after_step: Given D when its weights have moved, such as to clip them.
@@ -127,16 +161,50 @@ def update_discriminator(
         parts: Iterable[PairBatch] = batches.discriminator(number)
         if batches.k < config.batch_size and config.top_k_players != "generator":
             parts = [replace(part, fake=replace(part.fake, k=batches.k)) for part in parts]
+        if same_labels:
+            parts = (replace(part, fake=replace(part.fake, labels=part.real_labels)) for part in parts)
+        if augment is not None:
+            parts = (replace(part, fake=replace(part.fake, augment=augment)) for part in parts)
         total = total + descend(parts, loss, penalties, before_step, after_step)
     return total / config.discriminator_steps
 
 
+@overload
 def update_generator(
     state: TrainingState,
     batches: StepBatches,
     config: TrainingConfig,
     loss: Callable[[FakeBatch], Tensor],
     *,
+    same_labels: Literal[False] = False,
+    augment: Augment | None = None,
+    penalties: Iterable[Penalty] = (),
+    before_step: OfNetwork | None = None,
+) -> Tensor: ...
+
+
+@overload
+def update_generator(
+    state: TrainingState,
+    batches: StepBatches,
+    config: TrainingConfig,
+    loss: Callable[[PairBatch], Tensor],
+    *,
+    same_labels: Literal[True],
+    augment: Augment | None = None,
+    penalties: Iterable[Penalty] = (),
+    before_step: OfNetwork | None = None,
+) -> Tensor: ...
+
+
+def update_generator(
+    state: TrainingState,
+    batches: StepBatches,
+    config: TrainingConfig,
+    loss: Callable[[Any], Tensor],
+    *,
+    same_labels: bool = False,
+    augment: Augment | None = None,
     penalties: Iterable[Penalty] = (),
     before_step: OfNetwork | None = None,
 ) -> Tensor:
@@ -145,8 +213,11 @@ def update_generator(
     Args:
         state: Both players.
         batches: The step's batches.
-        config: Says from which step on the average lags behind G.
+        config: Says from which step on the average lags behind G, and how far.
         loss: The mean loss of a micro-batch, on the graph of G's weights.
+        same_labels: Whether the loss gets pairs, each a real and a generated image of one label;
+            :func:`score_generator_pair` scores them.
+        augment: What D sees of an image instead of it, a differentiable function of images.
         penalties: Terms of the weights alone, added once.
         before_step: Given G when its gradients are complete, such as to clip them.
 
@@ -155,20 +226,26 @@ def update_generator(
     """
     state.discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
     descend = partial(_descend, state, state.generator, state.optimizer_g, config.seed)
-    parts = list(batches.generator())
+    pairs = list(batches.generator_pairs()) if same_labels else []
+    fakes = [replace(fake, augment=augment) for fake in ([pair.fake for pair in pairs] or batches.generator())]
     if batches.k < config.batch_size and config.top_k_players != "discriminator":
-        parts = choose_top_k(state, parts, batches.k, config.seed)
+        fakes = choose_top_k(state, fakes, batches.k, config.seed)
+    parts: Sequence[FakeBatch | PairBatch] = fakes
+    if same_labels:
+        parts = [replace(pair, fake=fake) for pair, fake in zip(pairs, fakes, strict=True)]
 
-    def loss_or_zero(fake: FakeBatch) -> Tensor:
-        if fake.share > 0:
-            return loss(fake)
+    def loss_or_zero(part: FakeBatch | PairBatch) -> Tensor:
+        if part.share > 0:
+            return loss(part)
         # None of these samples was chosen, but running statistics move as without top-k, and other processes wait in
         # BatchNorm for this one's.
-        nothing: Tensor = 0 * state.discriminator(state.generator(fake.z, fake.labels), fake.labels).sum()
+        fake = part.fake if isinstance(part, PairBatch) else part
+        images = fake.seen(state.generator(fake.z, fake.labels))
+        nothing: Tensor = 0 * state.discriminator(images, fake.labels).sum()
         return nothing
 
     total = descend(parts, loss_or_zero, penalties, before_step, None)
-    state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else None)
+    state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else config.ema_decay)
     return total
 
 
