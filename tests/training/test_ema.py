@@ -221,3 +221,20 @@ def test_rejects_missing_and_unknown_tensors_and_names_the_first():
     pattern = r"^ExponentialMovingAverage: `model` must have no bias, as the average, but has bias of shape \(3,\)\.$"
     with pytest.raises(ValueError, match=pattern):
         ExponentialMovingAverage(without).update(with_bias)
+
+
+def test_its_state_is_that_of_the_copy_and_comes_back_bit_for_bit():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    average, other = ExponentialMovingAverage(model, 0.5), ExponentialMovingAverage(copy.deepcopy(model), 0.9)
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    average.update(model)
+    assert average.state_dict().keys() == model.state_dict().keys()
+    other.load_state_dict(average.state_dict())
+    assert all(torch.equal(value, average.state_dict()[name]) for name, value in other.state_dict().items())
+    other.update(model, decay=0.5)
+    average.update(model)
+    assert torch.equal(other.module[0].weight, average.module[0].weight)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        other.load_state_dict({})

@@ -4,7 +4,7 @@ A recipe says what the loss of a micro-batch is. Here it is averaged over the ba
 differentiated and descended; then the singular vectors advance on the new weights and, after an update of G, its
 average moves.
 
-Tested in ``tests/engine/training/test_top_k.py``.
+Tested in ``tests/engine/training/test_updates.py``.
 """
 
 import contextlib

@@ -88,3 +88,22 @@ def test_every_pass_through_the_networks_has_a_noise_of_its_own(config: Config):
         for part in parts
     ]
     assert len(set(keys)) == len(keys) == 12
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_pairs_of_an_update_of_g_are_real_images_of_the_labels_to_generate(config: Config, accumulate: int):
+    whole, split = source(config).step(5), source(config, accumulate=accumulate).step(5)
+    pairs = list(split.generator_pairs())
+    for pair in pairs:
+        assert torch.equal(pair.fake.labels, pair.real_labels)
+    for one, many in zip(tensors(list(whole.generator_pairs())), tensors(pairs), strict=True):
+        assert torch.equal(one, many)
+    assert torch.equal(tensors(pairs)[2], torch.cat([part.z for part in split.generator()]))  # z is that of any update
+
+
+def test_pairs_hold_every_image_once_an_epoch_in_an_order_of_their_own(config: Config):
+    batches = source(config)
+    drawn = [tensors(list(batches.step(step).generator_pairs()))[0][:, 0, 0, 0] for step in (1, 2, 3)]
+    assert len(torch.cat(drawn)[:20].unique()) == 20
+    shown = torch.cat([tensors(list(batches.step(1).discriminator(number)))[0][:, 0, 0, 0] for number in (0, 1)])
+    assert not torch.equal(torch.cat(drawn)[:14], shown)

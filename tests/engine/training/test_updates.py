@@ -1,0 +1,185 @@
+"""What a recipe may ask of the two updates: pairs, augmentation, schedules, tensors of its own."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_blocks import zero_centered_penalty
+from gan_blocks.engine import (
+    FakeBatch,
+    PairBatch,
+    StepBatches,
+    TrainingState,
+    fake_images_of,
+    load_images,
+    score_fake,
+    score_generator_pair,
+    score_pair,
+    score_separately,
+    update_discriminator,
+    update_generator,
+)
+from gan_blocks.engine.recipe.batches import BatchSource
+from gan_blocks.engine.recipe.build import build_state, follow_config
+from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
+from recipes import sngan
+
+CONFIG = sngan.Config(
+    resolution=16,
+    num_classes=3,
+    channels=8,
+    latent_dim=6,
+    generator_widths=(2, 2, 1),
+    discriminator_widths=(1, 2, 2),
+    generator_attention=(),
+    discriminator_attention=(),
+    batch_size=6,
+    discriminator_steps=1,
+)
+
+
+@pytest.fixture
+def config(tiny_data: Path) -> sngan.Config:
+    return dataclasses.replace(CONFIG, data=f"npz:{tiny_data}")
+
+
+def prepared(config: sngan.Config, **options: Any) -> tuple[TrainingState, StepBatches]:
+    run = RunOptions(device="cpu", precision="fp64", **options)
+    images = load_images(config.data, resolution=16, channels=1, num_classes=3)
+    source = BatchSource(images, sngan.RECIPE.build_prior(config), config, run)
+    return build_state(sngan.RECIPE, config, run), source.step(1)
+
+
+def gradients(network: torch.nn.Module) -> list[Tensor]:
+    return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+
+
+def shifted_noise(images: Tensor) -> Tensor:
+    """Somebody's augmentation, with random numbers of torch's global generator."""
+    return images.roll(1, -1) + 0.1 * torch.randn_like(images)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_d_sees_every_image_augmented_in_both_updates(config: sngan.Config, accumulate: int):
+    state, batches = prepared(config, accumulate=accumulate)
+    seen: list[Tensor] = []
+    state.discriminator.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().clone()))
+    drawn: list[Tensor] = []
+
+    def augment(images: Tensor) -> Tensor:
+        drawn.append(shifted_noise(images))
+        return drawn[-1]
+
+    def loss_d(part: PairBatch) -> Tensor:
+        real_logits, fake_logits = score_pair(state, part)
+        return (fake_logits - real_logits).mean()
+
+    update_discriminator(state, batches, config, loss_d, augment=augment)
+    update_generator(state, batches, config, lambda fake: -score_fake(state, fake).mean(), augment=augment)
+    assert len(drawn) == len(seen) == 2 * accumulate
+    assert all(torch.equal(one, other) for one, other in zip(seen, drawn, strict=True))
+    assert all(gradient.abs().sum() > 0 for gradient in gradients(state.generator)[-2:])
+
+
+def test_penalties_differentiate_through_the_augmentation(config: sngan.Config):
+    values = []
+    for factor in (1.0, 2.0):
+        state, batches = prepared(config)
+
+        def loss(part: PairBatch, state: TrainingState = state) -> Tensor:
+            images = part.real_images.requires_grad_()
+            real_logits, _ = score_separately(state, part, fake_images_of(state, part))
+            return zero_centered_penalty(images, real_logits)
+
+        values.append(
+            update_discriminator(state, batches, config, loss, augment=lambda images, f=factor: f * images / f * f)
+        )
+        assert any(gradient.abs().sum() > 0 for gradient in gradients(state.discriminator))
+    # D is piecewise linear, so that its slope at twice the image is nearly the same, and twice as large by the chain.
+    assert values[1] > 2 * values[0]
+
+
+def test_top_k_over_micro_batches_chooses_by_the_augmented_images(config: sngan.Config):
+    """Both passes over a micro-batch draw the same numbers, so that what was chosen is the best of what is learned."""
+    top = dataclasses.replace(config, top_k_gamma=0.01, top_k_floor=3, top_k_decay_images=1)
+    state, _ = prepared(top, accumulate=2)
+    images = load_images(top.data, resolution=16, channels=1, num_classes=3)
+    run = RunOptions(device="cpu", precision="fp64", accumulate=2)
+    batches = BatchSource(images, sngan.RECIPE.build_prior(top), top, run).step(50)
+    assert batches.k == 3
+    kept: list[Tensor] = []
+    judged: list[Tensor] = []
+    state.discriminator.register_forward_hook(lambda _m, _i, logits: judged.append(logits.detach()))
+
+    def loss(fake: FakeBatch) -> Tensor:
+        kept.append(score_fake(state, fake))
+        return -kept[-1].mean()
+
+    update_generator(state, batches, top, loss, augment=shifted_noise)
+    scores, chosen = torch.cat(judged[:2]), torch.cat(kept).detach()
+    torch.testing.assert_close(chosen.sort().values, scores.sort().values[-3:])
+
+
+@pytest.mark.parametrize("top_k", [False, True])
+def test_the_two_of_a_pair_have_one_label_in_both_updates(config: sngan.Config, top_k: bool):
+    if top_k:
+        config = dataclasses.replace(config, top_k_gamma=0.01, top_k_floor=2, top_k_decay_images=1)
+    images = load_images(config.data, resolution=16, channels=1, num_classes=3)
+    run = RunOptions(device="cpu", precision="fp64")
+    state = build_state(sngan.RECIPE, config, run)
+    batches = BatchSource(images, sngan.RECIPE.build_prior(config), config, run).step(50)
+    labels: list[Tensor] = []
+    state.discriminator.register_forward_pre_hook(lambda _module, inputs: labels.append(inputs[1].clone()))
+
+    def loss_d(part: PairBatch) -> Tensor:
+        real_logits, fake_logits = score_separately(state, part, fake_images_of(state, part))
+        return (fake_logits - real_logits).mean()
+
+    def loss_g(part: PairBatch) -> Tensor:
+        real_logits, fake_logits = score_generator_pair(state, part)
+        assert real_logits.shape == fake_logits.shape == ((2,) if top_k else (6,))
+        return (real_logits - fake_logits).mean()
+
+    update_discriminator(state, batches, config, loss_d, same_labels=True)
+    update_generator(state, batches, config, loss_g, same_labels=True)
+    assert len(labels) == 4
+    assert torch.equal(labels[0], labels[1])
+    assert torch.equal(labels[2], labels[3])
+
+
+def test_optimizers_follow_a_config_and_keep_their_state(config: sngan.Config):
+    state, batches = prepared(config)
+    sngan.RECIPE.train_step(state, batches, config)
+    moments = {key: dict(value) for key, value in state.optimizer_g.state.items()}
+    follow_config(sngan.RECIPE, state, dataclasses.replace(config, generator_lr=0.5, adam_beta2=0.5))
+    (group,) = state.optimizer_g.param_groups
+    assert (group["lr"], group["betas"]) == (0.5, (config.adam_beta1, 0.5))
+    assert state.optimizer_d.param_groups[0]["lr"] == config.discriminator_lr
+    assert group["params"] == list(state.generator.parameters())
+    assert all(state.optimizer_g.state[key]["step"] is value["step"] for key, value in moments.items())
+
+
+def test_tensors_of_a_recipes_own_are_saved_and_come_back(
+    config: sngan.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain_step = sngan.RECIPE.train_step
+
+    def counting(state: TrainingState, batches: StepBatches, config: sngan.Config) -> dict[str, Tensor]:
+        state.extra["seen"] = state.extra.get("seen", torch.zeros(2)) + torch.tensor([1.0, batches.step])
+        return {**plain_step(state, batches, config), "seen": state.extra["seen"][1]}
+
+    recipe = dataclasses.replace(sngan.RECIPE, train_step=counting)
+    monkeypatch.setattr(sngan, "RECIPE", recipe)  # a recipe has to have a name
+    small = ["--resolution", "16", "--num-classes", "3", "--channels", "8", "--latent-dim", "6", "--batch-size", "6"]
+    small += ["--generator-widths", "2", "2", "1", "--discriminator-widths", "1", "2", "2", "--sample-every", "0"]
+    small += ["--generator-attention", "--discriminator-attention"]
+    args = [*small, "--data", config.data, "--standing-batches", "2", "--run-dir", str(tmp_path / "run")]
+    assert recipe.main([*args, "--steps", "2"]) == 0
+    assert recipe.main([*args, "--steps", "3"]) == 0
+    checkpoint = load_latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint.tensors["extra"]["seen"].tolist() == [3.0, 6.0]
