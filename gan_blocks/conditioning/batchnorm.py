@@ -106,6 +106,15 @@ class ConditionalBatchNorm2d(nn.Module):
         return _normalize(self.norm, x, 1 + self.gain(condition), self.bias(condition))
 
 
+class _ZeroTable(nn.Embedding):
+    """A table that starts at zero."""
+
+    def reset_parameters(self) -> None:
+        # Drawn and discarded, so that what is built after it has the random numbers that it has always had.
+        super().reset_parameters()
+        nn.init.zeros_(self.weight)
+
+
 class ClassConditionalBatchNorm2d(nn.Module):
     r"""Batch normalization with a gain and a bias per class, each in a table of this layer's own.
 
@@ -181,14 +190,13 @@ class ClassConditionalBatchNorm2d(nn.Module):
             device=device,
             dtype=dtype,
         )
-        self.gain = nn.Embedding(num_classes, num_features, device=device, dtype=dtype)
-        self.bias = nn.Embedding(num_classes, num_features, device=device, dtype=dtype)
-        self.reset_parameters()
+        self.gain = _ZeroTable(num_classes, num_features, device=device, dtype=dtype)
+        self.bias = _ZeroTable(num_classes, num_features, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
         """Set gains and biases to the identity; the statistics of ``norm`` are left to it."""
-        nn.init.zeros_(self.gain.weight)
-        nn.init.zeros_(self.bias.weight)
+        self.gain.reset_parameters()
+        self.bias.reset_parameters()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Normalize ``x``, then scale and shift each sample's channels by the row of its class, or by a mixture."""

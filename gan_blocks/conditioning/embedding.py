@@ -108,6 +108,8 @@ class ProjectedEmbedding(nn.Module):
         out_features: Width D of the discriminator's, at least 1.
         linear_layer: Factory of P, called as ``linear_layer(embedding_dim, out_features, bias=False)`` like
             ``nn.Linear``.
+        device: Device of the table and of the projection.
+        dtype: Dtype of the table and of the projection.
 
     Attributes:
         table: The copy of E, ``(num_classes, embedding_dim)``; zero until :meth:`follow` is called.
@@ -140,13 +142,20 @@ class ProjectedEmbedding(nn.Module):
         out_features: int,
         *,
         linear_layer: Callable[..., nn.Module] = nn.Linear,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_positive("ProjectedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
         check_positive("ProjectedEmbedding", out_features=out_features)
         self.num_classes = num_classes
-        self.register_buffer("table", torch.zeros(num_classes, embedding_dim))
-        self.projection = linear_layer(embedding_dim, out_features, bias=False)
+        self.register_buffer("table", torch.empty(num_classes, embedding_dim, device=device, dtype=dtype))
+        self.projection = linear_layer(embedding_dim, out_features, bias=False).to(device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make the copy zero, as before :meth:`follow` is called; the projection has a method of its own."""
+        nn.init.zeros_(self.table)
 
     def follow(self, embedding: SharedEmbedding) -> None:
         """Copy the generator's table as it is now; call it before each step of training.

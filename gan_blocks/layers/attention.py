@@ -33,6 +33,8 @@ class SelfAttention2d(nn.Module):
     Args:
         channels: Number of channels C, a positive multiple of 8.
         conv_layer: Makes the convolutions; called as ``conv_layer(in_channels, out_channels, 1, bias=False)``.
+        device: Device of all parameters.
+        dtype: Dtype of all parameters.
 
     Shape:
         - x: ``(batch, channels, height, width)`` with even height and width
@@ -56,16 +58,28 @@ class SelfAttention2d(nn.Module):
         True
     """
 
-    def __init__(self, channels: int, *, conv_layer: Callable[..., nn.Module] = nn.Conv2d) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if channels <= 0 or channels % 8:
             raise bad_value("SelfAttention2d", "channels", "a positive multiple of 8", channels)
         self.channels = channels
-        self.theta = conv_layer(channels, channels // 8, 1, bias=False)
-        self.phi = conv_layer(channels, channels // 8, 1, bias=False)
-        self.g = conv_layer(channels, channels // 2, 1, bias=False)
-        self.out = conv_layer(channels // 2, channels, 1, bias=False)
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.theta = conv_layer(channels, channels // 8, 1, bias=False).to(device, dtype)
+        self.phi = conv_layer(channels, channels // 8, 1, bias=False).to(device, dtype)
+        self.g = conv_layer(channels, channels // 2, 1, bias=False).to(device, dtype)
+        self.out = conv_layer(channels // 2, channels, 1, bias=False).to(device, dtype)
+        self.gamma = nn.Parameter(torch.empty((), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make gamma zero; the convolutions have a method of their own."""
+        nn.init.zeros_(self.gamma)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add ``gamma`` times what the pixels of ``x`` gather from one another to ``x``."""

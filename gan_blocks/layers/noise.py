@@ -28,6 +28,8 @@ class AdaptiveGaussianNoise(nn.Module):
         strength: The factor 0.2, greater than 0.
         threshold: The output 0.5 from which on there is noise.
         decay: The decay 0.9 of the average, at least 0 and less than 1.
+        device: Device of the average.
+        dtype: Dtype of the average.
 
     Attributes:
         output_average: The average :math:`\hat d`, a scalar buffer that starts at 0.
@@ -50,7 +52,15 @@ class AdaptiveGaussianNoise(nn.Module):
 
     output_average: Tensor
 
-    def __init__(self, *, strength: float = 0.2, threshold: float = 0.5, decay: float = 0.9) -> None:
+    def __init__(
+        self,
+        *,
+        strength: float = 0.2,
+        threshold: float = 0.5,
+        decay: float = 0.9,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_positive("AdaptiveGaussianNoise", strength=strength)
         if not 0 <= decay < 1:
@@ -58,7 +68,12 @@ class AdaptiveGaussianNoise(nn.Module):
         self.strength = strength
         self.threshold = threshold
         self.decay = decay
-        self.register_buffer("output_average", torch.zeros(()))
+        self.register_buffer("output_average", torch.empty((), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make the average zero."""
+        nn.init.zeros_(self.output_average)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply every element by a draw around 1, in training mode."""
