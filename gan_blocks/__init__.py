@@ -95,7 +95,7 @@ from gan_blocks.training.activation_checkpointing import checkpoint_activations
 from gan_blocks.training.ema import ExponentialMovingAverage
 from gan_blocks.training.ramps import cosine_ramp, half_life_decay, linear_ramp
 from gan_blocks.training.schedules import GrowthPosition, GrowthSchedule
-from gan_blocks.training.standing_statistics import standing_statistics
+from gan_blocks.training.standing_statistics import CollectsStatistics, standing_statistics
 from gan_blocks.training.truncation_statistics import BatchNormTable, TruncatedBatchNormStatistics
 
 __all__ = [
@@ -109,6 +109,7 @@ __all__ = [
     "CategoricalPrior",
     "CensoredNormalPrior",
     "ClassConditionalBatchNorm2d",
+    "CollectsStatistics",
     "ConditionalBatchNorm2d",
     "CrossReplicaBatchNorm2d",
     "DiscreteModeCoverage",

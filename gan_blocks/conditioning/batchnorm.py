@@ -109,6 +109,8 @@ class ConditionalBatchNorm2d(nn.Module):
 class _ZeroTable(nn.Embedding):
     """A table that starts at zero."""
 
+    class_tables = ("weight",)
+
     def reset_parameters(self) -> None:
         # Drawn and discarded, so that what is built after it has the random numbers that it has always had.
         super().reset_parameters()

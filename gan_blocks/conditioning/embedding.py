@@ -61,6 +61,7 @@ class SharedEmbedding(nn.Module):
         True
     """
 
+    class_tables = ("weight",)
     weight: nn.Parameter
 
     def __init__(

@@ -84,6 +84,8 @@ class CrossReplicaBatchNorm2d(nn.Module):
         10.0
     """
 
+    looks_across_samples = True
+
     weight: Tensor | None
     bias: Tensor | None
     running_mean: Tensor | None

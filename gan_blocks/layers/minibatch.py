@@ -88,6 +88,8 @@ class MinibatchStdDev(nn.Module):
         torch.Size([8, 513, 4, 4])
     """
 
+    looks_across_samples = True
+
     def __init__(self, *, group_size: int = 4, eps: float = 1e-8) -> None:
         super().__init__()
         check_positive("MinibatchStdDev", group_size=group_size, eps=eps)
@@ -133,6 +135,8 @@ class MinibatchDiscrimination(nn.Module):
         >>> MinibatchDiscrimination(512)(torch.randn(16, 512)).shape
         torch.Size([16, 612])
     """
+
+    looks_across_samples = True
 
     def __init__(
         self,

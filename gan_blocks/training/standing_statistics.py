@@ -6,17 +6,44 @@ Tested in ``tests/training/test_standing_statistics.py``.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from gan_blocks._checks import bad_kind, bad_value
 from gan_blocks.layers._moments import gather_rows
-from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
-__all__ = ["standing_statistics"]
+__all__ = ["CollectsStatistics", "standing_statistics"]
+
+
+@runtime_checkable
+class CollectsStatistics(Protocol):
+    """What a norm offers to take part in :func:`standing_statistics`: :class:`CrossReplicaBatchNorm2d` does.
+
+    A norm of one's own with these four methods is found wherever statistics are collected, without being told of.
+
+    Example:
+        >>> from gan_blocks import CrossReplicaBatchNorm2d
+        >>> [isinstance(norm, CollectsStatistics) for norm in (CrossReplicaBatchNorm2d(3), nn.BatchNorm2d(3))]
+        [True, False]
+    """
+
+    def start_collecting(self) -> None:
+        """Normalize by the batch at hand from now on, and pool what normalizes, from nothing."""
+
+    def collected_row(self, like: Tensor) -> Tensor:
+        """What this process has pooled as one float64 vector, ``(length,)``, on the device of ``like``.
+
+        Its length is the same in every process; zeros stand for nothing.
+        """
+
+    def collect_rows(self, rows: Tensor, like: Tensor) -> None:
+        """Take what all processes have pooled, ``(processes, length)``, in place of what this one has."""
+
+    def stop_collecting(self, *, store: bool) -> None:
+        """End it: normalize in eval mode by what has been pooled if ``store``, else as before. May come twice."""
 
 
 def standing_statistics(
@@ -63,14 +90,15 @@ def standing_statistics(
         Brock et al. 2018, Appendix C.1.
 
     Example:
+        >>> from gan_blocks import CrossReplicaBatchNorm2d
         >>> norm = CrossReplicaBatchNorm2d(1)
         >>> standing_statistics(norm, [(torch.zeros(1, 1, 2, 2),), (torch.ones(3, 1, 2, 2),)])
         >>> norm.running_mean.item(), norm.running_var.item()
         (0.75, 0.1875)
     """
-    layers = [module for module in model.modules() if isinstance(module, CrossReplicaBatchNorm2d)]
+    layers = [module for module in model.modules() if isinstance(module, CollectsStatistics)]
     if not layers:
-        rule = "a module with a gan_blocks.CrossReplicaBatchNorm2d in it"
+        rule = "a module with a gan_blocks.CrossReplicaBatchNorm2d in it, or another that collects statistics"
         raise bad_value("standing_statistics", "model", rule, type(model).__name__)
     with _collecting(model, layers), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         num_batches = 0
@@ -87,9 +115,7 @@ def standing_statistics(
             raise bad_value("standing_statistics", "batches", rule, batches, remedy)
 
 
-def _pool(
-    model: nn.Module, layers: Sequence[CrossReplicaBatchNorm2d], num_batches: int, group: "dist.ProcessGroup"
-) -> int:
+def _pool(model: nn.Module, layers: Sequence[CollectsStatistics], num_batches: int, group: "dist.ProcessGroup") -> int:
     """Give all layers what all processes have collected; returns how many batches that were."""
     like = next(chain(model.parameters(), model.buffers()), torch.empty(0))
     own = [layer.collected_row(like) for layer in layers]
@@ -101,7 +127,7 @@ def _pool(
 
 
 @contextmanager
-def _collecting(model: nn.Module, layers: Sequence[CrossReplicaBatchNorm2d]) -> Iterator[None]:
+def _collecting(model: nn.Module, layers: Sequence[CollectsStatistics]) -> Iterator[None]:
     """Put ``model`` in eval mode and let ``layers`` collect; store the result unless an exception ends the block."""
     modes = {module: module.training for module in model.modules()}
     try:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import (
-    ClassConditionalBatchNorm2d,
     SharedEmbedding,
     lazy_coefficient,
     off_diagonal_penalty,
@@ -96,9 +95,8 @@ def generator_weight_penalty(generator: nn.Module, config: RegularizationFields)
         UserError: If a class embedding that G does not have is to decay.
     """
     embeddings = _shared_embeddings(generator)
-    tables = [module for module in generator.modules() if isinstance(module, ClassConditionalBatchNorm2d)]
-    exclude: list[nn.Module] = [*embeddings, *tables]
-    penalty = _orthogonal(generator, config.generator_orthogonal_penalty, config, exclude)
+    tables = [module for module in generator.modules() if getattr(module, "class_tables", ())]
+    penalty = _orthogonal(generator, config.generator_orthogonal_penalty, config, exclude=tables)
     if config.embedding_weight_decay:
         if not embeddings:
             raise UserError("--embedding-weight-decay must be 0, since this generator has no shared class embedding.")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gan_blocks import ConditionalBatchNorm2d, CrossReplicaBatchNorm2d, standing_statistics
+from gan_blocks import CollectsStatistics, ConditionalBatchNorm2d, CrossReplicaBatchNorm2d, standing_statistics
 from tests.drawn import draw
 from tests.reference import layers as reference
 
@@ -208,8 +208,54 @@ def test_rejects_a_batch_that_is_a_bare_tensor():
 
 def test_rejects_a_model_without_any_batch_norm_of_ours():
     message = (
-        r"^standing_statistics: `model` must be a module with a gan_blocks\.CrossReplicaBatchNorm2d in it, "
-        r"but got model='BatchNorm2d'\.$"
+        r"^standing_statistics: `model` must be a module with a gan_blocks\.CrossReplicaBatchNorm2d in it, or another "
+        r"that collects statistics, but got model='BatchNorm2d'\.$"
     )
     with pytest.raises(ValueError, match=message):
         standing_statistics(nn.BatchNorm2d(3), draw_batches(2))
+
+
+class RunningScale(nn.Module):
+    """Somebody's norm of another kind: divides by the largest value that it has seen, over all processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("largest", torch.ones(()))
+        self.pooled: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pooled is None:
+            return x / self.largest
+        self.pooled = torch.maximum(self.pooled, x.abs().max())
+        return x / x.abs().max()
+
+    def start_collecting(self) -> None:
+        self.pooled = torch.zeros(())
+
+    def collected_row(self, like: Tensor) -> Tensor:
+        return self.pooled.reshape(1).to(like.device, torch.float64)
+
+    def collect_rows(self, rows: Tensor, like: Tensor) -> None:
+        self.pooled = rows.max().to(like)
+
+    def stop_collecting(self, *, store: bool) -> None:
+        if store and self.pooled is not None:
+            self.largest.copy_(self.pooled)
+        self.pooled = None
+
+
+def test_a_norm_written_elsewhere_takes_part_by_its_methods():
+    norm = RunningScale()
+    assert isinstance(norm, CollectsStatistics)
+    model = nn.Sequential(norm, CrossReplicaBatchNorm2d(1))
+    standing_statistics(model, [(torch.full((2, 1, 2, 2), value),) for value in (3.0, -5.0, 4.0)])
+    assert norm.largest.item() == 5
+    assert norm.pooled is None
+    with pytest.raises(RuntimeError, match="of its own"):
+        standing_statistics(model, failing_batches())
+    assert norm.largest.item() == 5
+
+
+def failing_batches() -> Iterator[tuple[Tensor]]:
+    yield (torch.full((2, 1, 2, 2), 9.0),)
+    raise RuntimeError("of its own")

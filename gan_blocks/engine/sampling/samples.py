@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_blocks import (
-    CrossReplicaBatchNorm2d,
+    CollectsStatistics,
     Prior,
     SpectralNorm,
     TruncatedBatchNormStatistics,
@@ -157,7 +157,7 @@ def sampling_generator(
     if any(isinstance(module, SpectralNorm) for module in model.modules()):
         advance_power_iteration(model, n_power_iterations=POWER_ITERATIONS)
         fold_spectral_norm(model)
-    if not any(isinstance(module, CrossReplicaBatchNorm2d) for module in model.modules()):
+    if not any(isinstance(module, CollectsStatistics) for module in model.modules()):
         return model
     reference = next(model.parameters())
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from gan_blocks import SharedEmbedding
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
@@ -60,13 +59,19 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str, classe
         _layer(name)
         for name, value in fresh.items()
         if name in tensors
-        and isinstance(network.get_submodule(_layer(name)), nn.Embedding | SharedEmbedding)
+        and _is_class_table(network.get_submodule(_layer(name)), name)
         and tensors[name].shape != value.shape
         and tuple(here if size == there else size for size in tensors[name].shape) == tuple(value.shape)
     }
     kept = {name: value for name, value in fresh.items() if _layer(name) in renewed}
     load_weights(network, {**tensors, **{name: kept[name] for name in kept if name in tensors}}, source)
     return sorted(renewed)
+
+
+def _is_class_table(layer: nn.Module, name: str) -> bool:
+    """Whether a tensor has one row for each class: by the layer's ``class_tables``, or of one of torch's embeddings."""
+    tables = getattr(layer, "class_tables", ("weight",) if isinstance(layer, nn.Embedding) else ())
+    return bool(tables) and (SPECTRAL in name or name.rpartition(".")[2] in tables)
 
 
 def _layer(name: str) -> str:

@@ -17,9 +17,6 @@ import torch
 from torch import Tensor, nn, optim
 
 from gan_blocks import (
-    CrossReplicaBatchNorm2d,
-    MinibatchDiscrimination,
-    MinibatchStdDev,
     advance_power_iteration,
     select_top_k_pairs,
     twice_differentiable,
@@ -41,9 +38,6 @@ __all__ = [
     "update_discriminator",
     "update_generator",
 ]
-
-# Layers with which a sample's logit depends on the rest of its batch.
-LOOK_ACROSS_SAMPLES = (CrossReplicaBatchNorm2d, MinibatchDiscrimination, MinibatchStdDev)
 
 Part = TypeVar("Part", bound=FakeBatch | PairBatch)
 Penalty = Callable[[], Tensor]
@@ -115,11 +109,19 @@ def score_generator_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor,
     return real_logits[best], fake_logits[best]
 
 
+def looks_across_samples(module: nn.Module) -> bool:
+    """Whether a sample's output depends on the rest of its batch: by a true attribute of that name, or as torch's own.
+
+    Whoever writes such a layer gives it ``looks_across_samples = True``.
+    """
+    return bool(getattr(module, "looks_across_samples", isinstance(module, nn.modules.batchnorm._BatchNorm)))
+
+
 def _score_chosen(state: TrainingState, fake: FakeBatch, images: Tensor) -> Tensor:
     """D's logits of images at the places of a batch that were chosen, or at all of them."""
     if fake.chosen is None:
         logits: Tensor = state.discriminator(images, fake.labels)
-    elif any(isinstance(module, LOOK_ACROSS_SAMPLES) for module in state.discriminator.modules()):
+    elif any(map(looks_across_samples, state.discriminator.modules())):
         logits = state.discriminator(images, fake.labels)[fake.chosen]  # the scores that they were chosen by
     else:
         logits = state.discriminator(images[fake.chosen], fake.labels[fake.chosen])

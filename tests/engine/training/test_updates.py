@@ -183,3 +183,28 @@ def test_tensors_of_a_recipes_own_are_saved_and_come_back(
     assert recipe.main([*args, "--steps", "3"]) == 0
     checkpoint = load_latest_checkpoint(tmp_path / "run" / "checkpoints")
     assert checkpoint.tensors["extra"]["seen"].tolist() == [3.0, 6.0]
+
+
+class Neighborly(torch.nn.Module):
+    """Somebody's layer in which samples see one another, and which says so."""
+
+    looks_across_samples = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(dim=0, keepdim=True)
+
+
+def test_a_discriminator_whose_samples_see_one_another_is_given_the_whole_batch_under_top_k(config: sngan.Config):
+    top = dataclasses.replace(config, top_k_gamma=0.01, top_k_floor=3, top_k_decay_images=1)
+    for extra, sizes in ((torch.nn.Identity(), {3}), (Neighborly(), {6})):
+        run = RunOptions(device="cpu", precision="fp64", accumulate=1)
+        state = build_state(sngan.RECIPE, top, run)
+        state.discriminator.add_module("extra", extra)
+        images = load_images(top.data, resolution=16, channels=1, num_classes=3)
+        (fake,) = BatchSource(images, sngan.RECIPE.build_prior(top), top, run).step(50).generator()
+        judged: list[int] = []
+        state.discriminator.register_forward_hook(lambda _m, _i, logits, judged=judged: judged.append(len(logits)))
+        chosen = torch.tensor([True, False] * 3)
+        logits = score_fake(state, dataclasses.replace(fake, chosen=chosen))
+        assert len(logits) == 3
+        assert set(judged) == sizes
