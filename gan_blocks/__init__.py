@@ -1,6 +1,7 @@
 """Reusable GAN building blocks for PyTorch."""
 
 from gan_blocks.blocks.bottleneck import BottleneckDiscriminatorBlock, BottleneckGeneratorBlock
+from gan_blocks.blocks.layer_factories import normalize_layers, normalized_layer
 from gan_blocks.blocks.plain import PlainDiscriminatorBlock, PlainGeneratorBlock
 from gan_blocks.blocks.progressive import (
     FromRGB,
@@ -198,6 +199,8 @@ __all__ = [
     "mode_seeking_penalty",
     "multiscale_ssim",
     "non_saturating_generator_loss",
+    "normalize_layers",
+    "normalized_layer",
     "off_diagonal_penalty",
     "off_diagonal_penalty_gradient",
     "orthogonal_penalty",

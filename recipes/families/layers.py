@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gan_blocks import init_orthogonal_
+from gan_blocks import normalized_layer
 
-__all__ = ["Layer", "LayerFactories"]
-
-Layer = nn.Conv2d | nn.Linear | nn.Embedding
+__all__ = ["LayerFactories"]
 
 
-def _as_it_is(layer: Layer) -> nn.Module:
+def _as_it_is(layer: nn.Module) -> nn.Module:
     return layer
 
 
@@ -23,26 +21,20 @@ class LayerFactories:
     What normalizes a weight comes after its initialization, and so starts on the values that are trained.
     """
 
-    normalize: Callable[[Layer], nn.Module] = _as_it_is
+    normalize: Callable[[nn.Module], nn.Module] = _as_it_is
     """Applied to each new layer, such as ``spectral_norm``."""
 
-    def conv2d(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        padding: int = 0,
-        dilation: int = 1,
-        bias: bool = True,
-    ) -> nn.Module:
-        """A convolution."""
-        layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
-        return self.normalize(init_orthogonal_(layer))
+    @property
+    def conv2d(self) -> Callable[..., nn.Module]:
+        """Makes convolutions; called like ``nn.Conv2d``."""
+        return normalized_layer(nn.Conv2d, normalize=self.normalize)
 
-    def linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
-        """A linear layer."""
-        return self.normalize(init_orthogonal_(nn.Linear(in_features, out_features, bias=bias)))
+    @property
+    def linear(self) -> Callable[..., nn.Module]:
+        """Makes linear layers; called like ``nn.Linear``."""
+        return normalized_layer(nn.Linear, normalize=self.normalize)
 
-    def embedding(self, num_embeddings: int, embedding_dim: int) -> nn.Module:
-        """A table of class embeddings."""
-        return self.normalize(init_orthogonal_(nn.Embedding(num_embeddings, embedding_dim)))
+    @property
+    def embedding(self) -> Callable[..., nn.Module]:
+        """Makes tables of class embeddings; called like ``nn.Embedding``."""
+        return normalized_layer(nn.Embedding, normalize=self.normalize)

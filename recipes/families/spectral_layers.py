@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gan_blocks import clamp_sigma, sigma_regularization, spectral_norm
 from gan_blocks.engine import Fields, require, require_positive
-from recipes.families.layers import Layer, LayerFactories
+from recipes.families.layers import LayerFactories
 
 __all__ = [
     "SpectralFields",
@@ -75,8 +75,9 @@ def spectral_layers(
         clamp_ratio: Clamp it to this multiple of the second one; 0: no such clamp. A weight with but one is left alone.
     """
 
-    def normalize(layer: Layer) -> nn.Module:
-        rank = min(layer.weight.shape[0], layer.weight[0].numel())
+    def normalize(layer: nn.Module) -> nn.Module:
+        weight = layer.get_parameter("weight")
+        rank = min(weight.shape[0], weight[0].numel())
         if clamp:
             clamp_sigma(layer, maximum=clamp)
         elif clamp_ratio and rank > 1:

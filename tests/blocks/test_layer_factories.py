@@ -1,0 +1,68 @@
+import pickle
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from gan_blocks import (
+    ClassConditionalBatchNorm2d,
+    SpectralNorm,
+    clamp_sigma,
+    estimated_singular_values,
+    init_orthogonal_,
+    normalize_layers,
+    normalized_layer,
+    spectral_norm,
+)
+
+
+@pytest.mark.parametrize(
+    ("layer", "sizes"),
+    [(nn.Conv2d, (3, 8, 3)), (nn.Linear, (5, 4)), (nn.Embedding, (7, 3)), (nn.ConvTranspose2d, (4, 4, 2))],
+)
+def test_by_default_a_layer_is_orthogonal_and_then_spectrally_normalized_with_the_same_random_numbers(layer, sizes):
+    torch.manual_seed(0)
+    made = normalized_layer(layer)(*sizes)
+    torch.manual_seed(0)
+    wanted = spectral_norm(init_orthogonal_(layer(*sizes)))
+    assert made.state_dict().keys() == wanted.state_dict().keys()
+    assert all(torch.equal(value, wanted.state_dict()[name]) for name, value in made.state_dict().items())
+
+
+def test_options_reach_the_layer_and_other_normalizations_and_initializations_are_taken():
+    conv = normalized_layer(nn.Conv2d, normalize=partial(clamp_sigma, maximum=0.5), init=None)(
+        3, 4, 3, padding=1, bias=False
+    )
+    assert conv.padding == (1, 1)
+    assert conv.bias is None
+    assert torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() == pytest.approx(0.5, abs=1e-2)
+    torch.manual_seed(0)
+    plain = nn.Linear(3, 3)
+    torch.manual_seed(0)
+    kept = normalized_layer(nn.Linear, init=None)(3, 3)
+    assert torch.equal(kept.parametrizations.weight.original, plain.weight)
+
+
+def test_a_factory_can_be_pickled():
+    factory = pickle.loads(pickle.dumps(normalized_layer(nn.Linear)))
+    assert estimated_singular_values(factory(4, 3)).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_whole_model_has_its_layers_normalized_and_nothing_else():
+    fixed = spectral_norm(nn.Linear(2, 2), eps=0.5)
+    before = fixed.parametrizations.weight.original.clone()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ModuleList([nn.Linear(4, 2), nn.Embedding(3, 2)]), fixed
+    )
+    model.append(ClassConditionalBatchNorm2d(4, num_classes=3))
+    assert normalize_layers(model) is model
+    assert sum(isinstance(module, SpectralNorm) for module in model.modules()) == 4
+    weight = model[0].parametrizations.weight.original.flatten(1)
+    torch.testing.assert_close(weight @ weight.T, torch.eye(4), rtol=0, atol=1e-5)
+    assert torch.equal(fixed.parametrizations.weight.original, before)
+    assert not model[4].gain.weight.any()
+    with pytest.raises(
+        ValueError, match=r"^normalize_layers: `model` must be a module with convolutions, linear layers"
+    ):
+        normalize_layers(model)
