@@ -74,7 +74,7 @@ def zero_centered_penalty(images: Tensor, logits: Tensor | Sequence[Tensor], gam
     Args:
         images: The images, or data of any other shape, as the discriminator took them; they require gradients.
         logits: What it made of them, of any shape, such as a map of patches, or one tensor for each scale.
-        gamma: The strength :math:`\gamma`, greater than 0. Half of it multiplies the mean.
+        gamma: The strength :math:`\gamma`, at least 0; with 0 nothing is computed. Half of it multiplies the mean.
 
     Returns:
         The scalar penalty, at least 0, for the discriminator's loss.
@@ -86,7 +86,7 @@ def zero_centered_penalty(images: Tensor, logits: Tensor | Sequence[Tensor], gam
 
     Raises:
         ValueError: If the batch is empty, ``images`` do not require gradients, ``logits`` were not computed from them
-            or have no second derivative, or ``gamma`` is not greater than 0.
+            or have no second derivative, or ``gamma`` is negative.
 
     References:
         Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?", section 4.1, for both.
@@ -97,8 +97,10 @@ def zero_centered_penalty(images: Tensor, logits: Tensor | Sequence[Tensor], gam
         9.0
     """
     owner = "zero_centered_penalty"
-    check_positive(owner, gamma=gamma)
+    _check_gamma(owner, gamma)
     _check_batch(owner, "images", images)
+    if gamma == 0:
+        return images.new_zeros(())
     scales = [logits] if isinstance(logits, Tensor) else list(logits)
     if not images.requires_grad:
         raise ValueError(
@@ -123,7 +125,7 @@ def r1_penalty(discriminator: Discriminator, images: Tensor, gamma: float = 10.0
     Args:
         discriminator: The discriminator as a function of images alone, such as ``lambda x: discriminator(x, labels)``.
         images: Real images, or data of any other shape; their own history is cut.
-        gamma: The strength :math:`\gamma`, greater than 0. Half of it multiplies the mean.
+        gamma: The strength :math:`\gamma`, at least 0; with 0 nothing is computed. Half of it multiplies the mean.
 
     Returns:
         The scalar penalty, at least 0, for the discriminator's loss.
@@ -134,7 +136,7 @@ def r1_penalty(discriminator: Discriminator, images: Tensor, gamma: float = 10.0
 
     Raises:
         ValueError: If the batch is empty, ``discriminator`` gives not every image its own logits, computed from it, or
-            ``gamma`` is not greater than 0.
+            ``gamma`` is negative.
 
     References:
         Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?"; Brock et al. 2018, equation 5.
@@ -144,8 +146,10 @@ def r1_penalty(discriminator: Discriminator, images: Tensor, gamma: float = 10.0
         9.0
     """
     owner = "r1_penalty"
-    check_positive(owner, gamma=gamma)
+    _check_gamma(owner, gamma)
     _check_batch(owner, "images", images)
+    if gamma == 0:
+        return images.new_zeros(())
     return gamma / 2 * _slopes_at(owner, discriminator, images).square().sum(1).mean()
 
 
@@ -418,6 +422,11 @@ def _without_second_derivative(slopes: Tensor) -> bool:
         seen.add(node)
         ahead += [following for following, _ in node.next_functions]
     return False
+
+
+def _check_gamma(owner: str, gamma: float) -> None:
+    if not gamma >= 0:
+        raise bad_value(owner, "gamma", "at least 0", gamma)
 
 
 def _check_batch(owner: str, name: str, value: Tensor) -> None:

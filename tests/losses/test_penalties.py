@@ -122,6 +122,12 @@ def test_logits_of_patches_and_scales_count_by_their_sum(rng: torch.Generator):
     assert zero_centered_penalty(images, scales).item() == pytest.approx(total.item(), rel=1e-12)
 
 
+def test_a_strength_of_zero_is_no_penalty_and_costs_nothing(rng: torch.Generator):
+    images = random_images(2, 3, rng=rng)
+    assert zero_centered_penalty(images, images.sum(1), 0.0).item() == 0
+    assert r1_penalty(lambda images: pytest.fail("it was called"), images, 0.0).item() == 0
+
+
 def test_without_the_context_one_sentence_names_it(rng: torch.Generator):
     images = torch.randn(2, 8, 4, 4, generator=rng, requires_grad=True)
     logits = AttentiveDiscriminator()(images)
@@ -357,8 +363,8 @@ IMAGES = torch.zeros(2, 3)
     ("call", "message"),
     [
         (
-            lambda: r1_penalty(critic, IMAGES, gamma=0),
-            "r1_penalty: `gamma` must be greater than 0, but got gamma=0.",
+            lambda: r1_penalty(critic, IMAGES, gamma=-0.5),
+            "r1_penalty: `gamma` must be at least 0, but got gamma=-0.5.",
         ),
         (
             lambda: r1_penalty(critic, IMAGES[:0]),
@@ -385,7 +391,7 @@ IMAGES = torch.zeros(2, 3)
         ),
         (
             lambda: zero_centered_penalty(IMAGES, critic(IMAGES), gamma=-1.0),
-            "zero_centered_penalty: `gamma` must be greater than 0, but got gamma=-1.0.",
+            "zero_centered_penalty: `gamma` must be at least 0, but got gamma=-1.0.",
         ),
         (
             lambda: lazy_coefficient(-1.0, interval=1, update=0),

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from einops import rearrange, repeat
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_blocks.engine.base.errors import UserError
@@ -84,8 +84,11 @@ class Interpolation(TruncatedOptions):
         classes = repeat(labels[:-1], "path -> path step", step=steps)
         if self.vary != "latents":
             classes = interpolate_classes(labels[:-1], labels[1:], steps, num_classes=num_classes)
+        generator = ready_generator(trained)
+        if self.vary != "latents":
+            _check_mixes_classes(generator, z[0, :1], classes[0, :1])
         images = generate(
-            ready_generator(trained),
+            generator,
             rearrange(z, "path step dim -> (path step) dim"),
             classes.flatten(0, 1),
             batch_size=self.batch_size,
@@ -98,6 +101,15 @@ class Interpolation(TruncatedOptions):
             pairs = zip(labels[:-1].tolist(), labels[1:].tolist(), strict=True)
             save_sheet(self.out, images, columns=steps, captions=[f"{a}{to_next.format(b)}" for a, b in pairs])
         return f"{self.rows} paths of {steps} images"
+
+
+def _check_mixes_classes(generator: nn.Module, z: Tensor, classes: Tensor) -> None:
+    """Try a generator on a row of weights over the classes, in place of a label."""
+    try:
+        generate(generator, z, classes)
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        remedy = "its forward has to take labels as rows of weights, (batch, num_classes), too; or take --vary latents"
+        raise UserError(f"this generator cannot mix classes: {remedy} ({error}).") from error
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,24 @@
 Tested in ``tests/engine/recipe/test_build.py``.
 """
 
+from dataclasses import fields
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks import ExponentialMovingAverage, checkpoint_activations
+from gan_blocks import ExponentialMovingAverage, Prior, checkpoint_activations
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.randomness import seeded_construction
+from gan_blocks.engine.base.processes import main_rank_only
+from gan_blocks.engine.base.randomness import random_stream, seeded_construction, seeded_noise
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 
-__all__ = ["build_state", "follow_config"]
+__all__ = ["build_state", "check_extra", "check_networks", "config_at", "follow_config"]
 
 
 def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions) -> TrainingState:
@@ -59,6 +61,76 @@ def follow_config(recipe: Recipe[Any], state: TrainingState, config: TrainingCon
     for optimizer, model in zip((state.optimizer_g, state.optimizer_d), fresh, strict=True):
         for group, wanted in zip(optimizer.param_groups, model.param_groups, strict=True):
             group.update({name: value for name, value in wanted.items() if name != "params"})
+
+
+NETWORK_SAMPLES = 2
+
+
+@torch.no_grad()
+def check_networks(state: TrainingState, prior: Prior, config: TrainingConfig) -> None:
+    """Try both networks on a few samples, in eval mode: nothing of them changes.
+
+    Raises:
+        UserError: If G does not make images of the Config's shape, or D no logits for each.
+    """
+    networks = (state.generator, state.discriminator)
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    z = prior.at(1).sample(NETWORK_SAMPLES, generator=random_stream(config.seed, "shapes"))
+    labels = torch.arange(NETWORK_SAMPLES, device=state.device) % config.num_classes
+    reference = next(state.generator.parameters())
+    try:
+        for network in networks:
+            network.eval()
+        with state.autocast(), seeded_noise(config.seed, "shapes", device=state.device):
+            images = state.generator(z.to(reference), labels)
+            wanted = (NETWORK_SAMPLES, config.image_channels, config.resolution, config.resolution)
+            if not isinstance(images, Tensor) or tuple(images.shape) != wanted:
+                rule = "(batch, image_channels, resolution, resolution)"
+                raise main_rank_only(UserError(f"the generator must return {rule}, here {wanted}, but {_got(images)}."))
+            logits = state.discriminator(images, labels)
+            if not isinstance(logits, Tensor) or logits.shape[:1] != (NETWORK_SAMPLES,):
+                rule = f"logits of shape (batch,), here ({NETWORK_SAMPLES},)"
+                raise main_rank_only(UserError(f"the discriminator must return {rule}, but {_got(logits)}."))
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _got(value: object) -> str:
+    return f"returned {tuple(value.shape)}" if isinstance(value, Tensor) else f"returned {type(value).__name__}"
+
+
+def config_at(config: TrainingConfig, step: int) -> TrainingConfig:
+    """The Config of a step, by its schedules.
+
+    Raises:
+        UserError: If ``at`` returns no such Config, or changes what holds for a whole training.
+    """
+    now = config.at(config.images_before(step))
+    if now is config:
+        return config
+    if type(now) is not type(config):
+        raise main_rank_only(
+            UserError(f"Config.at must return a {type(config).__name__}, but returned {type(now).__name__}.")
+        )
+    for field in fields(TrainingConfig):
+        if field.name != "ema_decay" and getattr(now, field.name) != getattr(config, field.name):
+            raise main_rank_only(
+                UserError(f"Config.at must not change {field.name}, which holds for a whole training.")
+            )
+    return now
+
+
+def check_extra(state: TrainingState) -> None:
+    """Check what a recipe keeps of its own.
+
+    Raises:
+        UserError: If it is not tensors by name.
+    """
+    for name, value in state.extra.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            got = f"{name!r}: {type(value).__name__}"
+            raise main_rank_only(UserError(f"state.extra must hold tensors by name, but holds {got}."))
 
 
 def _to_channels_last(network: nn.Module) -> None:

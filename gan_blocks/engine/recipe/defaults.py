@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn, optim
 
 from gan_blocks import NormalPrior, Prior
+from gan_blocks.engine.base.checks import require_positive
 from gan_blocks.engine.recipe.config import AdamFields
 from gan_blocks.engine.recipe.latent import LatentFields, latent_prior
 
@@ -23,7 +24,10 @@ __all__ = [
 
 def default_prior(config: Any) -> Prior:
     """The prior that a Config names: by ``LatentFields``, or N(0, I) of its ``latent_dim``."""
-    return latent_prior(config) if isinstance(config, LatentFields) else NormalPrior(config.latent_dim)
+    if isinstance(config, LatentFields):
+        return latent_prior(config)
+    require_positive(config, "latent_dim")
+    return NormalPrior(config.latent_dim)
 
 
 def check_default_prior(kind: type[Any]) -> None:

@@ -24,6 +24,7 @@ from gan_blocks.engine.recipe.defaults import (
     default_optimizers,
     default_prior,
 )
+from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.identity import RecipeIdentity
 
@@ -99,6 +100,16 @@ class Recipe(Generic[ConfigT]):
             raise TypeError(f"Recipe: `config` must be a class that inherits TrainingConfig, but got {self.config!r}.")
         if not self.presets:
             raise ValueError("Recipe: `presets` must have one entry or more, but got none.")
+        for name, make in self.presets.items():
+            if not callable(make):
+                raise TypeError(f"Recipe: `presets` must be functions that return a Config, but {name} is a {make!r}.")
+        if "__annotations__" in vars(self.config) and "__dataclass_params__" not in vars(self.config):
+            raise TypeError(
+                f"Recipe: `config` must be a dataclass; {self.config.__name__} lacks @dataclass(frozen=True)."
+            )
+        options = {"preset", "help", *(option.name for option in fields(RunOptions))}
+        if taken := options & {one.name for one in fields(self.config)}:
+            raise TypeError(f"Recipe: no field of a Config may be called {min(taken)}: the engine has such an option.")
         if self.build_prior is default_prior:
             check_default_prior(self.config)
         if self.build_optimizers is default_optimizers:
@@ -167,6 +178,10 @@ class Recipe(Generic[ConfigT]):
         preset = next(iter(self.presets)) if asked is None else asked
         if preset not in self.presets:
             raise UserError(f"--preset must be one of {', '.join(self.presets)}, but got {preset}.")
+        made = self.presets[preset]()
+        if not isinstance(made, self.config):
+            kind = type(made).__name__
+            raise UserError(f"the preset {preset} must return a {self.config.__name__}, but returned {kind}.")
         return preset
 
     def config_from_json(self, values: Mapping[str, Any]) -> ConfigT:

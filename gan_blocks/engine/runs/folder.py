@@ -94,6 +94,17 @@ class RunFolder:
         saved = _read_config_file(path)
         return cls(path, RecipeIdentity.from_dict(saved), saved["preset"])
 
+    def begin_again(self, preset: str, config: Mapping[str, Any]) -> "RunFolder":
+        """Give a run that has no checkpoint another Config, and no history.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        description = json.dumps({**self.recipe.as_dict(), "preset": preset, "config": config}, indent=2)
+        replace_durably(self.path / CONFIG_NAME, description.encode() + b"\n")
+        replace_durably(self.log_path, b"")
+        return RunFolder(self.path, self.recipe, preset)
+
     @staticmethod
     def holds_run(path: Path) -> bool:
         """Whether a run was started in this folder."""

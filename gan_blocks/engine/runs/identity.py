@@ -46,6 +46,17 @@ class RecipeIdentity:
         """
         return self.name == other.name
 
+    def changed_since(self, then: "RecipeIdentity") -> str | None:
+        """A sentence for the user if the recipe's file is not as it was when a run was started.
+
+        Example:
+            >>> RecipeIdentity("a:RECIPE", "/a.py", "12").changed_since(RecipeIdentity("a:RECIPE", "/a.py", "34"))
+            '/a.py is not as it was when the run was started.'
+        """
+        if None in (self.sha256, then.sha256) or self.sha256 == then.sha256:
+            return None
+        return f"{self.file} is not as it was when the run was started."
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values for ``config.json`` and the metadata of weights; :meth:`from_dict` reads them."""
         saved: dict[str, Any] = {"recipe": self.reference}

@@ -68,7 +68,10 @@ def load_trained(
     else:
         raise UserError("give one of --run RUN and --weights FILE.")
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    recipe = recipe_of(RecipeIdentity.from_dict(metadata), run or weights, recipe)
+    made_by = RecipeIdentity.from_dict(metadata)
+    recipe = recipe_of(made_by, run or weights, recipe)
+    if change := recipe.identity.changed_since(made_by):
+        notes = (*notes, change)
     config = recipe.config_from_json(metadata["config"])
     with seeded_construction(config.seed, "generator"):
         generator = recipe.build_generator(config).to(device)

@@ -52,17 +52,19 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
     args = list(sys.argv[1:] if args is None else args)
     start = parse_some(_Start, args)
     run = _existing_run(recipe, start)
-    saved = None if run is None else recipe.config_from_json(run.config())
+    # Without a checkpoint there is nothing that another Config would not fit.
+    begun = run is not None and bool(run.saved_steps())
+    saved = recipe.config_from_json(run.config()) if run is not None and (begun or start.resume is not None) else None
     origin = None if start.init_from is None or run is not None else _open_run(recipe, start.init_from)
     if origin is not None:
         if start.preset is not None:
             raise UserError("--init-from takes the Config of that run, so that --preset has no place beside it.")
         preset, default = FINE_TUNED, recipe.config_from_json(origin.config())
     else:
-        preset = _preset_of_run(recipe, start.preset, run)
+        preset = _preset_of_run(recipe, start.preset, None if saved is None else run)
         default = recipe.presets[preset]() if saved is None else saved
     config, options = _parse_parts(recipe, preset, default, RunOptions, prog, recipe.description, args)
-    if saved is not None:
+    if saved is not None and begun:
         compare_configs(config_to_json(saved), config_to_json(config), allowed=CHANGEABLE_ON_RESUME)
     return TrainingCommand(preset=preset, config=config, options=options, run=run)
 

@@ -34,7 +34,7 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
 from gan_blocks.engine.pictures.sheets import save_sheet
 from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_split
-from gan_blocks.engine.recipe.build import build_state, follow_config
+from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
@@ -87,6 +87,7 @@ class Run:
         self.prior = recipe.build_prior(self.config)
         self.images = self._load_images()
         self.state: TrainingState = build_state(recipe, self.config, self.options)
+        check_networks(self.state, self.prior, self.config)
         self.spectra: SpectrumRecorder | None = None
         if self.options.spectra_every:
             self.spectra = SpectrumRecorder(self.state.generator, self.state.discriminator)
@@ -133,11 +134,12 @@ class Run:
         Raises:
             UserError: If top-k training finds no image to learn from.
         """
-        config = self.config.at(self.config.images_before(batches.step))
+        config = config_at(self.config, batches.step)
         if config is not self.config:
             follow_config(self.recipe, self.state, config)
         try:
             losses = _logged(self.recipe.train_step(self.state, batches, config))
+            check_extra(self.state)
         except AllScoresNaNError:
             what = f"D gives no generated image a score but NaN at step {self.step}"
             raise main_rank_only(self._divergence(what)) from None
@@ -166,8 +168,11 @@ class Run:
             remove_stale_temporaries(command.run.checkpoints)
         wait_for_all()
         if not list_checkpoints(command.run.checkpoints):
-            self._start_from_other_run()
-            return command.run  # stopped before its first checkpoint: start again
+            self._start_from_other_run()  # stopped before its first checkpoint: start again
+            stopped, config = command.run, config_to_json(self.config)
+            return decided_by_main(lambda: stopped.begin_again(command.preset, config))
+        if change := self.recipe.identity.changed_since(command.run.recipe):
+            _say(change)
         checkpoint = load_latest_checkpoint(command.run.checkpoints)
         for note in checkpoint.notes:
             _say(note)
@@ -326,6 +331,8 @@ def _logged(returned: object) -> dict[str, Tensor]:
     if not isinstance(returned, dict):
         raise main_rank_only(UserError(f"{rule}, but got {type(returned).__name__}."))
     for name, value in returned.items():
+        if name in ("step", "event"):
+            raise main_rank_only(UserError(f"train_step must not name what it logs {name}, which the log itself has."))
         if not isinstance(value, int | float) and not (isinstance(value, Tensor) and value.numel() == 1):
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise main_rank_only(UserError(f"{rule}, but {name} is of {got}."))

@@ -21,6 +21,7 @@ from gan_blocks import (
     select_top_k_pairs,
     twice_differentiable,
 )
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.processes import sum_gradients
 from gan_blocks.engine.base.randomness import seeded_noise
 from gan_blocks.engine.recipe.batches import Augment, FakeBatch, PairBatch, StepBatches
@@ -80,6 +81,9 @@ def _kept(part: PairBatch, real_logits: Tensor, fake_logits: Tensor) -> tuple[Te
 
 def score_fake(state: TrainingState, fake: FakeBatch) -> Tensor:
     """D's logits of generated images, differentiable in G; under top-k training, of the chosen ones alone."""
+    if not isinstance(fake, FakeBatch):
+        rule = "a FakeBatch, which update_generator gives the loss without same_labels=True"
+        raise UserError(f"score_fake must get {rule}, but got a {type(fake).__name__}.")
     return score_generated(state, fake, state.generator(fake.z, fake.labels))
 
 
@@ -99,6 +103,9 @@ def score_generator_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor,
     Returns:
         Logits of as many real images as generated ones, of the same labels in the same order.
     """
+    if not isinstance(part, PairBatch):
+        rule = "a PairBatch, which update_generator(..., same_labels=True) gives the loss"
+        raise UserError(f"score_generator_pair must get {rule}, but got a {type(part).__name__}.")
     fake = part.fake
     images: Tensor = state.generator(fake.z, fake.labels)
     fake_logits = _score_chosen(state, fake, fake.seen(images))
@@ -266,7 +273,11 @@ def _descend(
     total = torch.zeros((), device=state.device)
     for part in parts:
         with state.autocast(), seeded_noise(seed, *part.noise_key, device=state.device):
-            value = part.share * loss(part)
+            value = loss(part)
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                got = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise UserError(f"the loss of a micro-batch must be a tensor of one element, but got {got}.")
+            value = part.share * value
         value.backward()
         total = total + value.detach()
     sum_gradients(network, total)

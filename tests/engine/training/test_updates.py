@@ -23,8 +23,9 @@ from gan_blocks.engine import (
     update_discriminator,
     update_generator,
 )
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.recipe.batches import BatchSource
-from gan_blocks.engine.recipe.build import build_state, follow_config
+from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
 from recipes import sngan
@@ -208,3 +209,60 @@ def test_a_discriminator_whose_samples_see_one_another_is_given_the_whole_batch_
         logits = score_fake(state, dataclasses.replace(fake, chosen=chosen))
         assert len(logits) == 3
         assert set(judged) == sizes
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"batch_size": 4}, "Config.at must not change batch_size, which holds for a whole training."),
+        ({"seed": 4}, "Config.at must not change seed, which holds for a whole training."),
+        (None, "Config.at must return a Config, but returned NoneType."),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_one_line(config: sngan.Config, change: dict[str, Any] | None, problem: str):
+    class Scheduled(sngan.Config):
+        def at(self, images: int) -> Any:
+            return None if change is None else dataclasses.replace(self, **change)
+
+    Scheduled.__name__ = "Config"
+    with pytest.raises(UserError) as error:
+        config_at(Scheduled(**vars(config)), 1)
+    assert str(error.value) == problem
+
+
+def test_what_is_no_tensor_cannot_be_kept(config: sngan.Config):
+    state, _ = prepared(config)
+    state.extra["count"] = 5
+    with pytest.raises(UserError, match=r"^state\.extra must hold tensors by name, but holds 'count': int\.$"):
+        check_extra(state)
+
+
+def test_networks_are_tried_before_the_first_step_and_stay_as_they_are(config: sngan.Config):
+    state, _ = prepared(config)
+    prior = sngan.RECIPE.build_prior(config)
+    before = {name: value.clone() for name, value in state.tensors()["generator"].items()}
+    check_networks(state, prior, config)
+    assert state.generator.training
+    assert all(torch.equal(value, before[name]) for name, value in state.tensors()["generator"].items())
+    wider = dataclasses.replace(config, resolution=32, generator_widths=(2, 2, 1, 1), discriminator_widths=(1, 1, 2, 2))
+    with pytest.raises(UserError) as error:
+        check_networks(state, prior, wider)
+    assert str(error.value) == (
+        "the generator must return (batch, image_channels, resolution, resolution), here (2, 1, 32, 32), "
+        "but returned (2, 1, 16, 16)."
+    )
+    state.discriminator.register_forward_hook(lambda _module, _inputs, logits: logits.mean())
+    with pytest.raises(UserError, match=r"^the discriminator must return logits of shape .*, but returned \(\)\.$"):
+        check_networks(state, prior, config)
+
+
+def test_a_loss_and_its_batches_have_to_be_what_the_update_works_with(config: sngan.Config):
+    state, batches = prepared(config)
+    with pytest.raises(UserError, match=r"must be a tensor of one element, but got float\.$"):
+        update_discriminator(state, batches, config, lambda part: 1.0)  # type: ignore[arg-type, return-value]
+    with pytest.raises(UserError, match=r"must be a tensor of one element, but got one of shape \(6,\)\.$"):
+        update_generator(state, batches, config, lambda fake: score_fake(state, fake))
+    with pytest.raises(UserError, match=r"same_labels=True\) gives the loss, but got a FakeBatch\.$"):
+        update_generator(state, batches, config, lambda fake: score_generator_pair(state, fake)[0].mean())
+    with pytest.raises(UserError, match=r"without same_labels=True, but got a PairBatch\.$"):
+        update_generator(state, batches, config, lambda pair: score_fake(state, pair).mean(), same_labels=True)
