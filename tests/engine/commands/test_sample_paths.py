@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gan_blocks.engine.commands import sample
+from gan_blocks.engine.commands import sample, sample_paths
 from gan_blocks.engine.sampling.samples import draw_latents, generate, ready_generator
 from gan_blocks.engine.sampling.trained import load_trained
 
@@ -154,3 +154,21 @@ def test_what_cannot_work_ends_with_one_line_and_status_2(
     capfd.readouterr()
     assert sample.main([words[0], "--run", str(tiny_run), *words[1:]]) == 2
     assert capfd.readouterr().err == f"sample: error: {message}\n"
+
+
+def test_a_generator_that_cannot_mix_classes_says_what_to_do(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    plain_generate = sample_paths.generate
+
+    def generate_of_labels(model: object, z: Tensor, classes: Tensor, **options: object) -> Tensor:
+        if classes.is_floating_point():
+            raise RuntimeError("Expected tensor for argument #1 'indices' to have scalar type Long")
+        return plain_generate(model, z, classes, **options)
+
+    monkeypatch.setattr(sample_paths, "generate", generate_of_labels)
+    words = ["interpolation", "--run", str(tiny_run), "--out", str(tmp_path / "x.png"), "--rows", "1", "--steps", "2"]
+    assert sample.main(words) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("sample: error: this generator cannot mix classes: its forward has to take labels as rows")
+    assert sample.main([*words, "--vary", "latents"]) == 0

@@ -110,3 +110,31 @@ def test_a_saved_value_is_checked_against_its_annotation():
     with pytest.raises(UserError) as error:
         RECIPE.config_from_json({**config_to_json(Config()), "batch_size": "many"})
     assert str(error.value) == "--batch-size must be a whole number, but got many."
+
+
+class Undecorated(AdamFields, TrainingConfig):
+    latent_dim: int = 6
+
+
+@dataclass(frozen=True)
+class Clashing(Config):
+    resume: str = ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"config": Undecorated}, "Recipe: `config` must be a dataclass; Undecorated lacks @dataclass(frozen=True)."),
+        ({"config": Clashing}, "Recipe: no field of a Config may be called resume: the engine has such an option."),
+        ({"presets": {"small": 3}}, "Recipe: `presets` must be functions that return a Config, but small is a 3."),
+    ],
+)
+def test_what_cannot_work_is_refused_when_the_recipe_is_made(changes: dict[str, Any], problem: str):
+    with pytest.raises(TypeError) as error:
+        recipe_of(**changes)
+    assert str(error.value) == problem
+
+
+def test_a_preset_that_gives_something_else_is_one_line():
+    with pytest.raises(UserError, match=r"^the preset odd must return a Config, but returned dict\.$"):
+        recipe_of(presets={"odd": dict}).choose_preset(None)

@@ -80,6 +80,22 @@ def test_a_continued_run_may_begin_to_compute_activations_again_and_keeps_its_by
     assert weights(whole) == weights(parts)
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_begins_again_with_the_options_of_the_next_call(
+    tiny_args: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    args = [*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "1"]
+    assert biggan_deep.RECIPE.main([*args, "--generator-lr", "1e30", "--discriminator-lr", "1e30"]) == 2
+    assert not list((tmp_path / "run").glob("checkpoints/step_*"))
+    assert biggan_deep.RECIPE.main(args) == 0
+    saved = json.loads((tmp_path / "run" / "config.json").read_bytes())
+    assert saved["config"]["generator_lr"] == biggan_deep.Config().generator_lr
+    events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events if "event" in event] == ["start", "checkpoint"]
+    capfd.readouterr()
+    assert biggan_deep.RECIPE.main([*args, "--generator-lr", "0.5"]) == 2  # from now on the Config is fixed
+    assert "--generator-lr is 0.5 here, but the run was started with" in capfd.readouterr().err
+
+
 def test_an_unchanged_command_line_continues_the_run_in_its_folder(tiny_args: list[str], tmp_path: Path):
     args = [*tiny_args, "--run-dir", str(tmp_path / "run")]
     assert biggan_deep.RECIPE.main([*args, "--steps", "2"]) == 0
