@@ -17,9 +17,12 @@ import tyro
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["parse_choice", "parse_options", "parse_some", "run_command"]
+__all__ = ["UNSET", "parse_choice", "parse_options", "parse_some", "run_command"]
 
 Options = TypeVar("Options")
+
+UNSET = tyro.conf.arg(help_behavior_hint="")
+"""Marks an option that is None where it is left out: ``Annotated[int | None, UNSET] = None``. Its help says so."""
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
@@ -105,7 +108,7 @@ def _parse(
                 description=_without_notes(description).replace("\n\n* ", "\n* "),  # tyro sets lists apart by itself
                 args=args,
                 default=tyro.MISSING_NONPROP if default is None else default,
-                config=(tyro.conf.FlagConversionOff,),
+                config=(tyro.conf.FlagConversionOff, tyro.conf.DisallowNone),
             )
     except SystemExit as stop:
         if not stop.code:
@@ -142,7 +145,7 @@ def _first_paragraph(box: str) -> str:
     return f"{_reworded(sentence)}.{perhaps} See --help."
 
 
-_NOT_A_NUMBER = r"Error parsing (\S+): (?:{}|no type matching \{{None\}}\|{} .* from \[)'(.*)'\]?"
+_NOT_A_NUMBER = r"Error parsing (\S+): (?:{}|no type matching {} .* from \[)'(.*)'\]?"
 _RULES = (
     (_NOT_A_NUMBER.format(r"invalid literal for int\(\) .*: ", "INT"), r"\1 must be a whole number, but got \2"),
     (_NOT_A_NUMBER.format("could not convert string to float: ", "FLOAT"), r"\1 must be a number, but got \2"),

@@ -5,11 +5,12 @@ Tested in ``tests/engine/training/test_command.py``.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
 from gan_blocks.engine.base.checks import check_threads, require_at_least, require_positive
+from gan_blocks.engine.base.command_line import UNSET
 from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
@@ -23,19 +24,19 @@ Precision = Literal["fp32", "bf16", "fp64"]
 class RunOptions:
     """How the run is carried out. These options may change when a run is resumed."""
 
-    steps: int | None = None
+    steps: Annotated[int | None, UNSET] = None
     """Stop when the run has this many steps in all (default: the preset's planned steps)."""
 
-    minutes: float | None = None
+    minutes: Annotated[float | None, UNSET] = None
     """Stop after this many minutes of training in this session, if the steps are not done before."""
 
-    run_dir: Path | None = None
+    run_dir: Annotated[Path | None, UNSET] = None
     """Folder of the run; continues the run that it already holds (default: a new runs/RECIPE-PRESET-TIME)."""
 
-    resume: Path | None = None
+    resume: Annotated[Path | None, UNSET] = None
     """Continue the run in this folder from its newest checkpoint."""
 
-    init_from: Path | None = None
+    init_from: Annotated[Path | None, UNSET] = None
     """Start a new run from the weights of the run in this folder; its Config gives the other options' defaults."""
 
     precision: Precision = "fp32"
@@ -44,7 +45,7 @@ class RunOptions:
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ... or auto (a GPU when there is one)."""
 
-    threads: int | None = None
+    threads: Annotated[int | None, UNSET] = None
     """CPU threads (default: torch's choice). Another number gives other last bits, so it is written to the log."""
 
     accumulate: int = 1
