@@ -1,6 +1,6 @@
 """Starting a new run from the weights of another, for ``--init-from``.
 
-Tested in ``tests/engine/training/test_command.py``.
+Tested in ``tests/engine/training/test_initial_weights.py``.
 """
 
 from collections.abc import Mapping
@@ -52,18 +52,21 @@ def start_from(state: TrainingState, path: Path, config: TrainingConfig) -> list
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str, classes: tuple[int, int]) -> list[str]:
-    """Load all layers but those whose shape differs by the class count alone; returns these."""
-    fresh = network.state_dict()
+    """Load all but the tables of classes whose shape differs by the class count alone; returns their layers."""
     there, here = classes
+    tables = {
+        name: value
+        for name, value in network.state_dict().items()
+        if _is_class_table(network.get_submodule(_layer(name)), name)
+    }
     renewed = {
         _layer(name)
-        for name, value in fresh.items()
+        for name, value in tables.items()
         if name in tensors
-        and _is_class_table(network.get_submodule(_layer(name)), name)
         and tensors[name].shape != value.shape
         and tuple(here if size == there else size for size in tensors[name].shape) == tuple(value.shape)
     }
-    kept = {name: value for name, value in fresh.items() if _layer(name) in renewed}
+    kept = {name: value for name, value in tables.items() if _layer(name) in renewed}
     load_weights(network, {**tensors, **{name: kept[name] for name in kept if name in tensors}}, source)
     return sorted(renewed)
 
