@@ -16,6 +16,7 @@ __all__ = [
     "bad_value",
     "check_classes",
     "check_exactly_one",
+    "check_feature_map",
     "check_labels",
     "check_positive",
     "check_rank",
@@ -88,3 +89,9 @@ def check_classes(owner: str, name: str, value: Tensor, num_classes: int) -> Non
 def _message(owner: str, name: str, rule: str, got: str, remedy: str) -> str:
     message = f"{owner}: `{name}` must be {rule}, but got {got}."
     return f"{message} {remedy}" if remedy else message
+
+
+def check_feature_map(owner: str, x: Tensor, channels: int) -> None:
+    """Raise a ValueError unless ``x`` is a feature map of so many channels."""
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise bad_shape(owner, "x", f"(batch, {channels}, height, width)", x)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_value, check_feature_map, check_positive
 from gan_blocks.blocks._residuals import apply_norm, check_groups, grouped, zero_weight_
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
@@ -103,7 +103,7 @@ class BottleneckGeneratorBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Add the residual to the shortcut."""
         owner = "BottleneckGeneratorBlock"
-        _check_input(owner, x, self.in_channels)
+        check_feature_map(owner, x, self.in_channels)
         shortcut = x[:, : self.out_channels]
         h: Tensor = self.conv1(self.act1(apply_norm(owner, self.norm1, x, condition)))
         h = self.act2(apply_norm(owner, self.norm2, h, condition))
@@ -202,7 +202,7 @@ class BottleneckDiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the residual to the shortcut."""
-        _check_input("BottleneckDiscriminatorBlock", x, self.in_channels)
+        check_feature_map("BottleneckDiscriminatorBlock", x, self.in_channels)
         shortcut = x
         h: Tensor = self.conv1(self.act1(x))
         h = self.conv3(self.act3(self.conv2(self.act2(h))))
@@ -217,8 +217,3 @@ class BottleneckDiscriminatorBlock(nn.Module):
     def extra_repr(self) -> str:
         """Name the sizes."""
         return f"{self.in_channels}, {self.out_channels}, downsample={self.downsample}"
-
-
-def _check_input(owner: str, x: Tensor, in_channels: int) -> None:
-    if x.dim() != 4 or x.shape[1] != in_channels:
-        raise bad_shape(owner, "x", f"(batch, {in_channels}, height, width)", x)

@@ -12,7 +12,7 @@ from functools import partial
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_positive
+from gan_blocks._checks import bad_shape, check_feature_map, check_positive
 from gan_blocks.layers.equalized import EqualizedConv2d, EqualizedConvTranspose2d, EqualizedLinear
 from gan_blocks.layers.minibatch import MinibatchStdDev
 from gan_blocks.layers.normalization import PixelNorm
@@ -146,7 +146,7 @@ class ProgressiveGeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Double the resolution."""
-        _check_input("ProgressiveGeneratorBlock", x, self.in_channels)
+        check_feature_map("ProgressiveGeneratorBlock", x, self.in_channels)
         h: Tensor = self.norm1(self.act1(self.conv1(upsample_nearest(x))))
         y: Tensor = self.norm2(self.act2(self.conv2(h)))
         return y
@@ -188,7 +188,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the image."""
-        _check_input("ToRGB", x, self.in_channels)
+        check_feature_map("ToRGB", x, self.in_channels)
         image: Tensor = self.conv(x)
         return image
 
@@ -235,7 +235,7 @@ class FromRGB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features."""
-        _check_input("FromRGB", x, self.image_channels)
+        check_feature_map("FromRGB", x, self.image_channels)
         h: Tensor = self.act(self.conv(x))
         return h
 
@@ -286,7 +286,7 @@ class ProgressiveDiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Halve the resolution."""
-        _check_input("ProgressiveDiscriminatorBlock", x, self.in_channels)
+        check_feature_map("ProgressiveDiscriminatorBlock", x, self.in_channels)
         h: Tensor = self.act1(self.conv1(x))
         h = self.act2(self.conv2(h))
         return downsample_average(h)
@@ -352,8 +352,3 @@ class ProgressiveDiscriminatorHead(nn.Module):
         h = self.act2(self.conv2(h))
         score: Tensor = self.linear(rearrange(h, "batch c 1 1 -> batch c"))
         return rearrange(score, "batch 1 -> batch")
-
-
-def _check_input(owner: str, x: Tensor, in_channels: int) -> None:
-    if x.dim() != 4 or x.shape[1] != in_channels:
-        raise bad_shape(owner, "x", f"(batch, {in_channels}, height, width)", x)

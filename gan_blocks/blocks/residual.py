@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_value, check_feature_map, check_positive
 from gan_blocks.blocks._residuals import apply_norm, check_groups, grouped, zero_weight_
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
@@ -100,7 +100,7 @@ class ResidualGeneratorBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Add the residual to the shortcut."""
         owner = "ResidualGeneratorBlock"
-        _check_input(owner, x, self.in_channels)
+        check_feature_map(owner, x, self.in_channels)
         shortcut: Tensor = self.shortcut(x)
         h: Tensor = self.act1(apply_norm(owner, self.norm1, x, condition))
         if self.upsample:
@@ -202,7 +202,7 @@ class ResidualDiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the residual to the shortcut."""
-        _check_input("ResidualDiscriminatorBlock", x, self.in_channels)
+        check_feature_map("ResidualDiscriminatorBlock", x, self.in_channels)
         h: Tensor = self.conv1(self.act1(self.norm1(x)))
         h = self.conv2(self.act2(self.norm2(h)))
         shortcut = x
@@ -224,8 +224,3 @@ def _padding(owner: str, in_channels: int, out_channels: int, kernel_size: int, 
     if kernel_size % 2 == 0:
         raise bad_value(owner, "kernel_size", "odd", kernel_size, "An even filter has no pixel at its center.")
     return dilation * (kernel_size - 1) // 2
-
-
-def _check_input(owner: str, x: Tensor, in_channels: int) -> None:
-    if x.dim() != 4 or x.shape[1] != in_channels:
-        raise bad_shape(owner, "x", f"(batch, {in_channels}, height, width)", x)

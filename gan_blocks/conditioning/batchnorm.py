@@ -10,7 +10,7 @@ import torch.distributed as dist
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_feature_map, check_positive
 from gan_blocks.conditioning._modulation import FoldableBatchNorm2d
 from gan_blocks.layers._modulation import modulate
 from gan_blocks.layers.batchnorm import Statistics
@@ -98,8 +98,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Normalize ``x``, then scale and shift each sample's channels by what its condition says."""
-        if x.dim() != 4 or x.shape[1] != self.norm.num_features:
-            raise bad_shape("ConditionalBatchNorm2d", "x", f"(batch, {self.norm.num_features}, height, width)", x)
+        check_feature_map("ConditionalBatchNorm2d", x, self.norm.num_features)
         if condition.shape != (x.shape[0], self.condition_dim):
             pattern = f"({x.shape[0]}, {self.condition_dim})"
             raise bad_shape("ConditionalBatchNorm2d", "condition", pattern, condition)
@@ -202,8 +201,7 @@ class ClassConditionalBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Normalize ``x``, then scale and shift each sample's channels by the row of its class, or by a mixture."""
-        if x.dim() != 4 or x.shape[1] != self.norm.num_features:
-            raise bad_shape("ClassConditionalBatchNorm2d", "x", f"(batch, {self.norm.num_features}, height, width)", x)
+        check_feature_map("ClassConditionalBatchNorm2d", x, self.norm.num_features)
         check_classes("ClassConditionalBatchNorm2d", "y", y, self.num_classes)
         if y.shape[0] != x.shape[0]:
             raise bad_shape("ClassConditionalBatchNorm2d", "y", str((x.shape[0], *y.shape[1:])), y)

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_positive
+from gan_blocks._checks import bad_shape, check_feature_map, check_positive
 
 __all__ = ["FiLM2d"]
 
@@ -64,8 +64,7 @@ class FiLM2d(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Scale and shift each sample's channels by what its condition says."""
-        if x.dim() != 4 or x.shape[1] != self.num_features:
-            raise bad_shape("FiLM2d", "x", f"(batch, {self.num_features}, height, width)", x)
+        check_feature_map("FiLM2d", x, self.num_features)
         if condition.shape != (x.shape[0], self.condition_dim):
             pattern = f"({x.shape[0]}, {self.condition_dim})"
             raise bad_shape("FiLM2d", "condition", pattern, condition)

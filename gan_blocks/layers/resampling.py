@@ -111,11 +111,7 @@ def downsample_average(x: Tensor) -> Tensor:
         >>> downsample_average(torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])).item()
         3.0
     """
-    axes = ("batch", "channels", "height", "width")
-    check_rank("downsample_average", "x", x, axes)
-    height, width = x.shape[2:]
-    if height % 2 or width % 2 or not height or not width:
-        raise bad_shape("downsample_average", "x", f"({', '.join(axes)}) with even height and width", x)
+    _check_even("downsample_average", x)
     return F.avg_pool2d(x, kernel_size=2)
 
 
@@ -148,13 +144,17 @@ def downsample_filtered(x: Tensor) -> Tensor:
         >>> downsample_filtered(torch.tensor([[[[0.0, 0.0, 8.0, 8.0]] * 2]])).tolist()
         [[[[1.0, 7.0]]]]
     """
-    axes = ("batch", "channels", "height", "width")
-    check_rank("downsample_filtered", "x", x, axes)
-    height, width = x.shape[2:]
-    if height % 2 or width % 2 or not height or not width:
-        raise bad_shape("downsample_filtered", "x", f"({', '.join(axes)}) with even height and width", x)
+    _check_even("downsample_filtered", x)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))  # narrower sums would lose what they add
     return _halved(_halved(wide, 2), 3).to(x.dtype)
+
+
+def _check_even(owner: str, x: Tensor) -> None:
+    axes = ("batch", "channels", "height", "width")
+    check_rank(owner, "x", x, axes)
+    height, width = x.shape[2:]
+    if height % 2 or width % 2 or not height or not width:
+        raise bad_shape(owner, "x", f"({', '.join(axes)}) with even height and width", x)
 
 
 def _halved(x: Tensor, axis: int) -> Tensor:

@@ -170,11 +170,16 @@ def _select(owner: str, name: str, logits: Tensor, k: int) -> Tensor:
 
 def _check(owner: str, name: str, logits: Tensor, k: int) -> int:
     """Check both and return k as Python's integer."""
-    if logits.dim() not in (1, 2) or logits.shape[1:].numel() != 1 or len(logits) == 0:
+    if not is_one_each(logits) or len(logits) == 0:
         raise bad_shape(owner, name, "(batch,) or (batch, 1) with at least one sample", logits)
     if not logits.is_floating_point():
         raise bad_dtype(owner, name, "floating point", logits)
     return check_k(owner, k, len(logits), "the batch")
+
+
+def is_one_each(logits: Tensor) -> bool:
+    """Whether there is one number for each sample, ``(batch,)`` or ``(batch, 1)``."""
+    return logits.dim() in (1, 2) and logits.shape[1:].numel() == 1
 
 
 def check_k(owner: str, k: int, size: int, batch: str) -> int:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gan_blocks._checks import bad_dtype, bad_shape, bad_value
-from gan_blocks.losses.top_k import check_k, top_k_mask
+from gan_blocks.losses.top_k import check_k, is_one_each, top_k_mask
 
 __all__ = ["TopKSelection", "distributed_top_k"]
 
@@ -93,7 +93,7 @@ def _check_scores(owner: str, scores: Sequence[Tensor]) -> None:
     if len(scores) == 0:
         raise bad_value(owner, "scores", "at least one tensor", scores)
     for part in scores:
-        if part.dim() not in (1, 2) or part.shape[1:].numel() != 1:
+        if not is_one_each(part):
             raise bad_shape(owner, "scores", "(batch,) or (batch, 1) each", part)
         if not part.is_floating_point() or part.dtype != scores[0].dtype:
             raise bad_dtype(owner, "scores", "floating point, the same in each", part)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,7 +15,6 @@ from gan_blocks import (
     orthogonal_penalty,
     orthogonal_regularization,
     select_top_k_pairs,
-    twice_differentiable,
     zero_centered_penalty,
 )
 from gan_blocks.engine import (
@@ -27,6 +26,7 @@ from gan_blocks.engine import (
     require,
     require_positive,
     score_pair,
+    score_separately,
 )
 
 __all__ = [
@@ -128,11 +128,9 @@ def score_pair_with_r1(
     gamma = lazy_coefficient(config.r1_penalty, interval=config.r1_interval, update=part.update)
     if not gamma:
         return *score_pair(state, part), 0.0
-    fake_images = fake_images_of(state, part)
     real_images = part.real_images.detach().requires_grad_()
-    with twice_differentiable():
-        real_logits: Tensor = state.discriminator(real_images, part.real_labels)
-    fake_logits: Tensor = state.discriminator(fake_images, part.fake.labels)
+    whole = replace(part, real_images=real_images, fake=replace(part.fake, k=None))
+    real_logits, fake_logits = score_separately(state, whole, fake_images_of(state, part))
     penalty = zero_centered_penalty(real_images, real_logits, gamma)
     if part.fake.k is not None:  # a study applies top-k to D; every image counts in R1
         real_logits, fake_logits = select_top_k_pairs(real_logits=real_logits, fake_logits=fake_logits, k=part.fake.k)

@@ -72,10 +72,9 @@ class RunFolder:
         for name in (CONFIG_NAME, "checkpoints", "log.jsonl"):
             if (path / name).exists():
                 raise UserError(f"{path} cannot take a new run: it already holds {name}. Name another folder.")
-        description = json.dumps({**recipe.as_dict(), "preset": preset, "config": config}, indent=2)
         with writing(path / CONFIG_NAME):
             # First of all, so that a folder that holds anything of a run also says which run it is.
-            replace_durably(path / CONFIG_NAME, description.encode() + b"\n")
+            _write_config_file(path, recipe, preset, config)
             (path / "checkpoints").mkdir()
             sync_directory(path)
         return cls(path, recipe, preset)
@@ -100,8 +99,7 @@ class RunFolder:
         Raises:
             UserError: If it cannot be written.
         """
-        description = json.dumps({**self.recipe.as_dict(), "preset": preset, "config": config}, indent=2)
-        replace_durably(self.path / CONFIG_NAME, description.encode() + b"\n")
+        _write_config_file(self.path, self.recipe, preset, config)
         replace_durably(self.log_path, b"")
         return RunFolder(self.path, self.recipe, preset)
 
@@ -299,6 +297,11 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def _write_config_file(path: Path, recipe: RecipeIdentity, preset: str, config: Mapping[str, Any]) -> None:
+    description = json.dumps({**recipe.as_dict(), "preset": preset, "config": config}, indent=2)
+    replace_durably(path / CONFIG_NAME, description.encode() + b"\n")
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:
