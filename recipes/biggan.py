@@ -8,44 +8,54 @@ exponential moving average of the generator with standing statistics (Appendix C
 
 Rows 6 to 9 of Table 1 are presets here, rows 1 to 5 in recipes.sagan.
 
+What the paper tried beside this and gave up (Appendix H, section 4) is in recipes.studies.appendix_h.
+
 Differences from the paper:
 
 * The 32x32 presets are in no table of the paper: their widths and batches are ours.
 * Tables 4-6 print 20 + 128 inputs of the first layer; the published parameter counts hold for its chunk of 20 alone.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from gan_blocks import (
     ConditionalBatchNorm2d,
     CrossReplicaBatchNorm2d,
-    FiLM2d,
     HierarchicalSkipZ,
     NoSkipZ,
-    ProjectedEmbedding,
+    ResidualGeneratorBlock,
     SharedEmbedding,
     init_orthogonal_,
 )
-from gan_blocks.engine import Recipe, StepBatches, TrainingState, require, require_positive
+from gan_blocks.engine import Recipe, require, require_positive
 from recipes.families.hinge import HingeTrainingFields, hinge_train_step
 from recipes.families.layers import LayerFactories
 from recipes.families.residual import ResidualDiscriminator, ResidualGenerator
 from recipes.families.residual_config import ResidualFields
-from recipes.families.spectral_layers import discriminator_layers, generator_layers
+from recipes.families.spectral_layers import spectral_layers
 
 __all__ = ["PRESETS", "RECIPE", "Config"]
 
 EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
+LAYERS = spectral_layers(EPS)
+
+conditional_norm = partial(ConditionalBatchNorm2d, linear_layer=LAYERS.linear, eps=EPS)
+last_norm = partial(CrossReplicaBatchNorm2d, eps=EPS)
 
 
 @dataclass(frozen=True)
 class Config(HingeTrainingFields, ResidualFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
+
+    help_group: ClassVar[str] = "networks"
+    moved_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "recipes.studies.appendix_h": {"embedding_hidden": 0, "generator_norm": "batch", "share_embedding": False}
+    }
 
     skip_z: bool = True
     """Cut z into a chunk for the first layer and one for each stage (paper: 4% better, 18% faster than all at once)."""
@@ -53,25 +63,11 @@ class Config(HingeTrainingFields, ResidualFields):
     """Dimension of the class embedding that all blocks of the generator share."""
     embedding_gain: float = 4.5
     """Factor of the embedding's orthogonal initialization (paper: 1); with more, a short run tells classes apart."""
-    embedding_hidden: int = 0
-    """Width of a hidden layer between condition and gains or biases (paper: no benefit); 0: a linear projection."""
-    generator_norm: Literal["batch", "weight", "none"] = "batch"
-    """What G normalizes: features by batch, or filters alone by length or sigma (paper: both cripple training)."""
-
-    share_embedding: bool = False
-    """D compares features with a projection of G's embedding (paper: helps at first, scales poorly)."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
         super().__post_init__()
         require_positive(self, "embedding_dim", "embedding_gain")
-        require(self, "embedding_hidden", self.embedding_hidden >= 0, "at least 0")
-        for field in ("generator_sigma_clamp", "generator_sigma_clamp_ratio", "generator_sigma_penalty"):
-            spectral = self.generator_norm != "weight" or getattr(self, field) == 0
-            require(self, field, spectral, "0 with --generator-norm weight, which takes spectral norm out of G")
-        mixed = self.discriminator_norm == "batch" and self.r1_penalty > 0
-        rule = "0 with --discriminator-norm batch, since the slope at one image is then not its own"
-        require(self, "r1_penalty", not mixed, rule)
         chunks = self.stages + 1
         nearest = max(1, round(self.latent_dim / chunks)) * chunks
         rule = f"a multiple of {chunks} chunks, such as {nearest}, or go with --skip-z False"
@@ -186,29 +182,29 @@ class Generator(ResidualGenerator):
         - z: ``(batch, latent_dim)``
         - labels: ``(batch,)``, int64; or class weights ``(batch, num_classes)``, floating, to mix classes
         - returns: ``(batch, image_channels, resolution, resolution)``
+
+    The keywords are for studies of other parts.
     """
 
-    def __init__(self, config: Config) -> None:
-        by_length = config.generator_norm == "weight"
-        # Weight norm is that of Salimans and Kingma 2016.
-        layers = LayerFactories(weight_norm) if by_length else generator_layers(config, eps=EPS)
+    def __init__(
+        self,
+        config: Config,
+        *,
+        layers: LayerFactories = LAYERS,
+        norm_layer: Callable[..., nn.Module] = conditional_norm,
+        last_norm_layer: Callable[[int], nn.Module] = last_norm,
+        block_layer: Callable[..., nn.Module] = ResidualGeneratorBlock,
+    ) -> None:
         skip_z = (HierarchicalSkipZ if config.skip_z else NoSkipZ)(
             config.latent_dim, config.embedding_dim, num_blocks=config.stages
         )
-
-        def perceptron(in_features: int, out_features: int, bias: bool) -> nn.Module:
-            hidden = layers.linear(in_features, config.embedding_hidden)
-            return nn.Sequential(hidden, nn.ReLU(), layers.linear(config.embedding_hidden, out_features, bias))
-
-        by_batch = config.generator_norm == "batch"
-        project = perceptron if config.embedding_hidden else layers.linear
-        modulate = partial(ConditionalBatchNorm2d, eps=EPS) if by_batch else FiLM2d
         super().__init__(
             config,
             stem_features=skip_z.stem_features,
-            norm_layer=partial(modulate, condition_dim=skip_z.condition_dim, linear_layer=project),
-            last_norm_layer=partial(CrossReplicaBatchNorm2d, eps=EPS) if by_batch else nn.Identity,
+            norm_layer=partial(norm_layer, condition_dim=skip_z.condition_dim),
+            last_norm_layer=last_norm_layer,
             layers=layers,
+            block_layer=block_layer,
         )
         self.skip_z = skip_z
         # The shared embedding alone is not spectrally normalized.
@@ -223,27 +219,7 @@ class Generator(ResidualGenerator):
 
 def build_discriminator(config: Config) -> nn.Module:
     """D of Tables 4-6 with fresh weights from the global random state."""
-    layers = discriminator_layers(config, eps=EPS)
-
-    def projected(num_classes: int, out_features: int) -> nn.Module:
-        return ProjectedEmbedding(num_classes, config.embedding_dim, out_features, linear_layer=layers.linear)
-
-    return ResidualDiscriminator(
-        config,
-        layers=layers,
-        dropout=config.discriminator_dropout,
-        embedding_layer=projected if config.share_embedding else None,
-    )
-
-
-def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
-    """The family's step (hinge loss), on G's class embedding as it is now where D shares it."""
-    if config.share_embedding:
-        seen, shared = state.discriminator.get_submodule("head.embedding"), state.generator.get_submodule("embedding")
-        assert isinstance(seen, ProjectedEmbedding)
-        assert isinstance(shared, SharedEmbedding)
-        seen.follow(shared)
-    return hinge_train_step(state, batches, config)
+    return ResidualDiscriminator(config, layers=LAYERS)
 
 
 RECIPE = Recipe(
@@ -251,7 +227,7 @@ RECIPE = Recipe(
     presets=PRESETS,
     build_generator=Generator,
     build_discriminator=build_discriminator,
-    train_step=train_step,
+    train_step=hinge_train_step,
 )
 
 if __name__ == "__main__":

@@ -31,12 +31,12 @@ from gan_blocks import (
 )
 from gan_blocks.engine import LatentFields, Recipe, require, require_positive
 from recipes.families.hinge import HingeTrainingFields, hinge_train_step
-from recipes.families.layers import LayerFactories
-from recipes.families.spectral_layers import discriminator_layers, generator_layers
+from recipes.families.spectral_layers import spectral_layers
 
 __all__ = ["PRESETS", "RECIPE", "Config"]
 
 EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
+LAYERS = spectral_layers(EPS)
 
 
 @dataclass(frozen=True)
@@ -175,32 +175,31 @@ class Generator(nn.Module):
         super().__init__()
         widths = [width * config.channels for width in config.generator_widths]
         stages = list(pairwise(widths))
-        layers = generator_layers(config, eps=EPS)  # orthogonal, spectrally normalized
         # The shared embedding alone is not spectrally normalized.
         embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
         self.embedding = init_orthogonal_(embedding, gain=config.embedding_gain)
         self.skip_z = FullSkipZ(config.latent_dim, config.embedding_dim, num_blocks=2 * len(stages))
 
         def norm(num_features: int) -> nn.Module:
-            return ConditionalBatchNorm2d(num_features, self.skip_z.condition_dim, linear_layer=layers.linear, eps=EPS)
+            return ConditionalBatchNorm2d(num_features, self.skip_z.condition_dim, linear_layer=LAYERS.linear, eps=EPS)
 
-        self.stem = layers.linear(self.skip_z.stem_features, widths[0] * 4 * 4)
+        self.stem = LAYERS.linear(self.skip_z.stem_features, widths[0] * 4 * 4)
         self.blocks = nn.ModuleList()
         for in_channels, out_channels in stages:
             self.blocks.append(
-                BottleneckGeneratorBlock(in_channels, in_channels, norm_layer=norm, conv_layer=layers.conv2d)
+                BottleneckGeneratorBlock(in_channels, in_channels, norm_layer=norm, conv_layer=LAYERS.conv2d)
             )
             self.blocks.append(
                 BottleneckGeneratorBlock(
-                    in_channels, out_channels, upsample=True, norm_layer=norm, conv_layer=layers.conv2d
+                    in_channels, out_channels, upsample=True, norm_layer=norm, conv_layer=LAYERS.conv2d
                 )
             )
         # The non-local block follows the block that arrives at its resolution: 4x4 doubled once every two blocks.
         self.attention_after = _doublings(4, config.attention_resolution) * 2 - 1
-        self.attention = _attention(config, widths[(self.attention_after + 1) // 2], layers)
+        self.attention = _attention(config, widths[(self.attention_after + 1) // 2])
         self.norm = CrossReplicaBatchNorm2d(widths[-1], eps=EPS)
         rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
-        self.to_rgb = layers.conv2d(widths[-1], rgb_channels, 3, padding=1)
+        self.to_rgb = LAYERS.conv2d(widths[-1], rgb_channels, 3, padding=1)
         self.image_channels = config.image_channels
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -227,23 +226,21 @@ class Discriminator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         widths = [width * config.channels for width in config.discriminator_widths]
-        layers = discriminator_layers(config, eps=EPS)
-        self.stem = layers.conv2d(config.image_channels, widths[0], 3, padding=1)
+        self.stem = LAYERS.conv2d(config.image_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         size = config.resolution
         for in_channels, out_channels in pairwise(widths):
             downsample = size > config.discriminator_final_size
             size = size // 2 if downsample else size
             self.blocks.append(
-                BottleneckDiscriminatorBlock(in_channels, out_channels, downsample=downsample, conv_layer=layers.conv2d)
+                BottleneckDiscriminatorBlock(in_channels, out_channels, downsample=downsample, conv_layer=LAYERS.conv2d)
             )
-            self.blocks.append(BottleneckDiscriminatorBlock(out_channels, out_channels, conv_layer=layers.conv2d))
+            self.blocks.append(BottleneckDiscriminatorBlock(out_channels, out_channels, conv_layer=LAYERS.conv2d))
         # The non-local block follows both blocks of the stage at its resolution.
         self.attention_after = _doublings(config.attention_resolution, config.resolution) * 2 - 1
-        self.attention = _attention(config, widths[(self.attention_after + 1) // 2], layers)
-        self.dropout = nn.Dropout(config.discriminator_dropout)
+        self.attention = _attention(config, widths[(self.attention_after + 1) // 2])
         self.head = ProjectionHead(
-            widths[-1], config.num_classes, linear_layer=layers.linear, embedding_layer=layers.embedding
+            widths[-1], config.num_classes, linear_layer=LAYERS.linear, embedding_layer=LAYERS.embedding
         )
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -254,7 +251,7 @@ class Discriminator(nn.Module):
             if number == self.attention_after:
                 h = self.attention(h)
         features = reduce(F.relu(h), "batch c h w -> batch c", "sum")
-        logits: Tensor = self.head(self.dropout(features), labels)
+        logits: Tensor = self.head(features, labels)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
 
 
@@ -263,8 +260,8 @@ def _doublings(small: int, large: int) -> int:
     return (large // small).bit_length() - 1 if small and large else 0
 
 
-def _attention(config: Config, channels: int, layers: LayerFactories) -> nn.Module:
-    return SelfAttention2d(channels, conv_layer=layers.conv2d) if config.attention_resolution else nn.Identity()
+def _attention(config: Config, channels: int) -> nn.Module:
+    return SelfAttention2d(channels, conv_layer=LAYERS.conv2d) if config.attention_resolution else nn.Identity()
 
 
 RECIPE = Recipe(

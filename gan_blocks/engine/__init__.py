@@ -14,7 +14,7 @@ from gan_blocks.engine.data.config import DataOption, ImageFields
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.recipe.batches import FakeBatch, PairBatch, StepBatches
-from gan_blocks.engine.recipe.config import AdamFields, TopKPlayers, TrainingConfig
+from gan_blocks.engine.recipe.config import AdamFields, TrainingConfig
 from gan_blocks.engine.recipe.defaults import adam_optimizers
 from gan_blocks.engine.recipe.latent import LatentFields, LatentName
 from gan_blocks.engine.recipe.recipe import Recipe
@@ -47,7 +47,6 @@ __all__ = [
     "Recipe",
     "RunFolder",
     "StepBatches",
-    "TopKPlayers",
     "TrainedGenerator",
     "TrainingConfig",
     "TrainingState",

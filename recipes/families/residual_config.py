@@ -1,7 +1,8 @@
-"""The fields of a Config whose networks are residual blocks: channel tables, attention, variants of Appendix H."""
+"""The fields of a Config whose networks are residual blocks: channel tables and attention."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar
 
 from gan_blocks.engine import LatentFields, require, require_positive
 
@@ -10,7 +11,20 @@ __all__ = ["ResidualFields"]
 
 @dataclass(frozen=True)
 class ResidualFields(LatentFields):
-    """Residual networks of SN-GAN's, SA-GAN's and BigGAN's kind; the last seven fields are results of Appendix H."""
+    """Residual networks of SN-GAN's, SA-GAN's and BigGAN's kind."""
+
+    help_group: ClassVar[str] = "networks"
+    moved_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "recipes.studies.appendix_h": {
+            "generator_kernel_size": 3,
+            "discriminator_kernel_size": 3,
+            "generator_dilation": 1,
+            "discriminator_dilation": 1,
+            "upsampling": "nearest",
+            "blocks_per_stage": 1,
+            "discriminator_norm": "none",
+        }
+    }
 
     channels: int = 16
     """The channel unit ch."""
@@ -25,21 +39,6 @@ class ResidualFields(LatentFields):
     discriminator_attention: tuple[int, ...] = (16,)
     """Heights at which D has one (paper: as in G, or the largest that fits into memory)."""
 
-    generator_kernel_size: int = 3
-    """Filters of G's blocks (paper: 5 helps a little at a cost that is not justified, 7 hurts)."""
-    discriminator_kernel_size: int = 3
-    """Filters of D's blocks (paper: 5 and 7 hurt)."""
-    generator_dilation: int = 1
-    """Dilation of G's filters (paper: any hurts)."""
-    discriminator_dilation: int = 1
-    """Dilation of D's filters (paper: any hurts)."""
-    upsampling: Literal["nearest", "bilinear"] = "nearest"
-    """How G doubles the resolution (paper: bilinear hurts)."""
-    blocks_per_stage: int = 1
-    """Blocks after each change of resolution, in both networks (paper: 2, the doubled depth, hurts)."""
-    discriminator_norm: Literal["none", "batch"] = "none"
-    """Norm before each activation in D's blocks, over real and fake images together (paper: cripples training)."""
-
     def __post_init__(self) -> None:
         """Reject what cannot work.
 
@@ -48,7 +47,6 @@ class ResidualFields(LatentFields):
         """
         super().__post_init__()
         require_positive(self, "channels", "generator_widths", "discriminator_widths", "discriminator_final_size")
-        require_positive(self, "blocks_per_stage")
         require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
         size = 4 * 2**self.stages
         doubled = f"{size}, which is 4 doubled by {self.stages} generator stages"
@@ -64,12 +62,6 @@ class ResidualFields(LatentFields):
         ):
             asked = getattr(self, field)
             require(self, field, set(asked) <= set(places) and len(set(asked)) == len(asked), f"some of {places}")
-        for network in ("generator", "discriminator"):
-            kernel, dilation = f"{network}_kernel_size", f"{network}_dilation"
-            require(self, kernel, getattr(self, kernel) in (1, 3, 5, 7), "1, 3, 5 or 7")
-            require_positive(self, dilation)
-            useless = getattr(self, kernel) == 1 and getattr(self, dilation) > 1
-            require(self, dilation, not useless, f"1 with --{kernel.replace('_', '-')} 1, which has nothing to spread")
 
     @property
     def stages(self) -> int:

@@ -1,132 +1,20 @@
-"""The spectrally normalized layers of a recipe's networks, and what its Config may ask of their singular values."""
+"""The layers of networks with spectral norm.
 
-import math
-from dataclasses import dataclass
+Tested in ``tests/recipes/families/test_spectral_layers.py``.
+"""
 
-import torch
-from torch import Tensor, nn
+from functools import partial
 
-from gan_blocks import clamp_sigma, sigma_regularization, spectral_norm
-from gan_blocks.engine import Fields, require, require_positive
+from gan_blocks import spectral_norm
 from recipes.families.layers import LayerFactories
 
-__all__ = [
-    "SpectralFields",
-    "discriminator_layers",
-    "generator_layers",
-    "sigma_penalty",
-    "spectral_layers",
-]
-
-NETWORKS = ("generator", "discriminator")
-PENALTIES = tuple(f"{name}_sigma_penalty" for name in NETWORKS)
+__all__ = ["spectral_layers"]
 
 
-@dataclass(frozen=True)
-class SpectralFields(Fields):
-    """What a Config may ask of the singular values of G and D; 0 is off for all but the first."""
-
-    tracked_singular_values: int = 1
-    """Singular values that spectral norm follows; the first divides, a penalty ratio needs the second."""
-    generator_sigma_clamp: float = 0.0
-    """Clamp the largest singular value of each raw weight of G to this (equation 4); 0: no clamp."""
-    generator_sigma_clamp_ratio: float = 0.0
-    """Clamp it in G to this multiple of the second largest one instead; 0: no clamp."""
-    discriminator_sigma_clamp: float = 0.0
-    """Clamp the largest singular value of each raw weight of D to this (equation 4); 0: no clamp."""
-    discriminator_sigma_clamp_ratio: float = 0.0
-    """Clamp it in D to this multiple of the second largest one instead; 0: no clamp."""
-    generator_sigma_penalty: float = 0.0
-    """Coefficient, in G's loss, of the squared distance of its largest singular values from their aim; 0: none."""
-    discriminator_sigma_penalty: float = 0.0
-    """Coefficient, in D's loss, of the squared distance of its largest singular values from their aim; 0: none."""
-    sigma_penalty_target: float = 0.0
-    """The aim of the sigma penalties as a number; 0: it is given as a ratio, or there is no penalty."""
-    sigma_penalty_ratio: float = 0.0
-    """The aim of the sigma penalties as a multiple of the second largest singular value; 0: it is given as a number."""
-
-    def __post_init__(self) -> None:
-        """Reject what cannot work.
-
-        Raises:
-            UserError: If a value is outside its range, or two of them do not go together.
-        """
-        super().__post_init__()
-        require_positive(self, "tracked_singular_values")
-        clamps = [(f"{name}_sigma_clamp", f"{name}_sigma_clamp_ratio") for name in NETWORKS]
-        numbers = [*(field for pair in clamps for field in pair), *PENALTIES]
-        for field in (*numbers, "sigma_penalty_target", "sigma_penalty_ratio"):
-            require(self, field, 0 <= getattr(self, field) < math.inf, "a finite number of at least 0")
-        for clamp, ratio in clamps:
-            both = getattr(self, clamp) > 0 and getattr(self, ratio) > 0
-            require(self, ratio, not both, f"0 beside {_option(clamp)}, since a weight has one clamp")
-        _check_penalty(self)
-
-
-def spectral_layers(
-    eps: float, *, num_singular_values: int = 1, clamp: float = 0.0, clamp_ratio: float = 0.0
-) -> LayerFactories:
-    """Layers with spectral norm. A clamp acts on the raw weight, as in the paper, and the norm on what it gives.
+def spectral_layers(eps: float) -> LayerFactories:
+    """Layers whose weights start orthogonal and are divided by their largest singular value.
 
     Args:
-        eps: Smallest divisor of spectral norm.
-        num_singular_values: How many spectral norm follows; fewer where a weight has fewer.
-        clamp: Clamp the largest singular value to this (equation 4); 0: no such clamp.
-        clamp_ratio: Clamp it to this multiple of the second one; 0: no such clamp. A weight with but one is left alone.
+        eps: Smallest divisor.
     """
-
-    def normalize(layer: nn.Module) -> nn.Module:
-        weight = layer.get_parameter("weight")
-        rank = min(weight.shape[0], weight[0].numel())
-        if clamp:
-            clamp_sigma(layer, maximum=clamp)
-        elif clamp_ratio and rank > 1:
-            clamp_sigma(layer, ratio=clamp_ratio)
-        return spectral_norm(layer, num_singular_values=min(num_singular_values, rank), eps=eps)
-
-    return LayerFactories(normalize)
-
-
-def generator_layers(config: SpectralFields, *, eps: float) -> LayerFactories:
-    """The layers of G as the Config wants them."""
-    return _layers_of("generator", config, eps)
-
-
-def discriminator_layers(config: SpectralFields, *, eps: float) -> LayerFactories:
-    """The layers of D as the Config wants them."""
-    return _layers_of("discriminator", config, eps)
-
-
-def _layers_of(network: str, config: SpectralFields, eps: float) -> LayerFactories:
-    return spectral_layers(
-        eps,
-        num_singular_values=config.tracked_singular_values,
-        clamp=getattr(config, f"{network}_sigma_clamp"),
-        clamp_ratio=getattr(config, f"{network}_sigma_clamp_ratio"),
-    )
-
-
-def sigma_penalty(network: nn.Module, coefficient: float, config: SpectralFields) -> Tensor:
-    """What is added to a network's loss: the coefficient times the distance of its singular values (section 4.1)."""
-    if not coefficient:
-        return torch.zeros(())  # a scalar of the CPU adds to a loss on any device
-    target, ratio = config.sigma_penalty_target or None, config.sigma_penalty_ratio or None
-    return coefficient * sigma_regularization(network, target=target, ratio=ratio)
-
-
-def _check_penalty(config: SpectralFields) -> None:
-    target, ratio = config.sigma_penalty_target, config.sigma_penalty_ratio
-    penalties = [field for field in PENALTIES if getattr(config, field)]
-    if not penalties:
-        unused = f"0 without {' or '.join(map(_option, PENALTIES))}"
-        require(config, "sigma_penalty_target", target == 0, unused)
-        require(config, "sigma_penalty_ratio", ratio == 0, unused)
-        return
-    either = "greater than 0 for a penalty, or --sigma-penalty-ratio instead (one of the two)"
-    require(config, "sigma_penalty_target", (target > 0) != (ratio > 0), either)
-    if ratio:
-        require(config, "tracked_singular_values", config.tracked_singular_values > 1, "at least 2 for a penalty ratio")
-
-
-def _option(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
+    return LayerFactories(partial(spectral_norm, eps=eps))

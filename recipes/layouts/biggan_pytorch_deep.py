@@ -19,7 +19,7 @@ from recipes.layouts.biggan_pytorch_layers import (
 )
 from recipes.layouts.key_map import KeyMap, NormalizedLayer, PlainTensor, rolled
 
-__all__ = ["RECIPE", "STANDARD", "check_exportable", "describe", "discriminator_map", "generator_map", "read_config"]
+__all__ = ["RECIPE", "STANDARD", "describe", "discriminator_map", "generator_map", "read_config"]
 
 STANDARD = replace(RECIPE.presets["imagenet-128"](), wide_rgb_conv=False)
 
@@ -75,18 +75,14 @@ def describe(config: Config) -> dict[str, object]:
     }
 
 
-def check_exportable(config: Config) -> None:
-    """Reject what the layout has no place for.
+def generator_map(config: Config) -> KeyMap:
+    """The tensors of G.
 
     Raises:
-        UserError: If the last convolution has channels that are not kept.
+        UserError: If its last convolution has channels that are not kept, for which the layout has no place.
     """
     if config.wide_rgb_conv:
         raise UserError("the layout biggan-pytorch has no --wide-rgb-conv: its last convolution makes the image.")
-
-
-def generator_map(config: Config) -> KeyMap:
-    """The tensors of G."""
     layers = [
         NormalizedLayer("stem", "linear", columns=rolled(config.embedding_dim)),
         NormalizedLayer("to_rgb", "output_layer.2"),

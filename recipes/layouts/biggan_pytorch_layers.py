@@ -40,9 +40,6 @@ class Architecture(Protocol):
     def describe(self, config: Any) -> dict[str, object]:
         """That code's options for a Config."""
 
-    def check_exportable(self, config: Any) -> None:
-        """Refuse a Config whose networks have no such layout."""
-
     def generator_map(self, config: Any) -> KeyMap:
         """Which of G's tensors is which."""
 

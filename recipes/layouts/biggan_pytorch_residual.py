@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from gan_blocks.engine import UserError
 from recipes.biggan import EPS, RECIPE, Config
 from recipes.layouts.biggan_pytorch_layers import (
     Names,
@@ -19,7 +18,7 @@ from recipes.layouts.biggan_pytorch_layers import (
 )
 from recipes.layouts.key_map import KeyMap, NormalizedLayer, PlainTensor
 
-__all__ = ["RECIPE", "STANDARD", "check_exportable", "describe", "discriminator_map", "generator_map", "read_config"]
+__all__ = ["RECIPE", "STANDARD", "describe", "discriminator_map", "generator_map", "read_config"]
 
 STANDARD = RECIPE.presets["imagenet-128"]()
 
@@ -79,22 +78,6 @@ def describe(config: Config) -> dict[str, object]:
         "bn_eps": EPS,
         "sn_eps": EPS,
     }
-
-
-def check_exportable(config: Config) -> None:
-    """Reject what the layout has no place for.
-
-    Raises:
-        UserError: If a variant of Appendix H was chosen that it does not have.
-    """
-    for field in (
-        *("generator_kernel_size", "discriminator_kernel_size", "generator_dilation", "discriminator_dilation"),
-        *("upsampling", "blocks_per_stage", "discriminator_norm"),
-    ):
-        value, only = getattr(config, field), getattr(STANDARD, field)
-        if value != only:
-            option = f"--{field.replace('_', '-')}"
-            raise UserError(f"the layout biggan-pytorch needs {option} to be {only}, but got {value}.")
 
 
 def generator_map(config: Config) -> KeyMap:

@@ -128,14 +128,16 @@ class Task:
         arm, options = self.arm, self.options
         args = [
             *("--preset", arm.variant.preset, "--data", options.data, "--num-classes", "1", "--seed", str(self.seed)),
-            *("--top-k-gamma", str(arm.gamma), "--top-k-floor", str(arm.floor), "--top-k-players", arm.players),
+            *("--top-k-gamma", str(arm.gamma), "--top-k-floor", str(arm.floor)),
             *("--top-k-decay-images", str(options.decay_images)),
             *("--device", "cpu", "--threads", str(options.threads), "--sample-every", "0", "--checkpoint-every", "200"),
         ]
+        if arm.players != "generator":
+            args += ["--top-k-players", arm.players]
         if steps is None:
-            train_for(self.run, find_recipe(arm.variant.recipe), args, minutes=options.minutes)
+            train_for(self.run, find_recipe(arm.recipe), args, minutes=options.minutes)
         else:
-            train_run(self.run, find_recipe(arm.variant.recipe), args, steps=steps)
+            train_run(self.run, find_recipe(arm.recipe), args, steps=steps)
 
     def samples(self, count: int) -> Tensor:
         """Its samples 0 to count - 1."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from gan_blocks.engine import TopKPlayers
+from recipes.studies.top_k_players import Players
 
 __all__ = ["VARIANTS", "Arm", "VariantName", "ablations", "arms_with_and_without"]
 
@@ -50,7 +50,13 @@ class Arm:
     """The paper's FID on CIFAR-10."""
     gamma: float = 1.0
     floor: float = 0.5
-    players: TopKPlayers = "generator"
+    players: Players = "generator"
+    """Whose loss sees the k best samples alone."""
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that trains it."""
+        return self.variant.recipe if self.players == "generator" else "top_k_players"
 
 
 def arms_with_and_without(variants: Sequence[VariantName]) -> list[Arm]:

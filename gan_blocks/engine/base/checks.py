@@ -5,9 +5,10 @@ Tested in ``tests/engine/base/test_checks.py``.
 
 import dataclasses
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from gan_blocks.engine.base.errors import UserError
 
@@ -40,7 +41,15 @@ class Fields:
 
     A group with rules of its own checks them in a ``__post_init__`` that calls ``super().__post_init__()`` first, so
     that a Config that inherits several groups gets the checks of all of them.
+
+    Attributes:
+        help_group: Where ``--help`` lists the fields that a class adds, below a heading of that name.
+        moved_fields: What is no field any more, by the module of the recipe that has it now: names and the values that
+            they had by default. A saved Config with such a value is read as if the field had never been.
     """
+
+    help_group: ClassVar[str]
+    moved_fields: ClassVar[Mapping[str, Mapping[str, Any]]]
 
     def __post_init__(self) -> None:
         """Check every value against its annotation; see :func:`require_annotated`."""

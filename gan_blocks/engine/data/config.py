@@ -4,7 +4,7 @@ Tested in ``tests/engine/data/test_sources.py``.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -22,6 +22,8 @@ DataOption = Annotated[
 @dataclass(frozen=True)
 class ImageFields(Fields):
     """The images to learn."""
+
+    help_group: ClassVar[str] = "data"
 
     data: DataOption = "mnist5k"
     """Training images: the name of a source, with the path that most sources need."""

@@ -195,13 +195,10 @@ def check_split(config: TrainingConfig, options: RunOptions, world: World) -> No
     """Check that the processes and micro-batches can share each batch of the run.
 
     Raises:
-        UserError: If there are more micro-batches than images; if processes cannot share a batch evenly, of which the
-            nearest size that they can is named; or if it is to be judged as a whole.
+        UserError: If there are more micro-batches than images, or if processes cannot share a batch evenly; the nearest
+            size that they can is named.
     """
     parts = world.size * options.accumulate
-    if parts > 1 and config.top_k_players != "generator":
-        rule = "generator where a batch is split over micro-batches or processes"
-        raise main_rank_only(UserError(f"--top-k-players must be {rule}, but got {config.top_k_players}."))
     sizes = config.all_batch_sizes()
     smallest = min(sizes)
     if options.accumulate > smallest:

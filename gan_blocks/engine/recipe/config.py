@@ -6,20 +6,21 @@ presets; a preset states what it needs otherwise.
 Tested in ``tests/engine/recipe/test_recipe.py``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Self
 
-from gan_blocks.engine.base.checks import Fields, require, require_positive, require_within
+from gan_blocks.engine.base.checks import Fields, require, require_at_least, require_positive, require_within
 from gan_blocks.engine.data.config import ImageFields
 
-__all__ = ["AdamFields", "TopKPlayers", "TrainingConfig", "config_to_json"]
-
-TopKPlayers = Literal["generator", "discriminator", "both"]
+__all__ = ["AdamFields", "TopKFields", "TrainingConfig", "config_to_json"]
 
 
 @dataclass(frozen=True)
 class AdamFields(Fields):
     """One Adam optimizer for each network."""
+
+    help_group: ClassVar[str] = "optimization"
 
     generator_lr: float = 1.5e-3
     """Adam's learning rate for G."""
@@ -38,21 +39,38 @@ class AdamFields(Fields):
 
 
 @dataclass(frozen=True)
-class TrainingConfig(ImageFields):
-    """What every Config says: the images, and the course of a training: batches, updates, averaging, length."""
+class TopKFields(Fields):
+    """Top-k training (Sinha et al. 2020)."""
 
-    batch_size: int = 16
-    """Images in a batch, over all micro-batches."""
-    discriminator_steps: int = 2
-    """Updates of D for each update of G (the paper found 2 best for ImageNet; with 1, digits of a class look alike)."""
+    help_group: ClassVar[str] = "regularizers"
+    moved_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "recipes.studies.top_k_players": {"top_k_players": "generator"}
+    }
+
     top_k_gamma: float = 1.0
     """Top-k training: G learns from the k best-scored samples, k times this after each epoch; 1: from all."""
     top_k_floor: float = 0.5
     """Least k of top-k training: a share of the batch up to 1, or else a number of images."""
     top_k_decay_images: int = 0
     """Real images shown to D between two decays of k; 0: those of an epoch, as in the paper."""
-    top_k_players: TopKPlayers = "generator"
-    """Whose loss sees the k best samples alone; top-k training is the generator's, all else breaks it (Table 5)."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work."""
+        super().__post_init__()
+        require(self, "top_k_gamma", 0 < self.top_k_gamma <= 1, "greater than 0 and at most 1")
+        require_at_least(self, 0, "top_k_decay_images")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(TopKFields, ImageFields):
+    """What every Config says: the images, and the course of a training: batches, updates, averaging, length."""
+
+    help_group: ClassVar[str] = "optimization"
+
+    batch_size: int = 16
+    """Images in a batch, over all micro-batches."""
+    discriminator_steps: int = 2
+    """Updates of D for each update of G (the paper found 2 best for ImageNet; with 1, digits of a class look alike)."""
     ema_decay: float = 0.98
     """Decay of the moving average of G that samples are drawn from."""
     ema_start: int = 100
@@ -68,12 +86,10 @@ class TrainingConfig(ImageFields):
         """Reject what cannot work."""
         super().__post_init__()
         require_positive(self, "batch_size", "discriminator_steps", "standing_batches", "planned_steps")
-        require(self, "top_k_gamma", 0 < self.top_k_gamma <= 1, "greater than 0 and at most 1")
         floor, most = self.top_k_floor, self.batch_size
         whole = float(floor).is_integer() and 1 < floor <= most
         rule = f"a share greater than 0 and at most 1, or a whole number up to the batch of {most}"
         require(self, "top_k_floor", 0 < floor <= 1 or whole, rule)
-        require(self, "top_k_decay_images", self.top_k_decay_images >= 0, "at least 0")
         require_within(self, 0, 1, "ema_decay")
         require_within(self, 0, 2**63 - 1, "ema_start", "seed")
 

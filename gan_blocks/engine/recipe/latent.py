@@ -6,7 +6,7 @@ Tested in ``tests/engine/recipe/test_latent.py``.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gan_blocks import (
     AnnealedNormalPrior,
@@ -45,6 +45,8 @@ LatentName = Literal[
 @dataclass(frozen=True)
 class LatentFields(TrainingConfig):
     """What z is drawn from."""
+
+    help_group: ClassVar[str] = "networks"
 
     latent_dim: int = 128
     """Dimension of z (the paper: 32 lose little against 128, and as few as 8 can be trained)."""

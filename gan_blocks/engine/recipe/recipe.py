@@ -194,8 +194,21 @@ class Recipe(Generic[ConfigT]):
             UserError: If there are unknown fields, as when another version of the recipe wrote them, or a value does
                 not fit its field.
         """
+        values = self._without_moved_fields(values)
         unknown = sorted(set(values) - {one.name for one in fields(self.config)})
         if unknown:
             raise UserError(f"the saved Config fits another version of {self.name}: fields {', '.join(unknown)}.")
         fitting: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
         return self.config(**fitting)
+
+    def _without_moved_fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values without those of fields that are in another recipe now; it is named if they are not its default."""
+        kept, ours = dict(values), {one.name for one in fields(self.config)}
+        for kind in self.config.__mro__:
+            for module, moved in vars(kind).get("moved_fields", {}).items():
+                for name in moved.keys() & kept.keys() - ours:
+                    value = kept.pop(name)
+                    if value != moved[name]:
+                        option = f"--{name.replace('_', '-')} {value}"
+                        raise UserError(f"the saved Config has {option}, an option that moved to python -m {module}.")
+        return kept

@@ -16,11 +16,7 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 from torch import Tensor, nn, optim
 
-from gan_blocks import (
-    advance_power_iteration,
-    select_top_k_pairs,
-    twice_differentiable,
-)
+from gan_blocks import advance_power_iteration, twice_differentiable
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.processes import sum_gradients
 from gan_blocks.engine.base.randomness import seeded_noise
@@ -57,7 +53,7 @@ def score_pair(state: TrainingState, part: PairBatch) -> tuple[Tensor, Tensor]:
     images = part.fake.seen(torch.cat([part.real_images, fake_images_of(state, part)]))
     logits = state.discriminator(images, torch.cat([part.real_labels, part.fake.labels]))
     real_logits, fake_logits = logits.chunk(2)
-    return _kept(part, real_logits, fake_logits)
+    return real_logits, fake_logits
 
 
 def score_separately(state: TrainingState, part: PairBatch, fake_images: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,18 +61,13 @@ def score_separately(state: TrainingState, part: PairBatch, fake_images: Tensor)
 
     Where images require gradients, their logits have second derivatives, for :func:`gan_blocks.zero_centered_penalty`.
     """
-    logits = []
-    for images, labels in ((part.real_images, part.real_labels), (fake_images, part.fake.labels)):
+
+    def score(images: Tensor, labels: Tensor) -> Tensor:
         with twice_differentiable() if images.requires_grad else contextlib.nullcontext():
-            logits.append(state.discriminator(part.fake.seen(images), labels))
-    return _kept(part, *logits)
+            logits: Tensor = state.discriminator(part.fake.seen(images), labels)
+        return logits
 
-
-def _kept(part: PairBatch, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """All of them, but where a study applies top-k to D."""
-    if part.fake.k is None:
-        return real_logits, fake_logits
-    return select_top_k_pairs(real_logits=real_logits, fake_logits=fake_logits, k=part.fake.k)
+    return score(part.real_images, part.real_labels), score(fake_images, part.fake.labels)
 
 
 def score_fake(state: TrainingState, fake: FakeBatch) -> Tensor:
@@ -168,8 +159,6 @@ def update_discriminator(
     total = torch.zeros((), device=state.device)
     for number in range(config.discriminator_steps):
         parts: Iterable[PairBatch] = batches.discriminator(number)
-        if batches.k < config.batch_size and config.top_k_players != "generator":
-            parts = [replace(part, fake=replace(part.fake, k=batches.k)) for part in parts]
         if same_labels:
             parts = (replace(part, fake=replace(part.fake, labels=part.real_labels)) for part in parts)
         if augment is not None:
@@ -187,6 +176,7 @@ def update_generator(
     *,
     same_labels: Literal[False] = False,
     augment: Augment | None = None,
+    k: int | None = None,
     penalties: Iterable[Penalty] = (),
     before_step: OfNetwork | None = None,
 ) -> Tensor: ...
@@ -201,6 +191,7 @@ def update_generator(
     *,
     same_labels: Literal[True],
     augment: Augment | None = None,
+    k: int | None = None,
     penalties: Iterable[Penalty] = (),
     before_step: OfNetwork | None = None,
 ) -> Tensor: ...
@@ -214,6 +205,7 @@ def update_generator(
     *,
     same_labels: bool = False,
     augment: Augment | None = None,
+    k: int | None = None,
     penalties: Iterable[Penalty] = (),
     before_step: OfNetwork | None = None,
 ) -> Tensor:
@@ -227,6 +219,8 @@ def update_generator(
         same_labels: Whether the loss gets pairs, each a real and a generated image of one label;
             :func:`score_generator_pair` scores them.
         augment: What D sees of an image instead of it, a differentiable function of images.
+        k: Learn from so many samples of the batch, those that D scores highest; None: as many as the Config's top-k
+            fields say.
         penalties: Terms of the weights alone, added once.
         before_step: Given G when its gradients are complete, such as to clip them.
 
@@ -237,8 +231,9 @@ def update_generator(
     descend = partial(_descend, state, state.generator, state.optimizer_g, config.seed)
     pairs = list(batches.generator_pairs()) if same_labels else []
     fakes = [replace(fake, augment=augment) for fake in ([pair.fake for pair in pairs] or batches.generator())]
-    if batches.k < config.batch_size and config.top_k_players != "discriminator":
-        fakes = choose_top_k(state, fakes, batches.k, config.seed)
+    k = batches.k if k is None else k
+    if k < config.batch_size:
+        fakes = choose_top_k(state, fakes, k, config.seed)
     parts: Sequence[FakeBatch | PairBatch] = fakes
     if same_labels:
         parts = [replace(pair, fake=fake) for pair, fake in zip(pairs, fakes, strict=True)]

@@ -23,7 +23,7 @@ def own_gan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_recipe_of_the_project_is_registered():
-    files = {path.stem for path in (ROOT / "recipes").glob("*.py") if re.search(r"^RECIPE = ", path.read_text(), re.M)}
+    files = {path.stem for path in (ROOT / "recipes").rglob("*.py") if re.search(r"^RECIPE = ", path.read_text(), re.M)}
     ours = {name for name, entry in registered_recipes().items() if entry.value.startswith("recipes.")}
     assert ours == files
     for name in ours:

@@ -73,7 +73,7 @@ def test_a_continued_run_may_begin_to_compute_activations_again_and_keeps_its_by
     tiny_args: list[str], tmp_path: Path
 ):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    args = [*tiny_args, "--r1-penalty", "1", "--discriminator-dropout", "0.1"]
+    args = [*tiny_args, "--r1-penalty", "1"]
     assert biggan_deep.RECIPE.main([*args, "--run-dir", str(whole), "--steps", "4"]) == 0
     assert biggan_deep.RECIPE.main([*args, "--run-dir", str(parts), "--steps", "2"]) == 0
     assert biggan_deep.RECIPE.main(["--resume", str(parts), "--checkpoint-activations", "True"]) == 0

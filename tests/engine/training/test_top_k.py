@@ -196,34 +196,6 @@ def test_k_falls_as_often_as_asked_for(tiny_args: list[str], tmp_path: Path):
     assert [line["k"] for line in lines if "k" in line] == [8, 8, 4, 2, 2, 1, 1]
 
 
-@pytest.mark.parametrize(("players", "of_d", "of_g"), [("generator", 8, 5), ("discriminator", 5, 8), ("both", 5, 5)])
-def test_a_study_may_apply_top_k_to_the_discriminator(players: str, of_d: int, of_g: int, images_path: str):
-    config = dataclasses.replace(CONFIG, data=images_path, top_k_players=players)
-    run = RunOptions(channels_last=False, precision="fp64")
-    state = build_state(biggan_deep.RECIPE, config, run)
-    images = load_images(config.data, resolution=16, channels=1, num_classes=3)
-    source = BatchSource(images, biggan_deep.RECIPE.build_prior(config), config, run)
-    calls: list[torch.Tensor] = []
-    state.discriminator.register_forward_hook(lambda _, args, output: calls.append(output.detach()))
-    losses = biggan_deep.RECIPE.train_step(state, source.step(LATE), config)
-    source.close()
-    real, fake = (sorted(logits.tolist(), reverse=True)[:of_d] for logits in calls[0].chunk(2))
-    hinge = sum(max(0, 1 - logit) for logit in real) / of_d + sum(max(0, 1 + logit) for logit in fake) / of_d
-    assert losses["loss_d"].item() == pytest.approx(hinge)
-    best = sorted(calls[1].tolist(), reverse=True)[:of_g]
-    assert losses["loss_g"].item() == pytest.approx(-sum(best) / of_g)
-
-
-def test_top_k_of_the_discriminator_wants_whole_batches(
-    tiny_args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    args = [*tiny_args, "--run-dir", str(tmp_path / "run"), "--top-k-players", "both", "--accumulate", "2"]
-    assert biggan_deep.RECIPE.main(args) == 2
-    message = "--top-k-players must be generator where a batch is split over micro-batches or processes, but got both."
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
 def test_the_whole_batch_is_learned_from_by_default():
     assert biggan_deep.Config().top_k_gamma == 1
 
@@ -234,10 +206,6 @@ def test_the_whole_batch_is_learned_from_by_default():
         ({"top_k_gamma": 0.0}, "--top-k-gamma must be greater than 0 and at most 1, but got 0.0."),
         ({"top_k_gamma": 1.5}, "--top-k-gamma must be greater than 0 and at most 1, but got 1.5."),
         ({"top_k_decay_images": -1}, "--top-k-decay-images must be at least 0, but got -1."),
-        (
-            {"top_k_players": "critic"},
-            "--top-k-players must be one of generator, discriminator, both, but got critic.",
-        ),
         *(
             (
                 {"top_k_floor": floor},

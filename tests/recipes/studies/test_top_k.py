@@ -15,7 +15,8 @@ from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.studies.runs import train_for
 from recipes import biggan_deep, dcgan, sagan, wgan_gp
-from recipes.studies import top_k
+from recipes.studies import top_k, top_k_players
+from recipes.studies.presets import extended_presets
 from recipes.studies.top_k_arms import ablations
 
 MINUTES = 0.004
@@ -30,6 +31,8 @@ def args(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
     monkeypatch.setitem(wgan_gp.PRESETS, "clipping-fashion-mnist-32", lambda: clipped)
     small = dataclasses.replace(sagan.PRESETS["mnist5k-16"](), channels=8, batch_size=4, standing_batches=2)
     monkeypatch.setitem(sagan.PRESETS, "fashion-mnist-32", lambda: small)
+    extended = extended_presets(top_k_players.Config, {"fashion-mnist-32": lambda: small})
+    monkeypatch.setitem(top_k_players.PRESETS, "fashion-mnist-32", extended["fashion-mnist-32"])
     return [
         *("--variants", "dcgan", "wgan", "--data", f"npz:{tiny_data}", "--minutes", str(MINUTES), "--num", "12"),
         *("--decay-images", "8", "--out", str(tmp_path / "study")),
@@ -113,7 +116,8 @@ def test_the_second_table_varies_one_setting_of_sa_gan_at_a_time(
     assert len(results(table)) == 4
     for arm in few:
         config = json.loads((table / f"{arm.name}_seed_0" / "config.json").read_text())["config"]
-        assert (config["top_k_gamma"], config["top_k_floor"], config["top_k_players"]) == varied[arm.name][:3]
+        assert (config["top_k_gamma"], config["top_k_floor"]) == varied[arm.name][:2]
+        assert config.get("top_k_players", "generator") == arm.players
 
 
 def test_a_run_that_fails_is_named_when_the_others_are_done(
