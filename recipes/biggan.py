@@ -58,11 +58,11 @@ class Config(HingeTrainingFields, ResidualFields):
     }
 
     skip_z: bool = True
-    """Cut z into a chunk for the first layer and one for each stage (paper: 4% better, 18% faster than all at once)."""
+    """Cut z into chunks, one for each stage (paper: 4% better and 18% faster than all of z at once)."""
     embedding_dim: int = 64
-    """Dimension of the class embedding that all blocks of the generator share."""
+    """Dimension of G's shared class embedding."""
     embedding_gain: float = 4.5
-    """Factor of the embedding's orthogonal initialization (paper: 1); with more, a short run tells classes apart."""
+    """Factor of its orthogonal start; the paper's 1 is too little for short runs to tell classes apart."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

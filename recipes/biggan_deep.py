@@ -12,6 +12,7 @@ Differences from the paper:
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -43,22 +44,24 @@ LAYERS = spectral_layers(EPS)
 class Config(HingeTrainingFields, LatentFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
+    help_group: ClassVar[str] = "networks"
+
     channels: int = 16
     """The channel unit ch of Tables 7-9."""
     generator_widths: tuple[int, ...] = (8, 4, 2, 2)
-    """Generator's widths in units of ch, at 4x4, 8x8, ... up to the full resolution."""
+    """G's widths in units of ch, at 4x4, 8x8, ..."""
     discriminator_widths: tuple[int, ...] = (1, 4, 8, 8)
-    """Discriminator's widths in units of ch: after its first convolution, then after each stage of two blocks."""
+    """D's widths in units of ch, after its first convolution and after each stage of two blocks."""
     discriminator_final_size: int = 4
-    """The discriminator's stages halve the image until it has this height and width; later stages keep it."""
+    """Height at which D's stages stop halving."""
     attention_resolution: int = 8
-    """Height and width at which both networks have a non-local block; 0: none."""
+    """Height at which both have a non-local block; 0: none."""
     embedding_dim: int = 64
-    """Dimension of the class embedding that all blocks of the generator share."""
+    """Dimension of G's shared class embedding."""
     embedding_gain: float = 4.5
-    """Factor of the embedding's orthogonal initialization (paper: 1); with more, a short run tells classes apart."""
+    """Factor of its orthogonal start; the paper's 1 is too little for short runs to tell classes apart."""
     wide_rgb_conv: bool = False
-    """Give G's last convolution ch outputs and keep the first, as the released weights do, not just enough outputs."""
+    """Give G's last convolution ch outputs and keep the first, as the released weights do."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gan_blocks.engine import Recipe, RunFolder, UserError
-from gan_blocks.engine.base import UNSET, parse_options, replace_durably, run_command
+from gan_blocks.engine.base import parse_options, replace_durably, run_command
 from gan_blocks.engine.sampling import load_for_export, write_converted_run
 from recipes import biggan_deep
 from recipes.layouts.biggan_pytorch import (
@@ -68,26 +68,26 @@ class Options:
     layout: Annotated[Layout | None, tyro.conf.arg(name="from")] = None
     """Layout of the files to read: huggingface-biggan-deep (pytorch-pretrained-biggan) or biggan-pytorch."""
 
-    generator: Annotated[Path | None, UNSET] = None
+    generator: Path | None = None
     """File with the state dict of G in that layout."""
 
-    discriminator: Annotated[Path | None, UNSET] = None
+    discriminator: Path | None = None
     """File with the state dict of D, if there is one (biggan-pytorch only)."""
 
-    config: Annotated[Path | None, UNSET] = None
+    config: Path | None = None
     """JSON file with the options of that code, such as its config.json, to check the tensors against."""
 
     truncation: float = 1.0
     """Truncation of the BatchNorm statistics that ema.safetensors gets when it is used alone; the run keeps all 51
     tables, of which gan-blocks sample --truncation chooses (huggingface-biggan-deep only)."""
 
-    run_dir: Annotated[Path | None, UNSET] = None
+    run_dir: Path | None = None
     """Folder of the new run (default: a new runs/RECIPE-converted-TIME)."""
 
-    to: Annotated[Layout | None, UNSET] = None
+    to: Layout | None = None
     """The other way: the layout to write."""
 
-    run: Annotated[Path | None, UNSET] = None
+    run: Path | None = None
     """The run whose averaged G and whose D are written, from its newest checkpoint."""
 
     out: Path = Path("exported")

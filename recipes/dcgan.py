@@ -55,20 +55,14 @@ class Config(AdamFields, PlainFields):
     latent: LatentName = "uniform"
     """What z is drawn from; the paper's is uniform."""
     latent_dim: int = 100
-    """Dimension of z."""
     mode_seeking: float = 0.0
     """Weight of the mode-seeking term in G's loss; 0: none, MSGAN: 1."""
 
     generator_lr: float = 2e-4
-    """Adam's learning rate for G, constant."""
     discriminator_lr: float = 2e-4
-    """Adam's learning rate for D, constant."""
     adam_beta1: float = 0.5
-    """Adam's decay rate of the mean of gradients, for both networks."""
     batch_size: int = 64
-    """Images in a batch, over all micro-batches (paper: 128)."""
     discriminator_steps: int = 1
-    """Updates of D for each update of G."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, optim
@@ -27,7 +27,6 @@ from gan_blocks import (
 )
 from gan_blocks.engine import UserError
 from gan_blocks.engine.base import (
-    UNSET,
     StopRequest,
     parse_options,
     random_stream,
@@ -116,7 +115,7 @@ class Options(MixtureOptions):
 
     analysis: bool = False
     """At the end, measure how one update from the best or the worst samples moves samples (Figures 2 and 3)."""
-    table: Annotated[Path | None, UNSET] = None
+    table: Path | None = None
     """Train all of Table 1 (25, 64, 100 modes; 3, 2, 2 seeds) in sub-folders of --run-dir; write it to this file."""
 
 

@@ -76,19 +76,13 @@ class Config(AdamFields, GrowingFields):
     """Coefficient of the drift term, on real images only; 0: none."""
 
     generator_lr: float = 1e-3
-    """Adam's learning rate for G, constant."""
     discriminator_lr: float = 1e-3
-    """Adam's learning rate for D, constant."""
     adam_beta2: float = 0.99
-    """Adam's decay rate of the mean of squared gradients, for both networks."""
     discriminator_steps: int = 1
-    """Updates of D for each update of G."""
     ema_decay: float = 0.999
     """Decay of the moving average of G that samples are drawn from; it is carried across growth."""
     ema_start: int = 0
-    """The average follows G without delay for this many steps."""
     planned_steps: int = 6250
-    """Length of the run, in updates of G, unless --steps says otherwise."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

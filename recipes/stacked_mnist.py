@@ -72,7 +72,6 @@ class Config(AdamFields, TrainingConfig):
     data: DataOption = "stacked-mnist5k"
     """Training images: stacked-mnist5k, or any other source of RGB images."""
     image_channels: Literal[1, 3] = 3
-    """1 for gray images, 3 for RGB."""
     num_classes: int = 1
     """1: the networks have no classes; those of the data are taken as one."""
     latent_dim: int = 256
@@ -91,17 +90,12 @@ class Config(AdamFields, TrainingConfig):
     gradient_coefficient: float = 10.0
     """Coefficient lambda of WGAN-GP's gradient penalty."""
     generator_lr: float = 1e-3
-    """Adam's learning rate for G, constant."""
     discriminator_lr: float = 1e-3
-    """Adam's learning rate for D, constant."""
     adam_beta2: float = 0.99
-    """Adam's decay rate of the mean of squared gradients, for both networks."""
     discriminator_steps: int = 1
-    """Updates of D for each update of G."""
     ema_decay: float = 0.999
     """Decay of the moving average of G that samples are drawn from."""
     planned_steps: int = 40_000
-    """Length of the run, in updates of G, unless --steps says otherwise."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

@@ -63,15 +63,10 @@ class Config(AdamFields, PlainFields):
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """Adam, or RMSprop, which has no use for the two Adam options."""
     generator_lr: float = 1e-4
-    """Learning rate for G, constant."""
     discriminator_lr: float = 1e-4
-    """Learning rate for the critic, constant."""
     adam_beta2: float = 0.9
-    """Adam's decay rate of the mean of squared gradients, for both networks."""
     batch_size: int = 64
-    """Images in a batch, over all micro-batches."""
     discriminator_steps: int = 5
-    """Updates of the critic for each update of G."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

@@ -5,7 +5,7 @@ Tested in ``tests/recipes/test_progan.py``.
 
 import bisect
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from gan_blocks import GrowthPosition, GrowthSchedule
 from gan_blocks.engine import TrainingConfig, require, require_positive
@@ -16,6 +16,8 @@ __all__ = ["GrowingFields"]
 @dataclass(frozen=True)
 class GrowingFields(TrainingConfig):
     """Networks of Table 2's kind and their growth, with what the rows of Table 1 leave out."""
+
+    help_group: ClassVar[str] = "networks"
 
     num_classes: int = 1
     """1: ProGAN has no classes; those of the data are taken as one."""

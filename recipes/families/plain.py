@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -23,6 +24,8 @@ INITIAL_DEVIATION = 0.02  # of all weights (Radford et al. 2015, section 4)
 @dataclass(frozen=True)
 class PlainFields(LatentFields):
     """Networks of strided convolutions."""
+
+    help_group: ClassVar[str] = "networks"
 
     num_classes: int = 1
     """1: these networks have no classes; those of the data are taken as one."""

@@ -67,11 +67,11 @@ class RegularizationFields(Fields):
     }
 
     generator_orthogonal_penalty: float = 0.0
-    """Coefficient of equation 3 in G's loss (paper: 1e-4; 60% of models bear truncation with it, 16% without)."""
+    """Coefficient of equation 3 in G's loss (paper: 1e-4; 60% of models bear truncation with it, not 16%)."""
     r1_penalty: float = 0.0
-    """Strength of R1 on D (paper: above 0.5 stable; 1 costs 20% of the Inception Score, 10 costs 45%); 0: none."""
+    """Strength of R1 on D (paper: stable above 0.5; 1 costs 20% of the Inception Score, 10 costs 45%)."""
     r1_interval: int = 1
-    """Compute R1 once every so many updates of D, and as many times as strong: cheaper, the same on average."""
+    """Compute R1 in one of so many updates, as many times as strong."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work.

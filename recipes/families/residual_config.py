@@ -29,15 +29,21 @@ class ResidualFields(LatentFields):
     channels: int = 16
     """The channel unit ch."""
     generator_widths: tuple[int, ...] = (8, 4, 4, 2)
-    """Generator's widths in units of ch, at 4x4, 8x8, ... up to the full resolution."""
+    """G's widths in units of ch, at 4x4, 8x8, ..."""
     discriminator_widths: tuple[int, ...] = (2, 4, 8, 8)
-    """Discriminator's widths in units of ch, after each block."""
+    """D's widths in units of ch, after each block."""
     discriminator_final_size: int = 4
-    """The discriminator's blocks halve the image until it has this height and width; later blocks keep it."""
+    """Height at which D's blocks stop halving."""
     generator_attention: tuple[int, ...] = (16,)
-    """Heights at which G has a non-local block (paper: one; several at 128x128 gain nothing, 256x256 wants 128)."""
+    """Heights at which G has a non-local block.
+
+    The paper has one: several at 128x128 gained nothing, and 256x256 wants it at 128.
+    """
     discriminator_attention: tuple[int, ...] = (16,)
-    """Heights at which D has one (paper: as in G, or the largest that fits into memory)."""
+    """Heights at which D has one.
+
+    The paper has it where G has, or at the largest that fits into memory.
+    """
 
     def __post_init__(self) -> None:
         """Reject what cannot work.

@@ -12,14 +12,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from gan_blocks.engine import Fields, RunFolder, UserError, require_positive
-from gan_blocks.engine.base import UNSET, StopRequest, check_threads, random_stream, replace_durably, worker_pool
+from gan_blocks.engine.base import StopRequest, check_threads, random_stream, replace_durably, worker_pool
 from gan_blocks.engine.runs import RecipeIdentity, compare_configs
 from recipes.mixtures.analysis import analyze, draw_analysis, tabulate_analysis
 from recipes.mixtures.config import Config
@@ -38,11 +37,11 @@ Losses = tuple[float, float]
 class MixtureOptions(Fields):
     """How the run is carried out; may change when it is continued."""
 
-    run_dir: Annotated[Path | None, UNSET] = None
+    run_dir: Path | None = None
     """Folder of the run; the same command continues what it holds (default: runs/mixture_of_gaussians-MODES)."""
-    steps: Annotated[int | None, UNSET] = None
+    steps: int | None = None
     """Stop when the run has this many steps in all (default: --planned-steps)."""
-    threads: Annotated[int | None, UNSET] = None
+    threads: int | None = None
     """CPU threads, shared by processes that train GANs of their own (default: torch's choice)."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one is also written at the end and on SIGINT or SIGTERM."""

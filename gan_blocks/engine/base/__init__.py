@@ -1,14 +1,13 @@
 """What everything else stands on: errors, files, randomness, threads and processes, the command line."""
 
 from gan_blocks.engine.base.checks import check_threads
-from gan_blocks.engine.base.command_line import UNSET, parse_options, run_command
+from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction
 from gan_blocks.engine.base.workers import worker_pool
 
 __all__ = [
-    "UNSET",
     "StopRequest",
     "check_threads",
     "parse_options",

@@ -4,6 +4,7 @@ Tested in ``tests/engine/training/test_command.py``.
 """
 
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -11,18 +12,18 @@ import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, TypeVar, Union
+from typing import Any, TypeVar
 
 import tyro
 
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.help_page import Examples, help_page
 
-__all__ = ["UNSET", "parse_choice", "parse_options", "parse_some", "run_command"]
+__all__ = ["asks_for_help", "parse_choice", "parse_options", "parse_some", "run_command", "without_notes"]
 
 Options = TypeVar("Options")
 
-UNSET = tyro.conf.arg(help_behavior_hint="")
-"""Marks an option that is None where it is left out: ``Annotated[int | None, UNSET] = None``. Its help says so."""
+HELP = frozenset({"-h", "--help"})
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
@@ -54,18 +55,44 @@ def _output_is_closed() -> bool:
     return bool(poll.poll(0))
 
 
-def parse_options(kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None) -> Options:
+def parse_options(
+    kind: type[Options],
+    *,
+    prog: str,
+    description: str,
+    args: Sequence[str] | None,
+    examples: Examples = (),
+    changed: str = "",
+) -> Options:
     """Parse the command line into the dataclass ``kind``, whose field docstrings are the help texts.
+
+    Args:
+        kind: The options.
+        prog: How the command is typed.
+        description: What ``--help`` says first, such as the docstring of the command's module.
+        args: The command line; None: that of this process.
+        examples: Command lines to begin with, and what each does.
+        changed: What sets the values that are marked, which differ from those of a fresh dataclass.
 
     Raises:
         UserError: If an option is unknown or a value does not fit.
     """
-    return _parse(kind, prog=prog, description=description, args=args)
+    words = list(sys.argv[1:] if args is None else args)
+    if asks_for_help(words):
+        text = without_notes(description)
+        print(help_page(kind, prog=prog, description=text, examples=examples, changed=changed))
+        raise SystemExit(0)
+    return _parse(kind, prog=prog, args=words)
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether a command line has ``--help`` or ``-h``."""
+    return not HELP.isdisjoint(words)
 
 
 def parse_some(kind: type[Options], args: Sequence[str]) -> Options:
     """The options of ``kind`` alone, whatever stands beside them; the whole parser says what is wrong with them."""
-    words = [word for word in args if word not in ("-h", "--help")]
+    words = [word for word in args if word not in HELP]
     options = {f"--{field.name}".replace("_", "-") for field in fields(kind)}  # type: ignore[arg-type]
     if options.isdisjoint(word.partition("=")[0].replace("_", "-") for word in words):
         return kind()  # at once: help and typing errors should not wait for a second parser
@@ -79,25 +106,27 @@ def parse_some(kind: type[Options], args: Sequence[str]) -> Options:
 def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str, args: Sequence[str] | None) -> Any:
     """Parse a command line whose first word chooses one of several dataclasses; without such a word it is the first.
 
-    The defaults of the first must be complete.
-
     Raises:
         UserError: If the word is none of ``kinds``, an option is unknown or a value does not fit.
     """
-    args = list(sys.argv[1:] if args is None else args)
-    if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
-        args.insert(0, next(iter(kinds)))
-    elif not args[0].startswith("-") and args[0] not in kinds:
-        raise UserError(f"the first word must be one of {', '.join(kinds)}, but got {args[0]}.")
-    choices = tuple(Annotated[kind, tyro.conf.subcommand(name=name)] for name, kind in kinds.items())
-    union: Any = Union[choices]  # noqa: UP007 - the kinds are known here only
-    default = next(iter(kinds.values()))()  # which the help names
-    return _parse(union, prog=prog, description=description, args=args, default=default)
+    words = list(sys.argv[1:] if args is None else args)
+    first = next(iter(kinds))
+    chosen = first if not words or words[0].startswith("-") else words.pop(0)
+    if chosen not in kinds:
+        raise UserError(f"the first word must be one of {', '.join(kinds)}, but got {chosen}.")
+    kind = kinds[chosen]
+    if asks_for_help(words):
+        if chosen != first:
+            print(help_page(kind, prog=f"{prog} {chosen}", description=inspect.getdoc(kind) or ""))
+        else:
+            listed = [(f"{prog} {name}", _summary(each)) for name, each in kinds.items()]
+            about = f"{without_notes(description)}\n\nThese are the options of {first}, which needs no word."
+            print(help_page(kind, prog=prog, description=about, examples=listed, usage="[WORD] [OPTIONS]"))
+        raise SystemExit(0)
+    return _parse(kind, prog=f"{prog} {chosen}", args=words)
 
 
-def _parse(
-    kind: type[Options], *, prog: str, description: str, args: Sequence[str] | None, default: Options | None = None
-) -> Options:
+def _parse(kind: type[Options], *, prog: str, args: Sequence[str]) -> Options:
     """Call tyro, and turn its boxed error into one line."""
     message = io.StringIO()
     try:
@@ -105,18 +134,18 @@ def _parse(
             return tyro.cli(
                 kind,
                 prog=prog,
-                description=_without_notes(description).replace("\n\n* ", "\n* "),  # tyro sets lists apart by itself
                 args=args,
-                default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.FlagConversionOff, tyro.conf.DisallowNone),
             )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
+    except SystemExit:
         raise UserError(_first_paragraph(message.getvalue())) from None
 
 
-def _without_notes(docstring: str) -> str:
+def _summary(kind: type[Any]) -> str:
+    return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
+
+
+def without_notes(docstring: str) -> str:
     """A module's docstring without the paragraph that names its test, which is for readers of the code."""
     paragraphs = docstring.split("\n\n")
     return "\n\n".join(text for text in paragraphs if not text.lstrip().startswith("Tested in "))

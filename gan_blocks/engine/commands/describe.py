@@ -14,14 +14,14 @@ Tested in ``tests/engine/commands/test_describe.py``.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gan_blocks import SharedEmbedding
 from gan_blocks.engine.base.checks import Fields, require_positive
-from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.base.command_line import run_command, without_notes
 from gan_blocks.engine.commands.train import recipe_usage, take_recipe
 from gan_blocks.engine.inspection.dry_run import build_on_meta
 from gan_blocks.engine.inspection.layer_table import LayerRow, format_table, layer_table
@@ -36,6 +36,8 @@ __all__ = ["describe", "describe_step", "main", "table_1_parameters"]
 @dataclass(frozen=True)
 class Processes(Fields):
     """How many processes train."""
+
+    help_group: ClassVar[str] = "run"
 
     world_size: int = 1
     """How many processes share a batch; of several, what they exchange in a step is told, too."""
@@ -99,7 +101,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks describe"
 
     def command() -> int:
         if words[:1] in (["-h"], ["--help"]):
-            print(recipe_usage(prog, "lists the options of a recipe's networks.\n\n" + (__doc__ or "").strip()))
+            about = without_notes(__doc__ or "").strip()
+            print(recipe_usage(prog, f"lists the options of a recipe's networks.\n\n{about}"))
             return 0
         recipe, rest = take_recipe(words)
         about = (__doc__ or "").partition("\n\n")[0]

@@ -24,7 +24,7 @@ import tyro
 from torch import Tensor
 
 from gan_blocks.engine.base.checks import Fields, require_at_least
-from gan_blocks.engine.base.command_line import UNSET, parse_options, parse_some, run_command
+from gan_blocks.engine.base.command_line import parse_options, parse_some, run_command
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes
@@ -49,23 +49,23 @@ class Options(Fields):
     run: Path
     """Folder of a run; the moving average of its newest checkpoint is evaluated, with standing statistics."""
 
-    recipe: Annotated[str | None, UNSET] = None
+    recipe: str | None = None
     """The recipe that made the run, where it is none that is registered: its file (my_gan.py) or module."""
 
     num: int = 1000
     """How many samples, classes evenly."""
 
-    truncation: Annotated[float | None, UNSET] = None
+    truncation: float | None = None
     """Truncate z: less is better looking and less varied (default: no truncation)."""
 
-    truncation_by: Annotated[TruncationKind | None, UNSET] = None
+    truncation_by: TruncationKind | None = None
     """What the number means. threshold: components beyond it are drawn again (the paper's, default). scaled: it times a
     normal distribution cut at 2 (the released models')."""
 
     seed: int = 0
     """Seed of the latents, of the classifier, of patches and pairs."""
 
-    data: Annotated[str | None, UNSET] = None
+    data: str | None = None
     """Where the real images are, when they have moved since the training."""
 
     device: str = "auto"
@@ -82,7 +82,7 @@ class Options(Fields):
 class _Recipe:
     """The option that decides what the other options are."""
 
-    recipe: Annotated[str | None, UNSET] = None
+    recipe: str | None = None
 
 
 Asked = Mapping[str, Fields]

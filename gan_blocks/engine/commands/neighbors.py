@@ -11,12 +11,12 @@ Tested in ``tests/engine/commands/test_neighbors.py``.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gan_blocks.engine.base.command_line import UNSET, parse_options, run_command
+from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands.sample_options import TruncatedOptions
 from gan_blocks.engine.data.image_set import ImageSet
@@ -43,7 +43,7 @@ class Options(TruncatedOptions):
     num: int = 10
     """How many samples, classes evenly."""
 
-    samples: Annotated[Path | None, UNSET] = None
+    samples: Path | None = None
     """Take the first --num images of this .npz (`images` uint8 NHWC, `labels`) instead of drawing samples."""
 
     neighbors: int = 6
@@ -56,7 +56,7 @@ class Options(TruncatedOptions):
     among: Literal["all", "class"] = "all"
     """Search all training images, or those of the sample's class only (as BigGAN's figures do)."""
 
-    data: Annotated[str | None, UNSET] = None
+    data: str | None = None
     """Where the training images are, when they have moved since the training."""
 
     def __post_init__(self) -> None:

@@ -23,11 +23,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
-from gan_blocks.engine.base.command_line import UNSET, parse_options, run_command
+from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
 from gan_blocks.engine.data.pixels import PixelLayout
@@ -59,14 +59,14 @@ class Options:
     channels: Literal[1, 3] = 3
     """1 for gray, 3 for RGB."""
 
-    landmarks: Annotated[Path | None, UNSET] = None
+    landmarks: Path | None = None
     """Crop faces by the landmarks in this file, as CelebA has it: a line is a file name and x and y of both eyes, the
     nose and both corners of the mouth."""
 
-    shard_images: Annotated[int | None, UNSET] = None
+    shard_images: int | None = None
     """Images in a shard (default: as many as fill 256 MiB at the largest resolution)."""
 
-    workers: Annotated[int | None, UNSET] = None
+    workers: int | None = None
     """Threads that decode and resample (default: one for each core, at most 8)."""
 
     def __post_init__(self) -> None:

@@ -6,9 +6,7 @@ Tested in ``tests/engine/commands/test_sample.py``.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from gan_blocks.engine.base.command_line import UNSET
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation, truncated
@@ -21,13 +19,13 @@ __all__ = ["SampleOptions", "TruncatedOptions", "cycle"]
 class SampleOptions:
     """Which generator, which classes, and where to put what it draws."""
 
-    run: Annotated[Path | None, UNSET] = None
+    run: Path | None = None
     """Folder of a run; its newest checkpoint is used."""
 
-    weights: Annotated[Path | None, UNSET] = None
+    weights: Path | None = None
     """One weights file (ema.safetensors of a checkpoint), instead of --run."""
 
-    recipe: Annotated[str | None, UNSET] = None
+    recipe: str | None = None
     """The recipe that made the run, where it is none that is registered: its file (my_gan.py) or module."""
 
     out: Path = Path()
@@ -82,10 +80,10 @@ class SampleOptions:
 class TruncatedOptions(SampleOptions):
     """The same, with one truncation for all that is drawn."""
 
-    truncation: Annotated[float | None, UNSET] = None
+    truncation: float | None = None
     """Truncate z: less is better looking and less varied (default: no truncation)."""
 
-    truncation_by: Annotated[TruncationKind | None, UNSET] = None
+    truncation_by: TruncationKind | None = None
     """What the number means. threshold: components beyond it are drawn again (the paper's, default). scaled: it times a
     normal distribution cut at 2 (the released models')."""
 

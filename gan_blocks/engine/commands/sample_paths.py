@@ -6,7 +6,7 @@ Tested in ``tests/engine/commands/test_sample_paths.py``.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from einops import rearrange, repeat
@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_blocks.engine.base.command_line import UNSET
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
 from gan_blocks.engine.commands.sample_options import SampleOptions, TruncatedOptions, cycle
@@ -44,16 +43,16 @@ class Interpolation(TruncatedOptions):
     vary: Literal["both", "classes", "latents"] = "both"
     """What changes: z and class (Figure 8), the class alone (Figure 9) or z alone; what does not is the start's."""
 
-    path: Annotated[PathKind | None, UNSET] = None
+    path: PathKind | None = None
     """How z moves: spherical keeps its length as the prior does (default); linear is shorter halfway, and blander."""
 
     rows: int = 8
     """How many paths."""
 
-    steps: Annotated[int | None, UNSET] = None
+    steps: int | None = None
     """Images of a path, both ends included (default: 9 in a sheet, 30 in a film)."""
 
-    fps: Annotated[float | None, UNSET] = None
+    fps: float | None = None
     """Frames a second of a film, from 1 to 50 (default: 20)."""
 
     def __post_init__(self) -> None:

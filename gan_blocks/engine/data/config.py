@@ -6,16 +6,13 @@ Tested in ``tests/engine/data/test_sources.py``.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import tyro
-
 from gan_blocks.engine.base.checks import Fields, require_positive
+from gan_blocks.engine.base.help_page import hint
 from gan_blocks.engine.data.sources import source_choices
 
 __all__ = ["DataOption", "ImageFields"]
 
-DataOption = Annotated[
-    str, tyro.conf.arg(help_behavior_hint=lambda default: f"(one of {source_choices()}; default: {default})")
-]
+DataOption = Annotated[str, hint(lambda: f"{source_choices()}.")]
 """The type of ``--data``, whose help lists the sources."""
 
 
@@ -26,15 +23,18 @@ class ImageFields(Fields):
     help_group: ClassVar[str] = "data"
 
     data: DataOption = "mnist5k"
-    """Training images: the name of a source, with the path that most sources need."""
+    """Images to learn, of one source (and its path):"""
     resolution: int = 32
-    """Height and width of the images in pixels: 4 doubled once per stage of the generator."""
+    """Height and width of the images in pixels."""
     image_channels: Literal[1, 3] = 1
     """1 for gray images, 3 for RGB."""
     num_classes: int = 10
-    """Number of classes; labels run from 0 to this less one. 1: the classes of the data are taken as one."""
+    """Classes; 1: those of the data are taken as one.
+
+    Labels run from 0 to this less one.
+    """
     mirror: bool = False
-    """Show each real image as it is and mirrored, left to right, which doubles the data."""
+    """Show real images mirrored, too: twice the data."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

@@ -27,9 +27,9 @@ class AdamFields(Fields):
     discriminator_lr: float = 1e-3
     """Adam's learning rate for D."""
     adam_beta1: float = 0.0
-    """Adam's decay rate of the mean of gradients, for both networks."""
+    """Adam's decay rate of the mean of gradients."""
     adam_beta2: float = 0.999
-    """Adam's decay rate of the mean of squared gradients, for both networks."""
+    """Adam's decay rate of the mean of their squares."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
@@ -48,11 +48,11 @@ class TopKFields(Fields):
     }
 
     top_k_gamma: float = 1.0
-    """Top-k training: G learns from the k best-scored samples, k times this after each epoch; 1: from all."""
+    """G learns from the k samples that D scores best; k falls by this factor each epoch; 1: from all."""
     top_k_floor: float = 0.5
-    """Least k of top-k training: a share of the batch up to 1, or else a number of images."""
+    """Least k: a share of the batch up to 1, or a number."""
     top_k_decay_images: int = 0
-    """Real images shown to D between two decays of k; 0: those of an epoch, as in the paper."""
+    """Real images between two decays of k; 0: an epoch."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
@@ -70,17 +70,20 @@ class TrainingConfig(TopKFields, ImageFields):
     batch_size: int = 16
     """Images in a batch, over all micro-batches."""
     discriminator_steps: int = 2
-    """Updates of D for each update of G (the paper found 2 best for ImageNet; with 1, digits of a class look alike)."""
+    """Updates of D for each update of G.
+
+    BigGAN's paper found 2 best for ImageNet, of 1 to 6; with 1, digits of a class look alike.
+    """
     ema_decay: float = 0.98
-    """Decay of the moving average of G that samples are drawn from."""
+    """Decay of G's average, which samples are drawn from."""
     ema_start: int = 100
-    """The average follows G without delay for this many steps."""
+    """Steps in which the average follows without delay."""
     standing_batches: int = 50
-    """Batches whose pooled statistics BatchNorm uses for samples (Appendix C.1)."""
+    """Batches that BatchNorm's statistics for samples pool."""
     planned_steps: int = 1500
-    """Length of the run, in updates of G, unless --steps says otherwise."""
+    """Length of the run, in updates of G."""
     seed: int = 0
-    """All randomness is a function of this, the step and the purpose."""
+    """All randomness is a function of it, step and purpose."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

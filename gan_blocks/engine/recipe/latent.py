@@ -49,24 +49,37 @@ class LatentFields(TrainingConfig):
     help_group: ClassVar[str] = "networks"
 
     latent_dim: int = 128
-    """Dimension of z (the paper: 32 lose little against 128, and as few as 8 can be trained)."""
+    """Dimension of z.
+
+    In BigGAN's paper 32 lose little against 128, and as few as 8 can be trained.
+    """
     # The first of the names is what there was before there was a choice: a saved Config without the field means it.
     latent: LatentName = "normal"
-    """Distribution of z; only normal ones can be truncated. What the paper saw (Appendix E):
-    normal N(0, I): the one used for its main results.
-    uniform U[-1, 1]: "performs similarly to N(0, I)".
-    bernoulli {0, 1}: "outperforms N(0, I) (in terms of IS) by 8% and requires 60% fewer iterations".
-    censored-normal max(N(0, I), 0): "outperforms N(0, I) (in terms of IS) by 15-20%", mostly in fewer iterations.
-    rademacher {-1, 1}, categorical {-1, 0, 1}: each "performs near-identically to N(0, I)".
-    spike-and-slab N(0, I) times Bernoulli {0, 1}: the same.
-    normal-bernoulli, one in each half of z: "outperforms N(0, I) by around 5%".
-    annealed-normal, its variance annealed from 2 toward 1: "mildly improved performance".
-    variable-variance, a variance for each sample: "did not appear to affect performance".
-    spherical: ProGAN's hypersphere, not in that study."""
+    """Distribution of z; only normal ones can be truncated.
+
+    What BigGAN's paper saw (Appendix E):
+
+    * normal N(0, I): the one used for its main results.
+    * uniform U[-1, 1]: "performs similarly to N(0, I)".
+    * bernoulli {0, 1}: "outperforms N(0, I) (in terms of IS) by 8% and requires 60% fewer iterations".
+    * censored-normal max(N(0, I), 0): "outperforms N(0, I) (in terms of IS) by 15-20%", mostly in fewer iterations.
+    * rademacher {-1, 1}, categorical {-1, 0, 1}: each "performs near-identically to N(0, I)".
+    * spike-and-slab N(0, I) times Bernoulli {0, 1}: the same.
+    * normal-bernoulli, one in each half of z: "outperforms N(0, I) by around 5%".
+    * annealed-normal, its variance annealed from 2 toward 1: "mildly improved performance".
+    * variable-variance, a variance for each sample: "did not appear to affect performance".
+    * spherical: ProGAN's hypersphere, not in that study.
+    """
     annealed_variances: tuple[float, ...] = (2.0, 1.0)
-    """Variances that annealed-normal passes through, at equal distances over the planned steps, linear in between."""
+    """What annealed-normal's variance passes through over the run.
+
+    They stand at equal distances over the planned steps, with straight lines in between.
+    """
     variable_variances: tuple[float, float] = (0.5, 1.5)
-    """Smallest and largest variance of a sample of variable-variance (the paper gives none)."""
+    """Least and largest variance of variable-variance's samples.
+
+    The paper gives none.
+    """
 
     def __post_init__(self) -> None:
         """Reject what cannot work.

@@ -5,12 +5,11 @@ Tested in ``tests/engine/training/test_command.py``.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from gan_blocks.engine.base.checks import check_threads, require_at_least, require_positive
-from gan_blocks.engine.base.command_line import UNSET
 from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
@@ -21,65 +20,86 @@ Precision = Literal["fp32", "bf16", "fp64"]
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """How the run is carried out. These options may change when a run is resumed."""
+class MonitoringOptions:
+    """What a run writes down, and when."""
 
-    steps: Annotated[int | None, UNSET] = None
-    """Stop when the run has this many steps in all (default: the preset's planned steps)."""
-
-    minutes: Annotated[float | None, UNSET] = None
-    """Stop after this many minutes of training in this session, if the steps are not done before."""
-
-    run_dir: Annotated[Path | None, UNSET] = None
-    """Folder of the run; continues the run that it already holds (default: a new runs/RECIPE-PRESET-TIME)."""
-
-    resume: Annotated[Path | None, UNSET] = None
-    """Continue the run in this folder from its newest checkpoint."""
-
-    init_from: Annotated[Path | None, UNSET] = None
-    """Start a new run from the weights of the run in this folder; its Config gives the other options' defaults."""
-
-    precision: Precision = "fp32"
-    """Arithmetic: fp32, bf16 (autocast; the weights stay in float32) or fp64 (for checks)."""
-
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ... or auto (a GPU when there is one)."""
-
-    threads: Annotated[int | None, UNSET] = None
-    """CPU threads (default: torch's choice). Another number gives other last bits, so it is written to the log."""
-
-    accumulate: int = 1
-    """Split each batch into this many micro-batches and add up their gradients, to save memory."""
-
-    checkpoint_activations: bool = False
-    """Compute the activations of residual blocks again in the backward pass, to save memory: same bits, more time."""
-
-    timeout: float = 600.0
-    """Seconds that one of several processes waits for the others before it gives up and says who is missing."""
-
-    compare_every: int = 100
-    """Steps between checks that all processes hold the same weights and statistics, bit for bit (0: none)."""
-
-    channels_last: bool = True
-    """Keep images as NHWC in memory, which is faster here; the results agree up to rounding."""
+    help_group: ClassVar[str] = "monitoring"
 
     checkpoint_every: int = 500
-    """Steps between checkpoints; one is also written at the end and on SIGINT or SIGTERM."""
+    """Steps between checkpoints; also at the end."""
 
     keep_last: int = 2
     """How many of the newest checkpoints to keep."""
 
     keep_every: int = 0
-    """Keep each checkpoint whose step is a multiple of this for good (0: none)."""
+    """Keep those of each multiple of so many steps; 0: none."""
 
     sample_every: int = 250
-    """Steps between sample sheets (one row a class, the same latents every time); 0: only at the end."""
+    """Steps between sample sheets; 0: only at the end.
+
+    A sheet has one row a class, and the same latents every time.
+    """
 
     log_every: int = 10
-    """Steps between writes of log.jsonl, which has a line for every step, and updates of the progress bar's losses."""
+    """Steps between writes of log.jsonl."""
 
     spectra_every: int = 0
-    """Steps between measurements of the weights' largest singular values, logged and drawn (0: none)."""
+    """Steps between plots of all layers' sigmas; 0: none.
+
+    The largest singular values of all weights are measured, logged and drawn.
+    """
+
+
+@dataclass(frozen=True)
+class RunOptions(MonitoringOptions):
+    """How the run is carried out. These options may change when a run is resumed."""
+
+    help_group: ClassVar[str] = "run"
+
+    steps: int | None = None
+    """End with so many steps (default: the planned ones)."""
+
+    minutes: float | None = None
+    """End after so many minutes, if not done before."""
+
+    run_dir: Path | None = None
+    """Folder of the run; a run that is there goes on (default: a new runs/RECIPE-PRESET-TIME)."""
+
+    resume: Path | None = None
+    """Continue the run in this folder."""
+
+    init_from: Path | None = None
+    """Start with the weights of the run in this folder, whose Config gives the other options' defaults."""
+
+    precision: Precision = "fp32"
+    """fp32, bf16 (autocast; weights in float32) or fp64 (for checks)."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ... or auto (a GPU if there is one)."""
+
+    threads: int | None = None
+    """CPU threads (default: torch's choice); another number gives other last bits."""
+
+    accumulate: int = 1
+    """Micro-batches of a batch, to save memory."""
+
+    checkpoint_activations: bool = False
+    """Compute blocks again in the backward pass, to save memory: same bits, more time."""
+
+    timeout: float = 600.0
+    """Seconds that a process waits for the others."""
+
+    compare_every: int = 100
+    """Steps between checks that processes agree; 0: none.
+
+    They compare weights and statistics bit for bit.
+    """
+
+    channels_last: bool = True
+    """Keep images as NHWC in memory, which is faster.
+
+    The results agree up to rounding.
+    """
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the machine."""

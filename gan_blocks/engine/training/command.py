@@ -13,6 +13,7 @@ import tyro
 
 from gan_blocks.engine.base.command_line import parse_options, parse_some
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.help_page import Examples
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
@@ -63,7 +64,8 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
     else:
         preset = _preset_of_run(recipe, start.preset, None if saved is None else run)
         default = recipe.presets[preset]() if saved is None else saved
-    config, options = _parse_parts(recipe, preset, default, RunOptions, prog, recipe.description, args)
+    about, examples = "\n\n".join(recipe.description.split("\n\n")[:2]), _examples(recipe, prog)
+    config, options = _parse_parts(recipe, preset, default, RunOptions, prog, about, args, examples)
     if saved is not None and begun:
         compare_configs(config_to_json(saved), config_to_json(config), allowed=CHANGEABLE_ON_RESUME)
     return TrainingCommand(preset=preset, config=config, options=options, run=run)
@@ -99,6 +101,7 @@ def _parse_parts(
     prog: str,
     description: str,
     args: Sequence[str],
+    examples: Examples = (),
 ) -> tuple[Any, Options]:
     # The field types are only known here: the Config is the recipe's, the choices of --preset are its presets.
     command_type: type[Any] = dataclasses.make_dataclass(
@@ -108,17 +111,31 @@ def _parse_parts(
                 "preset",
                 Annotated[
                     Literal[tuple(dict.fromkeys([*recipe.presets, preset]))],
-                    tyro.conf.arg(help="Named settings that the options below start from."),
+                    tyro.conf.arg(help="Settings that the options below start from."),
                 ],
                 preset,
             ),
-            ("training", Annotated[recipe.config, tyro.conf.OmitArgPrefixes], config),
+            ("this_recipe", Annotated[recipe.config, tyro.conf.OmitArgPrefixes], config),
             ("session", Annotated[kind, tyro.conf.OmitArgPrefixes], kind()),
         ],
         frozen=True,
     )
-    parsed = parse_options(command_type, prog=prog, description=description, args=args)
-    return parsed.training, parsed.session
+    parsed = parse_options(
+        command_type,
+        prog=prog,
+        description=description,
+        args=args,
+        examples=examples,
+        changed=f"what {'the run' if preset == FINE_TUNED else f'the preset {preset}'} sets",
+    )
+    return parsed.this_recipe, parsed.session
+
+
+def _examples(recipe: Recipe[Any], prog: str) -> Examples:
+    """What to type first."""
+    first, *others = recipe.presets
+    another = [(f"{prog} --preset {others[0]}", "train another preset")] if others else []
+    return [(prog, f"train {first}"), *another, (f"{prog} --resume RUN", "go on where a run stopped")]
 
 
 def _existing_run(recipe: Recipe[Any], start: _Start) -> RunFolder | None:

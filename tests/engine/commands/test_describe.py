@@ -50,7 +50,7 @@ def test_every_option_of_the_config_is_taken(capsys: pytest.CaptureFixture[str])
     assert page.splitlines()[-1].endswith(f": {describe.table_1_parameters(tables):,}")
 
 
-NAMES = "biggan, biggan_deep, dcgan, progan, sagan, sngan, stacked_mnist, wgan_gp"
+NAMES = "appendix_h, biggan, biggan_deep, dcgan, progan, sagan, sngan, stacked_mnist, top_k_players, wgan_gp"
 
 
 @pytest.mark.parametrize(

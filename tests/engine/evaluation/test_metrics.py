@@ -56,7 +56,7 @@ def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_metric_from_elsewhere_takes_part_in_everything(tiny_run: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         evaluate.main(["--help"])
-    assert "--brightest INT" in capsys.readouterr().out
+    assert "--brightest 0" in capsys.readouterr().out
     assert evaluate.main(["--run", str(tiny_run), "--num", "6", "--brightest", "2"]) == 0
     assert "  brightness " in capsys.readouterr().out
     assert json.loads((tiny_run / "evaluation.json").read_bytes())["brightness"] <= 1

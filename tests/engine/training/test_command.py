@@ -1,5 +1,6 @@
 """Whole runs of recipes.biggan_deep on a tiny network: what a user sees when things go well and when they do not."""
 
+import dataclasses
 import json
 import os
 import random
@@ -15,9 +16,11 @@ import pytest
 import torch
 
 from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.training import loop
-from recipes import biggan_deep
+from recipes import biggan, biggan_deep, dcgan, sagan, sngan
 
 
 def weights(run: Path) -> dict[str, bytes]:
@@ -281,8 +284,35 @@ def test_help_is_a_page_with_every_field_and_default(capsys: pytest.CaptureFixtu
         biggan_deep.RECIPE.main(["--help"])
     assert stop.value.code == 0
     page = capsys.readouterr().out
-    assert all(option in page for option in ("--preset", "--generator-lr", "--ema-decay", "--resume", "--precision"))
+    names = [field.name for kind in (biggan_deep.Config, RunOptions) for field in dataclasses.fields(kind)]
+    assert all(f" --{name.replace('_', '-')} " in page for name in ["preset", *names])
     assert "Appendix B" in page
+
+
+@pytest.mark.parametrize("recipe", [biggan.RECIPE, biggan_deep.RECIPE, sagan.RECIPE, sngan.RECIPE, dcgan.RECIPE])
+def test_help_can_be_read_in_a_minute(recipe: Recipe, capsys: pytest.CaptureFixture[str]):
+    for preset in recipe.presets:
+        with pytest.raises(SystemExit):
+            recipe.main(["--preset", preset, "--help"])
+        page = capsys.readouterr().out.splitlines()
+        assert len(page) <= 120
+        assert max(map(len, page)) <= 80
+        assert page[2].split() == [*recipe.command.split(), "train", next(iter(recipe.presets))]
+        text = " ".join(page)
+        assert "None" not in text
+        assert text.count("(default") <= 3  # of options without a value of their own
+
+
+def test_help_marks_what_a_preset_sets(capsys: pytest.CaptureFixture[str]):
+    def marked(*words: str) -> set[str]:
+        with pytest.raises(SystemExit):
+            biggan.RECIPE.main([*words, "--help"])
+        return set(re.findall(r"^\* --(\S+)", capsys.readouterr().out, re.M))
+
+    preset, standard = vars(biggan.PRESETS["cifar10-32"]()), vars(biggan.Config())
+    changed = {name.replace("_", "-") for name in standard if preset[name] != standard[name]}
+    assert marked("--preset", "cifar10-32") == changed > {"batch-size", "channels"}
+    assert marked() == set()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,241 @@
+"""The page that ``--help`` prints: examples first, then the options in groups, each with its value where it has one.
+
+What a page says of an option is the first paragraph of its field's docstring; the rest is for readers of the code.
+
+Tested in ``tests/engine/base/test_help_page.py``.
+"""
+
+import ast
+import dataclasses
+import inspect
+import shutil
+import textwrap
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+__all__ = ["Examples", "help_page", "hint"]
+
+Examples = Sequence[tuple[str, str]]
+"""Command lines, each with what it does."""
+
+WIDEST = 100  # columns of text, on a terminal however wide
+LEFT = 27  # columns of an option that has its text beside it
+ORDER = ("options", "data", "networks", "optimization", "regularizers")
+LAST = ("run", "monitoring")
+METAVARS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "BOOL"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Hint:
+    text: Any
+
+
+def hint(text: Any) -> Any:
+    """Metadata for the type of a field: words at the end of its help, or a function that returns them."""
+    return Hint(text)
+
+
+class Option(NamedTuple):
+    """One option of the page."""
+
+    usage: str
+    """Its name and value, or what kind of value it takes."""
+    text: str
+    group: str
+    changed: bool
+    """Whether the value is another than that of a fresh Config."""
+
+
+def help_page(
+    kind: type[Any], *, prog: str, description: str, examples: Examples = (), changed: str = "", usage: str = ""
+) -> str:
+    """The help of the command whose options are the fields of a dataclass.
+
+    Args:
+        kind: The options. A field that is a dataclass itself, marked with ``tyro.conf.OmitArgPrefixes``, stands for
+            that one's fields, with the values of its default.
+        prog: How the command is typed.
+        description: What it does: paragraphs, lists of ``* `` and indented blocks, which keep their lines.
+        examples: Command lines to begin with.
+        changed: What has other values than a fresh dataclass, which are marked: "what ... sets".
+        usage: What follows ``prog`` in the first line; empty: as the options are.
+    """
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    options = list(_options(kind))
+    positional = [option.usage for option in options if not option.usage.startswith("--")]
+    lines = [f"usage: {' '.join([prog, usage or ' '.join([*positional, '[OPTIONS]'])])}"]
+    if examples:
+        lines += ["", *_table(examples, width)]
+    for block in description.strip().split("\n\n"):
+        lines += ["", *_paragraph(block, width)]
+    marked = changed if any(option.changed for option in options) else ""
+    if marked:
+        lines += ["", f"* marks {marked}."]
+    for group, members in _grouped(options).items():
+        lines += ["", f"{group}:"]
+        for option in members:
+            lines += _entry(option, width, marked="*" if option.changed and marked else " ")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _options(kind: type[Any]) -> Iterator[Option]:
+    for field in dataclasses.fields(kind):
+        part = _type_of(kind, field.name)
+        if dataclasses.is_dataclass(part) and isinstance(part, type):
+            value = None if field.default is dataclasses.MISSING else field.default
+            yield from _fields(part, value, field.name.replace("_", " "))
+        else:
+            yield from _fields(kind, None, "options", only=field)
+
+
+def _fields(kind: type[Any], values: Any, title: str, *, only: Any = None) -> Iterator[Option]:
+    """The fields of a dataclass with no other inside."""
+    texts = _docstrings(kind)
+    hints = get_type_hints(kind, include_extras=True)
+    for field in [only] if only else dataclasses.fields(kind):
+        own = _own_default(field)
+        value = own if values is None or field.name not in vars(values) else getattr(values, field.name)
+        annotation = hints[field.name]
+        metadata = [entry for entry in _walk(annotation) if entry is not None]
+        name = next((entry.name for entry in metadata if getattr(entry, "name", None)), field.name)
+        text = next((entry.help for entry in metadata if getattr(entry, "help", None)), texts.get(field.name, ""))
+        choices = _choices(annotation)
+        if value is dataclasses.MISSING:
+            text = f"{text} Required."
+        for ending in (entry.text for entry in metadata if isinstance(entry, Hint)):
+            text = f"{text} {ending() if callable(ending) else ending}"
+        if choices and not all(choice in text for choice in choices):
+            text = f"{text.rstrip('.')}: {', '.join(choices)}."
+        usage = _usage(name.replace("_", "-"), annotation, value)
+        if tyro.conf.Positional in metadata:
+            usage = f"[{name.upper()} ...]"
+        group = _group(kind, field.name) or title
+        changed = values is not None and own is not dataclasses.MISSING and value != own
+        yield Option(usage, text, group, changed)
+
+
+def _own_default(field: Any) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _usage(name: str, annotation: Any, value: Any) -> str:
+    if isinstance(value, tuple) and value:
+        return f"--{name} {' '.join(map(str, value))}"
+    if value is None or value is dataclasses.MISSING or value in ((), "", Path()):
+        return f"--{name} {_metavar(annotation)}"
+    return f"--{name} {value:g}" if isinstance(value, float) else f"--{name} {value}"
+
+
+def _metavar(annotation: Any) -> str:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _metavar(args[0])
+    if origin in (Union, types.UnionType):
+        return _metavar(next(kind for kind in args if kind is not type(None)))
+    if origin is tuple:
+        return f"[{_metavar(args[0])} ...]"
+    if origin is Literal:
+        return f"{{{','.join(map(str, args))}}}"
+    return METAVARS.get(annotation, "VALUE")
+
+
+def _choices(annotation: Any) -> list[str]:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return [str(choice) for choice in args]
+    if origin is Annotated:
+        return _choices(args[0])
+    if origin is tuple:
+        return _choices(args[0])
+    return []
+
+
+def _walk(annotation: Any) -> Iterator[Any]:
+    """The metadata of an annotation and of what it is made of."""
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        yield from metadata
+        yield from _walk(inner)
+
+
+def _type_of(kind: type[Any], name: str) -> Any:
+    annotation = get_type_hints(kind, include_extras=True)[name]
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        return inner if tyro.conf.OmitArgPrefixes in metadata else None
+    return None
+
+
+def _group(kind: type[Any], name: str) -> str | None:
+    """The group of the class that adds the field, not of one that gives it another default."""
+    for base in reversed(kind.__mro__):
+        if name in vars(base).get("__annotations__", {}):
+            return vars(base).get("help_group")
+    return None
+
+
+def _docstrings(kind: type[Any]) -> Mapping[str, str]:
+    """The first paragraph below each field, as one line."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        except (OSError, TypeError, SyntaxError):
+            continue  # made at run time, or its file is gone
+        assert isinstance(tree, ast.ClassDef)
+        for field, below in pairwise(tree.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                text = ast.literal_eval(below.value) if isinstance(below.value, ast.Constant) else ""
+                found[field.target.id] = " ".join(inspect.cleandoc(str(text)).partition("\n\n")[0].split())
+    return found
+
+
+def _grouped(options: Sequence[Option]) -> dict[str, list[Option]]:
+    groups: dict[str, list[Option]] = {}
+    for option in options:
+        groups.setdefault(option.group, []).append(option)
+    between = [group for group in groups if group not in (*ORDER, *LAST)]
+    return {group: groups[group] for group in (*ORDER, *between, *LAST) if group in groups}
+
+
+def _entry(option: Option, width: int, *, marked: str) -> list[str]:
+    head = f"{marked} {option.usage} ".ljust(LEFT)
+    room = width - LEFT - 1
+    # A long option takes its place from the first line of its text.
+    first, *others = textwrap.wrap(
+        option.text, room, initial_indent=" " * (len(head) - LEFT), break_on_hyphens=False
+    ) or [""]
+    first = first.lstrip()
+    return [f"{head} {first}", *(" " * (LEFT + 1) + line for line in others)]
+
+
+def _table(examples: Examples, width: int) -> Iterator[str]:
+    column = max(len(command) for command, _ in examples) + 4
+    for command, purpose in examples:
+        first, *others = textwrap.wrap(purpose, max(width - column, 20)) or [""]
+        yield f"  {command}".ljust(column) + first
+        yield from (" " * column + line for line in others)
+
+
+def _paragraph(block: str, width: int) -> list[str]:
+    if block.startswith(" "):
+        return block.splitlines()
+    if block.startswith("* "):
+        entries = block.removeprefix("* ").split("\n* ")
+        return [
+            line
+            for entry in entries
+            for line in textwrap.wrap(
+                " ".join(entry.split()), width, initial_indent="* ", subsequent_indent="  ", break_on_hyphens=False
+            )
+        ]
+    return textwrap.wrap(" ".join(block.split()), width, break_on_hyphens=False, break_long_words=False)

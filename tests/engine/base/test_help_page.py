@@ -1,0 +1,127 @@
+"""The page of ``--help``: names, values, groups and marks of options, whose texts are docstrings of fields."""
+
+from dataclasses import dataclass, make_dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import pytest
+import tyro
+
+from gan_blocks.engine.base.command_line import parse_choice, parse_options
+from gan_blocks.engine.base.help_page import help_page, hint
+
+
+@dataclass(frozen=True)
+class Images:
+    help_group: ClassVar[str] = "data"
+
+    data: Annotated[str, hint(lambda: "digits or clothes.")] = "digits"
+    """Images to learn:"""
+    size: int = 32
+    """Height and width.
+
+    A second paragraph, for readers of the code.
+    """
+
+
+@dataclass(frozen=True)
+class Config(Images):
+    widths: tuple[int, ...] = (8, 4)
+    """Channels."""
+    norm: Literal["batch", "none"] = "batch"
+    """What is normalized."""
+    rate: float = 1e-4
+    """Learning rate."""
+    mirror: bool = False
+    """Mirrored, too."""
+    folder: Path | None = None
+    """Where to put it (default: a new folder)."""
+
+
+@dataclass(frozen=True)
+class Required:
+    run: Path
+    """Folder of a run."""
+
+
+def page(kind: type, **options: object) -> list[str]:
+    return help_page(kind, prog="train", description="Train.", **options).splitlines()
+
+
+def test_an_option_is_shown_with_its_value_or_with_what_kind_of_value_it_takes():
+    assert page(Config) == [
+        "usage: train [OPTIONS]",
+        "",
+        "Train.",
+        "",
+        "options:",
+        "  --widths 8 4              Channels.",
+        "  --norm batch              What is normalized: batch, none.",
+        "  --rate 0.0001             Learning rate.",
+        "  --mirror False            Mirrored, too.",
+        "  --folder PATH             Where to put it (default: a new folder).",
+        "",
+        "data:",
+        "  --data digits             Images to learn: digits or clothes.",
+        "  --size 32                 Height and width.",
+    ]
+
+
+def test_values_of_a_preset_that_differ_are_marked():
+    preset = Config(size=64, widths=(8, 4), rate=1.0)
+    kind = make_dataclass("Command", [("training", Annotated[Config, tyro.conf.OmitArgPrefixes], preset)])
+    lines = page(kind, changed="what the preset large sets")
+    assert "* marks what the preset large sets." in lines
+    assert [line.split()[1] for line in lines if line.startswith("* --")] == ["--size", "--rate"]
+    unchanged = make_dataclass("Command", [("training", Annotated[Config, tyro.conf.OmitArgPrefixes], Config())])
+    assert not [line for line in page(unchanged, changed="what the preset large sets") if line.startswith("*")]
+
+
+def test_examples_come_before_all_else():
+    lines = page(Config, examples=[("train", "begin"), ("train --resume RUN", "go on")])
+    assert lines[:5] == ["usage: train [OPTIONS]", "", "  train               begin", "  train --resume RUN  go on", ""]
+
+
+def test_an_option_without_a_default_is_required():
+    assert "  --run PATH                Folder of a run. Required." in page(Required)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 300])
+def test_lines_fit_the_terminal_and_are_not_wider_than_can_be_read(columns: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    long = make_dataclass("Long", [("a_name_of_some_length", Annotated[int, hint("words " * 60)], 3)])
+    lines = help_page(long, prog="p", description="word " * 100).splitlines()
+    assert max(map(len, lines)) in range(min(columns, 100) - 8, min(columns, 100) + 1)
+
+
+def test_lists_and_indented_blocks_keep_their_lines():
+    text = "First\nparagraph.\n\n* one\n* two of\n  two lines\n\n    gan-blocks train   biggan\n    gan-blocks presets"
+    assert help_page(Required, prog="p", description=text).splitlines()[2:10] == [
+        "First paragraph.",
+        "",
+        "* one",
+        "* two of two lines",
+        "",
+        "    gan-blocks train   biggan",
+        "    gan-blocks presets",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_both_spellings_print_the_page_and_end_with_status_0(word: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        parse_options(Config, prog="train", description="Train.", args=["--size", "3", word])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.splitlines() == page(Config)
+
+
+def test_a_command_of_several_words_lists_them_and_each_has_a_page(capsys: pytest.CaptureFixture[str]):
+    kinds = {"images": Images, "config": Config}
+    for words, usage in ((["--help"], "draw [WORD] [OPTIONS]"), (["config", "-h"], "draw config [OPTIONS]")):
+        with pytest.raises(SystemExit):
+            parse_choice(kinds, prog="draw", description="Draw.", args=words)
+        text = capsys.readouterr().out
+        assert text.startswith(f"usage: {usage}\n")
+        assert ("--widths" in text) == (words[0] == "config")
+        assert ("  draw config" in text) == (words[0] == "--help")
