@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint docs bench clean
+.PHONY: help demo test test-all checks references lint docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,11 +30,19 @@ demo: $(VENV)/.installed-demo ## train a small BigGAN-deep on real digits and sh
 	@echo "or name another: make demo DEMO_RUN=runs/second"
 
 # The tests of a file run in one process, which makes what they share once.
-test: lint docs ## run what CI runs: lint, documentation, all tests but the slow ones
+test: checks ## run what CI runs: lint, documentation without its pages, all tests but the slow ones
 	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -rs -m "not slow" $(PYTEST_ARGS)
 
-test-all: lint docs ## the same and the slow tests; what is missing for a test is named with its skip
+test-all: checks ## the same and the slow tests; what is missing for a test is named with its skip
 	GAN_BLOCKS_FULL_SIZE=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -rs $(PYTEST_ARGS)
+
+# Side by side, each on a core of its own.
+checks: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint references
+
+# All of what `docs` reads and resolves; drawing the pages takes three times as long.
+references: $(VENV)/.installed-dev
+	$(VENV)/bin/sphinx-build -b dummy -q -W -n --keep-going docs docs/_build/dummy
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
 	$(VENV)/bin/ruff check .
@@ -43,7 +51,7 @@ lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
 	$(VENV)/bin/lint-imports --no-logo
 
 docs: $(VENV)/.installed-dev ## build the documentation into docs/_build/html
-	$(VENV)/bin/sphinx-build -q -W -n --keep-going docs docs/_build/html
+	$(VENV)/bin/sphinx-build -q -W -n --keep-going -j 2 docs docs/_build/html
 	@echo "The documentation is in docs/_build/html/index.html"
 
 bench: $(VENV)/.installed-dev ## run every script of benchmarks/ (the machine should be idle)

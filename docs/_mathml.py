@@ -44,5 +44,13 @@ def visit_displaymath(writer: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
-def setup(app: Any) -> None:
+def check(_app: Any, doctree: nodes.document, _name: str) -> None:
+    """Find errors in equations when a page is read, whatever is made of it."""
+    for node in doctree.findall(lambda node: isinstance(node, (nodes.math, nodes.math_block))):
+        mathml(node, as_block=isinstance(node, nodes.math_block))
+
+
+def setup(app: Any) -> dict[str, bool]:
+    app.connect("doctree-resolved", check)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -58,9 +58,7 @@ from gan_blocks.losses.adversarial import (
 )
 from gan_blocks.losses.orthogonal import (
     off_diagonal_penalty,
-    off_diagonal_penalty_gradient,
     orthogonal_penalty,
-    orthogonal_penalty_gradient,
     orthogonal_regularization,
 )
 from gan_blocks.losses.penalties import (
@@ -202,9 +200,7 @@ __all__ = [
     "normalize_layers",
     "normalized_layer",
     "off_diagonal_penalty",
-    "off_diagonal_penalty_gradient",
     "orthogonal_penalty",
-    "orthogonal_penalty_gradient",
     "orthogonal_regularization",
     "pixel_norm",
     "r1_penalty",

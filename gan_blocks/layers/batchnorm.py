@@ -3,7 +3,8 @@
 Tested in ``tests/layers/test_batchnorm.py`` and ``tests/layers/test_cross_replica_batchnorm.py``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -218,6 +219,24 @@ class CrossReplicaBatchNorm2d(nn.Module):
         for buffer, value in ((self.running_mean, mean), (self.running_var, variance)):
             if buffer is not None:
                 buffer.copy_(value)
+
+    @contextmanager
+    def held_statistics(self) -> Iterator[None]:
+        """Inside, no forward pass moves the running statistics, though it calls the same operators."""
+        momentum = self.momentum
+        self.momentum = 0.0  # they move by nothing
+        try:
+            yield
+        finally:
+            self.momentum = momentum
+
+    @property
+    def exchanged_floats(self) -> tuple[int, int]:
+        """How many numbers each process contributes in a forward and in a backward pass of a batch that is spread.
+
+        Count, mean and centered squares forward, two sums a channel backward.
+        """
+        return 1 + 2 * self.num_features, 2 * self.num_features
 
     def extra_repr(self) -> str:
         """Return the arguments as ``repr`` shows them."""

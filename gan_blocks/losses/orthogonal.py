@@ -18,9 +18,7 @@ from gan_blocks._precision import full_precision, wide_dtype
 
 __all__ = [
     "off_diagonal_penalty",
-    "off_diagonal_penalty_gradient",
     "orthogonal_penalty",
-    "orthogonal_penalty_gradient",
     "orthogonal_regularization",
 ]
 
@@ -99,64 +97,6 @@ def off_diagonal_penalty(weight: Tensor) -> Tensor:
     """
     _check_matrix("off_diagonal_penalty", weight)
     return _penalty(weight, unit_length=False)
-
-
-def orthogonal_penalty_gradient(weight: Tensor) -> Tensor:
-    r"""Gradient of equation 2 in closed form, for adding it to ``.grad`` without a graph.
-
-    .. math:: \nabla R = 4\, (W W^\top - I)\, W
-
-    Args:
-        weight: W, as in :func:`orthogonal_penalty`.
-
-    Returns:
-        The gradient, in the dtype of ``weight``.
-
-    Shape:
-        - weight: ``(out, ...)``, at least two dimensions
-        - returns: same as ``weight``
-
-    Raises:
-        ValueError: If ``weight`` has fewer than two dimensions.
-
-    References:
-        Brock et al. 2018, section 3.1, equation 2.
-
-    Example:
-        >>> orthogonal_penalty_gradient(torch.tensor([[2.0, 0.0], [0.0, 1.0]])).tolist()
-        [[24.0, 0.0], [0.0, 0.0]]
-    """
-    _check_matrix("orthogonal_penalty_gradient", weight)
-    return _gradient(weight, _residual(weight, unit_length=True), unit_length=True)
-
-
-def off_diagonal_penalty_gradient(weight: Tensor) -> Tensor:
-    r"""Gradient of equation 3 in closed form, for adding it to ``.grad`` without a graph.
-
-    .. math:: \nabla R = 4\, \big(W W^\top \odot (\mathbf{1} - I)\big)\, W
-
-    Args:
-        weight: W, as in :func:`off_diagonal_penalty`, which says whose coefficient multiplies it.
-
-    Returns:
-        The gradient, in the dtype of ``weight``.
-
-    Shape:
-        - weight: ``(out, ...)``, at least two dimensions
-        - returns: same as ``weight``
-
-    Raises:
-        ValueError: If ``weight`` has fewer than two dimensions.
-
-    References:
-        Brock et al. 2018, section 3.1, equation 3.
-
-    Example:
-        >>> off_diagonal_penalty_gradient(torch.tensor([[1.0, 0.0], [3.0, 1.0]])).tolist()
-        [[36.0, 12.0], [12.0, 0.0]]
-    """
-    _check_matrix("off_diagonal_penalty_gradient", weight)
-    return _gradient(weight, _residual(weight, unit_length=False), unit_length=False)
 
 
 def orthogonal_regularization(

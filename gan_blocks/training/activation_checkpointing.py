@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from gan_blocks._checks import bad_value
-from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["checkpoint_activations"]
 
@@ -26,9 +25,9 @@ def checkpoint_activations(module: nn.Module) -> None:
     forward pass. Give it each block of a network rather than the whole: then at most one block's activations exist at
     a time. Nothing else changes, neither the names of the state_dict nor a bit of what training computes:
 
-    - the second pass leaves the running statistics of :class:`CrossReplicaBatchNorm2d` as the first one has moved them.
-      Across processes it gathers the batch's statistics once more, in the same order in all of them, so each process
-      has to checkpoint the same modules;
+    - the second pass leaves the running statistics of :class:`CrossReplicaBatchNorm2d`, and of any other with a
+      context ``held_statistics()``, as the first one has moved them. Across processes it gathers the batch's
+      statistics once more, in the same order in all of them, so each process has to checkpoint the same modules;
     - it reads the spectral norms' singular vectors of the first pass: they only advance once a weight has changed;
     - it draws the same random numbers, such as those of dropout, and computes under the same autocast and by the same
       attention kernels.
@@ -88,20 +87,16 @@ class _SecondPass(AbstractContextManager[None]):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        norms = (part for part in module.modules() if isinstance(part, CrossReplicaBatchNorm2d))
-        self.momenta = [(norm, norm.momentum) for norm in norms]
+        self.norms: list[Any] = [part for part in module.modules() if hasattr(part, "held_statistics")]
         # Flash attention is switched for all devices by the name of one; torch.nn.attention has no question for it.
         self.fast_attention = torch.backends.cuda.flash_sdp_enabled()
         self.entered = ExitStack()
 
     def __enter__(self) -> None:
-        # The second pass must call the same operators as the first. So it moves the statistics, too, by nothing.
-        for norm, _ in self.momenta:
-            norm.momentum = 0.0
+        for norm in self.norms:
+            self.entered.enter_context(norm.held_statistics())
         if not self.fast_attention:
             self.entered.enter_context(sdpa_kernel(SDPBackend.MATH))
 
     def __exit__(self, *_: object) -> None:
-        for norm, momentum in self.momenta:
-            norm.momentum = momentum
         self.entered.close()

@@ -4,13 +4,12 @@ Tested in ``tests/training/test_truncation_statistics.py``.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value
-from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["BatchNormTable", "TruncatedBatchNormStatistics"]
 
@@ -122,10 +121,11 @@ class TruncatedBatchNormStatistics:
 
         Raises:
             ValueError: If ``truncation`` lies outside the tables, or they are those of other layers than the model's
-                :class:`CrossReplicaBatchNorm2d`; the model does not change then.
+                norms with a method ``set_statistics``, such as :class:`CrossReplicaBatchNorm2d`; the model does not
+                change then.
         """
         statistics = self.at(truncation)
-        layers = {name: module for name, module in model.named_modules() if isinstance(module, CrossReplicaBatchNorm2d)}
+        layers: dict[str, Any] = {name: part for name, part in model.named_modules() if hasattr(part, "set_statistics")}
         wanted = {name: layer.num_features for name, layer in layers.items()}
         given = {name: len(mean) for name, (mean, _) in statistics.items()}
         if wanted != given:

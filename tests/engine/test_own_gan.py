@@ -53,6 +53,7 @@ def test_the_run_says_which_file_made_it(place: Path):
     assert saved["recipe_file"] == {"path": str(place / "my_gan.py"), "sha256": digest}
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_typed_again_it_trains_to_the_same_bytes(place: Path):
     words = [sys.executable, "my_gan.py", *SMALL, "--data", "npz:tiny.npz", "--run-dir", "killed"]
     words += ["--checkpoint-every", "2", "--steps", "12"]
@@ -121,6 +122,7 @@ def test_two_processes_train_as_one(place: Path):
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_package_that_registers_it_needs_no_file(place: Path, tmp_path: Path):
     package = write_own_package(tmp_path)
     data = ("--data", f"npz:{place / 'tiny.npz'}")

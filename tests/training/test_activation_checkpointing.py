@@ -1,6 +1,7 @@
+import contextlib
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -215,3 +216,32 @@ def test_rejects_batch_norms_of_torch():
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         checkpoint_activations(nn.Sequential(nn.BatchNorm2d(2)))
+
+
+class OwnNorm(nn.Module):
+    """A norm from elsewhere that counts its passes, and can be told not to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = 0
+        self.register_buffer("passes", torch.zeros(()))
+
+    @contextlib.contextmanager
+    def held_statistics(self) -> Iterator[None]:
+        self.held += 1
+        try:
+            yield
+        finally:
+            self.held -= 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes.add_(0.0 if self.held else 1.0)
+        return x.tanh()
+
+
+def test_a_norm_from_elsewhere_holds_its_statistics_in_the_second_pass():
+    block = nn.Sequential(nn.Linear(2, 2), OwnNorm(), nn.Linear(2, 2))
+    checkpoint_activations(block)
+    block(torch.ones(3, 2)).sum().backward()
+    assert block[1].passes == 1
+    assert block[1].held == 0

@@ -142,3 +142,16 @@ def test_a_batch_norm_rejects_statistics_of_other_channels():
     message = r"^CrossReplicaBatchNorm2d: `variance` must be of shape \(2,\), but got variance of shape \(3,\)\.$"
     with pytest.raises(ValueError, match=message):
         CrossReplicaBatchNorm2d(2).set_statistics(torch.zeros(2), torch.ones(3))
+
+
+def test_a_norm_from_elsewhere_is_given_its_statistics():
+    class OwnNorm(torch.nn.Module):
+        num_features = 1
+
+        def set_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+            self.given = (mean.item(), variance.item())
+
+    table = BatchNormTable(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [3.0]]))
+    model = torch.nn.Sequential(OwnNorm())
+    TruncatedBatchNormStatistics(torch.tensor([0.0, 1.0]), {"0": table}).apply(model, truncation=0.25)
+    assert model[0].given == (1.0, 1.5)

@@ -3,11 +3,10 @@
 Tested in ``tests/engine/commands/test_describe.py``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from gan_blocks import CrossReplicaBatchNorm2d
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.inspection.activation_memory import activation_bytes
 from gan_blocks.engine.recipe.config import TrainingConfig
@@ -85,9 +84,10 @@ def step_costs(
         raise UserError(f"--world-size must be a divisor of the batch of {batch_size}, but got {num_processes}.")
     of_g, of_d = (sum(p.numel() for p in network.parameters()) for network in networks)
     updates = config.discriminator_steps
-    channels = [module.num_features for module in networks[0].modules() if isinstance(module, CrossReplicaBatchNorm2d)]
-    forward = sum(1 + 2 * count for count in channels) * (updates + 1)
-    backward = sum(2 * count for count in channels)
+    sharing: list[Any] = [module for module in networks[0].modules() if hasattr(module, "exchanged_floats")]
+    exchanged = [module.exchanged_floats for module in sharing]
+    forward = sum(ahead for ahead, _ in exchanged) * (updates + 1)
+    backward = sum(back for _, back in exchanged)
     activations = [activation_bytes(network, one) for network, one in zip(networks, inputs, strict=True)]
     return StepCosts(
         num_processes,
@@ -96,6 +96,6 @@ def step_costs(
         activations_g=activations[0],
         activations_d=activations[1],
         gradient_bytes=FLOAT * (of_g + updates * of_d),
-        norm_messages=len(channels) * (updates + 2),
+        norm_messages=len(exchanged) * (updates + 2),
         norm_bytes=FLOAT * (forward + backward),
     )

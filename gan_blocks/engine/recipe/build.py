@@ -3,6 +3,7 @@
 Tested in ``tests/engine/recipe/test_build.py``.
 """
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -37,11 +38,7 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
     ema = ExponentialMovingAverage(generator, config.ema_decay)
     if options.checkpoint_activations:
         for network in (generator, discriminator):
-            blocks = dict(network.named_children()).get("blocks")
-            if blocks is None:
-                rule = "needs networks whose blocks are children of a module named `blocks`"
-                raise UserError(f"--checkpoint-activations {rule}, but {type(network).__name__} has none.")
-            for block in blocks.children():
+            for block in _checkpointed_blocks(network):
                 checkpoint_activations(block)
     return TrainingState(
         generator,
@@ -53,6 +50,18 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
         bf16=options.precision == "bf16",
         nan_scores=torch.zeros((), dtype=torch.int64, device=device),
     )
+
+
+def _checkpointed_blocks(network: nn.Module) -> Iterable[nn.Module]:
+    """The modules whose activations are computed again: those that the network names, or the children of ``blocks``."""
+    if (named := getattr(network, "checkpointed_blocks", None)) is not None:
+        of_network: Iterable[nn.Module] = named()
+        return of_network
+    blocks = dict(network.named_children()).get("blocks")
+    if blocks is None:
+        rule = "needs networks with a method checkpointed_blocks(), or with a module `blocks` whose children they are"
+        raise UserError(f"--checkpoint-activations {rule}, but {type(network).__name__} has neither.")
+    return blocks.children()
 
 
 def follow_config(recipe: Recipe[Any], state: TrainingState, config: TrainingConfig) -> None:

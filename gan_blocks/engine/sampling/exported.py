@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gan_blocks import SpectralNorm, TruncatedBatchNormStatistics, advance_power_iteration
+from gan_blocks import TruncatedBatchNormStatistics, advance_power_iteration
 from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
@@ -58,7 +58,7 @@ def load_for_export(path: Path, *, recipe: Recipe[Any] | None = None) -> Exporte
     generator = dict(average.state_dict())
     if not trained.converted:
         sampled = ready_generator(trained).state_dict()
-        _converge(average)
+        advance_power_iteration(average, n_power_iterations=POWER_ITERATIONS)
         settled = {name: value for name, value in sampled.items() if name.endswith(STATISTICS)}
         generator = {**average.state_dict(), **settled}
     tensors = load_latest_checkpoint(folder.checkpoints).tensors.get("discriminator")
@@ -71,10 +71,5 @@ def _discriminator(folder: RunFolder, trained: TrainedGenerator, tensors: Mappin
         network = trained.recipe.build_discriminator(trained.config)
     load_weights(network, tensors, f"the discriminator of {folder.path}")
     if not trained.converted:
-        _converge(network.eval())
+        advance_power_iteration(network.eval(), n_power_iterations=POWER_ITERATIONS)
     return dict(network.state_dict())
-
-
-def _converge(network: nn.Module) -> None:
-    if any(isinstance(module, SpectralNorm) for module in network.modules()):
-        advance_power_iteration(network, n_power_iterations=POWER_ITERATIONS)

@@ -154,8 +154,8 @@ def sampling_generator(
     Several processes, all of which have to call this, take turns with the batches.
     """
     model = copy.deepcopy(average).eval()
+    advance_power_iteration(model, n_power_iterations=POWER_ITERATIONS)
     if any(isinstance(module, SpectralNorm) for module in model.modules()):
-        advance_power_iteration(model, n_power_iterations=POWER_ITERATIONS)
         fold_spectral_norm(model)
     if not any(isinstance(module, CollectsStatistics) for module in model.modules()):
         return model

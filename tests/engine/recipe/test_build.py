@@ -57,5 +57,23 @@ def test_activations_are_not_checkpointed_in_networks_without_blocks():
     plain = dataclasses.replace(sngan.RECIPE, build_generator=lambda config: torch.nn.Linear(1, 1))
     with pytest.raises(UserError) as error:
         build_state(plain, sngan.PRESETS["mnist5k-32"](), RunOptions(checkpoint_activations=True))
-    rule = "needs networks whose blocks are children of a module named `blocks`"
-    assert str(error.value) == f"--checkpoint-activations {rule}, but Linear has none."
+    rule = "needs networks with a method checkpointed_blocks(), or with a module `blocks` whose children they are"
+    assert str(error.value) == f"--checkpoint-activations {rule}, but Linear has neither."
+
+
+def test_a_network_may_name_the_blocks_whose_activations_are_computed_again():
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()) for _ in range(2))
+
+        def checkpointed_blocks(self) -> list[torch.nn.Module]:
+            return [self.second]
+
+    named = dataclasses.replace(sngan.RECIPE, build_generator=lambda config: Named())
+    network = build_state(named, sngan.PRESETS["mnist5k-32"](), RunOptions(checkpoint_activations=True)).generator
+    calls: list[str] = []
+    for name, block in network.named_children():
+        block[0].register_forward_hook(lambda *_, name=name: calls.append(name))
+    network.second(network.first(torch.ones(1, 2))).sum().backward()
+    assert calls == ["first", "second", "second"]

@@ -8,6 +8,7 @@ from PIL import Image
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.recipe.registry import registered_recipes
 from gan_blocks.engine.studies.study import Study
 from recipes import biggan_deep
 from recipes.studies import orthogonal
@@ -100,8 +101,8 @@ def test_more_coefficients_seeds_and_truncations_may_be_added_later(tmp_path: Pa
         (["--truncations", "0"], "--truncation must be greater than 0, but got 0.0."),
         (
             ["--recipe", "nothing"],
-            "there is no recipe nothing: name a registered one (biggan, biggan_deep, dcgan, progan, sagan, sngan, "
-            "stacked_mnist, wgan_gp), a file or a module.",
+            f"there is no recipe nothing: name a registered one ({', '.join(registered_recipes())}), a file or a "
+            "module.",
         ),
         (
             ["--preset", "nothing"],
