@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from gan_blocks._checks import bad_value
+from gan_blocks.spectral.weight_updates import count_updates
 
 __all__ = ["checkpoint_activations"]
 
@@ -32,6 +33,9 @@ def checkpoint_activations(module: nn.Module) -> None:
     - it draws the same random numbers, such as those of dropout, and computes under the same autocast and by the same
       attention kernels.
 
+    A weight that has been changed between the two passes, as by the step of an optimizer, would give the gradient of
+    other weights: the backward pass raises then, as it does without this.
+
     Second derivatives pass through as well. Under :func:`torch.compile`, which chooses by itself what to compute again,
     the module runs as if it had not been changed. A deep copy is checkpointed like its original.
 
@@ -40,6 +44,7 @@ def checkpoint_activations(module: nn.Module) -> None:
 
     Raises:
         ValueError: If the module contains a batch norm of ``torch.nn``, whose statistics would move twice.
+        RuntimeError: In the backward pass, if a parameter of the module has changed since the forward pass.
 
     References:
         Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
@@ -80,6 +85,11 @@ def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], Abstract
     return nullcontext(), _SecondPass(module)
 
 
+def _updates_of(module: nn.Module) -> dict[str, int]:
+    """How often each parameter has been changed in place."""
+    return {name: count_updates(parameter) for name, parameter in module.named_parameters()}
+
+
 class _SecondPass(AbstractContextManager[None]):
     """Lets a pass in train mode leave the running statistics as they are, bit for bit; may be entered repeatedly.
 
@@ -87,12 +97,22 @@ class _SecondPass(AbstractContextManager[None]):
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.updates = _updates_of(module)
         self.norms: list[Any] = [part for part in module.modules() if hasattr(part, "held_statistics")]
         # Flash attention is switched for all devices by the name of one; torch.nn.attention has no question for it.
         self.fast_attention = torch.backends.cuda.flash_sdp_enabled()
         self.entered = ExitStack()
 
     def __enter__(self) -> None:
+        now = _updates_of(self.module)
+        if now != self.updates:
+            name = next(name for name, count in now.items() if count != self.updates.get(name))
+            raise RuntimeError(
+                f"checkpoint_activations: the parameter {name} of {type(self.module).__name__} has changed between the "
+                "forward and the backward pass, which would compute with other weights. Take the optimizer's step "
+                "after the backward pass."
+            )
         for norm in self.norms:
             self.entered.enter_context(norm.held_statistics())
         if not self.fast_attention:

@@ -4,12 +4,14 @@ Tested in ``tests/training/test_ema.py``.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from gan_blocks._checks import bad_value
 from gan_blocks.spectral.advancing import advance_power_iteration
@@ -23,10 +25,15 @@ class ExponentialMovingAverage:
 
     .. math:: \bar\theta \leftarrow d\,\bar\theta + (1 - d)\,\theta
 
-    Parameters and floating buffers, running statistics among them, are averaged; other buffers are copied. The
-    singular vectors u and v of spectral norms are neither: an average of unit vectors is none, and those of the model
-    belong to other weights. They start as the model's and then advance once per update on the averaged weights, by
-    the same rule as in the model, so that they stay converged there.
+    What happens to a tensor of the model:
+
+    - parameters, and buffers of a floating or complex dtype, running statistics among them: averaged;
+    - other buffers, such as counters and random states: copied;
+    - the singular vectors of ``torch.nn.utils`` spectral norms, by parametrization or by hook, and the buffers that a
+      module names in an attribute ``copied_buffers``: copied, since an average of unit vectors is none;
+    - the singular vectors u and v of :func:`gan_blocks.spectral_norm` and :func:`gan_blocks.clamp_sigma`: neither.
+      They start as the model's and then advance once per update on the averaged weights, by the same rule as in the
+      model, so that they stay converged there.
 
     Averaging takes place in the dtype of the weights. In float32 an update moves a weight w by :math:`(1 - d)` times
     its distance, and is lost to rounding once that is below :math:`2^{-25} |w|`: for a decay of 0.9999 the
@@ -87,12 +94,9 @@ class ExponentialMovingAverage:
         moving: tuple[list[Tensor], list[Tensor]] = ([], [])
         copied: tuple[list[Tensor], list[Tensor]] = ([], [])
         for name, average in averages.items():
-            if decay == 0 or not (average.is_singular_vector or average.tensor.is_floating_point()):
-                group = copied
-            elif average.is_singular_vector:
+            if decay > 0 and average.kind == "advances":
                 continue
-            else:
-                group = moving
+            group = copied if decay == 0 or average.kind == "copied" else moving
             group[0].append(average.tensor)
             group[1].append(values[name].tensor.to(average.tensor))  # they may live on two devices
         if moving[0]:
@@ -125,11 +129,14 @@ def _checked_decay(decay: float) -> float:
     return decay
 
 
+_Kind = Literal["averaged", "copied", "advances"]
+
+
 class _Entry(NamedTuple):
     """A parameter or buffer of a model."""
 
     tensor: Tensor
-    is_singular_vector: bool
+    kind: _Kind
 
 
 def _tensors(model: nn.Module) -> dict[str, _Entry]:
@@ -137,12 +144,24 @@ def _tensors(model: nn.Module) -> dict[str, _Entry]:
     found: dict[str, _Entry] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        tracked = isinstance(module, SingularVectorTracker)
+        advancing = ("u", "v") if isinstance(module, SingularVectorTracker) else ()
+        copied = _copied_buffers(module) if module._buffers else ()
         for name, tensor in chain(module._parameters.items(), module._buffers.items()):
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
-                found[f"{prefix}.{name}" if prefix else name] = _Entry(tensor, tracked and name in ("u", "v"))
+                linear = (tensor.is_floating_point() or tensor.is_complex()) and name not in copied
+                kind: _Kind = "advances" if name in advancing else "averaged" if linear else "copied"
+                found[f"{prefix}.{name}" if prefix else name] = _Entry(tensor, kind)
     return found
+
+
+def _copied_buffers(module: nn.Module) -> Collection[str]:
+    """The buffers of one module that are not linear in its weights."""
+    named: Collection[str] = getattr(module, "copied_buffers", ())
+    if isinstance(module, _SpectralNorm):
+        return "_u", "_v", *named
+    hooks = [hook.name for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
+    return [*(f"{name}_{side}" for name in hooks for side in "uv"), *named] if hooks else named
 
 
 def _check_alike(averages: dict[str, _Entry], values: dict[str, _Entry]) -> None:

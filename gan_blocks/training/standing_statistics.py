@@ -3,17 +3,19 @@
 Tested in ``tests/training/test_standing_statistics.py``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gan_blocks._checks import bad_kind, bad_value
-from gan_blocks.layers._moments import gather_rows
+from gan_blocks.layers._moments import Moments, gather_rows
 
 __all__ = ["CollectsStatistics", "standing_statistics"]
 
@@ -49,7 +51,7 @@ class CollectsStatistics(Protocol):
 def standing_statistics(
     model: nn.Module, batches: Iterable[tuple[Any, ...]], *, process_group: "dist.ProcessGroup | None" = None
 ) -> None:
-    r"""Give every CrossReplicaBatchNorm2d of a model the statistics of many batches pooled, to evaluate with.
+    r"""Give every batch norm of a model the statistics of many batches pooled, to evaluate with.
 
     Running averages describe the weights of the training steps behind them, not the averaged weights that one samples
     with, and the batch's own statistics make a sample depend on the others. So the model is run once per batch, every
@@ -69,7 +71,8 @@ def standing_statistics(
     independent of how samples are split into batches; take batches of the size used in training. Meanwhile all modules
     are in eval mode, so that dropout is off and no power iteration advances, no gradient is recorded, and compiled
     models run uncompiled. Afterward each module is in its own mode again. A layer that no pass has reached keeps its
-    statistics, and torch's own batch norms take no part.
+    statistics. Batch norms of ``torch.nn`` take part in the same way, ``nn.SyncBatchNorm`` by the batch of its own
+    process; one without running statistics, which normalizes by the batch at hand whatever the mode, is left as it is.
 
     The batches may be spread over the processes of a group, in any way: each passes those that it has, none perhaps,
     and all of them get the same statistics, those of all passes. This takes one collective operation at the end.
@@ -82,7 +85,7 @@ def standing_statistics(
             has to call this; None: this process alone.
 
     Raises:
-        ValueError: If ``model`` has no CrossReplicaBatchNorm2d, or ``batches`` is empty, in all processes.
+        ValueError: If ``model`` has no norm that takes part, or ``batches`` is empty, in all processes.
         TypeError: If a batch is not a tuple.
         Exception: Whatever the model or ``batches`` raises. After any exception the old statistics are in place.
 
@@ -96,9 +99,9 @@ def standing_statistics(
         >>> norm.running_mean.item(), norm.running_var.item()
         (0.75, 0.1875)
     """
-    layers = [module for module in model.modules() if isinstance(module, CollectsStatistics)]
+    layers = _collecting_norms(model)
     if not layers:
-        rule = "a module with a gan_blocks.CrossReplicaBatchNorm2d in it, or another that collects statistics"
+        rule = "a module with a batch norm in it, or another norm that collects statistics"
         raise bad_value("standing_statistics", "model", rule, type(model).__name__)
     with _collecting(model, layers), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         num_batches = 0
@@ -113,6 +116,60 @@ def standing_statistics(
             rule = "an iterable of at least one tuple of arguments"
             remedy = "A generator that has been used up is empty."
             raise bad_value("standing_statistics", "batches", rule, batches, remedy)
+
+
+def _collecting_norms(model: nn.Module) -> list[CollectsStatistics]:
+    """The norms of a model whose statistics can be pooled."""
+    layers: list[CollectsStatistics] = []
+    for module in model.modules():
+        if isinstance(module, CollectsStatistics):
+            layers.append(module)
+        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
+            layers.append(_TorchBatchNorm(module))
+    return layers
+
+
+class _TorchBatchNorm:
+    """Lets a batch norm of torch collect: meanwhile it has another forward pass."""
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        self.norm = norm
+        self.replaced: Callable[..., Tensor] | None = None
+        self.collected: Moments | None = None
+
+    def start_collecting(self) -> None:
+        self.collected, self.replaced = None, vars(self.norm).get("forward")
+        vars(self.norm)["forward"] = self.forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        norm._check_input_dim(x)
+        # With momentum 1 torch's kernel leaves the batch's statistics in the buffers that it is given.
+        mean, variance = (torch.zeros_like(norm.get_buffer("running_mean")) for _ in range(2))
+        y = F.batch_norm(x, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
+        count = x.numel() // norm.num_features
+        new = Moments(mean.new_full((), count, dtype=torch.float64), mean.double(), variance.double() * (count - 1))
+        self.collected = new if self.collected is None else self.collected.combine(new)
+        return y
+
+    def collected_row(self, like: Tensor) -> Tensor:
+        if self.collected is None:
+            return torch.zeros(1 + 2 * self.norm.num_features, dtype=torch.float64, device=like.device)
+        return self.collected.row()
+
+    def collect_rows(self, rows: Tensor, like: Tensor) -> None:  # noqa: ARG002
+        self.collected = Moments.of_rows(rows) if rows[:, 0].any() else None
+
+    @torch.no_grad()
+    def stop_collecting(self, *, store: bool) -> None:
+        vars(self.norm).pop("forward", None)
+        if self.replaced is not None:
+            vars(self.norm)["forward"] = self.replaced
+        if store and self.collected is not None:
+            num_values, mean, centered_squares = self.collected
+            for name, value in (("running_mean", mean), ("running_var", centered_squares / num_values)):
+                self.norm.get_buffer(name).copy_(value)
+        self.collected = None
 
 
 def _pool(model: nn.Module, layers: Sequence[CollectsStatistics], num_batches: int, group: "dist.ProcessGroup") -> int:

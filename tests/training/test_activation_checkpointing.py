@@ -245,3 +245,18 @@ def test_a_norm_from_elsewhere_holds_its_statistics_in_the_second_pass():
     block(torch.ones(3, 2)).sum().backward()
     assert block[1].passes == 1
     assert block[1].held == 0
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_between_forward_and_backward_raises_as_it_does_without(fused: bool):
+    block = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    checkpoint_activations(block)
+    optimizer = torch.optim.Adam(block.parameters(), fused=fused)
+    x = torch.ones(2, 4, requires_grad=True)
+    block(x).sum().backward()
+    loss = block(x).sum()
+    optimizer.step()
+    with pytest.raises(
+        RuntimeError, match=r"^checkpoint_activations: the parameter 0\.weight of Sequential has changed"
+    ):
+        loss.backward()

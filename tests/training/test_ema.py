@@ -238,3 +238,56 @@ def test_its_state_is_that_of_the_copy_and_comes_back_bit_for_bit():
     assert torch.equal(other.module[0].weight, average.module[0].weight)
     with pytest.raises(RuntimeError, match="Missing key"):
         other.load_state_dict({})
+
+
+@pytest.mark.parametrize(
+    "normalize", [torch.nn.utils.parametrizations.spectral_norm, torch.nn.utils.spectral_norm], ids=["new", "hook"]
+)
+def test_the_average_of_a_model_with_torchs_spectral_norm_stays_normalized(normalize, rng: torch.Generator):
+    model = normalize(nn.Linear(32, 32, bias=False))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    average = ExponentialMovingAverage(model, decay=0.9)
+    x, target = torch.randn(16, 32, generator=rng), 3 * torch.randn(16, 32, generator=rng)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (model(x) - target).square().mean().backward()
+        optimizer.step()
+        average.update(model)
+    gain = torch.linalg.matrix_norm(average.module(torch.eye(32)), 2)
+    assert 0.95 < gain < 1.6
+    theirs = [tensor for name, tensor in model.named_buffers() if name.endswith(("u", "v"))]
+    ours = [tensor for name, tensor in average.module.named_buffers() if name.endswith(("u", "v"))]
+    assert len(theirs) == 2
+    # Reading the average in eval mode moves nothing of it.
+    assert all(torch.equal(*both) for both in zip(ours, theirs, strict=True))
+
+
+def test_complex_tensors_are_averaged():
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.zeros(1, dtype=torch.complex64))
+    model.register_buffer("phase", torch.zeros(1, dtype=torch.complex64))
+    average = ExponentialMovingAverage(model, decay=0.9)
+    with torch.no_grad():
+        model.weight.fill_(1 + 0j)
+        model.phase.fill_(2j)
+    average.update(model)
+    torch.testing.assert_close(average.module.weight.detach(), torch.tensor([0.1 + 0j]))
+    torch.testing.assert_close(average.module.phase, torch.tensor([0.2j]))
+
+
+def test_buffers_that_a_module_names_are_copied():
+    class Direction(nn.Module):
+        copied_buffers = ("unit",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("unit", torch.tensor([1.0, 0.0]))
+            self.register_buffer("mean", torch.tensor([0.0, 0.0]))
+
+    model = Direction()
+    average = ExponentialMovingAverage(model, decay=0.5)
+    model.unit.copy_(torch.tensor([0.0, 1.0]))
+    model.mean.fill_(1.0)
+    average.update(model)
+    assert average.module.unit.tolist() == [0.0, 1.0]
+    assert average.module.mean.tolist() == [0.5, 0.5]

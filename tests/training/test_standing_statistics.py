@@ -132,24 +132,50 @@ def test_dropout_is_off():
 
 
 class TwoBranches(nn.Module):
-    """Normalizes by one of two layers, and never by torch's own."""
+    """Normalizes by one of two layers, and by one of torch's that has no running statistics."""
 
     def __init__(self) -> None:
         super().__init__()
         self.norms = nn.ModuleList(CrossReplicaBatchNorm2d(3, dtype=torch.float64) for _ in range(2))
-        self.foreign = nn.BatchNorm2d(3, dtype=torch.float64)
+        self.foreign = nn.BatchNorm2d(3, track_running_stats=False, dtype=torch.float64)
 
     def forward(self, x: Tensor, branch: int) -> Tensor:
         return self.norms[branch](self.foreign(x))
 
 
-def test_leaves_torch_batch_norms_and_unreached_layers_alone():
+def test_leaves_unreached_layers_and_those_without_running_statistics_alone():
     model = TwoBranches()
     standing_statistics(model, [(x, 1) for (x,) in draw_batches(3, 2)])
-    for norm in (model.foreign, model.norms[0]):
-        assert norm.running_mean.tolist() == [0, 0, 0]
-        assert norm.running_var.tolist() == [1, 1, 1]
+    assert model.norms[0].running_mean.tolist() == [0, 0, 0]
+    assert model.norms[0].running_var.tolist() == [1, 1, 1]
     assert model.norms[1].running_var.tolist() != [1, 1, 1]
+    assert model.foreign.running_mean is None
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norms_of_torch_get_what_ours_get(momentum: float | None):
+    """Each layer normalizes by the batch at hand meanwhile, or the second would see other values than ours does."""
+    batches = draw_batches(3, 2, 4)
+    ours = nn.Sequential(*(CrossReplicaBatchNorm2d(3, eps=1e-5, dtype=torch.float64) for _ in range(2)))
+    theirs = nn.Sequential(*(nn.BatchNorm2d(3, momentum=momentum, dtype=torch.float64) for _ in range(2)))
+    for model in (ours, theirs):
+        with torch.no_grad():
+            model[0].weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        standing_statistics(model, batches)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(other.running_mean, mine.running_mean, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(other.running_var, mine.running_var, rtol=1e-10, atol=1e-12)
+        assert other.num_batches_tracked == 0
+        assert (other.training, other.momentum) == (True, momentum)
+        assert "forward" not in vars(other)
+
+
+def test_an_exception_leaves_a_batch_norm_of_torch_as_it_was():
+    norm = nn.BatchNorm2d(3, dtype=torch.float64)
+    with pytest.raises(TypeError):
+        standing_statistics(norm, [draw_batches(2)[0], None])  # type: ignore[list-item]
+    assert norm.running_mean.tolist() == [0, 0, 0]
+    assert "forward" not in vars(norm)
 
 
 def test_a_compiled_model_gets_the_same_statistics():
@@ -206,13 +232,13 @@ def test_rejects_a_batch_that_is_a_bare_tensor():
         standing_statistics(build_chain(), [draw(2, 3, 2, 2)])  # type: ignore[list-item]
 
 
-def test_rejects_a_model_without_any_batch_norm_of_ours():
+def test_rejects_a_model_without_any_batch_norm():
     message = (
-        r"^standing_statistics: `model` must be a module with a gan_blocks\.CrossReplicaBatchNorm2d in it, or another "
-        r"that collects statistics, but got model='BatchNorm2d'\.$"
+        r"^standing_statistics: `model` must be a module with a batch norm in it, or another norm that collects "
+        r"statistics, but got model='GroupNorm'\.$"
     )
     with pytest.raises(ValueError, match=message):
-        standing_statistics(nn.BatchNorm2d(3), draw_batches(2))
+        standing_statistics(nn.GroupNorm(1, 3), draw_batches(2))
 
 
 class RunningScale(nn.Module):
