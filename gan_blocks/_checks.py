@@ -14,12 +14,15 @@ __all__ = [
     "bad_kind",
     "bad_shape",
     "bad_value",
+    "check_at_least_0",
     "check_classes",
     "check_exactly_one",
     "check_feature_map",
     "check_labels",
     "check_positive",
     "check_rank",
+    "check_real_floating",
+    "check_whole",
 ]
 
 
@@ -50,6 +53,20 @@ def check_positive(owner: str, **values: float) -> None:
             raise bad_value(owner, name, "greater than 0", value)
 
 
+def check_whole(owner: str, **values: object) -> None:
+    """Raise unless every keyword's value is an integer, of any kind but bool."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+            raise bad_kind(owner, name, "a whole number", value)
+
+
+def check_at_least_0(owner: str, **values: float) -> None:
+    """Raise unless every keyword's value is zero or greater."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise bad_value(owner, name, "at least 0", value)
+
+
 def check_exactly_one(owner: str, **values: object) -> None:
     """Raise unless exactly one of the keywords is given, the others being None."""
     if sum(value is not None for value in values.values()) != 1:
@@ -64,8 +81,16 @@ def check_rank(owner: str, name: str, value: Tensor, axes: Sequence[str]) -> Non
         raise bad_shape(owner, name, f"({', '.join(axes)})", value)
 
 
+def check_real_floating(owner: str, name: str, value: Tensor) -> None:
+    """Raise unless ``value`` is of a floating dtype and not complex."""
+    if not value.is_floating_point():
+        raise bad_dtype(owner, name, "a real floating one", value)
+
+
 def check_labels(owner: str, name: str, value: Tensor, num_classes: int) -> None:
     """Raise unless ``value`` holds one int64 class index per sample; the range is looked at on the CPU alone."""
+    if not isinstance(value, Tensor):
+        raise bad_kind(owner, name, "a tensor of labels", value)
     if value.dtype != torch.int64:
         raise bad_dtype(owner, name, "int64", value)
     check_rank(owner, name, value, ("batch",))
@@ -80,6 +105,8 @@ def check_labels(owner: str, name: str, value: Tensor, num_classes: int) -> None
 
 def check_classes(owner: str, name: str, value: Tensor, num_classes: int) -> None:
     """Raise unless ``value`` holds labels, or floating weights of shape ``(batch, num_classes)`` that mix classes."""
+    if not isinstance(value, Tensor):
+        raise bad_kind(owner, name, "a tensor of labels or of class weights", value)
     if not value.is_floating_point():
         check_labels(owner, name, value, num_classes)
     elif value.dim() != 2 or value.shape[1] != num_classes:

@@ -2,7 +2,7 @@
 
 The ReLU ResNets for CIFAR-10, with the projection discriminator and the class tables of the companion paper (Miyato and
 Koyama 2018). The class sets gains and biases in the generator's batch normalization, z enters its first layer alone.
-The loss is the hinge loss, and D is updated five times for each update of G.
+The loss is the hinge loss, and the paper updates D five times for each update of G.
 
 Differences from the papers:
 

@@ -2,8 +2,9 @@
 
 Images are three handwritten digits in three color channels. The networks are those that Metz et al. (2017) made for
 this: a small generator of transposed 3x3 convolutions, and a discriminator of three strided ones and a linear layer
-with so few channels (K/2, and half of that, K/4) that training methods show how many kinds they lose. The presets are
-columns of Table 4 for both:
+with so few channels (K/2, and half of that, K/4) that training methods show how many kinds they lose.
+
+The presets are columns of Table 4 for both:
 
 * ``gan-...``: batch normalization in both networks, the non-saturating loss.
 * ``wgan-gp-...``: the same networks with the loss of WGAN-GP. The paper says so, although batch normalization makes
@@ -27,7 +28,7 @@ Differences from the papers, and what they leave open:
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -69,8 +70,9 @@ __all__ = ["PRESETS", "RECIPE", "Config"]
 class Config(AdamFields, TrainingConfig):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
+    help_group: ClassVar[str] = "networks"
+
     data: DataOption = "stacked-mnist5k"
-    """Training images: stacked-mnist5k, or any other source of RGB images."""
     image_channels: Literal[1, 3] = 3
     num_classes: int = 1
     """1: the networks have no classes; those of the data are taken as one."""

@@ -3,8 +3,14 @@
 Tested in ``tests/blocks/test_residual_options.py``.
 """
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from gan_blocks._checks import bad_kind, bad_value, check_positive
 
@@ -22,6 +28,8 @@ def apply_norm(owner: str, norm: nn.Module, x: Tensor, condition: Tensor | None)
 
 def check_groups(owner: str, groups: int, **channels: int) -> None:
     """Check that a number of groups divides these channels."""
+    if not isinstance(groups, int):
+        raise bad_value(owner, "groups", "a whole number", groups)
     check_positive(owner, groups=groups)
     for name, number in channels.items():
         if number % groups:
@@ -33,10 +41,43 @@ def grouped(groups: int) -> dict[str, int]:
     return {} if groups == 1 else {"groups": groups}
 
 
+def zero_weight_(owner: str, layer: nn.Module) -> None:
+    """Let a convolution give nothing but its bias, now and after :meth:`reset_parameters`.
+
+    Raises:
+        ValueError: If its weight cannot be zero, as one that is divided by its own norm.
+    """
+    _fill_with_zeros(owner, layer)
+    vars(layer)["reset_parameters"] = partial(_reset_to_zero, owner, layer)
+
+
+def _reset_to_zero(owner: str, layer: Any) -> None:
+    type(layer).reset_parameters(layer)
+    _fill_with_zeros(owner, layer)
+
+
 @torch.no_grad()
-def zero_weight_(layer: nn.Module) -> None:
-    """Let a convolution give nothing but its bias, whatever its weight is parametrized by."""
+def _fill_with_zeros(owner: str, layer: nn.Module) -> None:
+    scale = _scale_of(layer)
+    if scale is None:
+        rule = "a factory of layers whose weight can be zero, with zero_init_residual"
+        raise bad_kind(owner, "conv_layer", rule, layer, "Torch's spectral norm would divide 0 by 0.")
+    nn.init.zeros_(scale)
+
+
+def _scale_of(layer: nn.Module) -> Tensor | None:
+    """The tensor of a layer whose zeros make its weight zero."""
+    hooks = list(layer._forward_pre_hooks.values())
+    if any(isinstance(hook, SpectralNorm) for hook in hooks):
+        return None
+    if any(isinstance(hook, WeightNorm) for hook in hooks):
+        return layer.get_parameter("weight_g")
     chains = getattr(layer, "parametrizations", None)
-    weight = layer.weight if chains is None else chains["weight"].original
-    assert isinstance(weight, Tensor)
-    nn.init.zeros_(weight)
+    if chains is None or "weight" not in chains:
+        return layer._parameters.get("weight")
+    chain = chains["weight"]
+    if any(isinstance(step, _SpectralNorm) for step in chain):
+        return None
+    originals = dict(chain.named_parameters(recurse=False))
+    # Torch's weight norm keeps the lengths of the filters first.
+    return originals.get("original", originals.get("original0"))

@@ -98,7 +98,7 @@ class BottleneckGeneratorBlock(nn.Module):
         self.norm4, self.act4 = norm_layer(hidden), act_layer()
         self.conv4 = conv_layer(hidden, out_channels, 1)
         if zero_init_residual:
-            zero_weight_(self.conv4)
+            zero_weight_("BottleneckGeneratorBlock", self.conv4)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Add the residual to the shortcut."""
@@ -196,7 +196,7 @@ class BottleneckDiscriminatorBlock(nn.Module):
         self.act4 = act_layer()
         self.conv4 = conv_layer(hidden, out_channels, 1)
         if zero_init_residual:
-            zero_weight_(self.conv4)
+            zero_weight_("BottleneckDiscriminatorBlock", self.conv4)
         missing = out_channels - in_channels
         self.shortcut = conv_layer(in_channels, missing, 1) if missing else None
 

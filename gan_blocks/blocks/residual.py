@@ -93,7 +93,7 @@ class ResidualGeneratorBlock(nn.Module):
         self.norm2, self.act2 = norm_layer(out_channels), act_layer()
         self.conv2 = conv_layer(out_channels, out_channels, kernel_size, **options)
         if zero_init_residual:
-            zero_weight_(self.conv2)
+            zero_weight_("ResidualGeneratorBlock", self.conv2)
         changes = upsample or in_channels != out_channels
         self.shortcut = conv_layer(in_channels, out_channels, 1) if changes else nn.Identity()
 
@@ -196,7 +196,7 @@ class ResidualDiscriminatorBlock(nn.Module):
         self.norm2, self.act2 = norm_layer(out_channels), act_layer()
         self.conv2 = conv_layer(out_channels, out_channels, kernel_size, **options)
         if zero_init_residual:
-            zero_weight_(self.conv2)
+            zero_weight_("ResidualDiscriminatorBlock", self.conv2)
         changes = downsample or in_channels != out_channels
         self.shortcut = conv_layer(in_channels, out_channels, 1) if changes else nn.Identity()
 

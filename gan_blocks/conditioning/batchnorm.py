@@ -206,6 +206,7 @@ class ClassConditionalBatchNorm2d(nn.Module):
         if y.shape[0] != x.shape[0]:
             raise bad_shape("ClassConditionalBatchNorm2d", "y", str((x.shape[0], *y.shape[1:])), y)
         if y.is_floating_point():
+            y = y.to(self.gain.weight.dtype)
             return _normalize(self.norm, x, 1 + y @ self.gain.weight, y @ self.bias.weight)
         return _normalize(self.norm, x, 1 + self.gain(y), self.bias(y))
 

@@ -42,12 +42,12 @@ class SharedEmbedding(nn.Module):
 
     Shape:
         - y: ``(batch,)``, int64, values in ``[0, num_classes)``; or ``(batch, num_classes)``, floating, weights of any
-          value in the table's dtype
+          value
         - returns: ``(batch, embedding_dim)``
 
     Raises:
         ValueError: If a size is not positive, or ``y`` has another shape or a value outside its range.
-        TypeError: If ``y`` is neither int64 nor floating.
+        TypeError: If ``y`` is no tensor, or neither int64 nor floating.
 
     References:
         Brock et al. 2018, section 3, figures 8 and 9; Perez et al. 2018, "FiLM".
@@ -86,7 +86,7 @@ class SharedEmbedding(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """Look up the class vector of every label, or mix the class vectors by every row of weights."""
         check_classes("SharedEmbedding", "y", y, self.num_classes)
-        return y @ self.weight if y.is_floating_point() else F.embedding(y, self.weight)
+        return y.to(self.weight.dtype) @ self.weight if y.is_floating_point() else F.embedding(y, self.weight)
 
     def extra_repr(self) -> str:
         """Name the sizes."""

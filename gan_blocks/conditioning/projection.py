@@ -5,10 +5,11 @@ Tested in ``tests/conditioning/test_projection.py``.
 
 from collections.abc import Callable
 
+import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_labels, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_positive
 
 __all__ = ["ProjectionHead", "UnconditionalHead"]
 
@@ -34,12 +35,13 @@ class ProjectionHead(nn.Module):
 
     Shape:
         - h: ``(batch, in_features)``
-        - y: ``(batch,)``, int64, values in ``[0, num_classes)``
+        - y: ``(batch,)``, int64, values in ``[0, num_classes)``; or ``(batch, num_classes)``, floating, weights that
+          mix classes, as mixup has them: the mixture of the class vectors is compared
         - returns: ``(batch,)``, raw logits, larger means more real
 
     Raises:
         ValueError: If a size is not positive, an input has another shape, or a label is outside its range.
-        TypeError: If ``y`` is not int64.
+        TypeError: If ``y`` is no tensor, or neither int64 nor floating.
 
     References:
         Miyato and Koyama 2018, "cGANs with Projection Discriminator", equation 5; Brock et al. 2018, Appendix B.
@@ -69,11 +71,15 @@ class ProjectionHead(nn.Module):
         """Score every sample under its label."""
         if h.dim() != 2 or h.shape[1] != self.in_features:
             raise bad_shape("ProjectionHead", "h", f"(batch, {self.in_features})", h)
-        check_labels("ProjectionHead", "y", y, self.num_classes)
+        check_classes("ProjectionHead", "y", y, self.num_classes)
         if y.shape[0] != h.shape[0]:
-            raise bad_shape("ProjectionHead", "y", f"({h.shape[0]},)", y)
+            raise bad_shape("ProjectionHead", "y", str((h.shape[0], *y.shape[1:])), y)
         score: Tensor = self.linear(h)
-        class_vector: Tensor = self.embedding(y)
+        if y.is_floating_point():
+            table: Tensor = self.embedding(torch.arange(self.num_classes, device=y.device))
+            class_vector = y.to(table.dtype) @ table
+        else:
+            class_vector = self.embedding(y)
         # Under autocast a matrix product would round to bfloat16; the product of the elements does not.
         match = reduce(class_vector * h, "batch features -> batch", "sum")
         return rearrange(score, "batch 1 -> batch") + match

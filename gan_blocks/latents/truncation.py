@@ -11,7 +11,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_kind, bad_value, check_positive
+from gan_blocks._checks import bad_kind, bad_value, check_at_least_0
 from gan_blocks.latents._draws import Draws
 from gan_blocks.latents._rounding import largest_within
 from gan_blocks.latents.priors import NormalPrior, Prior
@@ -43,8 +43,8 @@ def truncated_normal(
 
     Args:
         shape: Sizes of the result, as numbers or as one sequence.
-        threshold: The threshold :math:`\tau` in standard deviations, greater than 0; None or infinity gives
-            ``torch.randn``. The paper's figure 2 goes from 2 down to 0.04.
+        threshold: The threshold :math:`\tau` in standard deviations, at least 0, where all components are 0; None or
+            infinity gives ``torch.randn``. The paper's figure 2 goes from 2 down to 0.04.
         generator: Source of the draws, on ``device``; None takes torch's global one.
         device: Device of the result.
         dtype: Floating dtype of the result; None takes torch's default.
@@ -56,7 +56,7 @@ def truncated_normal(
         - returns: ``shape``
 
     Raises:
-        ValueError: If ``threshold`` is not greater than 0, or ``dtype`` is not a floating one.
+        ValueError: If ``threshold`` is less than 0, or ``dtype`` is not a floating one.
         TypeError: If ``shape`` holds anything but sizes.
 
     References:
@@ -73,7 +73,9 @@ def truncated_normal(
     sizes = _sizes(shape)
     if threshold is None or threshold == math.inf:
         return torch.randn(sizes, generator=generator, device=device, dtype=dtype)
-    check_positive("truncated_normal", threshold=threshold)
+    check_at_least_0("truncated_normal", threshold=threshold)
+    if threshold == 0:
+        return torch.zeros(sizes, device=device, dtype=dtype)
     u = torch.rand(sizes, generator=generator, device=device, dtype=torch.float64)
     # rand gives multiples of 2^-53 from 0 on: their midpoints are symmetric about 1/2 and never reach an infinite z.
     centered = u.mul_(2).add_(2.0**-53 - 1)
@@ -94,11 +96,11 @@ class TruncatedNormalPrior(Prior):
 
     Args:
         dim: Number of components of z, at least 1.
-        threshold: The threshold :math:`\tau`, in units of ``std``, greater than 0.
-        std: Standard deviation s of the normal distribution before its tails are taken away, greater than 0.
+        threshold: The threshold :math:`\tau`, in units of ``std``, at least 0, where z is 0.
+        std: Standard deviation s of the normal distribution before its tails are taken away, at least 0.
 
     Raises:
-        ValueError: If ``dim``, ``threshold`` or ``std`` is not positive.
+        ValueError: If ``dim`` is not positive, or ``threshold`` or ``std`` is negative.
 
     References:
         Brock et al. 2018, section 3.1.
@@ -113,7 +115,7 @@ class TruncatedNormalPrior(Prior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("TruncatedNormalPrior", threshold=self.threshold, std=self.std)
+        check_at_least_0("TruncatedNormalPrior", threshold=self.threshold, std=self.std)
 
     def _sample(self, draws: Draws) -> Tensor:
         z = truncated_normal(
@@ -163,14 +165,15 @@ def truncated_prior(
 
     Args:
         prior: The normal prior that the generator was trained with; an annealed one as it was in the end.
-        truncation: How much to truncate, greater than 0: less is better looking and less varied. None: not at all.
+        truncation: How much to truncate, at least 0: less is better looking and less varied, and 0 gives z = 0, the
+            mean image of a class. None: not at all.
         method: What the number means, ``"threshold"`` or ``"scaled"``.
 
     Returns:
         The prior to sample from; ``prior`` itself where ``truncation`` is None.
 
     Raises:
-        ValueError: If ``truncation`` is not greater than 0, or there is no such method.
+        ValueError: If ``truncation`` is less than 0, or there is no such method.
         TypeError: If ``prior`` is not normal: other distributions have no tails that the definitions could mean.
 
     References:
@@ -186,7 +189,7 @@ def truncated_prior(
         raise bad_value("truncated_prior", "method", "'threshold' or 'scaled'", method)
     if truncation is None:
         return prior
-    check_positive("truncated_prior", truncation=truncation)
+    check_at_least_0("truncated_prior", truncation=truncation)
     if isinstance(prior, AnnealedNormalPrior):
         prior = prior.final
     if not isinstance(prior, NormalPrior):

@@ -3,7 +3,7 @@
 Tested in ``tests/layers/test_batchnorm.py`` and ``tests/layers/test_cross_replica_batchnorm.py``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -106,7 +106,7 @@ class CrossReplicaBatchNorm2d(nn.Module):
     ) -> None:
         super().__init__()
         check_positive("CrossReplicaBatchNorm2d", num_features=num_features, eps=eps)
-        if not 0 <= momentum <= 1:
+        if momentum is None or not 0 <= momentum <= 1:  # torch's None is an average over all batches
             raise bad_value("CrossReplicaBatchNorm2d", "momentum", "from 0 to 1", momentum)
         if statistics not in get_args(Statistics):
             raise bad_value("CrossReplicaBatchNorm2d", "statistics", "'running' or 'batch'", statistics)
@@ -289,10 +289,12 @@ class CrossReplicaBatchNorm2d(nn.Module):
             like = torch.empty(0, device=device, dtype=dtype) if self.weight is None else self.weight.detach()
             self.running_mean, self.running_var = (like.new_empty(self.num_features) for _ in range(2))
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = [state_dict[key] for key in (prefix + "running_mean", prefix + "running_var") if key in state_dict]
         if saved:
             self._create_missing_buffers(saved[0].device, saved[0].dtype)
+        # Torch's batch norms count their batches, which ours have no use for.
+        state_dict.pop(prefix + "num_batches_tracked", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -4,7 +4,8 @@ Tested in ``tests/layers/test_equalized.py``.
 """
 
 import math
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +110,8 @@ def equalized_lr(
     check_positive(owner, gain=gain, fan_in=fan_in)
     register_parametrization(module, name, EqualizedLearningRate(gain / math.sqrt(fan_in)))
     nn.init.normal_(_stored(module, name))
+    if not isinstance(module, (EqualizedLinear, EqualizedConv2d, EqualizedConvTranspose2d)):
+        vars(module)["reset_parameters"] = partial(_draw_again, module, name)
     return module
 
 
@@ -270,6 +273,13 @@ class EqualizedConvTranspose2d(nn.ConvTranspose2d):
     def reset_parameters(self) -> None:
         """Draw the stored weight from N(0, 1) and set the bias to zero."""
         _reset(self)
+
+
+def _draw_again(module: Any, name: str) -> None:
+    # The layer's own method fills the scaled weight, which is computed at each read, and all else as it should be.
+    if hasattr(type(module), "reset_parameters"):
+        type(module).reset_parameters(module)
+    nn.init.normal_(_stored(module, name))
 
 
 def _groups(module: nn.Module) -> int:

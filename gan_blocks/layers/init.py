@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from gan_blocks._checks import check_positive
+from gan_blocks._checks import check_positive, check_real_floating
 
 __all__ = ["init_orthogonal_"]
 
@@ -43,6 +43,7 @@ def init_orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Gen
 
     Raises:
         ValueError: If ``gain`` is not greater than 0.
+        TypeError: If a parameter is complex or not floating; nothing has been changed then.
         RuntimeError: If a tensor of the model is parametrized; nothing has been changed then.
 
     References:
@@ -58,6 +59,8 @@ def init_orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Gen
     """
     check_positive("init_orthogonal_", gain=gain)
     _check_not_parametrized(module)
+    for name, parameter in module.named_parameters():
+        check_real_floating("init_orthogonal_", name, parameter)
     for name, parameter in module.named_parameters():
         if parameter.is_meta:
             continue

@@ -13,7 +13,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks._checks import bad_kind, bad_shape, bad_value
 
 __all__ = [
     "bce_discriminator_loss",
@@ -374,6 +374,8 @@ def _scales(owner: str, name: str, logits: Logits) -> list[Tensor]:
     if not scales:
         raise bad_value(owner, name, "a tensor, or a sequence of at least one", logits)
     for scale in scales:
+        if not isinstance(scale, Tensor):
+            raise bad_kind(owner, name, "a tensor, or a sequence of tensors", scale)
         if scale.numel() == 0:
             raise bad_shape(owner, name, "(batch, ...) with at least one sample", scale)
     return scales

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks._checks import bad_shape, bad_value, check_real_floating
 from gan_blocks._precision import full_precision, wide_dtype
 
 __all__ = [
@@ -103,7 +103,7 @@ def orthogonal_regularization(
     model: nn.Module,
     *,
     penalty: Callable[[Tensor], Tensor] = off_diagonal_penalty,
-    exclude: Iterable[nn.Module] = (),
+    exclude: Iterable[nn.Module | Tensor] = (),
 ) -> Tensor:
     r"""Sum a penalty on the filters of a weight over all weights of a model.
 
@@ -125,7 +125,8 @@ def orthogonal_regularization(
         model: Any module.
         penalty: What each weight contributes: :func:`off_diagonal_penalty` (equation 3), :func:`orthogonal_penalty`
             (equation 2), or a function like them.
-        exclude: Modules to leave out, with all inside them, such as ``[generator.embedding]``.
+        exclude: Modules to leave out, with all inside them, such as ``[generator.embedding]``, and parameters; of a
+            parametrized weight, what the optimizer moves.
 
     Returns:
         The scalar sum, before any coefficient.
@@ -150,6 +151,9 @@ def orthogonal_regularization(
     inside = list(model.modules())
     counted: set[int] = set()  # by identity: tensors compare by value
     for module in exclude:
+        if isinstance(module, Tensor):
+            counted.add(id(module))
+            continue
         if not any(module is other for other in inside):
             raise bad_value(owner, "exclude", "modules inside the model", type(module).__name__)
         counted.update(id(source) for part in module.modules() for source, _ in _weights_of(part))
@@ -245,3 +249,4 @@ def _is_tall(matrix: Tensor) -> bool:
 def _check_matrix(owner: str, weight: Tensor) -> None:
     if weight.dim() < 2:
         raise bad_shape(owner, "weight", "(out, in, ...)", weight)
+    check_real_floating(owner, "weight", weight)

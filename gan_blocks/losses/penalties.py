@@ -11,14 +11,14 @@ than the least number of float16. The gradients of the penalty need a :class:`to
 Tested in ``tests/losses/test_penalties.py``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_shape, bad_value, check_positive, check_real_floating
 
 __all__ = [
     "clip_weights_",
@@ -380,6 +380,8 @@ def _slopes(owner: str, images: Tensor, logits: Sequence[Tensor]) -> Tensor:
     for scale in logits:
         if scale.shape[:1] != images.shape[:1]:
             raise bad_shape(owner, "logits", f"({len(images)}, ...)", scale, "Every image has its own.")
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(f"{owner}: slopes need autograd, which torch.inference_mode() takes away.")
     used = [scale for scale in logits if scale.requires_grad]
     slopes = None
     for factor in _factors(images, logits) if used else ():
@@ -407,21 +409,25 @@ def _factors(images: Tensor, logits: Sequence[Tensor]) -> tuple[float, ...]:
     kind = images.device.type
     autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
     narrow = autocast or any(tensor.dtype == torch.float16 for tensor in (images, *logits))
+    narrow = narrow or any(node.name() == "ToCopyBackward0" for node in _graph(logits))  # a cast, perhaps from float16
     return (2.0**12, 2.0**4, 1.0) if narrow else (1.0,)
 
 
 def _without_second_derivative(slopes: Tensor) -> bool:
     """Whether the graph of the slopes has a step that autograd cannot differentiate again."""
-    ahead, seen = [slopes.grad_fn], set()
+    return any(node.name().endswith("::NotImplemented") for node in _graph([slopes]))
+
+
+def _graph(tensors: Iterable[Tensor]) -> Iterator[torch.autograd.graph.Node]:
+    """The steps that tensors were computed by."""
+    ahead, seen = [tensor.grad_fn for tensor in tensors], set()
     while ahead:
         node = ahead.pop()
         if node is None or node in seen:
             continue
-        if node.name().endswith("::NotImplemented"):
-            return True
+        yield node
         seen.add(node)
         ahead += [following for following, _ in node.next_functions]
-    return False
 
 
 def _check_gamma(owner: str, gamma: float) -> None:
@@ -432,3 +438,4 @@ def _check_gamma(owner: str, gamma: float) -> None:
 def _check_batch(owner: str, name: str, value: Tensor) -> None:
     if value.dim() < 2 or value.numel() == 0:
         raise bad_shape(owner, name, "(batch, ...) with at least one sample", value)
+    check_real_floating(owner, name, value)

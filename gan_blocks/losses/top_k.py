@@ -170,6 +170,8 @@ def _select(owner: str, name: str, logits: Tensor, k: int) -> Tensor:
 
 def _check(owner: str, name: str, logits: Tensor, k: int) -> int:
     """Check both and return k as Python's integer."""
+    if not isinstance(logits, Tensor):
+        raise bad_kind(owner, name, "a tensor", logits)
     if not is_one_each(logits) or len(logits) == 0:
         raise bad_shape(owner, name, "(batch,) or (batch, 1) with at least one sample", logits)
     if not logits.is_floating_point():
@@ -188,7 +190,8 @@ def check_k(owner: str, k: int, size: int, batch: str) -> int:
         number = operator.index(k)
     except TypeError:
         number = None
-    if number is None or isinstance(k, bool):
+    truth = isinstance(k, bool) or (isinstance(k, Tensor) and k.dtype == torch.bool)
+    if number is None or truth:
         raise bad_kind(owner, "k", "an integer", k, remedy="A schedule's k is kept real and floored when it is used.")
     if not 1 <= number <= size:
         raise bad_value(owner, "k", f"from 1 to {batch} of {size}", number)

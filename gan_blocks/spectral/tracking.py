@@ -19,7 +19,7 @@ from torch.nn.utils.parametrize import (
     type_before_parametrizations,
 )
 
-from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks._checks import bad_shape, bad_value, check_real_floating, check_whole
 from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks.spectral.power_iteration import (
     matrix_axes,
@@ -99,6 +99,7 @@ class SingularVectorTracker(nn.Module, ABC):
         if not 1 <= num_singular_values <= min(out, rest):
             rule = f"between 1 and min(out, rest) = {min(out, rest)}"
             raise bad_value(owner, "num_singular_values", rule, num_singular_values)
+        check_whole(owner, n_power_iterations=n_power_iterations, warmup_iterations=warmup_iterations, dim=dim)
         if n_power_iterations < 1:
             raise bad_value(owner, "n_power_iterations", "at least 1", n_power_iterations)
         if warmup_iterations < 0:
@@ -133,7 +134,8 @@ class SingularVectorTracker(nn.Module, ABC):
         Where autograd records, u and v are copies: an advance must not reach a graph that waits for its backward pass.
         """
         axes, dtype = matrix_axes(weight, self.dim), wide_dtype(weight)
-        recorded = weight.requires_grad and torch.is_grad_enabled()
+        # Nothing advances while a model is traced, and a copy would be another node in each trace.
+        recorded = weight.requires_grad and torch.is_grad_enabled() and not torch._C._get_tracing_state()
         u, v = self.u.to(dtype, copy=recorded), self.v.to(dtype, copy=recorded)
         return to_matrix(weight.to(dtype), axes), u, to_memory_order(v, weight, axes)
 
@@ -187,7 +189,8 @@ def tensor_to_track(owner: str, module: nn.Module, name: str, kind: type[Singula
         raise bad_value(owner, "name", f"a parameter without {kind.__name__}", name)
     with torch.no_grad():
         weight: Tensor = getattr(module, name)
-        return weight
+    check_real_floating(owner, name, weight)
+    return weight
 
 
 def matrix_shape(owner: str, weight: Tensor, dim: int) -> tuple[int, int]:

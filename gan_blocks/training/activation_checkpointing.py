@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 from gan_blocks._checks import bad_value
@@ -43,7 +44,7 @@ def checkpoint_activations(module: nn.Module) -> None:
         module: The module, changed in place: its ``forward`` from now on is the checkpointed one.
 
     Raises:
-        ValueError: If the module contains a batch norm of ``torch.nn``, whose statistics would move twice.
+        ValueError: If the module contains a norm of ``torch.nn`` whose running statistics would move twice.
         RuntimeError: In the backward pass, if a parameter of the module has changed since the forward pass.
 
     References:
@@ -62,14 +63,19 @@ def checkpoint_activations(module: nn.Module) -> None:
         >>> calls
         ['forward', 'forward']
     """
-    foreign = next((part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)), None)
+    foreign = next(filter(_moves_statistics, module.modules()), None)
     if foreign is not None:
         rule, remedy = (
-            "a module without batch norms of torch.nn",
-            "Their statistics would move twice; take CrossReplicaBatchNorm2d.",
+            "a module without running statistics of torch.nn",
+            "They would move twice; take CrossReplicaBatchNorm2d, or give the norm a context `held_statistics()`.",
         )
         raise bad_value("checkpoint_activations", "module", rule, type(foreign).__name__, remedy)
     module.forward = partial(_recomputed, module, module.forward)
+
+
+def _moves_statistics(part: nn.Module) -> bool:
+    """Whether it is a norm of torch with running statistics, batch norm or instance norm, that cannot hold them."""
+    return isinstance(part, _NormBase) and part.running_mean is not None and not hasattr(part, "held_statistics")
 
 
 def _recomputed(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

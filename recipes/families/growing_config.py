@@ -38,7 +38,7 @@ class GrowingFields(TrainingConfig):
     """Images in a batch at 4x4, 8x8, ..., one number a resolution; none: --batch-size for all."""
 
     generator_norm: Literal["pixel", "batch", "none"] = "pixel"
-    """Norm in G: of a pixel's features after the activation, over the batch before it, or none."""
+    """Norm in G: pixel (of its features, after the activation), batch (before it), or none."""
     discriminator_norm: Literal["none", "layer"] = "none"
     """Norm in D before the activations that follow a 3x3 or 4x4 convolution."""
     batch_statistics: Literal["stddev", "discrimination", "none"] = "stddev"

@@ -101,8 +101,16 @@ def orthogonal_term(
     """A coefficient times a penalty, equation 3, of all weights but tables of classes."""
     if not coefficient:
         return torch.zeros(())  # a scalar of the CPU adds to a loss on any device
-    tables = [module for module in network.modules() if getattr(module, "class_tables", ())]
+    tables = [parameter for name, parameter in network.named_parameters() if _is_class_table(network, name)]
     return coefficient * orthogonal_regularization(network, penalty=penalty, exclude=tables)
+
+
+def _is_class_table(network: nn.Module, name: str) -> bool:
+    """Whether a parameter is one of the ``class_tables`` that its layer names."""
+    layer, chain, rest = name.partition(".parametrizations.")
+    if not chain:
+        layer, _, rest = name.rpartition(".")
+    return rest.partition(".")[0] in getattr(network.get_submodule(layer), "class_tables", ())
 
 
 def score_pair_with_r1(

@@ -40,7 +40,7 @@ class ResidualFields(LatentFields):
     The paper has one: several at 128x128 gained nothing, and 256x256 wants it at 128.
     """
     discriminator_attention: tuple[int, ...] = (16,)
-    """Heights at which D has one.
+    """Heights at which D has a non-local block.
 
     The paper has it where G has, or at the largest that fits into memory.
     """

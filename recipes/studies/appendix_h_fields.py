@@ -65,7 +65,7 @@ class RegularizerFields(Fields):
     orthogonal_equation: Literal[2, 3] = 3
     """3 makes filters orthogonal; 2 also holds their length at 1 (paper: often too limiting)."""
     discriminator_orthogonal_penalty: float = 0.0
-    """Coefficient of that equation in D's loss (paper: enough of it stabilizes, at a substantial cost); 0: none."""
+    """Coefficient of the orthogonal penalty in D's loss (paper: stabilizes at a substantial cost); 0: none."""
     discriminator_l2_penalty: float = 0.0
     """Coefficient of half D's squared parameters in its loss (paper: enough of it stabilizes, at a cost); 0: none."""
     discriminator_dropout: float = 0.0
@@ -75,7 +75,7 @@ class RegularizerFields(Fields):
     gradient_clip: float = 0.0
     """Shorten gradients to this norm at most (paper: does not alleviate instability); 0: no clipping."""
     gradient_clip_scope: Literal["network", "parameter"] = "network"
-    """What has that norm: the whole gradient of a network, or that of each of its parameters."""
+    """What has that norm: the gradient of a whole network, or that of each parameter."""
     hinge_margin: float = 1.0
     """Margin of D's hinge loss (paper: half of 1 hurts, up to 3 changes nothing, more is unstable)."""
 
@@ -86,7 +86,7 @@ class RegularizerFields(Fields):
             UserError: If a value is outside its range, or two of them do not go together.
         """
         super().__post_init__()
-        require_positive(self, "hinge_margin")
+        require(self, "hinge_margin", 0 < self.hinge_margin < math.inf, "a finite number greater than 0")
         numbers = ("discriminator_orthogonal_penalty", "discriminator_l2_penalty", "embedding_weight_decay")
         for field in (*numbers, "gradient_clip"):
             require(self, field, 0 <= getattr(self, field) < math.inf, "a finite number of at least 0")

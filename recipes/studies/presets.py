@@ -3,6 +3,7 @@
 Tested in ``tests/recipes/studies/test_appendix_h.py``.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -15,9 +16,10 @@ Extended = TypeVar("Extended")
 def extended_presets(
     kind: type[Extended], presets: Mapping[str, Callable[[], Any]]
 ) -> dict[str, Callable[[], Extended]]:
-    """The same presets as Configs of ``kind``, whose own fields have their defaults."""
+    """The same presets as Configs of ``kind``; a field that ``kind`` declares has the default that it has there."""
     return {name: partial(_extend, kind, preset) for name, preset in presets.items()}
 
 
 def _extend(kind: type[Extended], preset: Callable[[], Any]) -> Extended:
-    return kind(**vars(preset()))
+    own = inspect.get_annotations(kind)
+    return kind(**{name: value for name, value in vars(preset()).items() if name not in own})

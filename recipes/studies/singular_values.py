@@ -35,11 +35,11 @@ class SpectralFields(Fields):
     generator_sigma_clamp: float = 0.0
     """Clamp the largest singular value of each raw weight of G to this (equation 4); 0: no clamp."""
     generator_sigma_clamp_ratio: float = 0.0
-    """Clamp it in G to this multiple of the second largest one instead; 0: no clamp."""
+    """Clamp that of G to this multiple of the second largest one instead, at least 1; 0: no clamp."""
     discriminator_sigma_clamp: float = 0.0
     """Clamp the largest singular value of each raw weight of D to this (equation 4); 0: no clamp."""
     discriminator_sigma_clamp_ratio: float = 0.0
-    """Clamp it in D to this multiple of the second largest one instead; 0: no clamp."""
+    """Clamp that of D to this multiple of the second largest one instead, at least 1; 0: no clamp."""
     generator_sigma_penalty: float = 0.0
     """Coefficient, in G's loss, of the squared distance of its largest singular values from their aim; 0: none."""
     discriminator_sigma_penalty: float = 0.0
@@ -63,6 +63,7 @@ class SpectralFields(Fields):
             require(self, field, 0 <= getattr(self, field) < math.inf, "a finite number of at least 0")
         for clamp, ratio in clamps:
             both = getattr(self, clamp) > 0 and getattr(self, ratio) > 0
+            require(self, ratio, getattr(self, ratio) == 0 or getattr(self, ratio) >= 1, "0 or at least 1")
             require(self, ratio, not both, f"0 beside {_option(clamp)}, since a weight has one clamp")
         _check_penalty(self)
 

@@ -41,6 +41,7 @@ class Config(sagan.Config):
 
     top_k_players: Players = "both"
     """Whose loss sees the k best samples alone."""
+    top_k_gamma: float = 0.99
 
 
 PRESETS = extended_presets(Config, sagan.PRESETS)

@@ -1,5 +1,6 @@
 """What the residual blocks of both kinds take alike: norms of any kind, groups, residuals that start at zero."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -121,3 +122,35 @@ def test_a_bottleneck_resamples_as_it_is_told(make, scale: dict[str, bool], plai
     shortcut = make(8, 8, zero_init_residual=True, resample=filtered, **scale).double()
     nn.init.zeros_(shortcut.conv4.bias)
     torch.testing.assert_close(shortcut(x.double()), filtered(x.double()))
+
+
+@pytest.mark.parametrize(
+    "normalize", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm], ids=["new", "hook"]
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_a_residual_of_weight_norm_starts_at_zero(normalize):
+    block = ResidualGeneratorBlock(
+        4, 4, zero_init_residual=True, conv_layer=lambda *sizes, **options: normalize(nn.Conv2d(*sizes, **options))
+    )
+    x = torch.randn(2, 4, 4, 4)
+    torch.testing.assert_close(block(x), x + block.conv2.bias[:, None, None])
+
+
+@pytest.mark.parametrize("normalize", [torch.nn.utils.parametrizations.spectral_norm, torch.nn.utils.spectral_norm])
+def test_rejects_a_residual_that_cannot_be_zero(normalize):
+    message = (
+        r"^ResidualGeneratorBlock: `conv_layer` must be a factory of layers whose weight can be zero, with zero_init"
+    )
+    with pytest.raises(TypeError, match=message):
+        ResidualGeneratorBlock(
+            4, 4, zero_init_residual=True, conv_layer=lambda *sizes, **options: normalize(nn.Conv2d(*sizes, **options))
+        )
+
+
+def test_a_residual_is_zero_again_after_reset_parameters_and_in_a_copy():
+    block = copy.deepcopy(ResidualDiscriminatorBlock(4, 4, zero_init_residual=True))
+    for module in block.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert (block.conv2.weight == 0).all()
+    assert (block.conv1.weight != 0).any()

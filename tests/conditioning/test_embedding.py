@@ -148,3 +148,16 @@ def test_a_projected_embedding_rejects_what_does_not_fit():
         ProjectedEmbedding(5, 3, 0)
     with pytest.raises(TypeError, match="y"):
         embedding(torch.tensor([1.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_classes_may_be_of_any_floating_dtype(dtype: torch.dtype):
+    embedding = SharedEmbedding(3, 2)
+    torch.testing.assert_close(embedding(torch.eye(3, dtype=dtype)), embedding(torch.arange(3)))
+
+
+@pytest.mark.parametrize("y", [[0, 1], [[1.0, 0.0, 0.0]]])
+def test_rejects_what_is_no_tensor(y: object):
+    message = r"^SharedEmbedding: `y` must be a tensor of labels or of class weights, but got y of type list\.$"
+    with pytest.raises(TypeError, match=message):
+        SharedEmbedding(3, 2)(y)

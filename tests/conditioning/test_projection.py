@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gan_blocks import ProjectionHead, UnconditionalHead
+from gan_blocks import ProjectionHead, UnconditionalHead, normalized_layer
 from tests.reference import conditioning as reference
 
 
@@ -120,8 +120,11 @@ def test_rejects_another_number_of_labels():
 
 def test_rejects_labels_that_are_not_class_indices():
     with pytest.raises(
-        TypeError, match=r"^ProjectionHead: `y` must be of dtype int64, but got y of dtype torch\.float32\.$"
+        TypeError, match=r"^ProjectionHead: `y` must be of dtype int64, but got y of dtype torch\.int32\.$"
     ):
+        ProjectionHead(4, 3)(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int32))
+    pattern = r"^ProjectionHead: `y` must be of shape \(batch, 3\) where it is floating, but got y of shape \(2,\)\.$"
+    with pytest.raises(ValueError, match=pattern):
         ProjectionHead(4, 3)(torch.zeros(2, 4), torch.zeros(2))
     pattern = r"^ProjectionHead: `y` must be at least 0 and less than num_classes=3, but got values from 0 to 3\.$"
     with pytest.raises(ValueError, match=pattern):
@@ -172,3 +175,13 @@ def test_the_unconditional_head_rejects_sizes_of_zero_and_features_of_another_sh
         pattern = rf"^UnconditionalHead: `h` must be of shape \(batch, 4\), but got h of shape \({got}\)\.$"
         with pytest.raises(ValueError, match=pattern):
             UnconditionalHead(4)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_weights_of_classes_compare_with_the_mixture_of_their_vectors(dtype: torch.dtype, rng: torch.Generator):
+    head = ProjectionHead(4, 3, embedding_layer=normalized_layer(nn.Embedding))
+    h = torch.randn(2, 4, generator=rng)
+    halves = torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]], dtype=dtype)
+    first, last = (head(h[:1], torch.tensor([label])) for label in (0, 2))
+    expected = torch.cat([(first + last) / 2, head(h[1:], torch.tensor([1]))])
+    torch.testing.assert_close(head(h, halves), expected)

@@ -99,9 +99,9 @@ def test_works_on_the_meta_device():
         assert truncated_normal(3, 4, threshold=1.0).device.type == "meta"
 
 
-@pytest.mark.parametrize("threshold", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("threshold", [-1.0, math.nan])
 def test_rejects_a_threshold_that_leaves_nothing(threshold: float):
-    pattern = rf"^truncated_normal: `threshold` must be greater than 0, but got threshold={threshold}\.$"
+    pattern = rf"^truncated_normal: `threshold` must be at least 0, but got threshold={threshold}\.$"
     with pytest.raises(ValueError, match=pattern):
         truncated_normal(3, threshold=threshold)
 
@@ -177,18 +177,18 @@ def test_a_truncated_prior_never_leaves_its_support_in_any_dtype(threshold: floa
     assert all(low <= value <= high for value in z.flatten().tolist())
 
 
-@pytest.mark.parametrize("truncation", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("truncation", [-1.0, math.nan])
 def test_rejects_a_truncation_that_leaves_nothing(truncation: float):
-    pattern = rf"^truncated_prior: `truncation` must be greater than 0, but got truncation={truncation}\.$"
+    pattern = rf"^truncated_prior: `truncation` must be at least 0, but got truncation={truncation}\.$"
     with pytest.raises(ValueError, match=pattern):
         truncated_prior(NormalPrior(3), truncation)
 
 
 @pytest.mark.parametrize("name", ["threshold", "std"])
-def test_a_truncated_prior_rejects_what_is_not_positive(name: str):
-    pattern = rf"^TruncatedNormalPrior: `{name}` must be greater than 0, but got {name}=0\.0\.$"
+def test_a_truncated_prior_rejects_what_is_negative(name: str):
+    pattern = rf"^TruncatedNormalPrior: `{name}` must be at least 0, but got {name}=-1\.0\.$"
     with pytest.raises(ValueError, match=pattern):
-        TruncatedNormalPrior(3, **{"threshold": 1.0, name: 0.0})
+        TruncatedNormalPrior(3, **{"threshold": 1.0, name: -1.0})
 
 
 def test_rejects_a_definition_that_it_does_not_know():
@@ -208,3 +208,11 @@ def test_an_annealed_prior_is_truncated_as_it_is_in_the_end():
     prior = AnnealedNormalPrior(3, milestones=((0, 2.0), (9, 0.25)))
     assert truncated_prior(prior, 1.0) == TruncatedNormalPrior(3, threshold=1.0, std=0.5)
     assert truncated_prior(prior, None) is prior
+
+
+@pytest.mark.parametrize("method", ["threshold", "scaled"])
+def test_a_truncation_of_0_is_the_mean(method: str, rng: torch.Generator):
+    prior = truncated_prior(NormalPrior(3), 0.0, method=method)
+    assert (prior.sample(4, generator=rng) == 0).all()
+    assert prior.variance.tolist() == [0, 0, 0]
+    assert (truncated_normal(2, 3, threshold=0.0) == 0).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_blocks import CrossReplicaBatchNorm2d
 from tests.drawn import draw
@@ -390,3 +390,19 @@ def test_rejects_a_single_value_per_channel_where_the_batch_is_its_own_yardstick
     )
     with pytest.raises(ValueError, match=message):
         norm(torch.zeros(shape))
+
+
+def test_takes_the_state_of_a_batch_norm_of_torch():
+    theirs = nn.BatchNorm2d(3)
+    theirs(torch.randn(4, 3, 2, 2) + 5)
+    ours = CrossReplicaBatchNorm2d(3, eps=1e-5)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(4, 3, 2, 2)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_rejects_an_average_over_all_batches():
+    with pytest.raises(
+        ValueError, match=r"^CrossReplicaBatchNorm2d: `momentum` must be from 0 to 1, but got momentum=None"
+    ):
+        CrossReplicaBatchNorm2d(3, momentum=None)

@@ -217,3 +217,13 @@ def test_rejects_constants_that_are_not_positive(option: str):
 def test_layers_name_themselves_in_errors(owner: str, build: Callable[[], nn.Module]):
     with pytest.raises(ValueError, match=rf"^{re.escape(owner)} must be greater than 0, but got \w+=[-.01]+\.$"):
         build()
+
+
+def test_a_layer_that_was_equalized_draws_its_stored_weight_again():
+    layer = copy.deepcopy(equalized_lr(nn.Conv2d(3, 64, 3)))
+    with torch.no_grad():
+        layer.parametrizations.weight.original.fill_(77.0)
+        layer.bias.fill_(77.0)
+    layer.reset_parameters()
+    assert abs(layer.parametrizations.weight.original.std().item() - 1) < 0.1
+    assert layer.bias.abs().max() < 1

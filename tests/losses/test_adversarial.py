@@ -160,3 +160,8 @@ def test_rejects_a_margin_of_zero():
         ValueError, match=r"^hinge_discriminator_loss: `margin` must be greater than 0, but got margin=0\.$"
     ):
         hinge_discriminator_loss(real_logits=torch.zeros(1), fake_logits=torch.zeros(1), margin=0)
+
+
+def test_rejects_numbers_in_the_place_of_scales():
+    with pytest.raises(TypeError, match=r"^hinge_generator_loss: `fake_logits` must be a tensor, or a sequence of"):
+        hinge_generator_loss(fake_logits=[1.0, 2.0])

@@ -289,3 +289,18 @@ def test_rejects_a_model_without_weights():
     )
     with pytest.raises(ValueError, match=message):
         orthogonal_regularization(nn.BatchNorm2d(3))
+
+
+def test_parameters_may_be_excluded_and_all_else_of_their_module_counts():
+    model = spectral_norm(nn.Linear(3, 4))
+    model.table = nn.Parameter(torch.ones(5, 2))
+    both = orthogonal_regularization(model)
+    alone = orthogonal_regularization(model, exclude=[model.table])
+    torch.testing.assert_close(both - alone, off_diagonal_penalty(model.table))
+    original = model.get_parameter("parametrizations.weight.original")
+    torch.testing.assert_close(orthogonal_regularization(model, exclude=[original]), off_diagonal_penalty(model.table))
+
+
+def test_rejects_a_complex_weight():
+    with pytest.raises(TypeError, match=r"^orthogonal_penalty: `weight` must be of dtype a real floating one, but got"):
+        orthogonal_penalty(torch.randn(3, 3, dtype=torch.cfloat))

@@ -466,3 +466,32 @@ IMAGES = torch.zeros(2, 3)
 def test_rejects_wrong_arguments_by_name(call: Callable[[], object], message: str):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_slopes_do_not_underflow_where_logits_were_cast_up_and_the_context_has_ended():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Softplus(), nn.Conv2d(8, 1, 3))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(2e-4)
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    expected = zero_centered_penalty(images, net(images))
+    with torch.autocast("cpu", dtype=torch.float16):
+        logits = net(images).float()
+    assert zero_centered_penalty(images, logits).item() == pytest.approx(expected.item(), rel=0.01)
+
+
+def test_inference_mode_is_named():
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"^r1_penalty: slopes need autograd, which torch\."):
+        r1_penalty(lambda x: x.sum(1), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda images: r1_penalty(lambda x: x.float().sum(1), images),
+        lambda images: gradient_penalty(lambda x: x.float().sum(1), real_images=images, fake_images=images),
+    ],
+)
+def test_rejects_images_of_bytes(call):
+    with pytest.raises(TypeError, match=r"images` must be of dtype a real floating one, but got"):
+        call(torch.zeros(2, 3, dtype=torch.uint8))

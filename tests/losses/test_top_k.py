@@ -137,3 +137,10 @@ def test_the_critics_errors_name_the_batch_that_is_too_small():
         select_top_k_pairs(real_logits=torch.zeros(2), fake_logits=torch.zeros(4), k=3)
     with pytest.raises(ValueError, match=r"^select_top_k_pairs: `real_logits` must be of shape"):
         select_top_k_pairs(real_logits=torch.zeros(0), fake_logits=torch.zeros(4), k=3)
+
+
+def test_rejects_lists_and_truth_values():
+    with pytest.raises(TypeError, match=r"^select_top_k: `fake_logits` must be a tensor, but got"):
+        select_top_k([1.0, 2.0], 1)
+    with pytest.raises(TypeError, match=r"^select_top_k: `k` must be an integer, but got"):
+        select_top_k(torch.ones(2), torch.tensor(True))

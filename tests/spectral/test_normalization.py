@@ -2,6 +2,7 @@
 
 import copy
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from gan_blocks import (
     SpectralNorm,
     advance_power_iteration,
+    clamp_sigma,
     estimated_singular_values,
     fold_spectral_norm,
     spectral_norm,
@@ -455,3 +457,21 @@ def test_rejects_to_fold_a_model_without_spectral_norm():
     rule = r"^fold_spectral_norm: `model` must be a module with spectral norm, but got model='Sequential'\.$"
     with pytest.raises(ValueError, match=rule):
         fold_spectral_norm(nn.Sequential(nn.Linear(2, 2)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")
+def test_a_model_in_eval_mode_can_be_traced():
+    net = nn.Sequential(spectral_norm(nn.Linear(3, 4)), nn.ReLU()).eval()
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(torch.jit.trace(net, x)(x), net(x))
+
+
+@pytest.mark.parametrize("register", [spectral_norm, partial(clamp_sigma, maximum=1.0)])
+def test_rejects_a_complex_weight(register):
+    with pytest.raises(TypeError, match=r": `weight` must be of dtype a real floating one, but got weight of dtype"):
+        register(nn.Linear(3, 3, dtype=torch.cfloat))
+
+
+def test_rejects_numbers_of_steps_that_are_not_whole():
+    with pytest.raises(TypeError, match=r"`n_power_iterations` must be a whole number, but got n_power_iter"):
+        spectral_norm(nn.Linear(3, 3), n_power_iterations=1.5)

@@ -211,8 +211,9 @@ def test_the_compiler_sees_the_module_as_it_was():
 
 def test_rejects_batch_norms_of_torch():
     message = (
-        "checkpoint_activations: `module` must be a module without batch norms of torch.nn, but got "
-        "module='BatchNorm2d'. Their statistics would move twice; take CrossReplicaBatchNorm2d."
+        "checkpoint_activations: `module` must be a module without running statistics of torch.nn, but got "
+        "module='BatchNorm2d'. They would move twice; take CrossReplicaBatchNorm2d, or give the norm a context "
+        "`held_statistics()`."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         checkpoint_activations(nn.Sequential(nn.BatchNorm2d(2)))
@@ -260,3 +261,15 @@ def test_a_step_between_forward_and_backward_raises_as_it_does_without(fused: bo
         RuntimeError, match=r"^checkpoint_activations: the parameter 0\.weight of Sequential has changed"
     ):
         loss.backward()
+
+
+def test_norms_of_torch_may_take_part_where_their_statistics_do_not_move_twice():
+    class Held(nn.BatchNorm2d):
+        @contextlib.contextmanager
+        def held_statistics(self) -> Iterator[None]:
+            yield
+
+    checkpoint_activations(nn.Sequential(Held(3)))
+    checkpoint_activations(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.InstanceNorm2d(3)))
+    with pytest.raises(ValueError, match="InstanceNorm2d"):
+        checkpoint_activations(nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True)))

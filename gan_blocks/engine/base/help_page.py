@@ -8,6 +8,7 @@ Tested in ``tests/engine/base/test_help_page.py``.
 import ast
 import dataclasses
 import inspect
+import re
 import shutil
 import textwrap
 import types
@@ -23,7 +24,9 @@ __all__ = ["Examples", "help_page", "hint"]
 Examples = Sequence[tuple[str, str]]
 """Command lines, each with what it does."""
 
-WIDEST = 100  # columns of text, on a terminal however wide
+NARROWEST, WIDEST = 50, 100  # columns of text, on a terminal however narrow or wide
+LONGEST = 40  # characters of a value
+SHORTEST = 12  # columns of text beside a long option
 LEFT = 27  # columns of an option that has its text beside it
 ORDER = ("options", "data", "networks", "optimization", "regularizers")
 LAST = ("run", "monitoring")
@@ -65,13 +68,13 @@ def help_page(
         changed: What has other values than a fresh dataclass, which are marked: "what ... sets".
         usage: What follows ``prog`` in the first line; empty: as the options are.
     """
-    width = min(shutil.get_terminal_size().columns, WIDEST)
+    width = max(NARROWEST, min(shutil.get_terminal_size().columns, WIDEST))
     options = list(_options(kind))
     positional = [option.usage for option in options if not option.usage.startswith("--")]
     lines = [f"usage: {' '.join([prog, usage or ' '.join([*positional, '[OPTIONS]'])])}"]
     if examples:
         lines += ["", *_table(examples, width)]
-    for block in description.strip().split("\n\n"):
+    for block in description.strip().replace("``", "").split("\n\n"):
         lines += ["", *_paragraph(block, width)]
     marked = changed if any(option.changed for option in options) else ""
     if marked:
@@ -102,21 +105,27 @@ def _fields(kind: type[Any], values: Any, title: str, *, only: Any = None) -> It
         value = own if values is None or field.name not in vars(values) else getattr(values, field.name)
         annotation = hints[field.name]
         metadata = [entry for entry in _walk(annotation) if entry is not None]
-        name = next((entry.name for entry in metadata if getattr(entry, "name", None)), field.name)
-        text = next((entry.help for entry in metadata if getattr(entry, "help", None)), texts.get(field.name, ""))
+        name = _said(metadata, "name") or field.name
+        text = _said(metadata, "help") or texts.get(field.name, "")
         choices = _choices(annotation)
         if value is dataclasses.MISSING:
             text = f"{text} Required."
         for ending in (entry.text for entry in metadata if isinstance(entry, Hint)):
             text = f"{text} {ending() if callable(ending) else ending}"
-        if choices and not all(choice in text for choice in choices):
-            text = f"{text.rstrip('.')}: {', '.join(choices)}."
+        if not all(re.search(rf"(?<![\w-]){re.escape(choice)}(?![\w-])", text) for choice in choices):
+            text = f"{text.rstrip('.')}: {', '.join(choices)}.".removeprefix(": ")
         usage = _usage(name.replace("_", "-"), annotation, value)
         if tyro.conf.Positional in metadata:
             usage = f"[{name.upper()} ...]"
         group = _group(kind, field.name) or title
         changed = values is not None and own is not dataclasses.MISSING and value != own
         yield Option(usage, text, group, changed)
+
+
+def _said(metadata: Sequence[Any], name: str) -> str:
+    """What the parser's own metadata say of a name or a help text."""
+    said = [getattr(entry, name, None) for entry in metadata]
+    return next((text for text in said if isinstance(text, str) and text), "")
 
 
 def _own_default(field: Any) -> Any:
@@ -126,11 +135,11 @@ def _own_default(field: Any) -> Any:
 
 
 def _usage(name: str, annotation: Any, value: Any) -> str:
-    if isinstance(value, tuple) and value:
-        return f"--{name} {' '.join(map(str, value))}"
     if value is None or value is dataclasses.MISSING or value in ((), "", Path()):
         return f"--{name} {_metavar(annotation)}"
-    return f"--{name} {value:g}" if isinstance(value, float) else f"--{name} {value}"
+    words = " ".join(str(entry) for entry in value) if isinstance(value, tuple) else str(value)
+    shown = f"{value:g}" if isinstance(value, float) else " ".join(words.split())
+    return f"--{name} {shown if len(shown) <= LONGEST else shown[: LONGEST - 3] + '...'}"
 
 
 def _metavar(annotation: Any) -> str:
@@ -140,7 +149,7 @@ def _metavar(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return _metavar(next(kind for kind in args if kind is not type(None)))
     if origin is tuple:
-        return f"[{_metavar(args[0])} ...]"
+        return f"[{_metavar(args[0]) if args else ''} ...]"
     if origin is Literal:
         return f"{{{','.join(map(str, args))}}}"
     return METAVARS.get(annotation, "VALUE")
@@ -152,8 +161,10 @@ def _choices(annotation: Any) -> list[str]:
         return [str(choice) for choice in args]
     if origin is Annotated:
         return _choices(args[0])
-    if origin is tuple:
+    if origin is tuple and args:
         return _choices(args[0])
+    if origin in (Union, types.UnionType):
+        return [choice for kind in args for choice in _choices(kind)]
     return []
 
 
@@ -210,10 +221,11 @@ def _grouped(options: Sequence[Option]) -> dict[str, list[Option]]:
 def _entry(option: Option, width: int, *, marked: str) -> list[str]:
     head = f"{marked} {option.usage} ".ljust(LEFT)
     room = width - LEFT - 1
+    taken = len(head) - LEFT
+    if taken > room - SHORTEST:  # nothing is gained by beginning beside it
+        return [head, *(" " * (LEFT + 1) + line for line in textwrap.wrap(option.text, room, break_on_hyphens=False))]
     # A long option takes its place from the first line of its text.
-    first, *others = textwrap.wrap(
-        option.text, room, initial_indent=" " * (len(head) - LEFT), break_on_hyphens=False
-    ) or [""]
+    first, *others = textwrap.wrap(option.text, room, initial_indent=" " * taken, break_on_hyphens=False) or [""]
     first = first.lstrip()
     return [f"{head} {first}", *(" " * (LEFT + 1) + line for line in others)]
 

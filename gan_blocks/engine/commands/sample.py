@@ -91,9 +91,9 @@ class Truncation(SampleOptions):
         super().__post_init__()
         self.check_counts("columns")
         self.check_suffix(".png")
-        if not self.truncations or not all(number > 0 for number in self.truncations):
+        if not self.truncations or not all(number >= 0 for number in self.truncations):
             got = " ".join(f"{number:g}" for number in self.truncations) or "none"
-            raise UserError(f"--truncations must be one or more numbers greater than 0, but got {got}.")
+            raise UserError(f"--truncations must be one or more numbers of at least 0, but got {got}.")
 
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw the blocks and write the sheet."""

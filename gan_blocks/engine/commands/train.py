@@ -4,6 +4,7 @@ Tested in ``tests/engine/commands/test_train.py``.
 """
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def recipe_usage(prog: str, what: str) -> str:
     """The help of a command whose options depend on the recipe that its first word names."""
     return f"""usage: {prog} RECIPE [OPTIONS]
 
-RECIPE is registered ({", ".join(registered_recipes())}),
-a file (my_gan.py) or a module (my_package.my_gan).
+RECIPE is a file (my_gan.py), a module (my_package.my_gan) or registered:
+{textwrap.fill(", ".join(registered_recipes()), 78, initial_indent="  ", subsequent_indent="  ")}
 
 {prog} RECIPE --help {what}"""

@@ -34,7 +34,7 @@ class AdamFields(Fields):
     def __post_init__(self) -> None:
         """Reject what cannot work."""
         super().__post_init__()
-        require_positive(self, "generator_lr", "discriminator_lr")
+        require_at_least(self, 0, "generator_lr", "discriminator_lr")  # a ramp may end at 0
         require_within(self, 0, 1, "adam_beta1", "adam_beta2")
 
 

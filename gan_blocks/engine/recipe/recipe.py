@@ -210,5 +210,8 @@ class Recipe(Generic[ConfigT]):
                     value = kept.pop(name)
                     if value != moved[name]:
                         option = f"--{name.replace('_', '-')} {value}"
-                        raise UserError(f"the saved Config has {option}, an option that moved to python -m {module}.")
+                        rule = f"an option that moved to python -m {module}"
+                        raise UserError(
+                            f"the saved Config has {option}, {rule}; the version that made the run still reads it."
+                        )
         return kept

@@ -56,10 +56,10 @@ def check_truncation(truncation: float | None, kind: TruncationKind | None = Non
     """Check the options ``--truncation`` and ``--truncation-by``.
 
     Raises:
-        UserError: If the truncation is not greater than 0, or there is a kind without a truncation.
+        UserError: If the truncation is less than 0, or there is a kind without a truncation.
     """
-    if truncation is not None and not truncation > 0:
-        raise UserError(f"--truncation must be greater than 0, but got {truncation}.")
+    if truncation is not None and not truncation >= 0:
+        raise UserError(f"--truncation must be at least 0, but got {truncation}.")
     if truncation is None and kind is not None:
         raise UserError("--truncation-by says what the number of --truncation means, but there is no --truncation.")
 

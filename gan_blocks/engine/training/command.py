@@ -64,8 +64,11 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
     else:
         preset = _preset_of_run(recipe, start.preset, None if saved is None else run)
         default = recipe.presets[preset]() if saved is None else saved
-    about, examples = "\n\n".join(recipe.description.split("\n\n")[:2]), _examples(recipe, prog)
-    config, options = _parse_parts(recipe, preset, default, RunOptions, prog, about, args, examples)
+    about = "\n\n".join(recipe.description.split("\n\n")[:2])
+    of_run = saved is not None or origin is not None
+    config, options = _parse_parts(
+        recipe, preset, default, RunOptions, prog, about, args, () if of_run else _examples(recipe, prog), of_run=of_run
+    )
     if saved is not None and begun:
         compare_configs(config_to_json(saved), config_to_json(config), allowed=CHANGEABLE_ON_RESUME)
     return TrainingCommand(preset=preset, config=config, options=options, run=run)
@@ -102,19 +105,16 @@ def _parse_parts(
     description: str,
     args: Sequence[str],
     examples: Examples = (),
+    *,
+    of_run: bool = False,
 ) -> tuple[Any, Options]:
     # The field types are only known here: the Config is the recipe's, the choices of --preset are its presets.
+    choices: Any = Literal[tuple(recipe.presets)]
+    starts = ("preset", Annotated[choices, tyro.conf.arg(help="Settings that the options below start from.")], preset)
     command_type: type[Any] = dataclasses.make_dataclass(
         "Command",
         [
-            (
-                "preset",
-                Annotated[
-                    Literal[tuple(dict.fromkeys([*recipe.presets, preset]))],
-                    tyro.conf.arg(help="Settings that the options below start from."),
-                ],
-                preset,
-            ),
+            *([] if preset == FINE_TUNED else [starts]),
             ("this_recipe", Annotated[recipe.config, tyro.conf.OmitArgPrefixes], config),
             ("session", Annotated[kind, tyro.conf.OmitArgPrefixes], kind()),
         ],
@@ -126,7 +126,7 @@ def _parse_parts(
         description=description,
         args=args,
         examples=examples,
-        changed=f"what {'the run' if preset == FINE_TUNED else f'the preset {preset}'} sets",
+        changed=f"what {'the run' if of_run else f'the preset {preset}'} sets",
     )
     return parsed.this_recipe, parsed.session
 

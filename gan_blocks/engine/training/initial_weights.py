@@ -16,8 +16,6 @@ from gan_blocks.engine.runs.weights import load_weights
 
 __all__ = ["start_from"]
 
-SPECTRAL = ".parametrizations.weight."
-
 
 def start_from(state: TrainingState, path: Path, config: TrainingConfig) -> list[str]:
     """Copy the networks of another run into a fresh state; its optimizers stay fresh.
@@ -54,30 +52,36 @@ def start_from(state: TrainingState, path: Path, config: TrainingConfig) -> list
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str, classes: tuple[int, int]) -> list[str]:
     """Load all but the tables of classes whose shape differs by the class count alone; returns their layers."""
     there, here = classes
-    tables = {
-        name: value
-        for name, value in network.state_dict().items()
-        if _is_class_table(network.get_submodule(_layer(name)), name)
-    }
+    tables = {name: value for name, value in network.state_dict().items() if _is_class_table(network, name)}
     renewed = {
-        _layer(name)
+        _layer_and_tensor(name)[0]
         for name, value in tables.items()
-        if name in tensors
-        and tensors[name].shape != value.shape
-        and tuple(here if size == there else size for size in tensors[name].shape) == tuple(value.shape)
+        if name in tensors and _differs_by_its_classes_alone(tensors[name], value, there=there, here=here)
     }
-    kept = {name: value for name, value in tables.items() if _layer(name) in renewed}
+    kept = {name: value for name, value in tables.items() if _layer_and_tensor(name)[0] in renewed}
     load_weights(network, {**tensors, **{name: kept[name] for name in kept if name in tensors}}, source)
     return sorted(renewed)
 
 
-def _is_class_table(layer: nn.Module, name: str) -> bool:
+def _differs_by_its_classes_alone(saved: Tensor, fresh: Tensor, *, there: int, here: int) -> bool:
+    """Whether one dimension is the count of classes, there and here, and all others agree."""
+    if saved.dim() != fresh.dim():
+        return False
+    different = [pair for pair in zip(saved.shape, fresh.shape, strict=True) if pair[0] != pair[1]]
+    return different == [(there, here)]
+
+
+def _is_class_table(network: nn.Module, name: str) -> bool:
     """Whether a tensor has one row for each class: by the layer's ``class_tables``, or of one of torch's embeddings."""
-    tables = getattr(layer, "class_tables", ("weight",) if isinstance(layer, nn.Embedding) else ())
-    return bool(tables) and (SPECTRAL in name or name.rpartition(".")[2] in tables)
+    place, tensor = _layer_and_tensor(name)
+    layer = network.get_submodule(place)
+    return tensor in getattr(layer, "class_tables", ("weight",) if isinstance(layer, nn.Embedding) else ())
 
 
-def _layer(name: str) -> str:
-    """The layer that a tensor of a state dict belongs to."""
-    layer, spectral, _ = name.partition(SPECTRAL)
-    return layer if spectral else name.rpartition(".")[0]
+def _layer_and_tensor(name: str) -> tuple[str, str]:
+    """The layer that an entry of a state dict belongs to, and which of its tensors that is or is made for."""
+    layer, chain, rest = name.partition(".parametrizations.")
+    if chain:
+        return layer, rest.partition(".")[0]
+    layer, _, tensor = name.rpartition(".")
+    return layer, tensor

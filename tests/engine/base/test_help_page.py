@@ -125,3 +125,38 @@ def test_a_command_of_several_words_lists_them_and_each_has_a_page(capsys: pytes
         assert text.startswith(f"usage: {usage}\n")
         assert ("--widths" in text) == (words[0] == "config")
         assert ("  draw config" in text) == (words[0] == "--help")
+
+
+def test_choices_are_named_unless_the_text_has_them_as_words():
+    kind = make_dataclass(
+        "Kinds",
+        [
+            ("letter", Annotated[Literal["a", "b"], tyro.conf.arg(help="Kind of table.")], "a"),
+            ("maybe", Annotated[Literal["linear", "cubic"] | None, tyro.conf.arg(help="How.")], "linear"),
+            ("said", Annotated[Literal["x", "y"], tyro.conf.arg(help="Either x or y.")], "x"),
+            ("silent", Literal["x", "y"], "x"),
+        ],
+    )
+    texts = {line.split()[0]: line[28:].strip() for line in page(kind) if line.startswith("  --")}
+    assert texts == {
+        "--letter": "Kind of table: a, b.",
+        "--maybe": "How: linear, cubic.",
+        "--said": "Either x or y.",
+        "--silent": "x, y.",
+    }
+
+
+def test_odd_values_are_one_short_line():
+    kind = make_dataclass(
+        "Odd",
+        [("many", tuple[int, ...], tuple(range(1000, 1040))), ("none", tuple[()], ()), ("lines", str, "a\nb")],
+    )
+    lines = page(kind)
+    assert "  --many 1000 1001 1002 1003 1004 1005 1006 10..." in lines
+    assert "  --lines a b" in lines
+
+
+@pytest.mark.parametrize("columns", [1, 28, 40])
+def test_a_terminal_may_be_narrow(columns: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert "  --size 32" in "\n".join(page(Config))

@@ -150,7 +150,7 @@ def test_a_folder_gets_one_png_a_sample(run: Path, tmp_path: Path):
     ("options", "message"),
     [
         (["--num", "0"], "--num must be at least 1, but got 0."),
-        (["--truncation", "0"], "--truncation must be greater than 0, but got 0.0."),
+        (["--truncation", "-1"], "--truncation must be at least 0, but got -1.0."),
         (["--classes", "3"], "--classes must lie in 0 to 2, but got 3."),
         (["--out", "x.gif"], "--out must end in .png or .npz or be a folder, but got x.gif."),
         (["--weights", "x.safetensors"], "give one of --run RUN and --weights FILE."),
@@ -162,9 +162,9 @@ def test_a_folder_gets_one_png_a_sample(run: Path, tmp_path: Path):
         (["truncation", "--out", "x.npz"], "--out must end in .png, but got x.npz."),
         (
             ["truncation", "--truncations", "1", "-1"],
-            "--truncations must be one or more numbers greater than 0, but got 1 -1.",
+            "--truncations must be one or more numbers of at least 0, but got 1 -1.",
         ),
-        (["truncation", "--truncations"], "--truncations must be one or more numbers greater than 0, but got none."),
+        (["truncation", "--truncations"], "--truncations must be one or more numbers of at least 0, but got none."),
         (["truncation", "--classes", "-1"], "--classes must lie in 0 to 2, but got -1."),
         (["classes", "--out", "x.png"], "--out must be a folder, but got x.png."),
         (["classes", "--num", "0"], "--num must be at least 1, but got 0."),

@@ -155,3 +155,17 @@ def test_the_report_draws_the_norms_beside_the_losses(tiny_args: list[str], tmp_
     ]
     assert page.count("<polyline") == 4
     assert len([entry for entry in others if "event" not in entry]) == 2
+
+
+def test_of_a_layer_with_a_table_of_classes_the_table_alone_is_no_filter(config: biggan_deep.Config):
+    class Layer(nn.Module):
+        class_tables = ("table",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.ones(5, 2))
+            self.projection = nn.Linear(3, 4)
+
+    layer = Layer()
+    penalty = generator_weight_penalty(layer, replace(config, generator_orthogonal_penalty=1.0))
+    assert penalty.item() == pytest.approx(off_diagonal([layer.projection.weight.double()]).item(), rel=1e-5)

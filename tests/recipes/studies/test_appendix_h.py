@@ -68,7 +68,8 @@ def test_a_saved_config_from_before_loads_at_the_defaults_of_what_moved_here_and
         assert name not in today
         assert recipe.config_from_json({**today, name: getattr(Config(), name)}) == recipe.presets["mnist5k-32"]()
         option = f"--{name.replace('_', '-')} {value}"
-        message = f"the saved Config has {option}, an option that moved to python -m {HERE}."
+        moved = f"an option that moved to python -m {HERE}"
+        message = f"the saved Config has {option}, {moved}; the version that made the run still reads it."
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
             recipe.config_from_json({**today, name: value})
 

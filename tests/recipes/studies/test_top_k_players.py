@@ -58,7 +58,10 @@ def test_a_saved_config_from_before_loads_without_the_field_and_else_names_this_
     for recipe in (sagan.RECIPE, biggan_deep.RECIPE):
         today = config_to_json(recipe.config())
         assert recipe.config_from_json({**today, "top_k_players": "generator"}) == recipe.config()
-        option = "--top-k-players both, an option that moved to python -m recipes.studies.top_k_players"
+        option = (
+            "--top-k-players both, an option that moved to python -m recipes.studies.top_k_players; the version that "
+            "made the run still reads it"
+        )
         with pytest.raises(UserError, match=f"^{re.escape(f'the saved Config has {option}.')}$"):
             recipe.config_from_json({**today, "top_k_players": "both"})
 
@@ -67,6 +70,10 @@ def test_a_preset_is_that_of_sa_gan():
     assert {name: make().generator_widths for name, make in PRESETS.items()} == {
         name: make().generator_widths for name, make in sagan.PRESETS.items()
     }
+
+
+def test_k_falls_unless_asked_not_to():
+    assert Config().top_k_gamma == 0.99
 
 
 def test_rejects_players_that_there_are_not():
