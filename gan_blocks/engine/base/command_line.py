@@ -4,6 +4,7 @@ Tested in ``tests/engine/training/test_command.py``.
 """
 
 import contextlib
+import difflib
 import inspect
 import io
 import os
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import tyro
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.help_page import Examples, help_page
+from gan_blocks.engine.base.help_page import Examples, help_page, option_names
 
 __all__ = ["asks_for_help", "parse_choice", "parse_options", "parse_some", "run_command", "without_notes"]
 
@@ -119,7 +120,7 @@ def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str,
         if chosen != first:
             print(help_page(kind, prog=f"{prog} {chosen}", description=inspect.getdoc(kind) or ""))
         else:
-            listed = [(f"{prog} {name}", _summary(each)) for name, each in kinds.items()]
+            listed = [(f"{prog} {name} ...", _summary(each)) for name, each in kinds.items()]
             about = f"{without_notes(description)}\n\nThese are the options of {first}, which needs no word."
             print(help_page(kind, prog=prog, description=about, examples=listed, usage="[WORD] [OPTIONS]"))
         raise SystemExit(0)
@@ -138,7 +139,7 @@ def _parse(kind: type[Options], *, prog: str, args: Sequence[str]) -> Options:
                 config=(tyro.conf.FlagConversionOff, tyro.conf.DisallowNone),
             )
     except SystemExit:
-        raise UserError(_first_paragraph(message.getvalue())) from None
+        raise UserError(_as_one_line(message.getvalue(), kind)) from None
 
 
 def _summary(kind: type[Any]) -> str:
@@ -151,8 +152,8 @@ def without_notes(docstring: str) -> str:
     return "\n\n".join(text for text in paragraphs if not text.lstrip().startswith("Tested in "))
 
 
-def _first_paragraph(box: str) -> str:
-    """The text of a boxed message up to its first separating line, and the options that the parser offers instead.
+def _as_one_line(box: str, kind: type[Any]) -> str:
+    """The text of a boxed message up to its first separating line, and the option that was perhaps meant.
 
     Where UTF-8 is not at hand, boxes are of ``+-|``, or have no frame but a line under their title.
     """
@@ -168,9 +169,9 @@ def _first_paragraph(box: str) -> str:
             paragraphs.append([])
     paragraphs = paragraphs if framed else paragraphs[1:]
     sentence = " ".join(paragraphs[0]).rstrip(".")
-    offered = [paragraph[1:] for paragraph in paragraphs if paragraph[:1] == ["Perhaps you meant:"]]
-    options = dict.fromkeys(text.split()[0].rstrip(",") for lines in offered for text in lines if text.startswith("--"))
-    perhaps = f" Perhaps you meant {' or '.join(list(options)[:3])}." if options else ""
+    unknown = re.match(r"Unrecognized options: (--[^\s,=]+)", sentence)
+    meant = difflib.get_close_matches(unknown[1], option_names(kind), n=1) if unknown else []
+    perhaps = f" Perhaps you meant {meant[0]}." if meant else ""
     return f"{_reworded(sentence)}.{perhaps} See --help."
 
 
@@ -180,6 +181,7 @@ _RULES = (
     (_NOT_A_NUMBER.format("could not convert string to float: ", "FLOAT"), r"\1 must be a number, but got \2"),
     (r"Error parsing (\S+): (?:Could not find valid parse|no type matching) .*\[(.*)\]", r"\1 cannot be \2"),
     (r"invalid choice '(.*)' for argument '(\S+)'\. .* \((.*?),?\)", r"\2 must be one of \3, but got \1"),
+    (r"Missing from .*?: (--\S+) .*", r"\1 must be given"),
     (r"Missing value for argument '(\S+)'\. Expected 1 values", r"\1 needs a value"),
 )
 """What the parser says, and how the checks of a Config would say it."""

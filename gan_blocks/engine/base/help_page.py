@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import tyro
 
-__all__ = ["Examples", "help_page", "hint"]
+__all__ = ["Examples", "help_page", "hint", "option_names"]
 
 Examples = Sequence[tuple[str, str]]
 """Command lines, each with what it does."""
@@ -84,6 +84,11 @@ def help_page(
         for option in members:
             lines += _entry(option, width, marked="*" if option.changed and marked else " ")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def option_names(kind: type[Any]) -> list[str]:
+    """The names of all options of a command."""
+    return [option.usage.split()[0] for option in _options(kind)]
 
 
 def _options(kind: type[Any]) -> Iterator[Option]:

@@ -171,7 +171,11 @@ def _parse(prog: str, args: Sequence[str] | None) -> tuple[Options, dict[str, Fi
     for name, metric in METRICS.items():
         parts.append((name, Annotated[metric.options, tyro.conf.OmitArgPrefixes], metric.options()))
     command: type[Any] = make_dataclass("Command", parts, frozen=True)
-    parsed = parse_options(command, prog=prog, description=__doc__ or "", args=args)
+    examples = [
+        (f"{prog} --run RUN", "agreement, diversity, novelty"),
+        (f"{prog} --run RUN --swd 1000", "and the distance of patches"),
+    ]
+    parsed = parse_options(command, prog=prog, description=__doc__ or "", args=args, examples=examples)
     return parsed.evaluation, {name: getattr(parsed, name) for name in METRICS}
 
 

@@ -112,7 +112,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks neighbors
     """Search and draw; see ``gan-blocks neighbors --help``."""
 
     def command() -> int:
-        options = parse_options(Options, prog=prog, description=__doc__ or "", args=argv)
+        examples = [(f"{prog} --run RUN", "ten samples and their nearest training images")]
+        options = parse_options(Options, prog=prog, description=__doc__ or "", args=argv, examples=examples)
         found = search(options)
         print("\n".join(_line(title, neighbors) for title, neighbors in found))
         print(f"Sheet: {options.out}")

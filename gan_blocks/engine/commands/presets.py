@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks presets")
     """Print the table; see ``gan-blocks presets --help``."""
 
     def command() -> int:
-        options = parse_options(Options, prog=prog, description=__doc__ or "", args=argv)
+        examples = [(prog, "all"), (f"{prog} biggan my_gan.py", "those of two recipes")]
+        options = parse_options(Options, prog=prog, description=__doc__ or "", args=argv, examples=examples)
         recipes = [find_recipe(name) for name in options.recipes or registered_recipes()]
         total = sum(len(recipe.presets) for recipe in recipes)
         rows = (row for recipe in recipes for row in preset_rows(recipe))

@@ -35,6 +35,11 @@ def test_every_command_answers_help_under_its_own_name(name: str, capsys: pytest
     assert capsys.readouterr().out.startswith(f"usage: gan-blocks {name}")
 
 
+def test_an_option_that_must_be_given_is_named(capsys: pytest.CaptureFixture[str]):
+    assert console.main(["evaluate"]) == 2
+    assert capsys.readouterr().err == "evaluate: error: --run must be given. See --help.\n"
+
+
 def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]):
     assert console.main(["trian"]) == 2
     expected = f"gan-blocks: error: the first word must be one of {', '.join(COMMANDS)}, but got trian.\n"

@@ -176,6 +176,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
             ["--preset", "mnist"],
             "--preset must be one of mnist5k-32, cifar10-32, imagenet-128, ",
         ),
+        (["--step", "3"], "Unrecognized options: --step, 3. Perhaps you meant --steps. See --help."),
+        (["--qqq", "3"], "Unrecognized options: --qqq, 3. See --help."),
         (["--stepz", "3"], "Unrecognized options: --stepz, 3. Perhaps you meant --steps. See --help."),
         (["--steps", "many"], "--steps must be a whole number, but got many. See --help."),
         (["--minutes", "few"], "--minutes must be a number, but got few. See --help."),
@@ -343,3 +345,14 @@ def test_plain_numbers_are_logged_too(tiny_args: list[str], tmp_path: Path, monk
     monkeypatch.setattr(biggan_deep, "RECIPE", other)
     assert other.main([*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "1"]) == 0
     assert '"loss_d": 0.5, "steps": 3}' in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_help_for_a_run_shows_what_the_run_sets(tiny_run: Path, capsys: pytest.CaptureFixture[str]):
+    for option in ("--resume", "--init-from"):
+        with pytest.raises(SystemExit):
+            biggan_deep.RECIPE.main([option, str(tiny_run), "--help"])
+        page = capsys.readouterr().out
+        assert "* marks what the run sets." in page
+        assert "* --batch-size 8" in page
+        assert ("--preset" in page) == (option == "--resume")
+        assert "fine-tuned" not in page
