@@ -3,8 +3,9 @@
 Tested in ``tests/training/test_standing_statistics.py``.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
@@ -103,7 +104,7 @@ def standing_statistics(
     if not layers:
         rule = "a module with a batch norm in it, or another norm that collects statistics"
         raise bad_value("standing_statistics", "model", rule, type(model).__name__)
-    with _collecting(model, layers), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with _collecting(model, layers), torch.no_grad(), _uncompiled():
         num_batches = 0
         for batch in batches:
             if not isinstance(batch, tuple):
@@ -116,6 +117,12 @@ def standing_statistics(
             rule = "an iterable of at least one tuple of arguments"
             remedy = "A generator that has been used up is empty."
             raise bad_value("standing_statistics", "batches", rule, batches, remedy)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Lets compiled models run as they were written; importing the compiler for that would take seconds."""
+    compiler_in_use = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiler_in_use else nullcontext()
 
 
 def _collecting_norms(model: nn.Module) -> list[CollectsStatistics]:

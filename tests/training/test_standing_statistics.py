@@ -1,4 +1,5 @@
 import copy
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -285,3 +286,10 @@ def test_a_norm_written_elsewhere_takes_part_by_its_methods():
 def failing_batches() -> Iterator[tuple[Tensor]]:
     yield (torch.full((2, 1, 2, 2), 9.0),)
     raise RuntimeError("of its own")
+
+
+def test_the_compiler_is_not_imported_for_it(monkeypatch: pytest.MonkeyPatch):
+    """That takes seconds, of every command that draws samples."""
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    standing_statistics(build_chain(), draw_batches(2))
+    assert "torch._dynamo" not in sys.modules
