@@ -61,6 +61,7 @@ class TruncatedBatchNormStatistics:
         Brock et al. 2018, section 3.1 and Appendix C.1.
 
     Example:
+        >>> from gan_blocks import CrossReplicaBatchNorm2d
         >>> table = BatchNormTable(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [3.0]]))
         >>> statistics = TruncatedBatchNormStatistics(torch.tensor([0.0, 1.0]), {"": table})
         >>> norm = CrossReplicaBatchNorm2d(1)

@@ -184,7 +184,7 @@ def test_a_run_is_trained_continued_and_sampled(recipe: Recipe, tiny_data: Path,
         ({"generator_attention": (8, 8)}, "--generator-attention must be some of [8, 16], but got 8 8."),
         ({"discriminator_attention": (16,)}, "--discriminator-attention must be some of [8, 4], but got 16."),
         ({"batch_size": 0}, "--batch-size must be greater than 0, but got 0."),
-        ({"generator_lr": 0.0}, "--generator-lr must be greater than 0, but got 0.0."),
+        ({"generator_lr": -1.0}, "--generator-lr must be at least 0, but got -1.0."),
     ],
 )
 def test_rejects_a_config_that_cannot_work(recipe: Recipe, change: dict[str, object], message: str):
