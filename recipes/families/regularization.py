@@ -107,9 +107,10 @@ def orthogonal_term(
 
 def _is_class_table(network: nn.Module, name: str) -> bool:
     """Whether a parameter is one of the ``class_tables`` that its layer names."""
-    layer, chain, rest = name.partition(".parametrizations.")
+    layer, chain, rest = f".{name}".partition(".parametrizations.")
     if not chain:
-        layer, _, rest = name.rpartition(".")
+        layer, _, rest = f".{name}".rpartition(".")
+    layer = layer.removeprefix(".")
     return rest.partition(".")[0] in getattr(network.get_submodule(layer), "class_tables", ())
 
 

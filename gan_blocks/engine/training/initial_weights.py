@@ -80,8 +80,8 @@ def _is_class_table(network: nn.Module, name: str) -> bool:
 
 def _layer_and_tensor(name: str) -> tuple[str, str]:
     """The layer that an entry of a state dict belongs to, and which of its tensors that is or is made for."""
-    layer, chain, rest = name.partition(".parametrizations.")
+    layer, chain, rest = f".{name}".partition(".parametrizations.")
     if chain:
-        return layer, rest.partition(".")[0]
+        return layer.removeprefix("."), rest.partition(".")[0]
     layer, _, tensor = name.rpartition(".")
     return layer, tensor

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_blocks import normalized_layer
+from gan_blocks import SharedEmbedding, normalized_layer, spectral_norm
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.training.initial_weights import _load
 
@@ -46,3 +46,26 @@ def test_embeddings_of_torch_start_fresh_with_what_normalizes_them(make):
 def test_a_layer_that_is_no_table_has_to_fit():
     with pytest.raises(UserError, match=r"wrong shapes: .*weight \(3, 2\) instead of \(5, 2\)"):
         _load(nn.Sequential(nn.Linear(2, 5)), nn.Sequential(nn.Linear(2, 3)).state_dict(), "a run", (3, 5))
+
+
+class Tables(torch.nn.Module):
+    """A table of classes as wide as another run's count of them, and one under a name of its own with spectral norm."""
+
+    class_tables = ("table",)
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.embedding = SharedEmbedding(num_classes, 8)
+        self.table = torch.nn.Parameter(torch.randn(num_classes, 3))
+        self.other = torch.nn.Parameter(torch.randn(8, 3))
+        spectral_norm(self, "table")
+
+
+def test_tables_are_renewed_whatever_their_width_and_their_name():
+    there, here = Tables(8), Tables(5)
+    fresh = {name: value.clone() for name, value in here.state_dict().items()}
+    renewed = _load(here, there.state_dict(), "the run", (8, 5))
+    assert renewed == ["", "embedding"]
+    for name, value in here.state_dict().items():
+        kept = name == "other"
+        assert torch.equal(value, there.state_dict()[name] if kept else fresh[name]), name
