@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "RESIZE",
     "bad_dtype",
     "bad_kind",
     "bad_shape",
@@ -24,6 +25,9 @@ __all__ = [
     "check_real_floating",
     "check_whole",
 ]
+
+RESIZE = 'Resize both sets: F.interpolate(images, size=32, mode="bilinear", antialias=True).'
+"""The remedy of a metric that does not take images of every size."""
 
 
 def bad_value(owner: str, name: str, rule: str, value: object, remedy: str = "") -> ValueError:

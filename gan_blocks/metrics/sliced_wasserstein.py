@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive, check_rank
+from gan_blocks._checks import RESIZE, bad_shape, bad_value, check_positive, check_rank
 
 __all__ = ["laplacian_pyramid", "sliced_wasserstein_distance"]
 
@@ -127,7 +127,8 @@ def laplacian_pyramid(images: Tensor) -> list[Tensor]:
     check_rank("laplacian_pyramid", "images", images, ("batch", "channels", "size", "size"))
     height, width = images.shape[2:]
     if height != width or height % COARSEST or (height // COARSEST).bit_count() != 1:
-        raise bad_shape("laplacian_pyramid", "images", "(batch, channels, size, size) with size 16 doubled", images)
+        rule = "(batch, channels, size, size) with a size of 16, 32, 64, ..."
+        raise bad_shape("laplacian_pyramid", "images", rule, images, RESIZE)
     bands = []
     while images.shape[-1] > COARSEST:
         smaller = _blur(images)[:, :, ::2, ::2]

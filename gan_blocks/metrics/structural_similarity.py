@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks._checks import RESIZE, bad_shape, bad_value
 
 __all__ = ["multiscale_ssim"]
 
@@ -69,7 +69,7 @@ def multiscale_ssim(preds: Tensor, target: Tensor, *, data_range: tuple[float, f
         raise bad_value(owner, "data_range", "a smaller number before a greater one", data_range)
     if preds.dim() != 4 or 0 in preds.shape or preds.shape[2] % MULTIPLE or preds.shape[3] % MULTIPLE:
         rule = f"(batch, channels, height, width) with multiples of {MULTIPLE} as height and width"
-        raise bad_shape(owner, "preds", rule, preds)
+        raise bad_shape(owner, "preds", rule, preds, RESIZE)
     if target.shape != preds.shape:
         raise bad_shape(owner, "target", f"{tuple(preds.shape)}, that of `preds`", target)
     dtype = torch.promote_types(torch.promote_types(preds.dtype, target.dtype), torch.float32)

@@ -142,8 +142,10 @@ def test_a_constant_set_has_a_finite_distance():
 
 @pytest.mark.parametrize("shape", [(2, 1, 28, 28), (2, 1, 48, 48), (2, 1, 8, 8), (2, 1, 32, 16)])
 def test_rejects_sizes_that_are_not_sixteen_doubled(shape: tuple[int, ...]):
-    rule = "laplacian_pyramid: `images` must be of shape (batch, channels, size, size) with size 16 doubled, but got "
-    with pytest.raises(ValueError, match="^" + re.escape(f"{rule}images of shape {shape}.") + "$"):
+    rule = "`images` must be of shape (batch, channels, size, size) with a size of 16, 32, 64, ..., but got"
+    remedy = 'Resize both sets: F.interpolate(images, size=32, mode="bilinear", antialias=True).'
+    message = f"laplacian_pyramid: {rule} images of shape {shape}. {remedy}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sliced_wasserstein_distance([torch.zeros(shape)], [torch.zeros(shape)])
 
 

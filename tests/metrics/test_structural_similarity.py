@@ -59,7 +59,8 @@ def test_pairs_do_not_see_each_other():
             (2, 1, 24, 32),
             (-1, 1),
             "`preds` must be of shape (batch, channels, height, width) with multiples of 16 as height and width, "
-            "but got preds of shape (2, 1, 24, 32).",
+            "but got preds of shape (2, 1, 24, 32). "
+            'Resize both sets: F.interpolate(images, size=32, mode="bilinear", antialias=True).',
         ),
         (
             (2, 1, 16, 16),
