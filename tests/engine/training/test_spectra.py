@@ -136,7 +136,9 @@ def test_a_loss_that_is_not_finite_is_said_before_its_weights_are_measured(
     assert "error: the loss is not finite at step 1 (" in capfd.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["spectra.png", "report.html", "samples/step_000001.png"])
+@pytest.mark.parametrize(
+    "name", ["spectra.png", pytest.param("report.html", marks=pytest.mark.slow), "samples/step_000001.png"]
+)
 def test_a_full_disk_at_a_picture_or_the_report_is_one_line(
     name: str,
     tiny_args: list[str],
