@@ -71,7 +71,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "ToRGB": lambda: ToRGB(512),
     "UnconditionalHead": lambda: UnconditionalHead(4),
 }
-# Theirs follow a weight that they do not hold.
+# Their vectors follow a weight that they do not hold: see the last test.
 WITH_A_WEIGHT = {"SigmaClamp", "SpectralNorm"}
 
 
@@ -124,3 +124,29 @@ def test_what_owns_tensors_takes_device_and_dtype(name: str):
     tensors = [tensor for tensor in [*module.parameters(), *module.buffers()] if tensor.is_floating_point()]
     assert tensors
     assert all(tensor.is_meta and tensor.dtype == torch.float64 for tensor in tensors)
+
+
+@pytest.mark.parametrize("register", [gan_blocks.spectral_norm, partial(gan_blocks.clamp_sigma, maximum=1.0)])
+@pytest.mark.parametrize("layer", [partial(nn.Linear, 16, 16), partial(nn.Conv2d, 3, 8, 3)], ids=["linear", "conv"])
+def test_singular_vectors_settle_on_a_weight_that_has_its_values_before_they_are_reset(register, layer):
+    with torch.device("meta"):
+        model = nn.Sequential(register(layer()))
+    model.to_empty(device="cpu")
+    tracker, raw = model[0].parametrizations.weight[0], model[0].parametrizations.weight.original
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.fill_(float("nan"))
+        raw.copy_(torch.randn(raw.shape, generator=torch.Generator().manual_seed(0)))
+    torch.manual_seed(0)
+    for module in model.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    if register is gan_blocks.spectral_norm:
+        assert 0.99 < torch.linalg.matrix_norm(model[0].weight.flatten(1), 2) < 1.6
+    for rows in (tracker.u, tracker.v):
+        torch.testing.assert_close(rows @ rows.mT, torch.eye(len(rows)))
+    torch.manual_seed(0)
+    made = layer()
+    with torch.no_grad():
+        made.weight.copy_(raw)
+    torch.testing.assert_close(register(made).weight, model[0].weight, rtol=0.05, atol=0.05)

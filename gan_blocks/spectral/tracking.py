@@ -107,6 +107,7 @@ class SingularVectorTracker(nn.Module, ABC):
         self.dim = dim % weight.dim()
         self.num_singular_values = num_singular_values
         self.n_power_iterations = n_power_iterations
+        self.warmup_iterations = warmup_iterations
         self.frozen = 0
         self.seen: WeightState | None = None
         # Weak, or whoever copies or pickles the tracker alone would take the weight along.
@@ -115,6 +116,22 @@ class SingularVectorTracker(nn.Module, ABC):
             rows = random_rows(num_singular_values, size, like=weight, generator=generator)
             self.register_buffer(name, rows)
         self.advance(weight, n_power_iterations=warmup_iterations)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw u and v anew, from torch's global generator, and let them settle on the weight as it is now.
+
+        Call it where they hold nothing yet, as after ``to_empty``, once the raw weight has its values.
+        """
+        chain = self.chain() if self.chain else None
+        index = None if chain is None else list(chain).index(self)
+        weight = None if chain is None or index is None else chain_input(chain, index)
+        for rows in (self.u, self.v):
+            fresh = random_rows(*rows.shape, like=rows if weight is None else weight, generator=None)
+            rows.copy_(fresh)
+        if chain is not None and index is not None and weight is not None:
+            self.advance(weight, n_power_iterations=self.warmup_iterations)
+            self.seen = weight_state(chain, index)
 
     @abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
