@@ -94,7 +94,7 @@ from gan_blocks.training.activation_checkpointing import checkpoint_activations
 from gan_blocks.training.ema import ExponentialMovingAverage
 from gan_blocks.training.ramps import cosine_ramp, half_life_decay, linear_ramp
 from gan_blocks.training.schedules import GrowthPosition, GrowthSchedule
-from gan_blocks.training.standing_statistics import CollectsStatistics, standing_statistics
+from gan_blocks.training.standing_statistics import CollectsStatistics, collects_statistics, standing_statistics
 from gan_blocks.training.truncation_statistics import BatchNormTable, TruncatedBatchNormStatistics
 
 __all__ = [
@@ -167,6 +167,7 @@ __all__ = [
     "checkpoint_activations",
     "clamp_sigma",
     "clip_weights_",
+    "collects_statistics",
     "cosine_ramp",
     "discrete_mode_coverage",
     "distributed_top_k",

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gan_blocks._checks import bad_kind, bad_value
 from gan_blocks.layers._moments import Moments, gather_rows
 
-__all__ = ["CollectsStatistics", "standing_statistics"]
+__all__ = ["CollectsStatistics", "collects_statistics", "standing_statistics"]
 
 
 @runtime_checkable
@@ -117,6 +117,19 @@ def standing_statistics(
             rule = "an iterable of at least one tuple of arguments"
             remedy = "A generator that has been used up is empty."
             raise bad_value("standing_statistics", "batches", rule, batches, remedy)
+
+
+def collects_statistics(model: nn.Module) -> bool:
+    """Whether a model has a norm that takes part in :func:`standing_statistics`, which refuses one without.
+
+    Args:
+        model: Any module.
+
+    Example:
+        >>> [collects_statistics(model) for model in (nn.BatchNorm2d(3), nn.GroupNorm(1, 3))]
+        [True, False]
+    """
+    return bool(_collecting_norms(model))
 
 
 def _uncompiled() -> AbstractContextManager[object]:

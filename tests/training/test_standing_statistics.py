@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gan_blocks import CollectsStatistics, ConditionalBatchNorm2d, CrossReplicaBatchNorm2d, standing_statistics
+from gan_blocks import (
+    CollectsStatistics,
+    ConditionalBatchNorm2d,
+    CrossReplicaBatchNorm2d,
+    collects_statistics,
+    standing_statistics,
+)
 from tests.drawn import draw
 from tests.reference import layers as reference
 
@@ -293,3 +299,24 @@ def test_the_compiler_is_not_imported_for_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
     standing_statistics(build_chain(), draw_batches(2))
     assert "torch._dynamo" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("norm", "takes_part"),
+    [
+        (CrossReplicaBatchNorm2d(3), True),
+        (nn.BatchNorm2d(3), True),
+        (nn.BatchNorm2d(3, track_running_stats=False), False),
+        (nn.InstanceNorm2d(3, track_running_stats=True), False),
+        (nn.Identity(), False),
+    ],
+)
+def test_whether_a_model_has_anything_to_collect_is_what_the_function_refuses_by(norm: nn.Module, takes_part: bool):
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), norm)
+    assert collects_statistics(model) == takes_part
+    batches = [(torch.randn(2, 3, 2, 2),)]
+    if takes_part:
+        standing_statistics(model, batches)
+    else:
+        with pytest.raises(ValueError, match=r"^standing_statistics: `model` must be a module with a batch norm in it"):
+            standing_statistics(model, batches)

@@ -12,15 +12,14 @@ import torch
 import torch.distributed as dist
 from einops import repeat
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from gan_blocks import (
-    CollectsStatistics,
     Prior,
     SpectralNorm,
     TruncatedBatchNormStatistics,
     advance_power_iteration,
+    collects_statistics,
     fold_spectral_norm,
     standing_statistics,
     truncated_prior,
@@ -158,7 +157,7 @@ def sampling_generator(
     advance_power_iteration(model, n_power_iterations=POWER_ITERATIONS)
     if any(isinstance(module, SpectralNorm) for module in model.modules()):
         fold_spectral_norm(model)
-    if not any(isinstance(module, (CollectsStatistics, _BatchNorm)) for module in model.modules()):
+    if not collects_statistics(model):
         return model
     reference = next(model.parameters())
 
