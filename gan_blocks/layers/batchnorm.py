@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_dtype, bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_dtype, bad_shape, bad_value, check_feature_map, check_positive
 from gan_blocks._precision import wide_dtype
 from gan_blocks.layers._modulation import modulate
 from gan_blocks.layers._moments import GroupReference, Moments, own_moments, shared_moments, sharing_group
@@ -138,8 +138,7 @@ class CrossReplicaBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize ``x``."""
-        if x.dim() != 4 or x.shape[1] != self.num_features:
-            raise bad_shape("CrossReplicaBatchNorm2d", "x", f"(batch, {self.num_features}, height, width)", x)
+        check_feature_map("CrossReplicaBatchNorm2d", x, self.num_features)
         mean, variance = self.running_mean, self.running_var
         stored = self.weight if mean is None else mean
         if stored is not None and wide_dtype(x) != wide_dtype(stored):

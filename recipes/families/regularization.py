@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gan_blocks import (
     SharedEmbedding,
@@ -35,6 +36,7 @@ __all__ = [
     "embedding_norms",
     "generator_weight_penalty",
     "orthogonal_term",
+    "require_coefficients",
     "score_pair_with_r1",
 ]
 
@@ -80,10 +82,15 @@ class RegularizationFields(Fields):
             UserError: If a value is outside its range, or two of them do not go together.
         """
         super().__post_init__()
-        for field in ("generator_orthogonal_penalty", "r1_penalty"):
-            require(self, field, 0 <= getattr(self, field) < math.inf, "a finite number of at least 0")
+        require_coefficients(self, "generator_orthogonal_penalty", "r1_penalty")
         require_positive(self, "r1_interval")
         require(self, "r1_interval", self.r1_interval == 1 or self.r1_penalty > 0, "1 without --r1-penalty")
+
+
+def require_coefficients(config: Fields, *fields: str) -> None:
+    """Each field must be finite and at least 0."""
+    for field in fields:
+        require(config, field, 0 <= getattr(config, field) < math.inf, "a finite number of at least 0")
 
 
 def generator_weight_penalty(generator: nn.Module, config: RegularizationFields) -> Tensor:
@@ -101,17 +108,20 @@ def orthogonal_term(
     """A coefficient times a penalty, equation 3, of all weights but tables of classes."""
     if not coefficient:
         return torch.zeros(())  # a scalar of the CPU adds to a loss on any device
-    tables = [parameter for name, parameter in network.named_parameters() if _is_class_table(network, name)]
+    tables = [
+        parameter
+        for module in network.modules()
+        for name in getattr(module, "class_tables", ())
+        for parameter in _parameters_of(module, name)
+    ]
     return coefficient * orthogonal_regularization(network, penalty=penalty, exclude=tables)
 
 
-def _is_class_table(network: nn.Module, name: str) -> bool:
-    """Whether a parameter is one of the ``class_tables`` that its layer names."""
-    layer, chain, rest = f".{name}".partition(".parametrizations.")
-    if not chain:
-        layer, _, rest = f".{name}".rpartition(".")
-    layer = layer.removeprefix(".")
-    return rest.partition(".")[0] in getattr(network.get_submodule(layer), "class_tables", ())
+def _parameters_of(layer: nn.Module, name: str) -> list[nn.Parameter]:
+    """What the optimizer moves of one tensor of a layer."""
+    if is_parametrized(layer, name):
+        return list(layer.get_submodule(f"parametrizations.{name}").parameters())
+    return [parameter for own, parameter in layer.named_parameters(recurse=False) if own == name]
 
 
 def score_pair_with_r1(

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from gan_blocks import (
-    ConditionalBatchNorm2d,
     CrossReplicaBatchNorm2d,
     FiLM2d,
     ProjectedEmbedding,
@@ -99,10 +98,10 @@ class Generator(biggan.Generator):
             config,
             layers=layers,
             norm_layer=partial(
-                partial(ConditionalBatchNorm2d, eps=EPS) if by_batch else FiLM2d,
+                biggan.conditional_norm if by_batch else FiLM2d,
                 linear_layer=perceptron if config.embedding_hidden else layers.linear,
             ),
-            last_norm_layer=partial(CrossReplicaBatchNorm2d, eps=EPS) if by_batch else nn.Identity,
+            last_norm_layer=biggan.last_norm if by_batch else nn.Identity,
             block_layer=partial(
                 stage,
                 config.blocks_per_stage,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from gan_blocks.engine import Fields, require, require_at_least, require_positive
+from recipes.families.regularization import require_coefficients
 
 __all__ = ["NetworkFields", "RegularizerFields"]
 
@@ -88,8 +89,7 @@ class RegularizerFields(Fields):
         super().__post_init__()
         require(self, "hinge_margin", 0 < self.hinge_margin < math.inf, "a finite number greater than 0")
         numbers = ("discriminator_orthogonal_penalty", "discriminator_l2_penalty", "embedding_weight_decay")
-        for field in (*numbers, "gradient_clip"):
-            require(self, field, 0 <= getattr(self, field) < math.inf, "a finite number of at least 0")
+        require_coefficients(self, *numbers, "gradient_clip")
         clips = self.gradient_clip_scope == "network" or self.gradient_clip > 0
         require(self, "gradient_clip_scope", clips, "network without --gradient-clip")
         require(self, "discriminator_dropout", 0 <= self.discriminator_dropout < 1, "at least 0 and less than 1")

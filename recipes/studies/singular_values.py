@@ -6,7 +6,6 @@ discriminator's at the cost of quality.
 Tested in ``tests/recipes/studies/test_singular_values.py``.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from gan_blocks import clamp_sigma, sigma_regularization, spectral_norm
 from gan_blocks.engine import Fields, require, require_positive
 from recipes.families.layers import LayerFactories
+from recipes.families.regularization import require_coefficients
 
 __all__ = ["SpectralFields", "limited_layers", "sigma_penalty"]
 
@@ -59,8 +59,7 @@ class SpectralFields(Fields):
         require_positive(self, "tracked_singular_values")
         clamps = [(f"{name}_sigma_clamp", f"{name}_sigma_clamp_ratio") for name in NETWORKS]
         numbers = [*(field for pair in clamps for field in pair), *PENALTIES]
-        for field in (*numbers, "sigma_penalty_target", "sigma_penalty_ratio"):
-            require(self, field, 0 <= getattr(self, field) < math.inf, "a finite number of at least 0")
+        require_coefficients(self, *numbers, "sigma_penalty_target", "sigma_penalty_ratio")
         for clamp, ratio in clamps:
             both = getattr(self, clamp) > 0 and getattr(self, ratio) > 0
             require(self, ratio, getattr(self, ratio) == 0 or getattr(self, ratio) >= 1, "0 or at least 1")

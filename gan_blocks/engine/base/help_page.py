@@ -91,25 +91,18 @@ def option_names(kind: type[Any]) -> list[str]:
     return [option.usage.split()[0] for option in _options(kind)]
 
 
-def _options(kind: type[Any]) -> Iterator[Option]:
-    for field in dataclasses.fields(kind):
-        part = _type_of(kind, field.name)
-        if dataclasses.is_dataclass(part) and isinstance(part, type):
-            value = None if field.default is dataclasses.MISSING else field.default
-            yield from _fields(part, value, field.name.replace("_", " "))
-        else:
-            yield from _fields(kind, None, "options", only=field)
-
-
-def _fields(kind: type[Any], values: Any, title: str, *, only: Any = None) -> Iterator[Option]:
-    """The fields of a dataclass with no other inside."""
+def _options(kind: type[Any], values: Any = None, title: str = "options") -> Iterator[Option]:
+    """The options of a dataclass and of those inside it, with these values or, without any, the defaults."""
     texts = _docstrings(kind)
     hints = get_type_hints(kind, include_extras=True)
-    for field in [only] if only else dataclasses.fields(kind):
-        own = _own_default(field)
-        value = own if values is None or field.name not in vars(values) else getattr(values, field.name)
-        annotation = hints[field.name]
-        metadata = [entry for entry in _walk(annotation) if entry is not None]
+    for field in dataclasses.fields(kind):
+        own, annotation = _own_default(field), hints[field.name]
+        value = own if values is None else getattr(values, field.name)
+        if tyro.conf.OmitArgPrefixes in _walk(annotation):
+            inside = None if value is dataclasses.MISSING else value
+            yield from _options(get_args(annotation)[0], inside, field.name.replace("_", " "))
+            continue
+        metadata = list(_walk(annotation))
         name = _said(metadata, "name") or field.name
         text = _said(metadata, "help") or texts.get(field.name, "")
         choices = _choices(annotation)
@@ -179,14 +172,6 @@ def _walk(annotation: Any) -> Iterator[Any]:
         inner, *metadata = get_args(annotation)
         yield from metadata
         yield from _walk(inner)
-
-
-def _type_of(kind: type[Any], name: str) -> Any:
-    annotation = get_type_hints(kind, include_extras=True)[name]
-    if get_origin(annotation) is Annotated:
-        inner, *metadata = get_args(annotation)
-        return inner if tyro.conf.OmitArgPrefixes in metadata else None
-    return None
 
 
 def _group(kind: type[Any], name: str) -> str | None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gan_blocks import SharedEmbedding
 from gan_blocks.engine.base.checks import Fields, require_positive
-from gan_blocks.engine.base.command_line import run_command, without_notes
+from gan_blocks.engine.base.command_line import asks_for_help, run_command, without_notes
 from gan_blocks.engine.commands.train import recipe_usage, take_recipe
 from gan_blocks.engine.inspection.dry_run import build_on_meta
 from gan_blocks.engine.inspection.layer_table import LayerRow, format_table, layer_table
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks describe"
     words = list(sys.argv[1:] if argv is None else argv)
 
     def command() -> int:
-        if words[:1] in (["-h"], ["--help"]):
+        if asks_for_help(words[:1]):
             about = without_notes(__doc__ or "").strip()
             print(recipe_usage(prog, f"lists the options of a recipe's networks.\n\n{about}"))
             return 0

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.base.command_line import asks_for_help, run_command
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import find_recipe, registered_recipes
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks train") -
     words = list(sys.argv[1:] if argv is None else argv)
 
     def command() -> int:
-        if words[:1] in (["-h"], ["--help"]):
+        if asks_for_help(words[:1]):
             print(recipe_usage(prog, "lists the options of a recipe's training."))
             return 0
         recipe, rest = take_recipe(words)
