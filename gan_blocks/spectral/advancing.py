@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from gan_blocks._checks import bad_value
+from gan_blocks.spectral.parametrized import chain_input
+from gan_blocks.spectral.power_iteration import in_torch_order, matrix_axes
 from gan_blocks.spectral.tracking import SingularVectorTracker, advance_together, trackers_of
-from gan_blocks.spectral.weight_updates import chain_input, weight_state
 
 __all__ = ["advance_power_iteration", "frozen_power_iteration"]
 
@@ -21,18 +22,20 @@ __all__ = ["advance_power_iteration", "frozen_power_iteration"]
 # 4,096 elements 5 us instead of 30, 36,864 elements 40 us either way, 147,456 elements 500 us instead of 100.
 _LARGEST_STACKED_WEIGHT = 32_768
 
-_Key = tuple[int, torch.Size, torch.Size, torch.dtype, torch.device]
+_Key = tuple[int, bool, torch.Size, torch.Size, object, torch.dtype, torch.device]
 
 
 def advance_power_iteration(model: nn.Module, *, n_power_iterations: int | None = None) -> None:
     """Advance the power iteration of every spectral norm (and clamp) of a model, once.
 
     Call it after the optimizer step. The reads that follow, whatever their number, take u and v as they are:
-    accumulation, two critic calls, recomputed forward passes and evaluation all see one weight. In plain training a
-    layer also notices its update by itself; under :func:`torch.compile` it cannot, and this call is needed. It is
-    faster too: weights of equal shape with at most 32,768 elements (a limit measured on a CPU) advance in one product.
+    accumulation, two critic calls, recomputed forward passes and evaluation all see one weight. A layer also notices an
+    update by itself, at a price for each read: this call costs less, since weights of equal shape with at most 32,768
+    elements (a limit measured on a CPU) advance in one product, and whoever makes it after every update can read inside
+    :func:`frozen_power_iteration`, where no layer looks. The result is the same.
 
     It acts in evaluation mode as well, since it is called explicitly, but not inside :func:`frozen_power_iteration`.
+    Weights in shards are gathered: each process has to call it.
 
     Args:
         model: Any module; without spectral norms nothing happens.
@@ -64,7 +67,8 @@ def advance_power_iteration(model: nn.Module, *, n_power_iterations: int | None 
 def frozen_power_iteration(model: nn.Module) -> Iterator[None]:
     """Hold the singular vectors of a model still: inside, neither a read nor an explicit call advances them.
 
-    Contexts nest. An update of the weight inside is noticed by the first read in training mode after the last one.
+    A read costs no more than the division then. Contexts nest. An update of the weight inside is noticed by the first
+    read in training mode after the last one.
 
     Args:
         model: Any module.
@@ -100,12 +104,13 @@ def _advance_in_groups(
         if tracker.frozen:
             continue
         weight = chain_input(chain, index)
-        tracker.seen = weight_state(chain, index)
         steps = n_power_iterations or tracker.n_power_iterations
         if weight.numel() > _LARGEST_STACKED_WEIGHT:
             tracker.advance(weight, n_power_iterations=steps)
         else:
-            key = (steps, tracker.u.shape, tracker.v.shape, weight.dtype, weight.device)
+            axes = matrix_axes(weight, tracker.dim)
+            order = None if in_torch_order(axes) else (axes, weight.shape)
+            key = (steps, tracker.fresh, tracker.u.shape, tracker.v.shape, order, weight.dtype, weight.device)
             groups[key].append((tracker, weight))
     for (steps, *_), pairs in groups.items():
         advance_together(pairs, steps)

@@ -37,7 +37,8 @@ class SigmaClamp(SingularVectorTracker):
 
     The gradient flows through :math:`\sigma_0`, with u and v held constant, and not through
     :math:`\sigma_{clamp}`: where the clamp acts, no gradient is left along :math:`u_0 v_0^\top`. Computed in float32
-    or wider, also under autocast, and returned in the dtype of the weight. Reading never changes u and v.
+    or wider, also under autocast, and returned in the dtype of the weight. Calling this module never changes u and v;
+    reading the layer's tensor does so once per update, as :func:`spectral_norm` says.
 
     Args:
         weight: The weight to follow, with at least two dimensions; read as a matrix of shape (out, rest).
@@ -154,7 +155,7 @@ def clamp_sigma(
         num_singular_values: How many to follow, at least 1, or 2 with ``ratio``; None takes 8, or all where a weight
             has fewer.
         n_power_iterations: Steps of power iteration per update of the weight, at least 1.
-        warmup_iterations: Steps from the random start, at least 0; on the meta device none are taken.
+        warmup_iterations: Steps from the random start, at least 0; on the meta device they are taken at the first read.
         dim: The dimension that is "out"; None takes 1 for transposed convolutions, else 0.
         generator: Source of the random start; None takes torch's global one.
 

@@ -15,8 +15,8 @@ from gan_blocks._checks import bad_value, check_positive
 from gan_blocks._precision import wide_dtype
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp
+from gan_blocks.spectral.parametrized import chains_of, sources_of
 from gan_blocks.spectral.tracking import default_dim
-from gan_blocks.spectral.weight_updates import chains_of, sources_of
 
 __all__ = ["LayerSpectrum", "SpectrumMonitor"]
 

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList, remove_parametrizati
 from gan_blocks._checks import bad_value, check_positive
 from gan_blocks._precision import full_precision
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
+from gan_blocks.spectral.parametrized import chain_input, chains_of
 from gan_blocks.spectral.tracking import (
     SingularVectorTracker,
     default_dim,
@@ -21,7 +22,6 @@ from gan_blocks.spectral.tracking import (
     tensor_to_track,
     trackers_of,
 )
-from gan_blocks.spectral.weight_updates import chain_input, chains_of
 
 __all__ = [
     "SpectralNorm",
@@ -41,7 +41,8 @@ class SpectralNorm(SingularVectorTracker):
     .. math:: \bar W = \frac{W}{\max(\sigma, \epsilon)}, \qquad \sigma = u_0^\top W v_0
 
     The gradient flows through :math:`\sigma`, with u and v held constant. Computed in float32 or wider, also under
-    autocast, and returned in the dtype of the weight. Reading never changes u and v.
+    autocast, and returned in the dtype of the weight. Calling this module
+    never changes u and v; reading the layer's tensor does so once per update, as :func:`spectral_norm` says.
 
     Args:
         weight: The weight to follow, with at least two dimensions; read as a matrix of shape (out, rest).
@@ -100,7 +101,7 @@ class SpectralNorm(SingularVectorTracker):
         if weight.is_meta:
             return weight.clone()
         with full_precision(weight):
-            matrix, u, v = self._matrix_and_vectors(weight)
+            matrix, u, v = self._read(weight)
             sigma = torch.dot(u[0], torch.mv(matrix, v[0]))
             return (weight.to(matrix.dtype) / sigma.clamp(min=self.eps)).to(weight.dtype)
 
@@ -128,13 +129,20 @@ def spectral_norm(
     The weight is read as a matrix of shape (out, rest); u and v are constants to the gradient, which flows through
     :math:`\sigma`. All of it happens in float32 or wider, also under autocast.
 
-    **When u and v advance.** Once per update of the weight, never per read. In training mode the first read after an
-    in-place change of the weight (an optimizer step, a loaded tensor) advances them; further reads, evaluation, and
-    reads inside :func:`frozen_power_iteration` leave them. Loading a state dict or copying the layer takes u and v as
-    belonging to their weight, so a resumed run continues bit for bit; saving a state dict in training mode counts as a
-    read. In evaluation mode it does not, and an advance that was due is lost. Under :func:`torch.compile` the layer
-    cannot notice: call :func:`advance_power_iteration` after each optimizer step, which is also faster for many layers.
-    So must code that changes weights through ``.data``.
+    **When u and v advance.** Once per update of the weight, never per read. In training mode the first read of a weight
+    that is not the one of the last advance advances them, whoever wrote it: the layer compares the weight's product
+    with a fixed vector, up to rounding. It does so under :func:`torch.compile` too, and for weights that
+    ``fully_shard`` gathers. Calling :func:`advance_power_iteration` after each optimizer step gives the same, and is
+    faster for many layers. In evaluation mode nothing is stored; a weight that u and v do not belong to is normalized
+    by an advance for that read alone. Reads inside :func:`frozen_power_iteration`, in traces and exports, and under
+    the transforms of ``torch.func``, take u and v as they are.
+
+    **What u and v belong to.** Loading a state dict or copying the layer takes them as those of their weight, so a
+    resumed run continues bit for bit; saving a state dict in training mode counts as a read. In evaluation mode it does
+    not, and an advance that was due is lost. Vectors of length 1 that you write yourself stay until the weight changes;
+    vectors that are zero or not finite start anew, as those of a layer that was made on the meta device do at its first
+    read. Processes that were seeded differently have different ones until the buffers are broadcast once, as
+    ``DistributedDataParallel`` does when it is made.
 
     **Differences from torch's spectral_norm.** That one advances at every read in training mode. It also starts each
     step with u; here v is first, as in the paper, so that u alone determines the step. The result for given u and v
@@ -151,7 +159,7 @@ def spectral_norm(
         num_singular_values: How many singular values to follow, at least 1 and at most min(out, rest). Only the
             first divides; the others are for :func:`estimated_singular_values` and cost n times as much per step.
         warmup_iterations: Steps from the random start, at least 0. After 0 the weight is arbitrarily scaled until the
-            first advance. On the meta device none are taken: load a state dict there, or register later.
+            first advance. On the meta device they are taken later, at the first read.
         generator: Source of the random start; None takes torch's global one.
 
     Returns:
@@ -161,7 +169,7 @@ def spectral_norm(
 
     Raises:
         ValueError: If the module has no such parameter, it has fewer than two dimensions or spectral norm already,
-            or another argument is outside its range.
+            or another argument is outside its range; at a read outside of the forward pass, of a weight in shards.
 
     References:
         Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", algorithm 1; Brock et al.

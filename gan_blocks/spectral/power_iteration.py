@@ -3,6 +3,8 @@
 Tested in ``tests/spectral/test_power_iteration.py``.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,9 +12,12 @@ from torch import Tensor
 from gan_blocks._precision import wide_dtype
 
 __all__ = [
+    "in_torch_order",
     "matrix_axes",
     "power_step",
+    "power_steps",
     "random_rows",
+    "start_rows",
     "to_matrix",
     "to_memory_order",
     "to_torch_order",
@@ -71,6 +76,60 @@ def power_step(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(alive, new_u, u), torch.where(alive, new_v, v)
 
 
+def power_steps(
+    matrix: Tensor, u: Tensor, v: Tensor, count: int, *, restart: int, branch: bool
+) -> tuple[Tensor, Tensor]:
+    """Take power iteration steps, from a new start where u is zero or not finite: no step could mend that.
+
+    Args:
+        matrix: W, in float32 or float64.
+        u: Left vectors.
+        v: Right vectors.
+        count: How many steps.
+        restart: How many from a new start with ``branch``; without it there are no more than the others take.
+        branch: Whether to look at the values first. On the CPU that costs nothing, other devices would be waited for.
+
+    Returns:
+        The new u and v.
+
+    Shape:
+        As in :func:`power_step`.
+    """
+    if not branch:
+        u, v = _alive(u), _alive(v)
+    new_u, new_v = _repeated(matrix, u, v, count)
+    if not branch or (_have_length_1(new_u) and _have_length_1(new_v)):
+        return new_u, new_v
+    start = _alive(u)
+    restarted_u, restarted_v = _repeated(matrix, start, _alive(v), max(restart, 1))
+    kept = (start == u).flatten(-2).all(dim=-1)[..., None, None]
+    return torch.where(kept, new_u, restarted_u), torch.where(kept, _alive(new_v), restarted_v)
+
+
+def start_rows(like: Tensor) -> Tensor:
+    """Return vectors to start from where there are none, each of length 1, always the same ones of a shape."""
+    count, size = like.shape[-2:]
+    row, column = (torch.arange(1, n + 1, device=like.device, dtype=like.dtype) for n in (count, size))
+    return F.normalize((row[:, None] * column).cos(), dim=-1).expand_as(like)
+
+
+def _repeated(matrix: Tensor, u: Tensor, v: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    for _ in range(count):
+        u, v = power_step(matrix, u, v)
+    return u, v
+
+
+def _have_length_1(rows: Tensor) -> bool:
+    square: float = torch.linalg.vector_norm(rows).item() ** 2
+    return abs(square - rows[..., 0].numel()) < 0.5
+
+
+def _alive(rows: Tensor) -> Tensor:
+    """Return vectors as they are where they have a length, else new ones."""
+    length = torch.linalg.vector_norm(rows, dim=(-2, -1), keepdim=True)
+    return torch.where((length > 1e-6) & length.isfinite(), rows, start_rows(rows))
+
+
 def random_rows(count: int, size: int, *, like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw ``count`` orthonormal rows of length ``size``, on the device of ``like``, in float32 or wider."""
     if like.is_meta:
@@ -88,15 +147,20 @@ def matrix_axes(weight: Tensor, dim: int) -> tuple[int, ...]:
     A small weight is copied all the same: that costs less than to sort its axes and the vectors with them.
     """
     others = [axis for axis in range(weight.dim()) if axis != dim]
-    if len(others) > 1 and weight.numel() > LARGEST_COPIED_WEIGHT:
+    if len(others) > 1 and weight.numel() > LARGEST_COPIED_WEIGHT and not weight.is_contiguous():
         others.sort(key=lambda axis: -weight.stride()[axis])
     return (dim, *others)
+
+
+def in_torch_order(axes: tuple[int, ...]) -> bool:
+    """Whether the columns of a weight's matrix follow as its axes do."""
+    return all(axis < following for axis, following in pairwise(axes[1:]))
 
 
 def to_matrix(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Read a weight as a matrix (out, rest), without a copy where its memory allows."""
     # Not einops: this runs at every read of every weight, and einops takes longer here than the product does.
-    return weight.permute(axes).flatten(1)
+    return (weight if axes[0] == 0 and in_torch_order(axes) else weight.permute(axes)).flatten(1)
 
 
 def to_weight(matrix: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -107,15 +171,16 @@ def to_weight(matrix: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def to_memory_order(v: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Sort right vectors (n, rest) from torch's order of axes into the order of ``axes``."""
-    if (plain := sorted(axes[1:])) == list(axes[1:]):
+    if in_torch_order(axes):
         return v
+    plain = sorted(axes[1:])
     grid = v.reshape(len(v), *(weight.shape[axis] for axis in plain))
     return grid.permute(0, *(1 + plain.index(axis) for axis in axes[1:])).flatten(1)
 
 
 def to_torch_order(v: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Undo :func:`to_memory_order`."""
-    if sorted(axes[1:]) == list(axes[1:]):
+    if in_torch_order(axes):
         return v
     grid = v.reshape(len(v), *(weight.shape[axis] for axis in axes[1:]))
     return grid.permute(0, *(1 + axes[1:].index(axis) for axis in sorted(axes[1:]))).flatten(1)

@@ -9,8 +9,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from gan_blocks._checks import bad_value
 from gan_blocks.spectral._bounds import bound_of, check_bound
-from gan_blocks.spectral.tracking import catch_up, kind_of, trackers_of
-from gan_blocks.spectral.weight_updates import chain_input
+from gan_blocks.spectral.parametrized import chain_input
+from gan_blocks.spectral.tracking import kind_of, trackers_of
 
 __all__ = ["sigma_regularization"]
 
@@ -73,7 +73,7 @@ def sigma_regularization(model: nn.Module, *, target: float | None = None, ratio
             tensor = name.replace("parametrizations.", "")
             remedy = f"Register {tensor} with num_singular_values=2."
             raise bad_value(owner, "ratio", "used where two singular values are followed", ratio, remedy)
-        catch_up(chain)
+        tracker.watched = True
         sigmas, *_ = tracker.estimate(chain_input(chain, index), 1 if ratio is None else 2)
         penalties.append((sigmas[0] - bound_of(sigmas, target, ratio)).square())
     if not penalties:

@@ -3,10 +3,9 @@
 Tested in ``tests/spectral/test_tracking.py``.
 """
 
-import copy
-import weakref
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,28 +20,21 @@ from torch.nn.utils.parametrize import (
 
 from gan_blocks._checks import bad_shape, bad_value, check_real_floating, check_whole
 from gan_blocks._precision import full_precision, wide_dtype
+from gan_blocks.spectral.fingerprints import can_branch, distance, fingerprint, reference_of
+from gan_blocks.spectral.parametrized import chain_input, chains_of, sources_of
 from gan_blocks.spectral.power_iteration import (
     matrix_axes,
-    power_step,
+    power_steps,
     random_rows,
+    start_rows,
     to_matrix,
     to_memory_order,
     to_torch_order,
-)
-from gan_blocks.spectral.weight_updates import (
-    WeightState,
-    chain_input,
-    chains_of,
-    count_fused_updates,
-    count_updates,
-    sources_of,
-    weight_state,
 )
 
 __all__ = [
     "SingularVectorTracker",
     "advance_together",
-    "catch_up",
     "default_dim",
     "kind_of",
     "matrix_shape",
@@ -56,10 +48,13 @@ __all__ = [
 class SingularVectorTracker(nn.Module, ABC):
     """A parametrization that follows the n leading singular vectors of the weight it is given.
 
-    The forward pass is a pure function of the weight and the buffers. These advance once per update of the weight:
-    by :func:`advance_power_iteration`, or when the layer's tensor is read in training mode and the weight has been
-    updated since (see :func:`register_tracker`). Loaded vectors count as those of the loaded weight, and a deep copy
-    advances next when its original would.
+    They advance once per update of the weight: by :func:`advance_power_iteration`, or when a weight is read in training
+    mode that is not the one of the last advance. That is told by its content, up to rounding, whoever wrote it and
+    however. In evaluation mode such a read advances u and v for itself alone and stores nothing.
+
+    Loaded vectors count as those of the loaded weight, and vectors of length 1 that somebody wrote as those of the
+    weight as it is; vectors that are zero or not finite start anew. Inside :func:`frozen_power_iteration`, while a
+    model is traced or exported, and under the transforms of ``torch.func``, a read takes u and v as they are.
 
     Args:
         weight: The tensor to follow, with at least two dimensions; read as a matrix of shape (out, rest).
@@ -72,16 +67,20 @@ class SingularVectorTracker(nn.Module, ABC):
     Attributes:
         u: Left vectors, rows orthonormal, of shape ``(n, out)``, in float32 or wider.
         v: Right vectors, of shape ``(n, rest)``, "rest" in torch's order of dimensions.
+        reference: What the weight of the last advance is known by, of shape ``(out + 1,)``; NaN where the next one read
+            is taken as that. No part of the state dict.
+        fresh: Whether u and v have yet to start.
+        watched: Whether the next forward pass is a read of the layer's tensor, and notices an update. Others are pure
+            functions of the weight and the buffers.
         frozen: How many :func:`frozen_power_iteration` contexts hold the vectors.
-        seen: The state of the weight that u and v belong to; None takes the next one read as such.
-        chain: Refers to the parametrizations that this is one of; None outside of any, or not read yet.
 
     Raises:
-        ValueError: If the weight or a number is outside its range.
+        ValueError: If the weight or a number is outside its range, or at a read of a weight in shards.
     """
 
     u: Tensor
     v: Tensor
+    reference: Tensor
 
     def __init__(
         self,
@@ -109,29 +108,20 @@ class SingularVectorTracker(nn.Module, ABC):
         self.n_power_iterations = n_power_iterations
         self.warmup_iterations = warmup_iterations
         self.frozen = 0
-        self.seen: WeightState | None = None
-        # Weak, or whoever copies or pickles the tracker alone would take the weight along.
-        self.chain: weakref.ref[ParametrizationList] | None = None
+        self.watched = False
+        self.fresh = weight.is_meta
         for name, size in (("u", out), ("v", rest)):
             rows = random_rows(num_singular_values, size, like=weight, generator=generator)
             self.register_buffer(name, rows)
+        self._forget()
         self.advance(weight, n_power_iterations=warmup_iterations)
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw u and v anew, from torch's global generator, and let them settle on the weight as it is now.
+        """Let u and v start anew and settle on the weight that is read next.
 
-        Call it where they hold nothing yet, as after ``to_empty``, once the raw weight has its values.
+        What was made on the meta device does so by itself, once it has memory.
         """
-        chain = self.chain() if self.chain else None
-        index = None if chain is None else list(chain).index(self)
-        weight = None if chain is None or index is None else chain_input(chain, index)
-        for rows in (self.u, self.v):
-            fresh = random_rows(*rows.shape, like=rows if weight is None else weight, generator=None)
-            rows.copy_(fresh)
-        if chain is not None and index is not None and weight is not None:
-            self.advance(weight, n_power_iterations=self.warmup_iterations)
-            self.seen = weight_state(chain, index)
+        self.fresh = True
 
     @abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
@@ -145,24 +135,82 @@ class SingularVectorTracker(nn.Module, ABC):
         """Take power iteration steps on ``weight``, in place; on the meta device nothing happens."""
         advance_together([(self, weight)], n_power_iterations)
 
-    def _matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the weight as a matrix, u and v, in at least float32; for use inside :func:`full_precision`.
+    def _read(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weight as a matrix and the u and v of this read, in at least float32.
 
-        Where autograd records, u and v are copies: an advance must not reach a graph that waits for its backward pass.
+        For use inside :func:`full_precision`. Where autograd records, u and v are copies: an advance must not reach a
+        graph that waits for its backward pass.
         """
-        axes, dtype = matrix_axes(weight, self.dim), wide_dtype(weight)
+        if hasattr(weight, "full_tensor"):
+            raise ValueError(
+                f"{type(self).__name__}: `weight` must be a whole tensor, but got a shard of one. "
+                "Read it in the forward pass of its layer, which gathers it."
+            )
+        axes, own = matrix_axes(weight, self.dim), None
+        matrix = to_matrix(weight.to(wide_dtype(weight)), axes)
+        if self.watched:
+            self.watched = False
+            if not (self.frozen or weight.is_meta or _stands_aside()):
+                own = self._notice(weight.detach(), matrix.detach())
+        if own is not None:
+            return matrix, *own
+        u, v = self._vectors(weight, axes)
         # Nothing advances while a model is traced, and a copy would be another node in each trace.
         recorded = weight.requires_grad and torch.is_grad_enabled() and not torch._C._get_tracing_state()
-        u, v = self.u.to(dtype, copy=recorded), self.v.to(dtype, copy=recorded)
-        return to_matrix(weight.to(dtype), axes), u, to_memory_order(v, weight, axes)
+        return (matrix, u.clone(), v.clone()) if recorded else (matrix, u, v)
+
+    @torch.no_grad()
+    def _notice(self, weight: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Advance u and v, in training mode, if a weight is not the one of the last advance.
+
+        Args:
+            weight: The weight.
+            matrix: The same as a matrix.
+
+        Returns:
+            The u and v for this weight where they are others than the buffers.
+        """
+        pairs, steps, branch = [(self, weight)], self.n_power_iterations, can_branch(weight)
+        if self.fresh:
+            return self._advanced(pairs, steps)
+        gap, rounding = distance(fingerprint(matrix, weight, self.dim), self.reference)
+        lengths = [torch.linalg.vector_norm(rows) for rows in (self.u, self.v)]
+        length = self.num_singular_values**0.5
+        if branch:
+            unknown = math.isnan(limit := rounding.item())
+            healthy = all(abs(one.item() - length) < 0.1 for one in lengths)
+            if healthy and (unknown or gap.item() <= limit):
+                if unknown:
+                    self._remember(weight)
+                return None
+            return self._advanced(pairs, steps)
+        # Without a look at the values: the host does not wait for the device, and a compiled graph does not break.
+        unknown_there = rounding.isnan()
+        healthy_there = torch.stack([(one - length).abs() < 0.1 for one in lengths]).all()
+        changed = ~(healthy_there & (unknown_there | (gap <= rounding)))
+        u, v = self._vectors(weight, matrix_axes(weight, self.dim))
+        us, vs, references = _stepped(pairs, steps)
+        u, v = torch.where(changed, us[0], u), torch.where(changed, vs[0], v)
+        if self.training:
+            reference = torch.where(changed | unknown_there, references[0], self.reference)
+            _store(pairs, u[None], v[None], reference[None])
+        return u, v
+
+    def _remember(self, weight: Tensor) -> None:
+        """Take a weight as the one that u and v belong to."""
+        if weight.is_meta:
+            return
+        with full_precision(weight):
+            matrix, *_ = self._matrix_and_vectors(weight)
+            self.reference.copy_(reference_of(matrix, fingerprint(matrix, weight, self.dim)))
 
     def estimate(self, weight: Tensor, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the first ``count`` (None: all) of ``u[i] @ W @ v[i]``, with their gradient, and those of u and v.
+        """Read the first ``count`` (None: all) of ``u[i] @ W @ v[i]``, with their gradient, and those of u and v.
 
         The values have the shape ``(count,)``; v has "rest" as in memory.
         """
         with full_precision(weight):
-            matrix, u, v = self._matrix_and_vectors(weight)
+            matrix, u, v = self._read(weight)
             u, v = u[:count], v[:count]
             return ((u @ matrix) * v).sum(dim=1), u, v
 
@@ -171,27 +219,43 @@ class SingularVectorTracker(nn.Module, ABC):
         names = ("num_singular_values", "n_power_iterations", "dim")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "chain": None, "seen": None, "frozen": 0}
+    def _matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weight as a matrix, u and v, in at least float32 and with "rest" as in memory."""
+        axes = matrix_axes(weight, self.dim)
+        return to_matrix(weight.to(wide_dtype(weight)), axes), *self._vectors(weight, axes)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "SingularVectorTracker":
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
-        chain = self.chain() if self.chain else None
-        if chain is not None and id(chain) in memo and self.seen is not None:
-            # The copy of the weight counts its updates from anew; an advance that is due is due for the copy too.
-            sources = sources_of(chain, list(chain).index(self))
-            copies = tuple(count_updates(copy.deepcopy(source, memo)) for source in sources)
-            twin.seen = copies if self.seen == tuple(map(count_updates, sources)) else ()
-            twin.chain = weakref.ref(memo[id(chain)])
-        return twin
+    def _vectors(self, weight: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        dtype = wide_dtype(weight)
+        return self.u.to(dtype), to_memory_order(self.v.to(dtype), weight, axes)
+
+    def _advanced(self, pairs: "_Pairs", steps: int) -> tuple[Tensor, Tensor] | None:
+        """Advance, or in evaluation mode return what an advance would give."""
+        us, vs, references = _stepped(pairs, steps)
+        if self.training:
+            _store(pairs, us, vs, references)
+            return None
+        return us[0], vs[0]
+
+    def _forget(self) -> None:
+        """Let u and v belong to whatever weight is read next."""
+        reference = self.u.new_full((self.u.shape[1] + 1,), torch.nan, dtype=wide_dtype(self.u))
+        self.register_buffer("reference", reference, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SingularVectorTracker":
+        moved: SingularVectorTracker = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.reference.dtype != wide_dtype(self.reference):
+            self._forget()
+        return moved
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "frozen": 0, "watched": False}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         # The loaded vectors belong to the loaded weight: to advance them would break a bit-identical resume.
         if prefix + "u" in state_dict:
-            self.seen = None
+            self.fresh = False
+            self._forget()
 
 
 def tensor_to_track(owner: str, module: nn.Module, name: str, kind: type[SingularVectorTracker]) -> Tensor:
@@ -231,19 +295,17 @@ def kind_of(module: nn.Module) -> str:
 
 
 def register_tracker(module: nn.Module, name: str, tracker: SingularVectorTracker) -> None:
-    """Register a tracker as the last parametrization of a tensor, and let reads of the tensor notice its updates.
+    """Register a tracker as the last parametrization of a tensor.
 
     Saving the state counts as a read, or a resumed run would lack an advance that was due. So does loading.
     """
     own_class(module)
     register_parametrization(module, name, tracker)
     chain = chains_of(module)[name]
-    count_fused_updates()
-    tracker.seen, tracker.chain = weight_state(chain, len(chain) - 1), weakref.ref(chain)
     if len(trackers_of(chain)) == 1:
-        chain.register_forward_pre_hook(catch_up)
-        chain.register_state_dict_pre_hook(catch_up)
-        chain.register_load_state_dict_post_hook(catch_up)
+        chain.register_forward_pre_hook(_before_reading)
+        chain.register_state_dict_pre_hook(_before_saving)
+        chain.register_load_state_dict_post_hook(_after_loading)
 
 
 def trackers_of(chain: ParametrizationList) -> list[tuple[int, SingularVectorTracker]]:
@@ -263,34 +325,57 @@ def own_class(module: nn.Module) -> None:
         module.__class__ = type(shared.__name__, shared.__bases__, members)
 
 
-def catch_up(chain: ParametrizationList, *_: object) -> None:
-    """Take the advances that are due before a tensor is read: in training mode, one for each update of its weight."""
-    # Version counters and the writes below would break the graph.
-    if torch.compiler.is_compiling():
-        return
-    for index, tracker in trackers_of(chain):
-        if tracker.seen is not None and (tracker.frozen or not tracker.training):
-            continue
-        state = weight_state(chain, index)
-        if tracker.seen is None:
-            tracker.seen, tracker.chain = state, weakref.ref(chain)
-        elif state != tracker.seen:
-            with torch.no_grad():
-                tracker.advance(chain_input(chain, index), n_power_iterations=tracker.n_power_iterations)
-            tracker.seen = state
+def _before_reading(chain: ParametrizationList, *_args: object) -> None:
+    for _, tracker in trackers_of(chain):
+        tracker.watched = True
 
 
 @torch.no_grad()
-def advance_together(pairs: Sequence[tuple[SingularVectorTracker, Tensor]], n_power_iterations: int) -> None:
+def _before_saving(chain: ParametrizationList, *_: object) -> None:
+    """Take the advances that are due, and let later reads compare with what is saved, as they will after a resume."""
+    for index, tracker in trackers_of(chain):
+        if tracker.training and not tracker.frozen:
+            weight = chain_input(chain, index)
+            tracker.watched = True
+            with full_precision(weight):
+                tracker._read(weight)
+            tracker._remember(weight)
+
+
+@torch.no_grad()
+def _after_loading(chain: ParametrizationList, *_: object) -> None:
+    """Take the loaded weight as that of the loaded vectors, before somebody can change it."""
+    if any(hasattr(source, "full_tensor") for source in sources_of(chain, len(chain))):
+        return  # To gather it now would wait for processes that perhaps load nothing. The next read takes it.
+    for index, tracker in trackers_of(chain):
+        if tracker.reference.isnan().any():
+            tracker._remember(chain_input(chain, index))
+
+
+def advance_together(pairs: "_Pairs", n_power_iterations: int) -> None:
     """Advance trackers whose weights agree in matrix shape, dtype and device, in one product."""
-    example = pairs[0][1]
-    if example.is_meta:
-        return
-    with full_precision(example):
+    if not pairs[0][1].is_meta:
+        _store(pairs, *_stepped(pairs, n_power_iterations))
+
+
+_Pairs = Sequence[tuple[SingularVectorTracker, Tensor]]
+
+
+@torch.no_grad()
+def _stepped(pairs: _Pairs, n_power_iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return u, v in the order of memory, and the reference of each tracker, advanced on its weight."""
+    (example, weight), warmup = pairs[0], max(tracker.warmup_iterations for tracker, _ in pairs)
+    with full_precision(weight):
         parts = zip(*(tracker._matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
         matrices, us, vs = (torch.stack(part) if len(part) > 1 else part[0][None] for part in parts)
-        for _ in range(n_power_iterations):
-            us, vs = power_step(matrices, us, vs)
+        if example.fresh:
+            us, n_power_iterations = start_rows(us), max(warmup, n_power_iterations)
+        us, vs = power_steps(matrices, us, vs, n_power_iterations, restart=warmup, branch=can_branch(weight))
+        return us, vs, reference_of(matrices, fingerprint(matrices, weight, example.dim))
+
+
+@torch.no_grad()
+def _store(pairs: _Pairs, us: Tensor, vs: Tensor, references: Tensor) -> None:
     # In place: the buffers may be shared with other processes or held by a compiled graph.
     torch._foreach_copy_([tracker.u for tracker, _ in pairs], us.unbind())
     torch._foreach_copy_(
@@ -300,3 +385,16 @@ def advance_together(pairs: Sequence[tuple[SingularVectorTracker, Tensor]], n_po
             for (tracker, weight), v in zip(pairs, vs.unbind(), strict=True)
         ],
     )
+    torch._foreach_copy_([tracker.reference for tracker, _ in pairs], references.unbind())
+    for tracker, _ in pairs:
+        tracker.fresh = False
+
+
+# torch 2.6 has none.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def _stands_aside() -> bool:
+    """Whether a read can store nothing: in a trace, in an export, or under vmap and its like."""
+    transformed: bool = torch._C._functorch.get_dynamic_layer_stack_depth() > 0
+    return transformed or bool(torch._C._get_tracing_state()) or _is_exporting()

@@ -5,19 +5,21 @@ Tested in ``tests/training/test_activation_checkpointing.py``.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.checkpoint import checkpoint
 
 from gan_blocks._checks import bad_value
-from gan_blocks.spectral.weight_updates import count_updates
 
 __all__ = ["checkpoint_activations"]
+
+_FUSED_UPDATES = "_gan_blocks_fused_updates"
 
 
 def checkpoint_activations(module: nn.Module) -> None:
@@ -70,6 +72,7 @@ def checkpoint_activations(module: nn.Module) -> None:
             "They would move twice; take CrossReplicaBatchNorm2d, or give the norm a context `held_statistics()`.",
         )
         raise bad_value("checkpoint_activations", "module", rule, type(foreign).__name__, remedy)
+    _count_fused_updates()
     module.forward = partial(_recomputed, module, module.forward)
 
 
@@ -92,8 +95,33 @@ def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], Abstract
 
 
 def _updates_of(module: nn.Module) -> dict[str, int]:
-    """How often each parameter has been changed in place."""
-    return {name: count_updates(parameter) for name, parameter in module.named_parameters()}
+    """How often each parameter has been changed in place, from an arbitrary start."""
+    return {name: _count_updates(parameter) for name, parameter in module.named_parameters()}
+
+
+def _count_updates(parameter: Tensor) -> int:
+    # A tensor made under inference_mode has no version counter and cannot be trained either.
+    version = 0 if parameter.is_inference() else parameter._version
+    updates: int = version + getattr(parameter, _FUSED_UPDATES, 0)
+    return updates
+
+
+@cache
+def _count_fused_updates() -> None:
+    """Let every fused optimizer of this process count its updates on the parameters themselves, from now on.
+
+    The fused kernels (``Adam(fused=True)`` and others, torch 2.13) do not raise the version counter of what they
+    change. Raising it for them could fail other people's backward passes; a count of our own disturbs nobody.
+    """
+    register_optimizer_step_post_hook(_count_fused_step)
+
+
+def _count_fused_step(optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    setattr(parameter, _FUSED_UPDATES, getattr(parameter, _FUSED_UPDATES, 0) + 1)
 
 
 class _SecondPass(AbstractContextManager[None]):

@@ -144,7 +144,7 @@ def _tensors(model: nn.Module) -> dict[str, _Entry]:
     found: dict[str, _Entry] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        advancing = ("u", "v") if isinstance(module, SingularVectorTracker) else ()
+        advancing = ("u", "v", "reference") if isinstance(module, SingularVectorTracker) else ()
         copied = _copied_buffers(module) if module._buffers else ()
         for name, tensor in chain(module._parameters.items(), module._buffers.items()):
             if tensor is not None and id(tensor) not in seen:

@@ -8,15 +8,16 @@ Tested in ``tests/engine/training/test_updates.py``.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn, optim
 
-from gan_blocks import advance_power_iteration, twice_differentiable
+from gan_blocks import advance_power_iteration, frozen_power_iteration, twice_differentiable
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.processes import sum_gradients
 from gan_blocks.engine.base.randomness import seeded_noise
@@ -35,6 +36,8 @@ __all__ = [
     "update_discriminator",
     "update_generator",
 ]
+
+_VERSIONS_AT_ADVANCE = WeakKeyDictionary[nn.Module, list[int]]()
 
 Part = TypeVar("Part", bound=FakeBatch | PairBatch)
 Penalty = Callable[[], Tensor]
@@ -233,7 +236,8 @@ def update_generator(
     fakes = [replace(fake, augment=augment) for fake in ([pair.fake for pair in pairs] or batches.generator())]
     k = batches.k if k is None else k
     if k < config.batch_size:
-        fakes = choose_top_k(state, fakes, k, config.seed)
+        with _known_weights(state):
+            fakes = choose_top_k(state, fakes, k, config.seed)
     parts: Sequence[FakeBatch | PairBatch] = fakes
     if same_labels:
         parts = [replace(pair, fake=fake) for pair, fake in zip(pairs, fakes, strict=True)]
@@ -253,6 +257,20 @@ def update_generator(
     return total
 
 
+@contextlib.contextmanager
+def _known_weights(state: TrainingState) -> Iterator[None]:
+    """After an update here no spectral norm has to look whether its weight is still the same, unless somebody wrote."""
+    with contextlib.ExitStack() as held:
+        for network in (state.discriminator, state.generator):
+            if _VERSIONS_AT_ADVANCE.get(network) == _versions(network):
+                held.enter_context(frozen_power_iteration(network))
+        yield
+
+
+def _versions(network: nn.Module) -> list[int]:
+    return [parameter._version for parameter in network.parameters()]
+
+
 def _descend(
     state: TrainingState,
     network: nn.Module,
@@ -266,25 +284,27 @@ def _descend(
 ) -> Tensor:
     optimizer.zero_grad()
     total = torch.zeros((), device=state.device)
-    for part in parts:
-        with state.autocast(), seeded_noise(seed, *part.noise_key, device=state.device):
-            value = loss(part)
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                got = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise UserError(f"the loss of a micro-batch must be a tensor of one element, but got {got}.")
-            value = part.share * value
-        value.backward()
-        total = total + value.detach()
-    sum_gradients(network, total)
-    for penalty in penalties:
-        value = penalty()
-        if value.requires_grad:  # a coefficient of 0 leaves a constant
+    with _known_weights(state):
+        for part in parts:
+            with state.autocast(), seeded_noise(seed, *part.noise_key, device=state.device):
+                value = loss(part)
+                if not isinstance(value, Tensor) or value.numel() != 1:
+                    got = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                    raise UserError(f"the loss of a micro-batch must be a tensor of one element, but got {got}.")
+                value = part.share * value
             value.backward()
-        total = total + value.detach().to(state.device)
+            total = total + value.detach()
+        sum_gradients(network, total)
+        for penalty in penalties:
+            value = penalty()
+            if value.requires_grad:  # a coefficient of 0 leaves a constant
+                value.backward()
+            total = total + value.detach().to(state.device)
     if before_step is not None:
         before_step(network)
     optimizer.step()
     if after_step is not None:
         after_step(network)
     advance_power_iteration(network)
+    _VERSIONS_AT_ADVANCE[network] = _versions(network)
     return total

@@ -1,5 +1,6 @@
 """What a recipe may ask of the two updates: pairs, augmentation, schedules, tensors of its own."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_blocks import zero_centered_penalty
+from gan_blocks import SpectralNorm, zero_centered_penalty
 from gan_blocks.engine import (
     FakeBatch,
     PairBatch,
@@ -266,3 +267,32 @@ def test_a_loss_and_its_batches_have_to_be_what_the_update_works_with(config: sn
         update_generator(state, batches, config, lambda fake: score_generator_pair(state, fake)[0].mean())
     with pytest.raises(UserError, match=r"without same_labels=True, but got a PairBatch\.$"):
         update_generator(state, batches, config, lambda pair: score_fake(state, pair).mean(), same_labels=True)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_spectral_norms_look_at_their_weights_only_where_somebody_else_wrote_them(config: sngan.Config, written: bool):
+    state, batches = prepared(config)
+    held: list[bool] = []
+
+    def loss(part: PairBatch) -> Tensor:
+        held.append(tracker.frozen > 0)
+        return score_pair(state, part)[1].square().mean()
+
+    tracker = next(module for module in state.discriminator.modules() if isinstance(module, SpectralNorm))
+    update_discriminator(state, batches, config, loss)
+    if written:
+        with torch.no_grad():
+            for parameter in state.discriminator.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    expected = copy.deepcopy(state.discriminator)
+    expected(torch.zeros(1, 1, 16, 16, dtype=torch.float64), torch.zeros(1, dtype=torch.long))  # a read of each weight
+    vectors = []
+
+    def saving(part: PairBatch) -> Tensor:
+        value = loss(part)
+        vectors.extend(value.clone() for value in state.discriminator.buffers())
+        return value
+
+    update_discriminator(state, batches, config, saving)
+    assert held == [False, not written]
+    torch.testing.assert_close(vectors, list(expected.buffers()))

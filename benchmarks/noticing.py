@@ -1,0 +1,93 @@
+"""What it costs that a spectral norm looks at each read whether its weight has changed.
+
+``python -m benchmarks.noticing`` times one update of D by the hinge loss and Adam, written as a user's own loop would
+have it, in turn:
+
+* with vectors that are advanced explicitly and held while the loss is computed, where no layer looks;
+* with layers that notice the update by themselves;
+* with torch's own spectral norm, which advances at each read.
+
+D is that of BigGAN-128 and that of BigGAN-deep's demo.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from gan_blocks import advance_power_iteration, fold_spectral_norm, frozen_power_iteration, hinge_discriminator_loss
+from gan_blocks.spectral.parametrized import chains_of
+from recipes import biggan, biggan_deep
+
+
+def main() -> None:
+    """Time the cases of both networks, print medians and ratios."""
+    parser = argparse.ArgumentParser(description="Cost of noticing that a weight has changed.")
+    parser.add_argument("--rounds", type=int, default=9, help="measurements, of which the median counts")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
+    large = replace(biggan.imagenet_128(), channels=32, batch_size=8)
+    for name, recipe, config, updates in (
+        ("BigGAN-128, ch 32, batch 8", biggan.RECIPE, large, 1),
+        ("BigGAN-deep, mnist5k-32", biggan_deep.RECIPE, biggan_deep.RECIPE.presets["mnist5k-32"](), 10),
+    ):
+        cases = {
+            "advanced explicitly": trainer(recipe, config, explicit=True),
+            "noticing": trainer(recipe, config),
+            "torch's": trainer(recipe, config, torch_norm=True),
+        }
+        times: dict[str, list[float]] = {case: [] for case in cases}
+        for number in range(options.rounds + 1):
+            for case, train in cases.items():
+                began = clock()
+                for _ in range(updates):
+                    train()
+                if number:  # the first is warm-up
+                    times[case].append((clock() - began) / updates)
+        print(name)
+        for case, measured in times.items():
+            ratios = [one / first for one, first in zip(measured, times["advanced explicitly"], strict=True)]
+            print(f"  {case}: {1e3 * statistics.median(measured):.1f} ms, {statistics.median(ratios):.3f}")
+
+
+def trainer(recipe: Any, config: Any, *, explicit: bool = False, torch_norm: bool = False) -> Callable[[], None]:
+    """A function that updates a D of its own once."""
+    torch.manual_seed(0)
+    discriminator = recipe.build_discriminator(config).train()
+    if torch_norm:
+        to_torch_norm(discriminator)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.0, 0.999))
+    images = torch.randn(2 * config.batch_size, config.image_channels, config.resolution, config.resolution)
+    labels = torch.arange(2 * config.batch_size) % config.num_classes
+
+    def train() -> None:
+        optimizer.zero_grad()
+        with frozen_power_iteration(discriminator) if explicit else nullcontext():
+            real, fake = discriminator(images, labels).chunk(2)
+            hinge_discriminator_loss(real_logits=real, fake_logits=fake).backward()
+        optimizer.step()
+        if explicit:
+            advance_power_iteration(discriminator)
+
+    return train
+
+
+def to_torch_norm(model: nn.Module) -> None:
+    """Replace every spectral norm of the library by torch's."""
+    names = [(module, name) for module in model.modules() for name in chains_of(module)]
+    fold_spectral_norm(model)
+    for module, name in names:
+        nn.utils.parametrizations.spectral_norm(module, name)
+
+
+if __name__ == "__main__":
+    main()
