@@ -10,12 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["exact_products", "full_precision", "wide_dtype"]
+__all__ = ["exact_products", "full_precision", "has_float64", "to_float64", "wide_dtype"]
+
+_WITHOUT_FLOAT64 = {"mps"}  # kinds of devices
 
 
 def wide_dtype(weight: Tensor) -> torch.dtype:
     """Return the dtype to compute in: that of the weight, or float32 when it is narrower."""
     return torch.promote_types(weight.dtype, torch.float32)
+
+
+def to_float64(values: Tensor) -> Tensor:
+    """Convert to float64, on the CPU where the device has none."""
+    return (values if has_float64(values.device) else values.cpu()).double()
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64."""
+    return device.type not in _WITHOUT_FLOAT64
 
 
 def full_precision(weight: Tensor) -> AbstractContextManager[None]:

@@ -116,6 +116,7 @@ def _full(resolution: int) -> Config:
         stabilize_images=schedule.stabilize_images,
         fade_images=schedule.fade_images,
         batch_sizes=FULL_BATCHES[:number],
+        stddev_group_size=0,
     )
 
 

@@ -198,7 +198,7 @@ class Discriminator(nn.Module):
             # With statistics of the batch there is no buffer that a second call before the backward pass would change.
             norm = nn.Identity() if equalized else CrossReplicaBatchNorm2d(after, statistics="batch")
             self.blocks.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2)))
-        self.statistics = MinibatchStdDev() if config.minibatch_stddev else nn.Identity()
+        self.statistics = MinibatchStdDev(group_size=4) if config.minibatch_stddev else nn.Identity()
         features = 16 * (widths[-1] + config.minibatch_stddev)
         self.linear = scaled(nn.Linear(features, 1), features, gain=1.0)
 

@@ -188,4 +188,4 @@ class NormalBernoulliPrior(Prior):
         return self._halves(1, 1 / 4)
 
     def _halves(self, first: float, second: float) -> Tensor:
-        return torch.tensor([first, second], dtype=torch.float64).repeat_interleave(self.dim // 2)
+        return torch.tensor([first, second], dtype=torch.float64, device="cpu").repeat_interleave(self.dim // 2)

@@ -93,7 +93,7 @@ class Prior(ABC):
         """Variance of each component, ``(dim,)`` in float64."""
 
     def _for_each_component(self, value: float) -> Tensor:
-        return torch.full((self.dim,), value, dtype=torch.float64)
+        return torch.full((self.dim,), value, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks._checks import bad_kind, bad_value, check_at_least_0
+from gan_blocks._precision import has_float64
 from gan_blocks.latents._draws import Draws
 from gan_blocks.latents._rounding import largest_within
 from gan_blocks.latents.priors import NormalPrior, Prior
@@ -76,12 +77,24 @@ def truncated_normal(
     check_at_least_0("truncated_normal", threshold=threshold)
     if threshold == 0:
         return torch.zeros(sizes, device=device, dtype=dtype)
-    u = torch.rand(sizes, generator=generator, device=device, dtype=torch.float64)
+    device = torch.empty(0, device=device).device
+    u = _uniform_float64(sizes, generator, device)
     # rand gives multiples of 2^-53 from 0 on: their midpoints are symmetric about 1/2 and never reach an infinite z.
     centered = u.mul_(2).add_(2.0**-53 - 1)
     z = centered.mul_(math.erf(threshold / math.sqrt(2))).erfinv_().mul_(math.sqrt(2))
     bound = largest_within(threshold, dtype)
-    return z.clamp_(-bound, bound).to(dtype)
+    return z.clamp_(-bound, bound).to(device=device, dtype=dtype)
+
+
+def _uniform_float64(sizes: Sequence[int], generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Draw multiples of 2^-53 from [0, 1), which land on the CPU where the device has no float64."""
+    if has_float64(device):
+        return torch.rand(sizes, generator=generator, device=device, dtype=torch.float64)
+    high, low = (
+        torch.randint(2**bits, sizes, generator=generator, device=device, dtype=torch.int32).cpu().double()
+        for bits in (27, 26)
+    )
+    return high * 2.0**-27 + low * 2.0**-53
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def modulate(
 ) -> Tensor:
     r"""Normalize ``x`` and apply each sample's gain and bias.
 
-    .. math:: y = x \cdot g s + (b - \mu g s), \qquad s = 1 / \sqrt{\sigma^2 + \epsilon}
+    .. math:: y = x \cdot g s + (b - \mu g s) = (x - \mu) \cdot g s + b, \qquad s = 1 / \sqrt{\sigma^2 + \epsilon}
 
     ``of_batch`` says that the moments, constants to autograd, are those of ``x`` itself, with the ``x`` of the other
     processes of ``group`` where there is one: so its gradient passes through them.
@@ -40,9 +40,17 @@ def modulate(
         - returns: same as ``x``
     """
     if not of_batch:
-        return _fold(x, mean, variance, gain, bias, eps)
+        return _apply(x, mean, variance, gain, bias, eps)
     y: Tensor = _NormalizeByBatch.apply(x, mean, variance, gain, bias, eps, group)  # type: ignore[no-untyped-call]
     return y
+
+
+def _apply(x: Tensor, mean: Tensor, variance: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """The mean is taken off first: with a large one, x g s and b - mean g s would cancel and lose their digits."""
+    centered, scale = x - _over_pixels(mean), _over_pixels(gain * (variance + eps).rsqrt())
+    if torch.is_grad_enabled():
+        return torch.addcmul(_over_pixels(bias), centered, scale)
+    return centered.mul_(scale).add_(_over_pixels(bias))
 
 
 def _fold(x: Tensor, mean: Tensor, variance: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:

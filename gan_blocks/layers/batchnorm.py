@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_dtype, bad_shape, bad_value, check_feature_map, check_positive
-from gan_blocks._precision import wide_dtype
+from gan_blocks._precision import to_float64, wide_dtype
 from gan_blocks.layers._modulation import modulate
 from gan_blocks.layers._moments import GroupReference, Moments, own_moments, shared_moments, sharing_group
 
@@ -42,7 +42,8 @@ class CrossReplicaBatchNorm2d(nn.Module):
     - after :func:`standing_statistics`, whatever the argument: the pooled ones, stored in the buffers. A layer of
       ``statistics="batch"`` has buffers from then on. They are part of its state_dict, and loading such a state_dict
       into a fresh layer makes it evaluate with them, too. Later training leaves them as they are, whereas
-      ``statistics="running"`` moves them on.
+      ``statistics="running"`` moves them on. ``torch.optim.swa_utils.update_bn`` looks for torch's own classes and
+      passes this one by: call :func:`standing_statistics`, which pools both.
 
     Statistics are computed in float32 for inputs of lower precision. In float64 on the CPU they are added up in pairs,
     unless compiled: more exact than torch's kernel, and slower. The memory format of the input is kept.
@@ -124,7 +125,7 @@ class CrossReplicaBatchNorm2d(nn.Module):
             self.register_buffer(name, running)
         self._collecting = False
         self._collected: Moments | None = None
-        self._collected_dtype = torch.float32
+        self._collected_like = torch.empty(0)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -174,13 +175,13 @@ class CrossReplicaBatchNorm2d(nn.Module):
     def collected_row(self, like: Tensor) -> Tensor:
         """What has been collected as one float64 vector on the device of ``like``, zeros where no batch has come."""
         if self._collected is None:
-            return torch.zeros(1 + 2 * self.num_features, dtype=torch.float64, device=like.device)
+            return to_float64(torch.zeros(1 + 2 * self.num_features, device=like.device))
         return self._collected.row()
 
     def collect_rows(self, rows: Tensor, like: Tensor) -> None:
         """Take the collections of all processes, one :meth:`collected_row` each, for what has been collected here."""
         if self._collected is None:
-            self._collected_dtype = wide_dtype(like)
+            self._collected_like = like.new_empty(0, dtype=wide_dtype(like))
         self._collected = Moments.of_rows(rows) if rows[:, 0].any() else None
 
     def stop_collecting(self, *, store: bool) -> None:
@@ -193,7 +194,7 @@ class CrossReplicaBatchNorm2d(nn.Module):
         """
         if store and self._collected is not None:
             num_values, mean, centered_squares = self._collected
-            self._create_missing_buffers(mean.device, self._collected_dtype)
+            self._create_missing_buffers(self._collected_like.device, self._collected_like.dtype)
             self.set_statistics(mean, centered_squares / num_values)
         self._collecting = False
         self._collected = None
@@ -277,10 +278,10 @@ class CrossReplicaBatchNorm2d(nn.Module):
         y = F.batch_norm(x, mean, variance, gain, bias, True, 1.0, self.eps)
         if self._collecting:
             count = x.numel() // self.num_features
-            centered_squares = variance.double() * (count - 1)
-            new = Moments(torch.full_like(mean[0], count, dtype=torch.float64), mean.double(), centered_squares)
+            self._collected_like = mean.new_empty(0)
+            mean, variance = to_float64(mean), to_float64(variance)
+            new = Moments(mean.new_tensor(count), mean, variance * (count - 1))
             self._collected = new if self._collected is None else self._collected.combine(new)
-            self._collected_dtype = dtype
         return y
 
     def _create_missing_buffers(self, device: torch.device, dtype: torch.dtype) -> None:

@@ -3,6 +3,7 @@
 Tested in ``tests/layers/test_minibatch.py``.
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -14,13 +15,13 @@ from gan_blocks._checks import bad_shape, check_positive, check_rank
 __all__ = ["MinibatchDiscrimination", "MinibatchStdDev", "minibatch_stddev"]
 
 
-def minibatch_stddev(x: Tensor, *, group_size: int = 4, eps: float = 1e-8) -> Tensor:
-    r"""Measure how much the samples of a batch differ: one number for each group of samples, as a feature map.
+def minibatch_stddev(x: Tensor, *, group_size: int | None = None, eps: float = 1e-8) -> Tensor:
+    r"""Measure how much the samples of a batch differ: one number, or one for each group of samples, as a feature map.
 
-    The batch is split into M groups by a stride: sample i belongs to group i mod M, with samples i + M, i + 2M, ...
-    A group S has the largest size that divides the batch and is at most ``group_size``; one that is
-    alone in its group sees :math:`\sqrt\epsilon`. Its number is the standard deviation of each feature at each pixel
-    over the group, averaged:
+    With ``group_size`` the batch is split into M groups by a stride: sample i belongs to group i mod M, with samples
+    i + M, i + 2M, ... A group has the largest size that divides the batch and is at most ``group_size``; a sample that
+    is alone in its group sees :math:`\sqrt\epsilon`. The number of a group S, or of the whole batch, is the standard
+    deviation of each feature at each pixel, averaged:
 
     .. math:: s = \frac{1}{CHW} \sum_{c,h,w} \sqrt{\frac{1}{|S|} \sum_{i \in S} (x_{ichw} - \mu_{chw})^2 + \epsilon},
         \qquad \mu_{chw} = \frac{1}{|S|} \sum_{i \in S} x_{ichw}
@@ -29,7 +30,8 @@ def minibatch_stddev(x: Tensor, *, group_size: int = 4, eps: float = 1e-8) -> Te
 
     Args:
         x: Feature map of any floating dtype. The statistics are taken in float32 or wider, and rounded to its dtype.
-        group_size: Largest size of a group, at least 1. The paper takes the whole batch; its code groups of 4.
+        group_size: Largest size of a group, at least 1; None takes the whole batch, as the paper does. Groups of 4 are
+            those of its code's later settings, and serve where batches of different sizes are to look alike.
         eps: Added to each variance, inside the root; greater than 0.
 
     Returns:
@@ -50,12 +52,12 @@ def minibatch_stddev(x: Tensor, *, group_size: int = 4, eps: float = 1e-8) -> Te
         >>> minibatch_stddev(x, group_size=2).flatten().tolist()
         [1.0, 2.0, 1.0, 2.0]
     """
-    check_positive("minibatch_stddev", group_size=group_size, eps=eps)
+    _check_stddev("minibatch_stddev", group_size, eps)
     check_rank("minibatch_stddev", "x", x, ("batch", "channels", "height", "width"))
     if x.numel() == 0:
         raise bad_shape("minibatch_stddev", "x", "(batch, channels, height, width) with at least one element", x)
     batch, _, height, width = x.shape
-    members = max(size for size in range(1, min(group_size, batch) + 1) if batch % size == 0)
+    members = _members(batch, group_size)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     # "(group member)" would be the contiguous groups of a well-known port: neighbors instead of strides.
     grouped = rearrange(wide, "(member group) c h w -> member group c h w", member=members)
@@ -64,13 +66,29 @@ def minibatch_stddev(x: Tensor, *, group_size: int = 4, eps: float = 1e-8) -> Te
     return repeat(value, "group -> (member group) 1 h w", member=members, h=height, w=width)
 
 
+def _check_stddev(owner: str, group_size: int | None, eps: float) -> None:
+    check_positive(owner, eps=eps)
+    if group_size is not None:
+        check_positive(owner, group_size=group_size)
+
+
+def _members(batch: int, group_size: int | None) -> int:
+    """How many samples each group of a batch has."""
+    largest = batch if group_size is None else min(group_size, batch)
+    return max(size for size in range(1, largest + 1) if batch % size == 0)
+
+
 class MinibatchStdDev(nn.Module):
     r"""Append the map of :func:`minibatch_stddev` to a feature map; no parameters, the same in train and eval mode.
 
     Its place is toward the end of a discriminator, in ProGAN before the last 3x3 convolution, at 4x4 pixels.
 
+    With ``group_size``, a batch that has no divisor up to it, such as 5 or 7 with groups of 4, leaves each sample
+    alone: the map is a constant, and D learns nothing of variety. In training mode that is refused, but for a batch
+    that is smaller than one before it, such as the last one of an epoch, about which there is one warning.
+
     Args:
-        group_size: Largest number of samples that are compared, at least 1.
+        group_size: Largest number of samples that are compared, at least 1; None compares the whole batch.
         eps: Added to each variance, inside the root; greater than 0.
 
     Shape:
@@ -78,7 +96,8 @@ class MinibatchStdDev(nn.Module):
         - returns: ``(batch, channels + 1, height, width)``
 
     Raises:
-        ValueError: If ``group_size`` or ``eps`` is not greater than 0, or the input has another shape.
+        ValueError: If ``group_size`` or ``eps`` is not greater than 0, the input has another shape, or a batch in
+            training mode leaves each sample alone in its group.
 
     References:
         Karras et al. 2018, "Progressive Growing of GANs", section 3 and Table 2.
@@ -90,15 +109,28 @@ class MinibatchStdDev(nn.Module):
 
     looks_across_samples = True
 
-    def __init__(self, *, group_size: int = 4, eps: float = 1e-8) -> None:
+    def __init__(self, *, group_size: int | None = None, eps: float = 1e-8) -> None:
         super().__init__()
-        check_positive("MinibatchStdDev", group_size=group_size, eps=eps)
+        _check_stddev("MinibatchStdDev", group_size, eps)
         self.group_size = group_size
         self.eps = eps
+        self._largest_batch, self._warned = 0, False
 
     def forward(self, x: Tensor) -> Tensor:
         """Append the map."""
+        if self.training and self.group_size is not None and not torch.compiler.is_compiling():
+            self._check_groups(len(x), self.group_size)
         return torch.cat([x, minibatch_stddev(x, group_size=self.group_size, eps=self.eps)], dim=1)
+
+    def _check_groups(self, batch: int, group_size: int) -> None:
+        if batch > 0 and group_size > 1 and _members(batch, group_size) == 1:
+            problem = f"a batch of {batch} has no divisor from 2 to group_size={group_size}: each sample is alone"
+            if batch >= self._largest_batch:
+                raise ValueError(f"MinibatchStdDev: {problem}. Take another batch size, or group_size=None.")
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"MinibatchStdDev: {problem} in it. Drop a last batch that is short.", stacklevel=3)
+        self._largest_batch = max(self._largest_batch, batch)
 
     def extra_repr(self) -> str:
         """Show the settings."""

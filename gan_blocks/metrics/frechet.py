@@ -8,6 +8,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from gan_blocks._checks import bad_dtype, bad_shape, bad_value
+from gan_blocks._precision import to_float64
 
 __all__ = ["frechet_distance"]
 
@@ -66,7 +67,7 @@ def frechet_distance(real_features: Tensor, fake_features: Tensor) -> float:
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """The mean, and a matrix R of which the covariance is the product of its transpose and itself."""
-    wide = features.double()
+    wide = to_float64(features)
     mean = reduce(wide, "sample feature -> feature", "mean")
     centered = wide - rearrange(mean, "feature -> 1 feature")
     return mean, torch.linalg.qr(centered, mode="r").R / (len(wide) - 1) ** 0.5

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive, check_rank
+from gan_blocks._precision import to_float64
 
 __all__ = ["DiscreteModeCoverage", "ModeCoverage", "discrete_mode_coverage", "mode_coverage"]
 
@@ -130,7 +131,7 @@ def discrete_mode_coverage(modes: Tensor, *, num_modes: int) -> DiscreteModeCove
     if low < 0 or high >= num_modes:
         raise bad_value(owner, "modes", f"from 0 to {num_modes - 1}", low if low < 0 else high)
     counts = torch.bincount(modes.to(torch.int64), minlength=num_modes)
-    shares = counts[counts > 0].double() / modes.numel()
+    shares = to_float64(counts[counts > 0]) / modes.numel()
     return DiscreteModeCoverage(
         covered=shares.numel(),
         kl_divergence=(shares * (shares.log() + math.log(num_modes))).sum().item(),

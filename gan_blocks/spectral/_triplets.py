@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gan_blocks._precision import to_float64
 from gan_blocks.spectral._lanczos import BlockLanczos, draw
 from gan_blocks.spectral._products import gram_matrix, skinny_product
 
@@ -102,12 +103,12 @@ def leading_triplets(a: Tensor, guess: Tensor | None, settings: Settings) -> Tri
     missed = _missed(found, settings)
     if a.dtype == torch.float64 or not left.finished or not missed.any():
         return found
-    wide = a[missed].double()
-    near = found.subspace[missed].double() if a.shape[-2] > _DIRECT_COLD else None
+    wide = to_float64(a[missed])
+    near = to_float64(found.subspace[missed]) if a.shape[-2] > _DIRECT_COLD else None
     again = _rayleigh_ritz(wide, _left_vectors(wide, near, settings), settings)
     again = again._replace(bound=again.bound + torch.finfo(a.dtype).eps * again.values[:, :1])
     for whole, part in zip(found, again, strict=True):
-        whole[missed] = part.to(whole.dtype)
+        whole[missed] = part.to(whole)
     return found
 
 

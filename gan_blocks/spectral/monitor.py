@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from gan_blocks._checks import bad_value, check_positive
-from gan_blocks._precision import wide_dtype
+from gan_blocks._precision import to_float64, wide_dtype
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp
 from gan_blocks.spectral.parametrized import chains_of, sources_of
@@ -149,7 +149,7 @@ def _frobenius_norm(name: str, weight: Tensor) -> Tensor:
         strange = weight[~weight.isfinite()]
         if strange.numel() > 0:
             raise bad_value(_OWNER, f"weight of {name}", "finite", strange[0].item())
-        norm = _norm(weight, torch.float64).to(norm.dtype)
+        norm = _norm(to_float64(weight), torch.float64).to(norm)
     return norm
 
 

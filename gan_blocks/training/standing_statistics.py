@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gan_blocks._checks import bad_kind, bad_value
+from gan_blocks._precision import to_float64
 from gan_blocks.layers._moments import Moments, gather_rows
 
 __all__ = ["CollectsStatistics", "collects_statistics", "standing_statistics"]
@@ -168,13 +169,14 @@ class _TorchBatchNorm:
         mean, variance = (torch.zeros_like(norm.get_buffer("running_mean")) for _ in range(2))
         y = F.batch_norm(x, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
         count = x.numel() // norm.num_features
-        new = Moments(mean.new_full((), count, dtype=torch.float64), mean.double(), variance.double() * (count - 1))
+        mean, variance = to_float64(mean), to_float64(variance)
+        new = Moments(mean.new_tensor(count), mean, variance * (count - 1))
         self.collected = new if self.collected is None else self.collected.combine(new)
         return y
 
     def collected_row(self, like: Tensor) -> Tensor:
         if self.collected is None:
-            return torch.zeros(1 + 2 * self.norm.num_features, dtype=torch.float64, device=like.device)
+            return to_float64(torch.zeros(1 + 2 * self.norm.num_features, device=like.device))
         return self.collected.row()
 
     def collect_rows(self, rows: Tensor, like: Tensor) -> None:  # noqa: ARG002
@@ -196,7 +198,7 @@ def _pool(model: nn.Module, layers: Sequence[CollectsStatistics], num_batches: i
     """Give all layers what all processes have collected; returns how many batches that were."""
     like = next(chain(model.parameters(), model.buffers()), torch.empty(0))
     own = [layer.collected_row(like) for layer in layers]
-    own.append(torch.tensor([num_batches], dtype=torch.float64, device=like.device))
+    own.append(to_float64(torch.tensor([num_batches], device=like.device)))
     *rows, counts = gather_rows(torch.cat(own), group).split([len(row) for row in own], dim=1)
     for layer, collected in zip(layers, rows, strict=True):
         layer.collect_rows(collected, like)

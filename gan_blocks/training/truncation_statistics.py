@@ -74,7 +74,7 @@ class TruncatedBatchNormStatistics:
         owner = "TruncatedBatchNormStatistics"
         if truncations.dim() != 1 or len(truncations) == 0:
             raise bad_shape(owner, "truncations", "(rows,) with at least one row", truncations)
-        self.truncations = truncations.detach().to("cpu", torch.float64)
+        self.truncations = truncations.detach().cpu().double()
         steps = self.truncations.diff()
         if not (self.truncations.isfinite().all() and (steps > 0).all()):
             raise bad_value(owner, "truncations", "ascending finite numbers", truncations.tolist())

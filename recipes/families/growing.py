@@ -147,10 +147,11 @@ class GrowingDiscriminator(GrowingNetwork):
             statistics = MinibatchDiscrimination(features, linear_layer=layers.linear)
             return nn.Sequential(statistics, layers.linear(features + statistics.num_kernels, outputs))
 
+        stddev = partial(MinibatchStdDev, group_size=config.stddev_group_size or None)
         self.head = ProgressiveDiscriminatorHead(
             config.widths[0],
             config.widths[0],
-            stddev_layer=MinibatchStdDev if config.batch_statistics == "stddev" else None,
+            stddev_layer=stddev if config.batch_statistics == "stddev" else None,
             conv_layer=conv,
             linear_layer=score,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 from gan_blocks import GrowthPosition, GrowthSchedule
-from gan_blocks.engine import TrainingConfig, require, require_positive
+from gan_blocks.engine import TrainingConfig, require, require_at_least, require_positive
 
 __all__ = ["GrowingFields"]
 
@@ -43,6 +43,8 @@ class GrowingFields(TrainingConfig):
     """Norm in D before the activations that follow a 3x3 or 4x4 convolution."""
     batch_statistics: Literal["stddev", "discrimination", "none"] = "stddev"
     """What D sees of the other samples: their standard deviation, Salimans' minibatch discrimination, or nothing."""
+    stddev_group_size: int = 4
+    """Samples whose standard deviation is taken together; 0: the whole batch, as in the paper."""
     equalized: bool = True
     """Scale weights at run time (equalized learning rate); else once, by He's initializer."""
     generator_output: Literal["leaky-linear", "relu-tanh"] = "leaky-linear"
@@ -58,6 +60,7 @@ class GrowingFields(TrainingConfig):
         require(self, "num_classes", self.num_classes == 1, "1 (ProGAN has no classes)")
         require(self, "top_k_gamma", self.top_k_gamma == 1, "1 (batches change while the networks grow)")
         require_positive(self, "latent_dim", "stabilize_images", "fade_images", "widths")
+        require_at_least(self, 0, "stddev_group_size")
         size = 4 * 2 ** (len(self.widths) - 1)
         rule = f"{size}, which is 4 doubled once for each of --widths but the first"
         require(self, "resolution", self.resolution == size, rule)
@@ -65,6 +68,11 @@ class GrowingFields(TrainingConfig):
         require(self, "initial_resolution", self.initial_resolution in starts, f"one of {starts}")
         fits = not self.batch_sizes or (len(self.batch_sizes) == len(self.widths) and min(self.batch_sizes) > 0)
         require(self, "batch_sizes", fits, f"{len(self.widths)} numbers greater than 0, as many as --widths, or none")
+        if self.batch_statistics == "stddev" and self.stddev_group_size > 1:
+            for size in self.batch_sizes or (self.batch_size,):
+                divisible = any(size % members == 0 for members in range(2, self.stddev_group_size + 1))
+                rule = f"without a batch of {size}, which has no divisor up to --stddev-group-size"
+                require(self, "batch_sizes" if self.batch_sizes else "batch_size", divisible, rule)
 
     @property
     def schedule(self) -> GrowthSchedule:

@@ -70,7 +70,7 @@ def test_discriminator_blocks_equal_table_2(in_channels: int, out_channels: int,
 def test_the_head_equals_table_2(batch: int, in_channels: int, hidden: int):
     block = randomize(ProgressiveDiscriminatorHead(in_channels, hidden))
     x = draw(batch, in_channels, 4, 4, seed=9)
-    stddev = layers_reference.minibatch_stddev(x.numpy(), 4, 1e-8)
+    stddev = layers_reference.minibatch_stddev(x.numpy(), batch, 1e-8)
     wanted = reference.progressive_discriminator_head(x.numpy(), stddev, numpy_state(block))
     np.testing.assert_allclose(block(x).detach(), wanted, rtol=1e-9, atol=1e-9)
 

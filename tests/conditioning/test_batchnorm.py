@@ -4,6 +4,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+import torch.autograd.forward_ad as fwAD
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -158,6 +159,36 @@ def test_gradients_agree_with_finite_differences(path: str, training: bool):
 
 def test_gradients_by_batch_statistics_agree_with_finite_differences():
     check_gradients(make_norm("batch", eps=0.1).eval())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, on the first use
+@pytest.mark.parametrize("size", [8, 64])
+def test_forward_mode_works_whatever_the_size_of_the_map(size: int, rng: torch.Generator):
+    norm = ConditionalBatchNorm2d(16, WIDTH)
+    x, t = torch.randn(2, 8, 16, size, size, generator=rng)
+    condition = torch.randn(8, WIDTH, generator=rng)
+    _, by_transform = torch.func.jvp(lambda x: norm(x, condition), (x,), (t,))
+    with fwAD.dual_level():
+        by_dual = fwAD.unpack_dual(norm(fwAD.make_dual(x, t), condition)).tangent
+    norm.double()
+    step, wide = 1e-5 * t.double(), condition.double()
+    differences = (norm(x + step, wide) - norm(x - step, wide)) / 2e-5
+    for tangent in (by_transform, by_dual):
+        torch.testing.assert_close(tangent.double(), differences, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_evaluation_loses_no_digits_to_a_large_mean(recorded: bool, rng: torch.Generator):
+    norm = ConditionalBatchNorm2d(16, WIDTH).eval()
+    x, condition = 1e4 + 0.1 * torch.randn(4, 16, 8, 8, generator=rng), torch.randn(4, WIDTH, generator=rng)
+    norm.norm.running_mean.fill_(1e4)
+    norm.norm.running_var.fill_(0.01)
+    before = x.clone()
+    with torch.set_grad_enabled(recorded):
+        y = norm(x, condition).detach()
+    exact = norm.double()(x.double(), condition.double())
+    torch.testing.assert_close(y.double(), exact, rtol=1e-6, atol=2e-6)
+    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("mean", [0.0, 100.0])

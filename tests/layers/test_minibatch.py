@@ -24,10 +24,16 @@ def per_sample(x: Tensor, **options) -> Tensor:
     return values
 
 
-@given(batch=st.integers(1, 16), channels=sizes, size=sizes, group=st.integers(1, 6), eps=st.sampled_from([1e-8, 0.1]))
-def test_equals_the_loops_over_strided_groups(batch: int, channels: int, size: int, group: int, eps: float):
+@given(
+    batch=st.integers(1, 16),
+    channels=sizes,
+    size=sizes,
+    group=st.none() | st.integers(1, 6),
+    eps=st.sampled_from([1e-8, 0.1]),
+)
+def test_equals_the_loops_over_strided_groups(batch: int, channels: int, size: int, group: int | None, eps: float):
     x = draw(batch, channels, size, size, seed=batch)
-    wanted = reference.minibatch_stddev(x.numpy(), group, eps)
+    wanted = reference.minibatch_stddev(x.numpy(), batch if group is None else group, eps)
     np.testing.assert_allclose(per_sample(x, group_size=group, eps=eps).numpy(), wanted, rtol=1e-9)
 
 
@@ -35,7 +41,7 @@ def test_groups_are_strided_not_contiguous():
     """Eight samples make two groups, even and odd numbers; neighbors share none."""
     x = torch.zeros(8, 1, 1, 1, dtype=torch.float64)
     x[1], x[3] = 1.0, -1.0  # in the odd group alone; contiguous groups would share them out otherwise
-    values = per_sample(x)
+    values = per_sample(x, group_size=4)
     torch.testing.assert_close(values[::2], torch.full((4,), 1e-4, dtype=torch.float64))
     torch.testing.assert_close(values[1::2], torch.full((4,), math.sqrt(0.5 + 1e-8), dtype=torch.float64))
 
@@ -45,8 +51,15 @@ def test_group_sizes_are_the_largest_divisors_up_to_four(batch: int, members: in
     """The paper's own batches are 16, 14, 6 and 3."""
     x = torch.zeros(batch, 1, 1, 1, dtype=torch.float64)
     x[0] = 1.0
-    values = per_sample(x)
+    values = per_sample(x, group_size=4)
     assert (values > 0.01).sum() == (members if members > 1 else 0)
+
+
+def test_the_whole_batch_is_compared_by_default():
+    x = torch.zeros(7, 1, 1, 1, dtype=torch.float64)
+    x[0] = 1.0
+    torch.testing.assert_close(per_sample(x), torch.full((7,), math.sqrt(6) / 7, dtype=torch.float64))
+    assert torch.equal(MinibatchStdDev()(x)[:, 1:], minibatch_stddev(x))
 
 
 def test_the_variance_is_that_of_a_population_and_epsilon_inside_the_root():
@@ -59,10 +72,10 @@ def test_the_variance_is_that_of_a_population_and_epsilon_inside_the_root():
 @given(seed=st.integers(0, 9))
 def test_ignores_the_order_inside_a_group_and_constants(seed: int):
     x = draw(8, 2, 2, 2, seed=seed)
-    values = per_sample(x)
+    values = per_sample(x, group_size=4)
     order = torch.tensor([4, 3, 0, 7, 6, 1, 2, 5])  # even with even, odd with odd
-    torch.testing.assert_close(per_sample(x[order]), values)
-    torch.testing.assert_close(per_sample(3 - 2 * x), 2 * values, rtol=1e-6, atol=0)
+    torch.testing.assert_close(per_sample(x[order], group_size=4), values)
+    torch.testing.assert_close(per_sample(3 - 2 * x, group_size=4), 2 * values, rtol=1e-6, atol=0)
 
 
 def test_gradients_agree_with_finite_differences():
@@ -95,6 +108,29 @@ def test_the_module_appends_the_map():
     compiled = torch.compile(module, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), module(x))
     assert module(x.to("meta")).shape == (8, 4, 2, 2)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 7])
+def test_a_batch_that_leaves_each_sample_alone_is_refused_in_training(batch: int):
+    layer, x = MinibatchStdDev(group_size=4), draw(batch, 2, 2, 2)
+    rule = (
+        rf"^MinibatchStdDev: a batch of {batch} has no divisor from 2 to group_size=4: each sample is alone\. "
+        r"Take another batch size, or group_size=None\.$"
+    )
+    with pytest.raises(ValueError, match=rule):
+        layer(x)
+    assert layer.eval()(x).shape == (batch, 3, 2, 2)
+    for allowed in (MinibatchStdDev(), MinibatchStdDev(group_size=1)):
+        assert allowed(x).shape == (batch, 3, 2, 2)
+
+
+def test_a_last_short_batch_is_said_once():
+    layer = MinibatchStdDev(group_size=4)
+    layer(draw(8, 2, 2, 2))
+    with pytest.warns(UserWarning, match=r"^MinibatchStdDev: a batch of 5 .* Drop a last batch that is short\.$"):
+        layer(draw(5, 2, 2, 2))
+    layer(draw(8, 2, 2, 2))
+    layer(draw(7, 2, 2, 2))  # a second warning would be an error
 
 
 @given(batch=st.integers(1, 5), features=sizes, kernels=sizes, dim=sizes)
