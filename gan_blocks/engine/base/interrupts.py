@@ -1,20 +1,32 @@
-"""A clean stop on SIGINT and SIGTERM: finish the step, save, leave.
+"""A clean stop on a signal: finish the step, save, leave.
 
 Tested in ``tests/engine/training/test_command.py``.
 """
 
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
-__all__ = ["StopRequest"]
+__all__ = ["StopRequest", "stopping_signals"]
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """What asks a run to stop, as far as this system has it.
+
+    A closed terminal and a dropped ssh session send SIGHUP; SIGUSR1 is how some schedulers warn before they kill.
+    """
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM only sets ``signal``; a second one acts as it always does.
+    """While active, the first signal that asks to stop only sets ``signal``; a second one acts as it always does.
+
+    These are SIGINT, SIGTERM, SIGHUP and SIGUSR1; one that was ignored before, as by nohup, stays ignored.
 
     Args:
         last_word: Give the signals back after the first. torchrun passes on the Ctrl-C that the terminal has sent to
@@ -25,10 +37,11 @@ class StopRequest:
         self._last_word = last_word
         self.signal: int = 0
         """Number of the signal that asked to stop, or 0."""
-        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in stopping_signals()}
+        self._previous = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def __enter__(self) -> Self:
-        """Take over both signals."""
+        """Take over the signals."""
         for number in self._previous:
             signal.signal(number, self._ask)
         return self
@@ -36,7 +49,7 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give both signals back."""
+        """Give the signals back."""
         self._restore()
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
@@ -44,7 +57,8 @@ class StopRequest:
         if not self._last_word:
             return
         self._restore()
-        tqdm.write("Stopping after this step, with a checkpoint; once more to stop at once.", file=sys.stderr)
+        with suppress(OSError, ValueError):  # a terminal that is gone is no reason not to save
+            tqdm.write("Stopping after this step, with a checkpoint; once more to stop at once.", file=sys.stderr)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

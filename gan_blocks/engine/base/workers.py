@@ -17,6 +17,8 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from gan_blocks.engine.base.interrupts import stopping_signals
+
 __all__ = ["Map", "run_tasks", "worker_pool"]
 
 Task = TypeVar("Task")
@@ -88,7 +90,7 @@ def _work_on_bytes(data: bytes) -> bytes:
 
 
 def _begin_side_by_side(threads: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stopping_signals():
         signal.signal(number, signal.SIG_IGN)
     _leave_with_parent()
     torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
 """Sheets of images: grids with a caption per row.
 
-Tested in ``tests/engine/commands/test_sample.py``.
+Tested in ``tests/engine/pictures/test_sheets.py`` and ``tests/engine/commands/test_sample.py``.
 """
 
 import io
@@ -14,6 +14,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.pictures.captions import caption_font, fitted
 
@@ -25,7 +26,13 @@ WIDEST_CAPTION = 240  # pixels
 
 
 def to_uint8(images: Tensor) -> npt.NDArray[np.uint8]:
-    """Turn images in [-1, 1] into bytes, (batch, channels, height, width) into (batch, height, width, channels)."""
+    """Turn images in [-1, 1] into bytes, (batch, channels, height, width) into (batch, height, width, channels).
+
+    Raises:
+        UserError: If they hold values that are not finite.
+    """
+    if not images.isfinite().all():
+        raise UserError("the images hold values that are not finite: the generator that made them has diverged.")
     bytes_ = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
     return rearrange(bytes_, "b c h w -> b h w c").cpu().numpy()
 

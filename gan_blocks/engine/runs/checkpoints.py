@@ -20,7 +20,7 @@ from torch import Tensor
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import sync_directory, write_durably, writing
 from gan_blocks.engine.runs.manifest import MANIFEST_NAME, encode_manifest, find_damage, manifest_entry
-from gan_blocks.engine.runs.weights import encode_weights, read_verified_weights
+from gan_blocks.engine.runs.weights import encode_weights, first_not_finite, read_verified_weights
 
 __all__ = [
     "Checkpoint",
@@ -92,12 +92,15 @@ def save_checkpoint(
     return final
 
 
-def load_latest_checkpoint(checkpoints_dir: Path, only: Collection[str] | None = None) -> Checkpoint:
+def load_latest_checkpoint(
+    checkpoints_dir: Path, only: Collection[str] | None = None, *, finite: bool = False
+) -> Checkpoint:
     """Read the newest whole checkpoint. Nothing is changed on the disk, so a run in progress may be read.
 
     Args:
         checkpoints_dir: Where the checkpoints are.
         only: Parts to check and read, such as ``("ema",)``; None: all of them.
+        finite: Pass over one that holds NaN or infinite values, as one that is damaged.
 
     Raises:
         UserError: If there is none; what is wrong with each is said.
@@ -108,7 +111,10 @@ def load_latest_checkpoint(checkpoints_dir: Path, only: Collection[str] | None =
         damage = find_damage(path, files)
         if damage is None:
             notes = tuple(f"{damage}; taking the one before it." for damage in damages)
-            return _read_checkpoint(path, only, notes)
+            checkpoint = _read_checkpoint(path, only, notes)
+            damage = first_not_finite(checkpoint.tensors) if finite else None
+            if damage is None:
+                return checkpoint
         damages.append(f"checkpoint {path.name} is damaged: {damage}")
     if not damages:
         raise UserError(f"there is no checkpoint in {checkpoints_dir}.")

@@ -26,6 +26,7 @@ from gan_blocks.engine.runs.checkpoints import (
     step_of,
 )
 from gan_blocks.engine.runs.identity import RecipeIdentity
+from gan_blocks.engine.runs.weights import check_finite
 
 __all__ = ["CONVERTED", "RunFolder", "compare_configs"]
 
@@ -144,18 +145,20 @@ class RunFolder:
 
         Raises:
             UserError: If it cannot be written; the checkpoints before it are whole, and nothing is left of it.
+            NotFiniteError: If a tensor holds NaN or infinite values; nothing is written.
         """
+        check_finite(tensors)
         return save_checkpoint(
             self.checkpoints, step, tensors, self.metadata(), keep_last=keep_last, keep_every=keep_every
         )
 
     def newest_checkpoint(self, only: Collection[str] | None = None) -> Checkpoint:
-        """Read the newest whole checkpoint, or of its parts only those named.
+        """Read the newest checkpoint that is whole and finite, or of its parts only those named.
 
         Raises:
             UserError: If there is none; what is wrong with each is said.
         """
-        return load_latest_checkpoint(self.checkpoints, only)
+        return load_latest_checkpoint(self.checkpoints, only, finite=True)
 
     def saved_steps(self) -> list[int]:
         """The steps of all checkpoints, damaged ones included, in order."""

@@ -19,7 +19,10 @@ from gan_blocks.engine.runs.manifest import find_file_damage
 
 __all__ = [
     "METADATA_KEY",
+    "NotFiniteError",
+    "check_finite",
     "encode_weights",
+    "first_not_finite",
     "load_weights",
     "mismatch_error",
     "read_verified_weights",
@@ -32,6 +35,33 @@ __all__ = [
 METADATA_KEY = "gan_blocks"
 SHOWN = 10
 """How many names of a kind an error lists."""
+
+
+class NotFiniteError(UserError):
+    """A tensor holds NaN or infinite values: the training that made it has diverged."""
+
+
+def first_not_finite(parts: Mapping[str, Mapping[str, Tensor]]) -> str | None:
+    """Say which of the tensors in state dicts is the first with NaN or infinite values; None where there is none.
+
+    A recipe's own tensors, of the part ``extra``, may hold anything.
+    """
+    for part, tensors in parts.items():
+        for name, tensor in tensors.items() if part != "extra" else ():
+            if not tensor.isfinite().all():
+                wrong = tensor.numel() - int(tensor.isfinite().sum())
+                return f"{wrong:,} of {tensor.numel():,} values of {name} in {part} are not finite"
+    return None
+
+
+def check_finite(parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Refuse state dicts with NaN or infinite values.
+
+    Raises:
+        NotFiniteError: The first such tensor is named.
+    """
+    if (problem := first_not_finite(parts)) is not None:
+        raise NotFiniteError(f"{problem}: the training that made it has diverged.")
 
 
 def encode_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
@@ -51,8 +81,9 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             ``part`` (``"ema"``, ``"generator"`` or ``"discriminator"``).
 
     Raises:
-        UserError: If the file cannot be written.
+        UserError: If the file cannot be written, or a value is not finite.
     """
+    check_finite({str(metadata.get("part", path.stem)): tensors})
     data = encode_weights(tensors, metadata)
     replace_durably(path, data)
 
@@ -67,14 +98,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         The state dict, on the CPU, and the metadata: ``recipe``, ``preset``, ``config``, ``part``, ``step``.
 
     Raises:
-        UserError: If the file is missing, damaged or not a weights file of a recipe.
+        UserError: If the file is missing, damaged or not a weights file of a recipe, or a value in it is not finite.
     """
     if not path.is_file():
         raise UserError(f"there is no weights file {path}.")
     damage = find_file_damage(path)
     if damage is not None:
         raise UserError(f"{path} is damaged: {damage}.")
-    return read_verified_weights(path)
+    tensors, metadata = read_verified_weights(path)
+    check_finite({str(path): tensors})
+    return tensors, metadata
 
 
 def read_verified_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

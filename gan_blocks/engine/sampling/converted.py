@@ -18,7 +18,7 @@ from gan_blocks.engine.recipe.config import TrainingConfig, config_to_json
 from gan_blocks.engine.runs.checkpoints import save_checkpoint
 from gan_blocks.engine.runs.folder import CONVERTED, RunFolder
 from gan_blocks.engine.runs.identity import RecipeIdentity
-from gan_blocks.engine.runs.weights import read_weights
+from gan_blocks.engine.runs.weights import check_finite, read_weights
 
 __all__ = ["TABLES_PART", "read_tables", "write_converted_run"]
 
@@ -47,18 +47,19 @@ def write_converted_run(
         tables: BatchNorm statistics by truncation, if there are any.
 
     Raises:
-        UserError: If the folder holds a run or cannot be written.
+        UserError: If the folder holds a run or cannot be written, or a value is not finite.
     """
-    saved = config_to_json(config)
-    if path is None:
-        folder = RunFolder.create(Path("runs"), recipe, CONVERTED, saved, datetime.now(UTC))
-    else:
-        folder = RunFolder.create_at(path, recipe, CONVERTED, saved)
     parts = {"generator": generator, "ema": generator}
     if discriminator is not None:
         parts["discriminator"] = discriminator
     if tables is not None:
         parts[TABLES_PART] = _to_tensors(tables)
+    check_finite(parts)  # before there is a folder
+    saved = config_to_json(config)
+    if path is None:
+        folder = RunFolder.create(Path("runs"), recipe, CONVERTED, saved, datetime.now(UTC))
+    else:
+        folder = RunFolder.create_at(path, recipe, CONVERTED, saved)
     metadata = {**folder.metadata(), "converted": layout}
     save_checkpoint(folder.checkpoints, 0, tensors=parts, metadata=metadata, keep_last=1)
     folder.append_log({"event": "converted", "step": 0, "layout": layout})

@@ -14,7 +14,6 @@ from torch import Tensor
 from gan_blocks import TruncatedBatchNormStatistics, advance_power_iteration
 from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.recipe.recipe import Recipe
-from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import load_weights
 from gan_blocks.engine.sampling.samples import POWER_ITERATIONS, ready_generator
@@ -61,7 +60,7 @@ def load_for_export(path: Path, *, recipe: Recipe[Any] | None = None) -> Exporte
         advance_power_iteration(average, n_power_iterations=POWER_ITERATIONS)
         settled = {name: value for name, value in sampled.items() if name.endswith(STATISTICS)}
         generator = {**average.state_dict(), **settled}
-    tensors = load_latest_checkpoint(folder.checkpoints).tensors.get("discriminator")
+    tensors = folder.newest_checkpoint().tensors.get("discriminator")
     discriminator = None if tensors is None else _discriminator(folder, trained, tensors)
     return ExportedRun(trained.recipe, trained.config, generator, discriminator, trained.tables, trained.notes)
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.state import TrainingState
-from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import load_weights
 
@@ -34,7 +33,7 @@ def start_from(state: TrainingState, path: Path, config: TrainingConfig) -> list
         UserError: If there is no run, or its networks do not fit; the first keys and shapes that do not are named.
     """
     run = RunFolder.open(path)
-    checkpoint = load_latest_checkpoint(run.checkpoints)
+    checkpoint = run.newest_checkpoint()
     classes = (int(run.config()["num_classes"]), config.num_classes)
     notes = [*checkpoint.notes, f"Starting from {checkpoint.path}, with fresh optimizers."]
     networks = {"generator": state.generator, "discriminator": state.discriminator, "ema": state.ema.module}

@@ -40,12 +40,11 @@ from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import (
     list_checkpoints,
-    load_latest_checkpoint,
     remove_stale_temporaries,
-    save_checkpoint,
 )
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.report import write_report
+from gan_blocks.engine.runs.weights import first_not_finite
 from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
 from gan_blocks.engine.training.agreement import check_same_start, check_same_state
 from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
@@ -149,9 +148,11 @@ class Run:
 
     def _must_stop(self, stop: StopRequest, deadline: float) -> bool:
         """Whether a signal or the clock asks any process to stop: all stop after the same step."""
-        stop.signal = largest(stop.signal)
-        if stop.signal or self.options.minutes is None:
-            return bool(stop.signal)
+        agreed = largest(stop.signal)
+        if agreed:  # never back to 0: the handler may have set it while the processes compared
+            stop.signal = agreed
+        if agreed or self.options.minutes is None:
+            return bool(agreed)
         return bool(largest(time.monotonic() >= deadline))
 
     def _load_images(self) -> ImageSet:
@@ -173,7 +174,7 @@ class Run:
             return decided_by_main(lambda: stopped.begin_again(command.preset, config))
         if change := self.recipe.identity.changed_since(command.run.recipe):
             _say(change)
-        checkpoint = load_latest_checkpoint(command.run.checkpoints)
+        checkpoint = command.run.newest_checkpoint()
         for note in checkpoint.notes:
             _say(note)
         self.state.restore(checkpoint.tensors)
@@ -289,17 +290,17 @@ class Run:
     def _save(self) -> None:
         # In the log and not in the checkpoint, whose bytes are to be a function of the training alone.
         seconds = self._seconds_before + time.monotonic() - self._began
-        if self.world.is_main:
-            save_checkpoint(
-                self.folder.checkpoints,
-                self.step,
-                tensors=self.state.tensors(),
-                metadata=self.folder.metadata(),
-                keep_last=self.options.keep_last,
-                keep_every=self.options.keep_every,
-            )
+        decided_by_main(self._write_checkpoint)
         self._record({"event": "checkpoint", "step": self.step, "seconds": seconds})
         self._saved_step = self.step
+
+    def _write_checkpoint(self) -> None:
+        """Save, unless the last update has spoiled a weight, of which the next loss would be the first to tell."""
+        tensors, options = self.state.tensors(), self.options
+        if (problem := first_not_finite(tensors)) is not None:
+            self._record({"event": "not finite", "step": self.step, "tensor": problem})
+            raise self._divergence(f"{problem} after step {self.step}")
+        self.folder.save(self.step, tensors, keep_last=options.keep_last, keep_every=options.keep_every)
 
     def _finish(self) -> None:
         """A last checkpoint and a last sheet, unless there is nothing new since the last ones."""

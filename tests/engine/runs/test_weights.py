@@ -152,3 +152,15 @@ def test_of_long_lists_the_first_ten_are_named():
 
 def test_all_metadata_is_under_one_key():
     assert weights.METADATA_KEY == "gan_blocks"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path, value: float):
+    path, spoiled = tmp_path / "g.safetensors", {"w": torch.tensor([1.0, value])}
+    with pytest.raises(UserError, match=r"^1 of 2 values of w in ema are not finite: the training .* diverged\.$"):
+        write_weights(path, spoiled, METADATA)
+    assert not path.exists()
+    path.write_bytes(weights.encode_weights(spoiled, METADATA))
+    with pytest.raises(UserError, match=r"^1 of 2 values of w in \S+g\.safetensors are not finite"):
+        read_weights(path)
+    assert weights.first_not_finite({"extra": spoiled, "counts": {"n": torch.tensor(3)}}) is None
