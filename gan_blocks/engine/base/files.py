@@ -1,6 +1,6 @@
 """Files that outlive a crash: written in full, flushed to the disk, then moved into place in one step.
 
-Tested in ``tests/engine/runs/test_folder.py``.
+Tested in ``tests/engine/base/test_files.py``.
 """
 
 import errno
@@ -9,10 +9,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["replace_durably", "sync_directory", "write_durably", "writing"]
+__all__ = ["open_fresh", "replace_durably", "sync_directory", "write_durably", "writing"]
+
+# What file systems answer that cannot flush a directory: CIFS, some of FUSE, WSL1's /mnt.
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 
 
 @contextmanager
@@ -33,19 +37,42 @@ def writing(path: Path, *, needed: int | None = None, remedy: str = "") -> Itera
         raise UserError(f"{path} was not written: {_reason(path, error, needed)}. {remedy}".rstrip()) from error
 
 
+def open_fresh(path: Path) -> BinaryIO:
+    """Make a new file to write into, in the place of one that may lie there.
+
+    A link is replaced like a file, never followed: who can write into a folder must not choose what else is written.
+    """
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it. A crash meanwhile leaves a part of it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a new file and wait until the disk has it. A crash meanwhile leaves a part of it."""
+    try:
+        with open_fresh(path) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in _FULL:  # now, while what was written of it is still there
+            error.add_note(f"{_FREE}{shutil.disk_usage(path.parent).free}")
+        raise
 
 
 def sync_directory(path: Path) -> None:
-    """Wait until the disk has the names in a directory, so that files made or renamed there outlive a crash."""
+    """Wait until the disk has the names in a directory, so that files made or renamed there outlive a crash.
+
+    Where the system cannot do that, nothing is waited for.
+    """
+    if os.name == "nt":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -70,11 +97,16 @@ def replace_durably(path: Path, data: bytes, *, remedy: str = "") -> None:
         sync_directory(path.parent)
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FREE = "bytes free: "
+
+
 def _reason(path: Path, error: OSError, needed: int | None) -> str:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in _FULL:
         return error.strerror or str(error)
     mount_point = _mount_point(path)
-    room = f"{_size(shutil.disk_usage(mount_point).free)} free"
+    noted = [int(note.removeprefix(_FREE)) for note in getattr(error, "__notes__", ()) if note.startswith(_FREE)]
+    room = f"{_size(noted[0] if noted else shutil.disk_usage(mount_point).free)} free"
     if needed is not None:
         room += f", {_size(needed)} needed"
     if error.errno == errno.EDQUOT:

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_blocks.engine.base.files import sync_directory
+from gan_blocks.engine.base.files import open_fresh, sync_directory
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.shards.format import EntryForm, ShardFile, entry_info
 
@@ -37,7 +37,7 @@ class ShardWriter:
         self._header = EntryForm(layout).array_header
         self._count = 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary.open("wb")
+        self._file = open_fresh(self._temporary)
         self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED)
 
     def __enter__(self) -> Self:
