@@ -91,6 +91,7 @@ class MixtureSession:
             compare_configs(self.folder.config(), asdict(config))
         else:
             self.folder = RunFolder.create_at(folder, recipe, f"{config.modes}-modes", asdict(config))
+        self._lock = self.folder.begin_to_write()
         self.step = self._restore()
         self.last_step = config.planned_steps if options.steps is None else options.steps
         self._train, self._saved_step, self._round = train, self.step, 1
@@ -119,7 +120,10 @@ class MixtureSession:
                 self._record([losses for _, losses in done])
         if self.step > self._saved_step or self.step == 0:
             self._save()
-        return None if stop.signal and self.step < self.last_step else self._evaluate()
+        try:
+            return None if stop.signal and self.step < self.last_step else self._evaluate()
+        finally:
+            self._lock.close()
 
     def analyze(self) -> None:
         """Write what one update from the best and from the worst samples does, of the plain arm."""
@@ -141,7 +145,6 @@ class MixtureSession:
         print(text)
 
     def _restore(self) -> int:
-        self.folder.clear_temporaries()
         if not self.folder.saved_steps():
             return 0
         checkpoint = self.folder.newest_checkpoint()

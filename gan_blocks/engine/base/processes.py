@@ -34,7 +34,6 @@ __all__ = [
     "main_rank_only",
     "naming_the_missing",
     "sum_gradients",
-    "wait_for_all",
 ]
 
 Result = TypeVar("Result")
@@ -142,11 +141,6 @@ def gather_rows(rows: Tensor) -> Tensor:
     counts = [torch.empty(1, dtype=torch.int64) for _ in range(world.size)]
     dist.all_gather(counts, torch.tensor([len(rows)]))
     return torch.cat([part[: int(count)] for part, count in zip(everyone, counts, strict=True)])
-
-
-def wait_for_all() -> None:
-    """Go on when all processes have come here."""
-    largest(0)
 
 
 def main_rank_only(error: UserError) -> BaseException:

@@ -26,6 +26,7 @@ from gan_blocks.engine.runs.checkpoints import (
     step_of,
 )
 from gan_blocks.engine.runs.identity import RecipeIdentity
+from gan_blocks.engine.runs.lock import FolderLock, refuse_links
 from gan_blocks.engine.runs.weights import check_finite
 
 __all__ = ["CONVERTED", "RunFolder", "compare_configs"]
@@ -168,9 +169,19 @@ class RunFolder:
         """Remove all checkpoints but the newest, which were kept to be looked at."""
         prune_checkpoints(self.checkpoints)
 
-    def clear_temporaries(self) -> None:
-        """Clear away what a killed process left half done. Only for the process that writes here, before it begins."""
+    def begin_to_write(self) -> FolderLock:
+        """Take the folder for this process, and clear away what a killed one left half done.
+
+        Returns:
+            What holds it: keep it as long as there is something to write, then close it.
+
+        Raises:
+            UserError: If another process holds it, or something in it is a link.
+        """
+        refuse_links(self.path)
+        lock = FolderLock(self.path)
         remove_stale_temporaries(self.checkpoints)
+        return lock
 
     @property
     def log_path(self) -> Path:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -28,7 +29,6 @@ from gan_blocks.engine.base.processes import (
     joined_processes,
     largest,
     main_rank_only,
-    wait_for_all,
 )
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
@@ -38,11 +38,9 @@ from gan_blocks.engine.recipe.build import build_state, check_extra, check_netwo
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
-from gan_blocks.engine.runs.checkpoints import (
-    list_checkpoints,
-    remove_stale_temporaries,
-)
+from gan_blocks.engine.runs.checkpoints import list_checkpoints, save_checkpoint
 from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.runs.report import write_report
 from gan_blocks.engine.runs.weights import first_not_finite
 from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
@@ -68,7 +66,11 @@ def train(recipe: Recipe[Any], argv: Sequence[str] | None, *, prog: str) -> int:
         asked = parse_training_command(recipe, prog=prog, args=argv)
         with joined_processes(asked.options.device, timeout=asked.options.timeout) as device:
             options = replace(asked.options, device=device)
-            return Run(recipe, replace(asked, options=options)).carry_out()
+            run = Run(recipe, replace(asked, options=options))
+            try:
+                return run.carry_out()
+            finally:
+                run.close()
 
     return run_command(recipe.name, command)
 
@@ -91,6 +93,7 @@ class Run:
         if self.options.spectra_every:
             self.spectra = SpectrumRecorder(self.state.generator, self.state.discriminator)
         self.step = 0
+        self._lock: FolderLock | None = None
         self.folder = self._open_folder(command)
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
@@ -126,6 +129,11 @@ class Run:
             self._flush_losses(progress)
             self._finish()
         return self._closing_words(stop, time.monotonic() - self._began)
+
+    def close(self) -> None:
+        """Let other processes write into the run's folder."""
+        if self._lock is not None:
+            self._lock.close()
 
     def _train_step(self, batches: StepBatches) -> dict[str, Tensor]:
         """One step of the recipe; what to log of it.
@@ -165,9 +173,7 @@ class Run:
         if command.run is None:
             self._start_from_other_run()  # before there is a folder: it may not fit
             return decided_by_main(lambda: self._new_folder(command.preset))
-        if self.world.is_main:
-            remove_stale_temporaries(command.run.checkpoints)
-        wait_for_all()
+        decided_by_main(partial(self._begin_to_write, command.run))
         if not list_checkpoints(command.run.checkpoints):
             self._start_from_other_run()  # stopped before its first checkpoint: start again
             stopped, config = command.run, config_to_json(self.config)
@@ -181,6 +187,11 @@ class Run:
         self.step = checkpoint.step
         return command.run
 
+    def _begin_to_write(self, folder: RunFolder) -> None:
+        self._lock = folder.begin_to_write()
+        if self._lock.note:
+            _say(self._lock.note)
+
     def _start_from_other_run(self) -> None:
         if self.options.init_from is not None:
             for note in start_from(self.state, self.options.init_from, self.config):
@@ -189,8 +200,11 @@ class Run:
     def _new_folder(self, preset: str) -> RunFolder:
         identity, config = self.recipe.identity, config_to_json(self.config)
         if self.options.run_dir is not None:
-            return RunFolder.create_at(self.options.run_dir, identity, preset, config)
-        return RunFolder.create(Path("runs"), identity, preset, config, datetime.now(UTC))
+            folder = RunFolder.create_at(self.options.run_dir, identity, preset, config)
+        else:
+            folder = RunFolder.create(Path("runs"), identity, preset, config, datetime.now(UTC))
+        self._begin_to_write(folder)
+        return folder
 
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
@@ -300,7 +314,14 @@ class Run:
         if (problem := first_not_finite(tensors)) is not None:
             self._record({"event": "not finite", "step": self.step, "tensor": problem})
             raise self._divergence(f"{problem} after step {self.step}")
-        self.folder.save(self.step, tensors, keep_last=options.keep_last, keep_every=options.keep_every)
+        save_checkpoint(
+            self.folder.checkpoints,
+            self.step,
+            tensors=tensors,
+            metadata=self.folder.metadata(),
+            keep_last=options.keep_last,
+            keep_every=options.keep_every,
+        )
 
     def _finish(self) -> None:
         """A last checkpoint and a last sheet, unless there is nothing new since the last ones."""
