@@ -6,8 +6,8 @@ Tested through ``tests/conditioning/test_batchnorm.py``, where the class is used
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from gan_blocks.layers._modulation import is_reverse_mode
 from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["FoldableBatchNorm2d"]
@@ -38,8 +38,7 @@ class FoldableBatchNorm2d(CrossReplicaBatchNorm2d):
             return None
         if not self.training:
             return mean, variance
-        # The gradient in closed form is one of reverse mode, of one batch.
-        if torch._C._functorch.get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0:
+        if not is_reverse_mode():
             return None
         if self.group is not None and x.numel() > 0:
             return self._share_moments(x, self.group)

@@ -9,10 +9,17 @@ import torch
 import torch.distributed as dist
 from einops import rearrange
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gan_blocks.layers._moments import shared_moments, sum_over_processes
 
-__all__ = ["modulate"]
+__all__ = ["is_reverse_mode", "modulate"]
+
+
+def is_reverse_mode() -> bool:
+    """Whether a gradient in closed form serves: neither forward mode nor a transform such as vmap is under way."""
+    transformed: bool = torch._C._functorch.get_dynamic_layer_stack_depth() > 0
+    return not transformed and forward_ad._current_level < 0
 
 
 def modulate(
@@ -48,7 +55,7 @@ def modulate(
 def _apply(x: Tensor, mean: Tensor, variance: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
     """The mean is taken off first: with a large one, x g s and b - mean g s would cancel and lose their digits."""
     centered, scale = x - _over_pixels(mean), _over_pixels(gain * (variance + eps).rsqrt())
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or not is_reverse_mode():
         return torch.addcmul(_over_pixels(bias), centered, scale)
     return centered.mul_(scale).add_(_over_pixels(bias))
 

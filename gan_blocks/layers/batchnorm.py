@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gan_blocks._checks import bad_dtype, bad_shape, bad_value, check_feature_map, check_positive
 from gan_blocks._precision import to_float64, wide_dtype
-from gan_blocks.layers._modulation import modulate
+from gan_blocks.layers._modulation import is_reverse_mode, modulate
 from gan_blocks.layers._moments import GroupReference, Moments, own_moments, shared_moments, sharing_group
 
 __all__ = ["CrossReplicaBatchNorm2d"]
@@ -43,7 +43,7 @@ class CrossReplicaBatchNorm2d(nn.Module):
       ``statistics="batch"`` has buffers from then on. They are part of its state_dict, and loading such a state_dict
       into a fresh layer makes it evaluate with them, too. Later training leaves them as they are, whereas
       ``statistics="running"`` moves them on. ``torch.optim.swa_utils.update_bn`` looks for torch's own classes and
-      passes this one by: call :func:`standing_statistics`, which pools both.
+      does not calibrate this one: call :func:`standing_statistics`, which pools both.
 
     Statistics are computed in float32 for inputs of lower precision. In float64 on the CPU they are added up in pairs,
     unless compiled: more exact than torch's kernel, and slower. The memory format of the input is kept.
@@ -304,4 +304,5 @@ def _kernel_loses_digits(x: Tensor) -> bool:
     On the CPU it adds up one value after the other, in float64 for float32 but not in anything wider for float64. What
     is left of zero is all the gradient that a convolution's bias in front has, and Adam makes steps of it.
     """
-    return x.device.type == "cpu" and x.dtype == torch.float64 and not torch.compiler.is_compiling()
+    double = x.device.type == "cpu" and x.dtype == torch.float64
+    return double and not torch.compiler.is_compiling() and is_reverse_mode()

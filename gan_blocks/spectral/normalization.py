@@ -133,16 +133,17 @@ def spectral_norm(
     that is not the one of the last advance advances them, whoever wrote it: the layer compares the weight's product
     with a fixed vector, up to rounding. It does so under :func:`torch.compile` too, and for weights that
     ``fully_shard`` gathers. Calling :func:`advance_power_iteration` after each optimizer step gives the same, and is
-    faster for many layers. In evaluation mode nothing is stored; a weight that u and v do not belong to is normalized
-    by an advance for that read alone. Reads inside :func:`frozen_power_iteration`, in traces and exports, and under
-    the transforms of ``torch.func``, take u and v as they are.
+    faster for many layers. In evaluation mode and under the transforms of ``torch.func`` nothing is stored; a weight
+    that u and v do not belong to is normalized by an advance for that read alone. Reads inside
+    :func:`frozen_power_iteration`, in traces and in exports take u and v as they are, so that a weight that has just
+    been updated should be read, or advanced, before. Where every read counts, as in serving, fold the norm.
 
     **What u and v belong to.** Loading a state dict or copying the layer takes them as those of their weight, so a
-    resumed run continues bit for bit; saving a state dict in training mode counts as a read. In evaluation mode it does
-    not, and an advance that was due is lost. Vectors of length 1 that you write yourself stay until the weight changes;
-    vectors that are zero or not finite start anew, as those of a layer that was made on the meta device do at its first
-    read. Processes that were seeded differently have different ones until the buffers are broadcast once, as
-    ``DistributedDataParallel`` does when it is made.
+    resumed run continues bit for bit. Saving a state dict in training mode counts as a read, and in evaluation mode
+    saves the vectors that a read would take; either gathers a weight in shards, so each process has to. Vectors of
+    length 1 that you write yourself stay until the weight changes; vectors that are zero or not finite start anew, as
+    those of a layer that was made on the meta device do at its first read. Processes that were seeded differently have
+    different ones until the buffers are broadcast once, as ``DistributedDataParallel`` does when it is made.
 
     **Differences from torch's spectral_norm.** That one advances at every read in training mode. It also starts each
     step with u; here v is first, as in the paper, so that u alone determines the step. The result for given u and v

@@ -73,7 +73,7 @@ def sigma_regularization(model: nn.Module, *, target: float | None = None, ratio
             tensor = name.replace("parametrizations.", "")
             remedy = f"Register {tensor} with num_singular_values=2."
             raise bad_value(owner, "ratio", "used where two singular values are followed", ratio, remedy)
-        tracker.watched = True
+        tracker.expect_read()
         sigmas, *_ = tracker.estimate(chain_input(chain, index), 1 if ratio is None else 2)
         penalties.append((sigmas[0] - bound_of(sigmas, target, ratio)).square())
     if not penalties:

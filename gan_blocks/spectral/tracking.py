@@ -4,6 +4,8 @@ Tested in ``tests/spectral/test_tracking.py``.
 """
 
 import math
+import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +22,7 @@ from torch.nn.utils.parametrize import (
 
 from gan_blocks._checks import bad_shape, bad_value, check_real_floating, check_whole
 from gan_blocks._precision import full_precision, wide_dtype
-from gan_blocks.spectral.fingerprints import can_branch, distance, fingerprint, reference_of
+from gan_blocks.spectral.fingerprints import agrees, can_branch, fingerprint, in_narrower_dtype, reference_of
 from gan_blocks.spectral.parametrized import chain_input, chains_of, sources_of
 from gan_blocks.spectral.power_iteration import (
     matrix_axes,
@@ -50,11 +52,12 @@ class SingularVectorTracker(nn.Module, ABC):
 
     They advance once per update of the weight: by :func:`advance_power_iteration`, or when a weight is read in training
     mode that is not the one of the last advance. That is told by its content, up to rounding, whoever wrote it and
-    however. In evaluation mode such a read advances u and v for itself alone and stores nothing.
+    however. In evaluation mode, and under the transforms of ``torch.func``, such a read advances u and v for itself
+    alone and stores nothing.
 
     Loaded vectors count as those of the loaded weight, and vectors of length 1 that somebody wrote as those of the
-    weight as it is; vectors that are zero or not finite start anew. Inside :func:`frozen_power_iteration`, while a
-    model is traced or exported, and under the transforms of ``torch.func``, a read takes u and v as they are.
+    weight as it is; vectors that are zero or not finite start anew. Inside :func:`frozen_power_iteration`, and while a
+    model is traced or exported, a read takes u and v as they are.
 
     Args:
         weight: The tensor to follow, with at least two dimensions; read as a matrix of shape (out, rest).
@@ -67,11 +70,12 @@ class SingularVectorTracker(nn.Module, ABC):
     Attributes:
         u: Left vectors, rows orthonormal, of shape ``(n, out)``, in float32 or wider.
         v: Right vectors, of shape ``(n, rest)``, "rest" in torch's order of dimensions.
-        reference: What the weight of the last advance is known by, of shape ``(out + 1,)``; NaN where the next one read
+        reference: What the weight of the last advance is known by, of shape ``(2, out)``; NaN where the next one read
             is taken as that. No part of the state dict.
         fresh: Whether u and v have yet to start.
-        watched: Whether the next forward pass is a read of the layer's tensor, and notices an update. Others are pure
-            functions of the weight and the buffers.
+        advances: How often u and v have advanced, but for reads on a device or in a compiled graph.
+        readers: The threads whose next forward pass is a read of the layer's tensor, and notices an update. Others are
+            pure functions of the weight and the buffers.
         frozen: How many :func:`frozen_power_iteration` contexts hold the vectors.
 
     Raises:
@@ -108,7 +112,8 @@ class SingularVectorTracker(nn.Module, ABC):
         self.n_power_iterations = n_power_iterations
         self.warmup_iterations = warmup_iterations
         self.frozen = 0
-        self.watched = False
+        self.advances = 0
+        self.readers: set[int] = set()
         self.fresh = weight.is_meta
         for name, size in (("u", out), ("v", rest)):
             rows = random_rows(num_singular_values, size, like=weight, generator=generator)
@@ -122,6 +127,10 @@ class SingularVectorTracker(nn.Module, ABC):
         What was made on the meta device does so by itself, once it has memory.
         """
         self.fresh = True
+
+    def expect_read(self) -> None:
+        """Let the next pass of this thread notice an update, as one through the layer does."""
+        self.readers.add(_this_thread())
 
     @abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
@@ -148,9 +157,9 @@ class SingularVectorTracker(nn.Module, ABC):
             )
         axes, own = matrix_axes(weight, self.dim), None
         matrix = to_matrix(weight.to(wide_dtype(weight)), axes)
-        if self.watched:
-            self.watched = False
-            if not (self.frozen or weight.is_meta or _stands_aside()):
+        if self.readers and (reader := _this_thread()) in self.readers:
+            self.readers.discard(reader)
+            if not (self.frozen or weight.is_meta or _is_traced()):
                 own = self._notice(weight.detach(), matrix.detach())
         if own is not None:
             return matrix, *own
@@ -170,30 +179,29 @@ class SingularVectorTracker(nn.Module, ABC):
         Returns:
             The u and v for this weight where they are others than the buffers.
         """
-        pairs, steps, branch = [(self, weight)], self.n_power_iterations, can_branch(weight)
-        if self.fresh:
+        pairs, steps = [(self, weight)], self.n_power_iterations
+        # What a transform of torch.func has wrapped can be neither looked at nor stored.
+        transformed: bool = torch._C._functorch.get_dynamic_layer_stack_depth() > 0
+        if self.fresh and not transformed:
             return self._advanced(pairs, steps)
-        gap, rounding = distance(fingerprint(matrix, weight, self.dim), self.reference)
+        same = agrees(fingerprint(matrix, weight, self.dim), self.reference)
         lengths = [torch.linalg.vector_norm(rows) for rows in (self.u, self.v)]
-        length = self.num_singular_values**0.5
-        if branch:
-            unknown = math.isnan(limit := rounding.item())
-            healthy = all(abs(one.item() - length) < 0.1 for one in lengths)
-            if healthy and (unknown or gap.item() <= limit):
-                if unknown:
+        length = self.num_singular_values**0.5  # less by about half its inverse where one row is zero
+        if can_branch(weight) and not transformed:
+            if same.item() and all(abs(one.item() - length) < 0.25 / length for one in lengths):
+                if math.isnan(self.reference[1, 0].item()):
                     self._remember(weight)
                 return None
             return self._advanced(pairs, steps)
         # Without a look at the values: the host does not wait for the device, and a compiled graph does not break.
-        unknown_there = rounding.isnan()
-        healthy_there = torch.stack([(one - length).abs() < 0.1 for one in lengths]).all()
-        changed = ~(healthy_there & (unknown_there | (gap <= rounding)))
+        healthy = torch.stack([(one - length).abs() < 0.25 / length for one in lengths]).all()
+        stays = same & healthy
         u, v = self._vectors(weight, matrix_axes(weight, self.dim))
-        us, vs, references = _stepped(pairs, steps)
-        u, v = torch.where(changed, us[0], u), torch.where(changed, vs[0], v)
-        if self.training:
-            reference = torch.where(changed | unknown_there, references[0], self.reference)
-            _store(pairs, u[None], v[None], reference[None])
+        us, vs, references = _stepped(pairs, steps, branch=False)
+        u, v = torch.where(stays, u, us[0]), torch.where(stays, v, vs[0])
+        if self.training and not transformed:
+            known = stays & ~self.reference[1, 0].isnan()
+            _store(pairs, u[None], v[None], torch.where(known, self.reference, references[0])[None])
         return u, v
 
     def _remember(self, weight: Tensor) -> None:
@@ -230,25 +238,34 @@ class SingularVectorTracker(nn.Module, ABC):
 
     def _advanced(self, pairs: "_Pairs", steps: int) -> tuple[Tensor, Tensor] | None:
         """Advance, or in evaluation mode return what an advance would give."""
-        us, vs, references = _stepped(pairs, steps)
         if self.training:
-            _store(pairs, us, vs, references)
+            advance_together(pairs, steps)
             return None
+        us, vs, _ = _stepped(pairs, steps)
         return us[0], vs[0]
 
     def _forget(self) -> None:
         """Let u and v belong to whatever weight is read next."""
-        reference = self.u.new_full((self.u.shape[1] + 1,), torch.nan, dtype=wide_dtype(self.u))
+        dtype, device = wide_dtype(self.u), self.u.device
+        reference = self._buffers.get("reference")
+        if reference is not None and (reference.dtype, reference.device) == (dtype, device):
+            reference.fill_(torch.nan)
+            return
+        with torch.inference_mode(False):  # a model that is loaded for inference may be trained later
+            reference = torch.full((2, self.u.shape[1]), torch.nan, dtype=dtype, device=device)
         self.register_buffer("reference", reference, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SingularVectorTracker":
+        before = self.reference
         moved: SingularVectorTracker = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.reference.dtype != wide_dtype(self.reference):
-            self._forget()
+            # An advance that is due stays due in lower precision.
+            kept = in_narrower_dtype(before, self.reference.dtype).to(self.reference.device)
+            self.register_buffer("reference", kept, persistent=False)
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "frozen": 0, "watched": False}
+        return {**self.__dict__, "frozen": 0, "readers": set()}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -305,6 +322,7 @@ def register_tracker(module: nn.Module, name: str, tracker: SingularVectorTracke
     if len(trackers_of(chain)) == 1:
         chain.register_forward_pre_hook(_before_reading)
         chain.register_state_dict_pre_hook(_before_saving)
+        chain.register_state_dict_post_hook(_after_saving)
         chain.register_load_state_dict_post_hook(_after_loading)
 
 
@@ -327,7 +345,7 @@ def own_class(module: nn.Module) -> None:
 
 def _before_reading(chain: ParametrizationList, *_args: object) -> None:
     for _, tracker in trackers_of(chain):
-        tracker.watched = True
+        tracker.expect_read()
 
 
 @torch.no_grad()
@@ -336,41 +354,67 @@ def _before_saving(chain: ParametrizationList, *_: object) -> None:
     for index, tracker in trackers_of(chain):
         if tracker.training and not tracker.frozen:
             weight = chain_input(chain, index)
-            tracker.watched = True
-            with full_precision(weight):
-                tracker._read(weight)
+            _read_once(tracker, weight)
             tracker._remember(weight)
+
+
+@torch.no_grad()
+def _after_saving(chain: ParametrizationList, state_dict: dict[str, Any], prefix: str, _metadata: object) -> None:
+    """In evaluation mode, save the vectors that a read would take: loaded, they count as those of the weight."""
+    for index, tracker in trackers_of(chain):
+        if not tracker.training and not tracker.frozen and f"{prefix}{index}.u" in state_dict:
+            weight = chain_input(chain, index)
+            _, u, v = _read_once(tracker, weight)
+            if weight.is_meta or u.data_ptr() == tracker.u.data_ptr():
+                continue
+            saved = {"u": u, "v": to_torch_order(v, weight, matrix_axes(weight, tracker.dim))}
+            for name, rows in saved.items():
+                state_dict[f"{prefix}{index}.{name}"] = rows.to(tracker.u.dtype)
+
+
+def _read_once(tracker: SingularVectorTracker, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    tracker.expect_read()
+    with full_precision(weight):
+        return tracker._read(weight)
 
 
 @torch.no_grad()
 def _after_loading(chain: ParametrizationList, *_: object) -> None:
     """Take the loaded weight as that of the loaded vectors, before somebody can change it."""
-    if any(hasattr(source, "full_tensor") for source in sources_of(chain, len(chain))):
+    if any(hasattr(source, "full_tensor") or source.is_meta for source in sources_of(chain, len(chain))):
         return  # To gather it now would wait for processes that perhaps load nothing. The next read takes it.
     for index, tracker in trackers_of(chain):
-        if tracker.reference.isnan().any():
+        if not tracker.reference.is_meta and tracker.reference.isnan().any():
             tracker._remember(chain_input(chain, index))
 
 
 def advance_together(pairs: "_Pairs", n_power_iterations: int) -> None:
     """Advance trackers whose weights agree in matrix shape, dtype and device, in one product."""
-    if not pairs[0][1].is_meta:
-        _store(pairs, *_stepped(pairs, n_power_iterations))
+    if pairs[0][1].is_meta:
+        return
+    _store(pairs, *_stepped(pairs, n_power_iterations))
+    if not torch.compiler.is_compiling():
+        for tracker, _ in pairs:
+            tracker.advances += 1
 
 
 _Pairs = Sequence[tuple[SingularVectorTracker, Tensor]]
 
 
 @torch.no_grad()
-def _stepped(pairs: _Pairs, n_power_iterations: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return u, v in the order of memory, and the reference of each tracker, advanced on its weight."""
+def _stepped(pairs: _Pairs, n_power_iterations: int, *, branch: bool | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return u, v in the order of memory, and the reference of each tracker, advanced on its weight.
+
+    ``branch`` says whether the values may be looked at; None: where that costs nothing.
+    """
     (example, weight), warmup = pairs[0], max(tracker.warmup_iterations for tracker, _ in pairs)
     with full_precision(weight):
         parts = zip(*(tracker._matrix_and_vectors(weight) for tracker, weight in pairs), strict=True)
         matrices, us, vs = (torch.stack(part) if len(part) > 1 else part[0][None] for part in parts)
         if example.fresh:
             us, n_power_iterations = start_rows(us), max(warmup, n_power_iterations)
-        us, vs = power_steps(matrices, us, vs, n_power_iterations, restart=warmup, branch=can_branch(weight))
+        branch = can_branch(weight) if branch is None else branch
+        us, vs = power_steps(matrices, us, vs, n_power_iterations, restart=warmup, branch=branch)
         return us, vs, reference_of(matrices, fingerprint(matrices, weight, example.dim))
 
 
@@ -390,11 +434,18 @@ def _store(pairs: _Pairs, us: Tensor, vs: Tensor, references: Tensor) -> None:
         tracker.fresh = False
 
 
+def _this_thread() -> int:
+    # A graph is made by one thread, and the compiler does not know this function.
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
+
+
 # torch 2.6 has none.
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
-def _stands_aside() -> bool:
-    """Whether a read can store nothing: in a trace, in an export, or under vmap and its like."""
-    transformed: bool = torch._C._functorch.get_dynamic_layer_stack_depth() > 0
-    return transformed or bool(torch._C._get_tracing_state()) or _is_exporting()
+def _is_traced() -> bool:
+    """Whether a read is written down as part of a program, of which the weight is a constant."""
+    if torch._C._get_tracing_state() or _is_exporting():
+        return True
+    proxies = None if torch.compiler.is_compiling() else sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return proxies is not None and proxies.get_proxy_mode() is not None

@@ -4,7 +4,7 @@ Tested in ``tests/training/test_activation_checkpointing.py``.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache, partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.checkpoint import checkpoint
 
 from gan_blocks._checks import bad_value
+from gan_blocks.spectral.tracking import SingularVectorTracker
 
 __all__ = ["checkpoint_activations"]
 
@@ -37,7 +38,8 @@ def checkpoint_activations(module: nn.Module) -> None:
       attention kernels.
 
     A weight that has been changed between the two passes, as by the step of an optimizer, would give the gradient of
-    other weights: the backward pass raises then, as it does without this.
+    other weights: the backward pass raises then, as it does without this, and where singular vectors have advanced. A
+    write through ``.data`` goes unseen, as it does without this.
 
     Second derivatives pass through as well. Under :func:`torch.compile`, which chooses by itself what to compute again,
     the module runs as if it had not been changed. A deep copy is checkpointed like its original.
@@ -47,7 +49,8 @@ def checkpoint_activations(module: nn.Module) -> None:
 
     Raises:
         ValueError: If the module contains a norm of ``torch.nn`` whose running statistics would move twice.
-        RuntimeError: In the backward pass, if a parameter of the module has changed since the forward pass.
+        RuntimeError: In the backward pass, if a parameter or a singular vector of the module has changed since the
+            forward pass.
 
     References:
         Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
@@ -91,7 +94,8 @@ def _recomputed(module: nn.Module, forward: Callable[..., Any], *args: Any, **kw
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Those of the first pass and of the second."""
-    return nullcontext(), _SecondPass(module)
+    second = _SecondPass(module)
+    return _FirstPass(second), second
 
 
 def _updates_of(module: nn.Module) -> dict[str, int]:
@@ -99,10 +103,10 @@ def _updates_of(module: nn.Module) -> dict[str, int]:
     return {name: _count_updates(parameter) for name, parameter in module.named_parameters()}
 
 
-def _count_updates(parameter: Tensor) -> int:
+def _count_updates(tensor: Tensor) -> int:
     # A tensor made under inference_mode has no version counter and cannot be trained either.
-    version = 0 if parameter.is_inference() else parameter._version
-    updates: int = version + getattr(parameter, _FUSED_UPDATES, 0)
+    version = 0 if tensor.is_inference() else tensor._version
+    updates: int = version + getattr(tensor, _FUSED_UPDATES, 0)
     return updates
 
 
@@ -124,6 +128,16 @@ def _count_fused_step(optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dic
                     setattr(parameter, _FUSED_UPDATES, getattr(parameter, _FUSED_UPDATES, 0) + 1)
 
 
+class _FirstPass(AbstractContextManager[None]):
+    """Notes how the spectral norms were read."""
+
+    def __init__(self, second: "_SecondPass") -> None:
+        self.second = second
+
+    def __exit__(self, *_: object) -> None:
+        self.second.note_vectors()
+
+
 class _SecondPass(AbstractContextManager[None]):
     """Lets a pass in train mode leave the running statistics as they are, bit for bit; may be entered repeatedly.
 
@@ -136,7 +150,13 @@ class _SecondPass(AbstractContextManager[None]):
         self.norms: list[Any] = [part for part in module.modules() if hasattr(part, "held_statistics")]
         # Flash attention is switched for all devices by the name of one; torch.nn.attention has no question for it.
         self.fast_attention = torch.backends.cuda.flash_sdp_enabled()
+        self.trackers = [part for part in module.modules() if isinstance(part, SingularVectorTracker)]
+        self.vectors: list[tuple[int, int]] = []
         self.entered = ExitStack()
+
+    def note_vectors(self) -> None:
+        """Remember which singular vectors the first pass has read, and whether they were held."""
+        self.vectors = [(tracker.advances, tracker.frozen) for tracker in self.trackers]
 
     def __enter__(self) -> None:
         now = _updates_of(self.module)
@@ -147,6 +167,15 @@ class _SecondPass(AbstractContextManager[None]):
                 "forward and the backward pass, which would compute with other weights. Take the optimizer's step "
                 "after the backward pass."
             )
+        for tracker, (advances, frozen) in zip(self.trackers, self.vectors, strict=True):
+            if tracker.advances != advances:
+                raise RuntimeError(
+                    f"checkpoint_activations: singular vectors of {type(self.module).__name__} have advanced between "
+                    "the forward and the backward pass, which would compute with other weights. Advance them after "
+                    "the backward pass."
+                )
+            self.entered.callback(setattr, tracker, "frozen", tracker.frozen)
+            tracker.frozen = frozen
         for norm in self.norms:
             self.entered.enter_context(norm.held_statistics())
         if not self.fast_attention:

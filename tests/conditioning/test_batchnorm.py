@@ -306,3 +306,21 @@ def test_rejects_a_condition_that_does_not_fit(shape: tuple[int, ...]):
 def test_rejects_another_number_of_channels():
     with pytest.raises(ValueError, match=r"`x` must be of shape \(batch, 3, height, width\), but got x of shape"):
         ConditionalBatchNorm2d(CHANNELS, WIDTH)(torch.zeros(2, 4, 2, 2), torch.zeros(2, WIDTH))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_evaluation_can_be_mapped_over_conditions(recorded: bool, rng: torch.Generator):
+    norm = ConditionalBatchNorm2d(3, WIDTH).eval()
+    x, conditions = torch.randn(1, 3, 4, 4, generator=rng), torch.randn(5, WIDTH, generator=rng)
+    with torch.set_grad_enabled(recorded):
+        mapped = torch.vmap(lambda condition: norm(x, condition[None])[0])(conditions)
+        torch.testing.assert_close(mapped, norm(x.expand(5, -1, -1, -1), conditions))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_float64_norm_of_the_batch_has_forward_mode(rng: torch.Generator):
+    norm = CrossReplicaBatchNorm2d(3).double()
+    x, t = torch.randn(2, 4, 3, 5, 5, generator=rng, dtype=torch.float64)
+    with fwAD.dual_level():
+        tangent = fwAD.unpack_dual(norm(fwAD.make_dual(x, t))).tangent
+    torch.testing.assert_close(tangent, (norm(x + 1e-5 * t) - norm(x - 1e-5 * t)) / 2e-5, rtol=1e-6, atol=1e-6)

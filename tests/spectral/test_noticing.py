@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from gan_blocks import (
@@ -286,6 +288,31 @@ def test_an_entirely_new_weight_is_followed_in_evaluation(register):
     assert largest(layer) < 20 * (register is not spectral_norm) + 2
 
 
+@registered
+def test_a_state_saved_in_evaluation_is_the_model_that_was_evaluated(register):
+    layer = register(nn.Linear(64, 64, bias=False))
+    layer.load_state_dict({"parametrizations.weight.original": 100 * new_weight(layer)}, strict=False)
+    before = vectors(layer.eval())
+    saved = copy.deepcopy(layer.state_dict())
+    loaded = register(nn.Linear(64, 64, bias=False)).eval()
+    loaded.load_state_dict(saved)
+    torch.testing.assert_close(loaded.weight, layer.weight)
+    assert_same(vectors(layer), before)
+
+
+def test_a_run_saved_in_evaluation_resumes_bit_for_bit():
+    run = spectral_norm(nn.Conv2d(3, 4, 3))
+    original_of(run).data.copy_(new_weight(run))
+    resumed = spectral_norm(nn.Conv2d(3, 4, 3))
+    resumed.load_state_dict(copy.deepcopy(run.eval().state_dict()))
+    for layer in (run.train(), resumed):
+        for seed in (2, 3):
+            layer(torch.ones(1, 3, 3, 3))
+            original_of(layer).data.copy_(new_weight(layer, seed))
+        layer(torch.ones(1, 3, 3, 3))
+    assert_same(dict(resumed.state_dict()), dict(run.state_dict()))
+
+
 def test_folding_takes_the_vectors_of_the_weight_as_it_is():
     layer = spectral_norm(nn.Linear(64, 64, bias=False))
     original_of(layer).data.copy_(1e4 * new_weight(layer))
@@ -401,15 +428,21 @@ def test_an_ensemble_is_computed_at_once(compiled: bool, training: bool):
     torch.testing.assert_close(run(x), torch.stack([model(x) for model in models]))
 
 
-def test_a_gradient_by_transform_is_that_of_autograd():
+@pytest.mark.parametrize("due", [False, True])
+def test_a_gradient_by_transform_is_that_of_autograd(due: bool):
     layer = spectral_norm(nn.Linear(4, 4, bias=False))
     x = torch.randn(2, 4)
+    if due:
+        original_of(layer).data.copy_(100 * new_weight(layer))
 
     def loss(raw: Tensor) -> Tensor:
         return functional_call(layer, {"parametrizations.weight.original": raw}, (x,)).square().sum()
 
+    before = vectors(layer)
+    gradient = torch.func.grad(loss)(original_of(layer).detach())
+    assert_same(vectors(layer), before)
     layer(x).square().sum().backward()
-    torch.testing.assert_close(torch.func.grad(loss)(original_of(layer).detach()), original_of(layer).grad)
+    torch.testing.assert_close(gradient, original_of(layer).grad)
 
 
 @registered
@@ -445,6 +478,51 @@ def test_a_compiled_graph_notices_without_a_break(register, training: bool):
         torch.testing.assert_close(tracker_of(layer).u.square().sum(), torch.tensor(1.0 * len(tracker_of(layer).u)))
 
 
+def test_a_model_is_traced_to_a_graph():
+    layer = spectral_norm(nn.Linear(8, 8)).eval()
+    parameters, x = dict(layer.named_parameters()), torch.randn(2, 8)
+    graph = make_fx(lambda own, x: functional_call(layer, own, (x,)))(parameters, x)
+    torch.testing.assert_close(graph(parameters, x), layer(x))
+
+
+def test_a_layer_on_the_meta_device_takes_a_state():
+    with torch.device("meta"):
+        layer = spectral_norm(nn.Linear(8, 8))
+    source = spectral_norm(nn.Linear(8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's: nothing is copied
+        layer.load_state_dict(source.state_dict())
+    layer.load_state_dict(source.state_dict(), assign=True)
+    assert_same(layer.weight, source.weight)
+
+
+def test_a_model_that_was_loaded_for_inference_can_be_trained():
+    layer = spectral_norm(nn.Linear(8, 8, bias=False))
+    with torch.inference_mode():
+        layer.load_state_dict(copy.deepcopy(layer.state_dict()))
+    original_of(layer).data.add_(1)
+    layer(torch.ones(1, 8))
+    assert 0.9 < largest(layer) < 2
+
+
+def test_threads_that_read_together_each_notice():
+    layer = spectral_norm(nn.Linear(64, 64, bias=False)).eval()
+    original_of(layer).data.copy_(100 * new_weight(layer))
+    expected = layer.weight.detach()
+    with ThreadPoolExecutor(4) as pool:
+        for read in pool.map(lambda _: layer.weight.detach(), range(400)):
+            torch.testing.assert_close(read, expected)
+
+
+def test_one_zero_vector_among_many_is_seen():
+    layer = spectral_norm(nn.Linear(64, 64, bias=False), num_singular_values=40)
+    original_of(layer).data.copy_(new_weight(layer))
+    layer(torch.ones(1, 64))
+    for rows in (tracker_of(layer).u, tracker_of(layer).v):
+        rows[0] = 0
+    assert largest(layer) < 2
+
+
 def test_a_penalty_on_singular_values_counts_as_a_read():
     layer = spectral_norm(nn.Linear(8, 8))
     original_of(layer).data.copy_(new_weight(layer))
@@ -455,6 +533,14 @@ def test_a_penalty_on_singular_values_counts_as_a_read():
     tracker = tracker_of(layer)
     tracker(new_weight(layer, 2))  # no flag is left behind: this is no read
     assert_same(vectors(layer), vectors(twin))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_an_advance_that_is_due_stays_due_in_another_precision(dtype: torch.dtype):
+    layer = spectral_norm(nn.Linear(64, 64, bias=False))
+    original_of(layer).data.copy_(100 * new_weight(layer))
+    layer.to(dtype).eval()
+    assert torch.linalg.matrix_norm(layer.weight.float(), 2) < 2
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

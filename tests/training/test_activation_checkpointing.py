@@ -18,6 +18,7 @@ from gan_blocks import (
     SelfAttention2d,
     advance_power_iteration,
     checkpoint_activations,
+    frozen_power_iteration,
     spectral_norm,
     twice_differentiable,
     zero_centered_penalty,
@@ -273,3 +274,35 @@ def test_norms_of_torch_may_take_part_where_their_statistics_do_not_move_twice()
     checkpoint_activations(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.InstanceNorm2d(3)))
     with pytest.raises(ValueError, match="InstanceNorm2d"):
         checkpoint_activations(nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True)))
+
+
+def held_block() -> tuple[nn.Module, nn.Module, Tensor]:
+    torch.manual_seed(0)
+    plain = nn.Sequential(spectral_norm(nn.Linear(8, 8)), nn.ReLU(), spectral_norm(nn.Linear(8, 8)))
+    block, x = copy.deepcopy(plain), torch.randn(4, 8, requires_grad=True)
+    checkpoint_activations(block)
+    for model in (plain, block):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(3).add_(0.1)
+    return plain, block, x
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_was_read_while_frozen_is_read_so_again(training: bool):
+    plain, block, x = held_block()
+    gradients = []
+    for model in (plain.train(training), block.train(training)):
+        with frozen_power_iteration(model):
+            y = model(x)
+        gradients.append(torch.autograd.grad(y.square().sum(), [x, *model.parameters()]))
+    for got, wanted in zip(*gradients, strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_singular_vectors_that_advance_between_the_passes_are_an_error():
+    _, block, x = held_block()
+    y = block(x)
+    advance_power_iteration(block)
+    with pytest.raises(RuntimeError, match=r"^checkpoint_activations: singular vectors of Sequential have advanced"):
+        y.sum().backward()
