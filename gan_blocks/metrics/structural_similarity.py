@@ -35,8 +35,9 @@ def multiscale_ssim(preds: Tensor, target: Tensor, *, data_range: tuple[float, f
     ProGAN's published code does so, and has to: at 128x128, where the paper measures, the last scale has 8x8 pixels.
     Many implementations refuse images below 161 pixels instead. Compare numbers of equal resolution only.
 
-    No gradient is recorded. The mean over pairs of generated images, beside that of real ones, tells a lack of variation (Odena et al. take
-    pairs of one class): it is higher where images are alike. It hardly sees a loss of colors or textures.
+    The mean over pairs of generated images, beside that of real ones, tells a lack of variation (Odena et al. take
+    pairs of one class): it is higher where images are alike. It hardly sees a loss of colors or textures. It is a
+    measure, not a loss: no gradient is recorded.
 
     Args:
         preds: Images of any floating dtype.

@@ -49,8 +49,7 @@ def checkpoint_activations(module: nn.Module) -> None:
 
     Raises:
         ValueError: If the module contains a norm of ``torch.nn`` whose running statistics would move twice.
-        RuntimeError: In the backward pass, if a parameter or a singular vector of the module has changed since the
-            forward pass.
+        RuntimeError: In the backward pass, if a parameter or a singular vector has changed since the forward pass.
 
     References:
         Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".

@@ -145,8 +145,8 @@ class RunFolder:
             keep_every: Steps divisible by this are kept for good; 0: none.
 
         Raises:
-            UserError: If it cannot be written; the checkpoints before it are whole, and nothing is left of it.
-            NotFiniteError: If a tensor holds NaN or infinite values; nothing is written.
+            UserError: If it cannot be written, or a tensor holds NaN or infinite values; the checkpoints before it are
+                whole, and nothing is left of it.
         """
         check_finite(tensors)
         return save_checkpoint(
@@ -173,7 +173,7 @@ class RunFolder:
         """Take the folder for this process, and clear away what a killed one left half done.
 
         Returns:
-            What holds it: keep it as long as there is something to write, then close it.
+            The lock, to be kept as long as there is something to write, and closed then.
 
         Raises:
             UserError: If another process holds it, or something in it is a link.
