@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import sync_directory, write_durably, writing
+from gan_blocks.engine.base.json_values import is_count, read_object
 from gan_blocks.engine.runs.manifest import MANIFEST_NAME, encode_manifest, find_damage, manifest_entry
 from gan_blocks.engine.runs.weights import encode_weights, first_not_finite, read_verified_weights
 
@@ -111,10 +112,14 @@ def load_latest_checkpoint(
         damage = find_damage(path, files)
         if damage is None:
             notes = tuple(f"{damage}; taking the one before it." for damage in damages)
-            checkpoint = _read_checkpoint(path, only, notes)
-            damage = first_not_finite(checkpoint.tensors) if finite else None
-            if damage is None:
-                return checkpoint
+            try:
+                checkpoint = _read_checkpoint(path, only, notes)
+            except UserError as error:
+                damage = str(error).rstrip(".")
+            else:
+                damage = first_not_finite(checkpoint.tensors) if finite else None
+                if damage is None:
+                    return checkpoint
         damages.append(f"checkpoint {path.name} is damaged: {damage}")
     if not damages:
         raise UserError(f"there is no checkpoint in {checkpoints_dir}.")
@@ -196,7 +201,9 @@ def _remove_superseded(checkpoints_dir: Path, newest: int, keep_last: int, keep_
 
 
 def _read_checkpoint(path: Path, only: Collection[str] | None, notes: tuple[str, ...]) -> Checkpoint:
-    saved = json.loads((path / STATE_NAME).read_bytes())
+    saved = read_object(path / STATE_NAME, {"step": is_count, "parts": _are_parts})
+    if saved["step"] != step_of(path):
+        raise UserError(f"{path / STATE_NAME} is that of step {saved['step']}.")
     parts = saved["parts"] if only is None else only
     files = {part: read_verified_weights(path / f"{part}.safetensors") for part in parts}
     tensors = {part: tensors for part, (tensors, _) in files.items()}
@@ -204,6 +211,15 @@ def _read_checkpoint(path: Path, only: Collection[str] | None, notes: tuple[str,
     return Checkpoint(step=saved["step"], path=path, tensors=tensors, metadata=metadata, notes=notes)
 
 
+def _are_parts(value: Any) -> bool:
+    """Whether they are names of files beside, and not of files elsewhere."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(part, str) and re.fullmatch(r"[\w-]+", part) for part in value)
+    )
+
+
 def step_of(path: Path) -> int:
-    """The step of a checkpoint's folder."""
-    return int(path.name.removeprefix("step_"))
+    """The step of a checkpoint's folder, or of a sample sheet."""
+    return int(path.stem.removeprefix("step_"))

@@ -5,6 +5,7 @@ Tested in ``tests/engine/runs/test_folder.py``.
 
 import itertools
 import json
+import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,15 @@ from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably, sync_directory, writing
+from gan_blocks.engine.base.json_values import (
+    DamagedJsonError,
+    is_count,
+    is_number,
+    is_object,
+    is_text,
+    parse_object,
+    read_object,
+)
 from gan_blocks.engine.runs.checkpoints import (
     Checkpoint,
     list_checkpoints,
@@ -212,8 +222,8 @@ class RunFolder:
 
     def newest_samples(self) -> Path | None:
         """The sample sheet of the latest step, if there is one."""
-        sheets = {int(path.stem.removeprefix("step_")): path for path in self.path.glob("samples/step_*.png")}
-        return sheets[max(sheets)] if sheets else None
+        found = [path for path in self.path.glob("samples/step_*.png") if re.fullmatch(r"step_\d+", path.stem)]
+        return max(found, key=step_of, default=None)
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
         """Add one line to the log, at once.
@@ -235,7 +245,7 @@ class RunFolder:
         for number, line in enumerate(self._log_lines(), start=1):
             entry = _parse_line(line)
             if entry is None:
-                raise UserError(f"line {number} of {self.log_path} is damaged: it is not a JSON object.")
+                raise UserError(f"line {number} of {self.log_path} is damaged: it is no entry of a log.")
             entries.append(entry)
         return entries
 
@@ -263,9 +273,12 @@ class RunFolder:
         replace_durably(self.log_path, b"".join(line + b"\n" for line in kept), remedy=UNTOUCHED)
 
     def _log_lines(self) -> list[bytes]:
-        if not self.log_path.exists():
+        try:
+            return self.log_path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is not finished
+        except FileNotFoundError:
             return []
-        return self.log_path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is not finished
+        except OSError as error:
+            raise UserError(f"{self.log_path} cannot be read: {error.strerror}.") from None
 
 
 def compare_configs(saved: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
@@ -306,11 +319,16 @@ def _show(value: Any) -> str:
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """An entry of the log; None where it is damaged."""
     try:
-        entry = json.loads(line)
-    except ValueError:
+        entry = parse_object(line, {})
+    except DamagedJsonError:
         return None
-    return entry if isinstance(entry, dict) else None
+    if not is_count(entry.get("step", 0)):
+        return None
+    if entry.get("event") == "checkpoint" and not is_number(entry.get("seconds")):
+        return None
+    return entry
 
 
 def _write_config_file(path: Path, recipe: RecipeIdentity, preset: str, config: Mapping[str, Any]) -> None:
@@ -319,10 +337,4 @@ def _write_config_file(path: Path, recipe: RecipeIdentity, preset: str, config: 
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads((path / CONFIG_NAME).read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path / CONFIG_NAME} is damaged: {error}.") from None
-    if not isinstance(saved, dict) or not {"recipe", "preset", "config"} <= saved.keys():
-        raise UserError(f"{path / CONFIG_NAME} is damaged: it does not hold recipe, preset and config.")
-    return saved
+    return read_object(path / CONFIG_NAME, {"recipe": is_text, "preset": is_text, "config": is_object})

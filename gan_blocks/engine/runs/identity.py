@@ -67,8 +67,10 @@ class RecipeIdentity:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> "RecipeIdentity":
         """Read what :meth:`as_dict` gave."""
-        file = saved.get("recipe_file") or {}
-        return cls(str(saved["recipe"]), file.get("path"), file.get("sha256"))
+        file = saved.get("recipe_file")
+        known = file if isinstance(file, Mapping) else {}
+        path, sha256 = (known.get(name) for name in ("path", "sha256"))
+        return cls(str(saved["recipe"]), path if isinstance(path, str) else None, sha256 if path else None)
 
     def __str__(self) -> str:
         return self.reference if self.file is None else f"{self.reference} ({self.file})"

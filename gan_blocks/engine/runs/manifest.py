@@ -67,7 +67,7 @@ def _listed_files(folder: Path) -> dict[str, Any]:
         raise _ManifestError(f"{MANIFEST_NAME} is missing") from None
     except OSError as error:
         raise _ManifestError(f"{MANIFEST_NAME} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _ManifestError(f"{MANIFEST_NAME} is garbled") from None
     if not isinstance(files, dict) or not files:
         raise _ManifestError(f"{MANIFEST_NAME} is garbled")

@@ -4,14 +4,15 @@ Tested in ``tests/engine/runs/test_folder.py``.
 """
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably
+from gan_blocks.engine.base.json_values import is_number, read_object
 from gan_blocks.engine.runs.folder import RunFolder
 
 __all__ = ["write_report"]
@@ -46,7 +47,11 @@ def write_report(folder: RunFolder) -> None:
         picture = f'<img src="{folder.spectra_path.name}" alt="Largest singular values of every layer by step">'
         parts.append(f"<h2>Spectra</h2>\n<p>{picture}</p>")
     if folder.evaluation_path.is_file():
-        parts.append(_table("Evaluation", _flatten(json.loads(folder.evaluation_path.read_bytes()))))
+        try:
+            figures = _flatten(read_object(folder.evaluation_path, {}))
+        except UserError as error:  # a report says what it can
+            figures = {"": str(error)}
+        parts.append(_table("Evaluation", figures))
     parts.append(_table("Config", folder.config()))
     title = html.escape(folder.title)
     replace_durably(folder.report_path, PAGE.format(title=title, body="\n".join(parts)).encode())
@@ -57,8 +62,8 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = []
     for title, prefix in CHARTS.items():
         names = [name for name in (entries[-1] if entries else {}) if name.startswith(prefix)]
-        # The lines of a run that an older version began lack what that did not log.
-        lines = [entry for entry in entries if all(name in entry for name in names)]
+        # The lines of a run that an older version began lack what that did not log; those of a recipe may hold more.
+        lines = [entry for entry in entries if all(is_number(entry.get(name)) for name in ("step", *names))]
         if names and len(lines) > 1:
             steps, *curves = (np.array([line[name] for line in lines], dtype=float) for name in ("step", *names))
             parts += [f"<h2>{title}</h2>", _chart(steps, dict(zip(names, curves, strict=True)))]

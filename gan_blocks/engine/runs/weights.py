@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably
+from gan_blocks.engine.base.json_values import DamagedJsonError, is_object, is_text, parse_object
 from gan_blocks.engine.runs.manifest import find_file_damage
 
 __all__ = [
@@ -138,10 +139,20 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
         for name in sorted(expected.keys() & tensors.keys())
         if tensors[name].shape != expected[name].shape
     ]
+    shapes += [
+        f"{name} in {tensors[name].dtype} instead of {expected[name].dtype}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if _kind(tensors[name]) != _kind(expected[name])
+    ]
     missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     if missing or unexpected or shapes:
         raise mismatch_error(source, missing, unexpected, shapes)
     module.load_state_dict(dict(tensors))
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    """What a conversion between dtypes keeps: numbers with a fraction, and with an imaginary part."""
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def mismatch_error(
@@ -172,9 +183,8 @@ def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _decode_metadata(path: Path, text: str | None) -> dict[str, Any]:
     try:
-        metadata = json.loads(text or "")
-    except ValueError:
-        metadata = None
-    if not isinstance(metadata, dict) or not {"recipe", "config"} <= metadata.keys():
-        raise UserError(f"{path} was not written by a recipe: it does not say which recipe and Config it belongs to.")
-    return metadata
+        return parse_object(text or "", {"recipe": is_text, "config": is_object})
+    except DamagedJsonError:
+        raise UserError(
+            f"{path} was not written by a recipe: it does not say which recipe and Config it belongs to."
+        ) from None

@@ -1,0 +1,80 @@
+"""JSON from files that anybody may have written: what is wrong with it is a sentence, never a traceback.
+
+Tested in ``tests/engine/base/test_json_values.py``.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gan_blocks.engine.base.errors import UserError
+
+__all__ = ["DamagedJsonError", "is_count", "is_number", "is_object", "is_text", "parse_object", "read_object"]
+
+Rule = Callable[[Any], bool]
+
+
+class DamagedJsonError(ValueError):
+    """The text is no JSON object, or one of another shape; says what is wrong, as the end of a sentence."""
+
+
+def parse_object(text: bytes | str, shape: Mapping[str, Rule]) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Args:
+        text: What should be one.
+        shape: The entries that it must have, each with a question about its value.
+
+    Returns:
+        It, with all its entries.
+
+    Raises:
+        DamagedJsonError: If it is none, or an entry is missing or another than it should be.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DamagedJsonError("it is not JSON") from None
+    if not isinstance(found, dict):
+        raise DamagedJsonError("it is not a JSON object")
+    for name, fits in shape.items():
+        if name not in found:
+            raise DamagedJsonError(f"it does not say {name}")
+        if not fits(found[name]):
+            raise DamagedJsonError(f"its {name} is not what was written there")
+    return found
+
+
+def read_object(path: Path, shape: Mapping[str, Rule]) -> dict[str, Any]:
+    """The same from a file.
+
+    Raises:
+        UserError: If it cannot be read or is damaged; the file is named.
+    """
+    try:
+        return parse_object(path.read_bytes(), shape)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except DamagedJsonError as error:
+        raise UserError(f"{path} is damaged: {error}.") from None
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number from 0 on."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; NaN and the infinities are some."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text that prints as one line."""
+    return isinstance(value, str) and value.isprintable()
+
+
+def is_object(value: Any) -> bool:
+    """Whether a value is an object."""
+    return isinstance(value, dict)
