@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gan_blocks import advance_power_iteration, fold_spectral_norm, frozen_power_iteration, hinge_discriminator_loss
-from gan_blocks.spectral.parametrized import chains_of
 from recipes import biggan, biggan_deep
 
 
@@ -83,7 +83,12 @@ def trainer(recipe: Any, config: Any, *, explicit: bool = False, torch_norm: boo
 
 def to_torch_norm(model: nn.Module) -> None:
     """Replace every spectral norm of the library by torch's."""
-    names = [(module, name) for module in model.modules() for name in chains_of(module)]
+    names = [
+        (module, name)
+        for module in model.modules()
+        if is_parametrized(module)
+        for name, _ in module.get_submodule("parametrizations").named_children()
+    ]
     fold_spectral_norm(model)
     for module, name in names:
         nn.utils.parametrizations.spectral_norm(module, name)
