@@ -140,8 +140,8 @@ def spectral_norm(
 
     **What u and v belong to.** Loading a state dict or copying the layer takes them as those of their weight, so a
     resumed run continues bit for bit. Saving a state dict in training mode counts as a read, and in evaluation mode
-    saves the vectors that a read would take; either gathers a weight in shards, so each process has to. Vectors of
-    length 1 that you write yourself stay until the weight changes; vectors that are zero or not finite start anew, as
+    saves the vectors that a read would take; either gathers a weight in shards, so each process has to. Vectors
+    that you write yourself stay until the weight changes; vectors that are zero or not finite start anew, as
     those of a layer that was made on the meta device do at its first read. Processes that were seeded differently have
     different ones until the buffers are broadcast once, as ``DistributedDataParallel`` does when it is made.
 

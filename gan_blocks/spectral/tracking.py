@@ -25,6 +25,7 @@ from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks.spectral.fingerprints import agrees, can_branch, fingerprint, in_narrower_dtype, reference_of
 from gan_blocks.spectral.parametrized import chain_input, chains_of, sources_of
 from gan_blocks.spectral.power_iteration import (
+    SHORTEST,
     matrix_axes,
     power_steps,
     random_rows,
@@ -55,8 +56,8 @@ class SingularVectorTracker(nn.Module, ABC):
     however. In evaluation mode, and under the transforms of ``torch.func``, such a read advances u and v for itself
     alone and stores nothing.
 
-    Loaded vectors count as those of the loaded weight, and vectors of length 1 that somebody wrote as those of the
-    weight as it is; vectors that are zero or not finite start anew. Inside :func:`frozen_power_iteration`, and while a
+    Loaded vectors count as those of the loaded weight, and vectors that somebody wrote as those of the weight as it is;
+    vectors that are zero or not finite start anew. Inside :func:`frozen_power_iteration`, and while a
     model is traced or exported, a read takes u and v as they are.
 
     Args:
@@ -185,17 +186,16 @@ class SingularVectorTracker(nn.Module, ABC):
         if self.fresh and not transformed:
             return self._advanced(pairs, steps)
         same = agrees(fingerprint(matrix, weight, self.dim), self.reference)
-        lengths = [torch.linalg.vector_norm(rows) for rows in (self.u, self.v)]
-        length = self.num_singular_values**0.5  # less by about half its inverse where one row is zero
+        ends = [end for rows in (self.u, self.v) for end in torch.linalg.vector_norm(rows, dim=1).aminmax()]
         if can_branch(weight) and not transformed:
-            if same.item() and all(abs(one.item() - length) < 0.25 / length for one in lengths):
+            if same.item() and all(SHORTEST < end.item() < math.inf for end in ends):
                 if math.isnan(self.reference[1, 0].item()):
                     self._remember(weight)
                 return None
             return self._advanced(pairs, steps)
         # Without a look at the values: the host does not wait for the device, and a compiled graph does not break.
-        healthy = torch.stack([(one - length).abs() < 0.25 / length for one in lengths]).all()
-        stays = same & healthy
+        lengths = torch.stack(ends)
+        stays = same & ((lengths > SHORTEST) & (lengths < math.inf)).all()
         u, v = self._vectors(weight, matrix_axes(weight, self.dim))
         us, vs, references = _stepped(pairs, steps, branch=False)
         u, v = torch.where(stays, u, us[0]), torch.where(stays, v, vs[0])

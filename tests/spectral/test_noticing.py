@@ -232,7 +232,7 @@ def test_a_write_that_leaves_the_weight_is_no_update(register, touch: Callable[[
 
 
 @registered
-def test_vectors_of_length_1_that_were_written_stay_until_the_weight_changes(register):
+def test_vectors_that_were_written_stay_until_the_weight_changes(register):
     layer = register(nn.Linear(4, 4))
     tracker = tracker_of(layer)
     tracker.u.copy_(torch.eye(4)[: len(tracker.u)])

@@ -7,7 +7,6 @@ import contextlib
 import difflib
 import inspect
 import io
-import os
 import re
 import select
 import sys
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from gan_blocks.engine.base.console import OutputError, lasting_streams, silence_output
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples, help_page, option_names
 
@@ -30,8 +30,14 @@ HELP = frozenset({"-h", "--help"})
 def run_command(name: str, command: Callable[[], int]) -> int:
     """Run the body of a command; what the user can mend becomes one line on stderr and status 2, ^C one and 130.
 
-    Where nobody reads the output to its end, as after ``| head``, the command ends without a word and with 141.
+    Where nobody reads the output to its end, as after ``| head``, the command ends without a word and with 141. Nobody
+    has to read what is said on standard error.
     """
+    with lasting_streams():
+        return _run(name, command)
+
+
+def _run(name: str, command: Callable[[], int]) -> int:
     try:
         try:
             return command()
@@ -40,13 +46,17 @@ def run_command(name: str, command: Callable[[], int]) -> int:
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2
+    except OutputError as error:
+        print(f"{name}: error: standard output was not written: {error}.", file=sys.stderr)
+        silence_output()
+        return 2
     except KeyboardInterrupt:
         print(f"{name}: stopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         if not _output_is_closed():  # it was another pipe
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python exits
+        silence_output()
         return 141
 
 

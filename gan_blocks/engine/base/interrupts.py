@@ -26,7 +26,7 @@ def stopping_signals() -> list[signal.Signals]:
 class StopRequest:
     """While active, the first signal that asks to stop only sets ``signal``; a second one acts as it always does.
 
-    These are SIGINT, SIGTERM, SIGHUP and SIGUSR1; one that was ignored before, as by nohup, stays ignored.
+    These are SIGINT, SIGTERM, SIGHUP and SIGUSR1; of the last two, one that was ignored before, as by nohup, stays so.
 
     Args:
         last_word: Give the signals back after the first. torchrun passes on the Ctrl-C that the terminal has sent to
@@ -38,7 +38,9 @@ class StopRequest:
         self.signal: int = 0
         """Number of the signal that asked to stop, or 0."""
         handlers = {number: signal.getsignal(number) for number in stopping_signals()}
-        self._previous = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+        # Shells let background jobs ignore SIGINT, which somebody may send by name all the same.
+        asked = (signal.SIGINT, signal.SIGTERM)
+        self._previous = {n: before for n, before in handlers.items() if n in asked or before is not signal.SIG_IGN}
 
     def __enter__(self) -> Self:
         """Take over the signals."""

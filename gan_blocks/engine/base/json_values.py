@@ -10,7 +10,16 @@ from typing import Any
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["DamagedJsonError", "is_count", "is_number", "is_object", "is_text", "parse_object", "read_object"]
+__all__ = [
+    "DamagedJsonError",
+    "check_shape",
+    "is_count",
+    "is_number",
+    "is_object",
+    "is_text",
+    "parse_object",
+    "read_object",
+]
 
 Rule = Callable[[Any], bool]
 
@@ -35,15 +44,24 @@ def parse_object(text: bytes | str, shape: Mapping[str, Rule]) -> dict[str, Any]
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        raise DamagedJsonError("it is not JSON") from None
+        found = None
     if not isinstance(found, dict):
         raise DamagedJsonError("it is not a JSON object")
+    check_shape(found, shape)
+    return found
+
+
+def check_shape(found: Mapping[str, Any], shape: Mapping[str, Rule]) -> None:
+    """Check the entries of an object.
+
+    Raises:
+        DamagedJsonError: If one is missing or another than it should be.
+    """
     for name, fits in shape.items():
         if name not in found:
             raise DamagedJsonError(f"it does not say {name}")
         if not fits(found[name]):
             raise DamagedJsonError(f"its {name} is not what was written there")
-    return found
 
 
 def read_object(path: Path, shape: Mapping[str, Rule]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
 
-from tqdm import tqdm
+from gan_blocks.engine.base.console import Progress
 
 __all__ = ["ImageThreads", "map_in_threads"]
 
@@ -53,7 +53,7 @@ def map_in_threads(
     function: Callable[[_Item], _Result], items: Sequence[_Item], *, description: str, threads: int | None = None
 ) -> Generator[_Result, None, None]:
     """Yield ``function(item)`` in the order of the items; a bar appears on a terminal after two seconds."""
-    bar = tqdm(total=len(items), desc=description, unit="image", delay=2, leave=False, disable=None)
+    bar = Progress(total=len(items), desc=description, unit="image", delay=2, leave=False, disable=None)
     with closing(ImageThreads(threads)) as pool, bar:
         for start in range(0, len(items), _CHUNK):
             for result in pool.map(function, items[start : start + _CHUNK]):

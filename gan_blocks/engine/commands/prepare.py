@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from gan_blocks.engine.base.command_line import parse_options, run_command
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
 from gan_blocks.engine.data.pixels import PixelLayout
@@ -134,7 +133,7 @@ def _checked_store(folder: Path, made_from: dict[str, Any]) -> StoreIndex:
     check_made_from(folder, index.made_from, made_from)
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)  # left by a kill just after the index
     shards = [shard for of_size in index.shards.values() for shard in of_size]
-    for shard in tqdm(shards, desc="checking shards", unit="shard", delay=2, leave=False, disable=None):
+    for shard in Progress(shards, desc="checking shards", unit="shard", delay=2, leave=False, disable=None):
         path = folder / shard.name
         if not path.is_file():
             raise UserError(f"the shard {path} is missing; remove {folder} and start again.")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import tyro
-from tqdm import tqdm
 
 from gan_blocks.engine.base.command_line import parse_options, run_command
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.inspection.dry_run import build_on_meta
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import find_recipe, registered_recipes
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks presets")
         recipes = [find_recipe(name) for name in options.recipes or registered_recipes()]
         total = sum(len(recipe.presets) for recipe in recipes)
         rows = (row for recipe in recipes for row in preset_rows(recipe))
-        print(_table(list(tqdm(rows, total=total, unit="preset", delay=2, leave=False))))
+        print(_table(list(Progress(rows, total=total, unit="preset", delay=2, leave=False))))
         return 0
 
     return run_command("presets", command)

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from gan_blocks.engine.base.command_line import parse_choice, run_command
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably, writing
 from gan_blocks.engine.commands.sample_options import SampleOptions, TruncatedOptions
@@ -99,7 +99,7 @@ class Truncation(SampleOptions):
         """Draw the blocks and write the sheet."""
         classes = self.classes or spread_classes(trained.config.num_classes)
         blocks = []
-        for number in tqdm(self.truncations, desc="truncations", unit="block", delay=2, leave=False):
+        for number in Progress(self.truncations, desc="truncations", unit="block", delay=2, leave=False):
             of_block = truncated(trained, number, self.truncation_by)
             images, _ = draw_samples(
                 of_block,
@@ -134,7 +134,7 @@ class Classes(TruncatedOptions):
         """Draw and write class by class."""
         classes = self.classes or range(trained.config.num_classes)
         model, z = ready_generator(trained), draw_latents(trained.prior, self.num, seed=self.seed)
-        for label in tqdm(classes, desc="classes", unit="sheet", delay=2, leave=False):
+        for label in Progress(classes, desc="classes", unit="sheet", delay=2, leave=False):
             images = generate(model, z, torch.full((self.num,), label), batch_size=self.batch_size)
             save_sheet(self.out / f"class_{label}.png", images, columns=math.ceil(math.sqrt(self.num)))
         return f"{self.num} samples of each of {len(classes)} classes"
@@ -161,7 +161,7 @@ def _write_folder(out: Path, pictures: npt.NDArray[np.uint8], labels: Sequence[i
     """Write one PNG a sample; not each is flushed to the disk, which would take longer than to draw them."""
     out.mkdir(parents=True, exist_ok=True)
     named = zip(pictures, labels, strict=True)
-    for number, (picture, label) in enumerate(tqdm(named, total=len(pictures), unit="image", delay=2)):
+    for number, (picture, label) in enumerate(Progress(named, total=len(pictures), unit="image", delay=2)):
         pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
         path = out / f"{number:06d}_class_{label}.png"
         try:

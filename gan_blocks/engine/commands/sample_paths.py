@@ -12,8 +12,8 @@ import torch
 from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
 from gan_blocks.engine.commands.sample_options import SampleOptions, TruncatedOptions, cycle
@@ -175,4 +175,4 @@ def _frames(images: Tensor, paths: int) -> list[Image.Image]:
     """One grid a step of images (path step) c h w, about square."""
     steps = rearrange(to_uint8(images), "(path step) h w c -> step path h w c", path=paths)
     columns = math.ceil(math.sqrt(paths))
-    return [image_grid(step, columns) for step in tqdm(steps, desc="frames", unit="frame", delay=2, leave=False)]
+    return [image_grid(step, columns) for step in Progress(steps, desc="frames", unit="frame", delay=2, leave=False)]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
@@ -190,7 +190,7 @@ def _fit(
 
 def _with_progress(batches: list[Tensor]) -> Iterator[Tensor]:
     # A bar only when there is something to wait for, and only where somebody watches.
-    yield from tqdm(batches, desc="training the classifier", unit="step", delay=2, disable=None, leave=False)
+    yield from Progress(batches, desc="training the classifier", unit="step", delay=2, disable=None, leave=False)
 
 
 def _shift(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.classifier import train_classifier
 
@@ -64,7 +64,7 @@ def nearest_images(
     numbers = torch.empty(len(queries), 0, dtype=torch.int64)
     distances = torch.empty(len(queries), 0, dtype=torch.float64)
     blocks = torch.split(torch.arange(len(images)), BLOCK_IMAGES)
-    for block in tqdm(blocks, desc=f"nearest by {measure.title}", unit="block", delay=2, leave=False):
+    for block in Progress(blocks, desc=f"nearest by {measure.title}", unit="block", delay=2, leave=False):
         pixels, labels = images.batch(block)
         # The fast form of cdist would put a distance between an image and its copy.
         found = torch.cdist(looked, _flat(measure, pixels), p=measure.p, compute_mode="donot_use_mm_for_euclid_dist")

@@ -19,6 +19,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably, sync_directory, writing
 from gan_blocks.engine.base.json_values import (
     DamagedJsonError,
+    check_shape,
     is_count,
     is_number,
     is_object,
@@ -243,10 +244,10 @@ class RunFolder:
         """
         entries = []
         for number, line in enumerate(self._log_lines(), start=1):
-            entry = _parse_line(line)
-            if entry is None:
-                raise UserError(f"line {number} of {self.log_path} is damaged: it is no entry of a log.")
-            entries.append(entry)
+            try:
+                entries.append(_parse_line(line))
+            except DamagedJsonError as error:
+                raise UserError(f"line {number} of {self.log_path} is damaged: {error}.") from None
         return entries
 
     def trained_seconds(self) -> float:
@@ -268,8 +269,11 @@ class RunFolder:
         """
         if not self.log_path.exists():
             return
-        parsed = [(line, _parse_line(line)) for line in self._log_lines()]
-        kept = [line for line, entry in parsed if entry is not None and entry.get("step", after_step) <= after_step]
+        kept = []
+        for line in self._log_lines():
+            with suppress(DamagedJsonError):
+                if _parse_line(line).get("step", after_step) <= after_step:
+                    kept.append(line)
         replace_durably(self.log_path, b"".join(line + b"\n" for line in kept), remedy=UNTOUCHED)
 
     def _log_lines(self) -> list[bytes]:
@@ -318,16 +322,17 @@ def _show(value: Any) -> str:
     return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) or "empty"
 
 
-def _parse_line(line: bytes) -> dict[str, Any] | None:
-    """An entry of the log; None where it is damaged."""
-    try:
-        entry = parse_object(line, {})
-    except DamagedJsonError:
-        return None
-    if not is_count(entry.get("step", 0)):
-        return None
-    if entry.get("event") == "checkpoint" and not is_number(entry.get("seconds")):
-        return None
+def _parse_line(line: bytes) -> dict[str, Any]:
+    """An entry of the log.
+
+    Raises:
+        DamagedJsonError: If it is none.
+    """
+    entry = parse_object(line, {})
+    shape = {"step": is_count} if "step" in entry else {}
+    if entry.get("event") == "checkpoint":
+        shape["seconds"] = is_number
+    check_shape(entry, shape)
     return entry
 
 

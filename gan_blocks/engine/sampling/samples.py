@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from einops import repeat
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from gan_blocks import (
     Prior,
@@ -24,6 +23,7 @@ from gan_blocks import (
     standing_statistics,
     truncated_prior,
 )
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.processes import current_world, gather_rows
 from gan_blocks.engine.base.randomness import random_stream
@@ -170,7 +170,7 @@ def sampling_generator(
     count = config.standing_batches if batches is None else batches
     world = current_world()
     own = range(world.rank, count, world.size)
-    numbers = tqdm(own, desc="standing statistics", unit="batch", delay=2, leave=False, disable=not world.is_main)
+    numbers = Progress(own, desc="standing statistics", unit="batch", delay=2, leave=False, disable=not world.is_main)
     group = dist.group.WORLD if world.size > 1 else None
     standing_statistics(model, (inputs(number) for number in numbers), process_group=group)
     return model
@@ -192,7 +192,7 @@ def generate(model: nn.Module, z: Tensor, classes: Tensor, *, batch_size: int = 
     parts = list(zip(torch.split(z, batch_size), torch.split(classes, batch_size), strict=True))
     images = [
         model(z_part.to(reference), classes_part.to(reference.device, dtype)).float().cpu()
-        for z_part, classes_part in tqdm(parts, desc="sampling", unit="batch", delay=2, leave=False)
+        for z_part, classes_part in Progress(parts, desc="sampling", unit="batch", delay=2, leave=False)
     ]
     return torch.cat(images)
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from gan_blocks.engine.base.command_line import parse_options, run_command
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably, writing
 from gan_blocks.engine.base.workers import run_tasks
@@ -195,7 +196,9 @@ def carry_out_side_by_side(
     """
     missing = [task for task in tasks if task.name not in study.results]
     failed: list[SomeTask] = []
-    with tqdm(total=len(tasks), initial=len(tasks) - len(missing), unit="run", desc="study", smoothing=0) as progress:
+    with Progress(
+        total=len(tasks), initial=len(tasks) - len(missing), unit="run", desc="study", smoothing=0
+    ) as progress:
         for task, result in run_tasks(work, missing, processes=processes):
             if result is None:
                 failed.append(task)

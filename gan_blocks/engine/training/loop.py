@@ -14,13 +14,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.processes import (
@@ -52,8 +53,6 @@ from gan_blocks.engine.training.spectra_figure import draw_spectra
 from gan_blocks.engine.training.top_k import AllScoresNaNError
 
 __all__ = ["train"]
-
-Progress: TypeAlias = "tqdm[NoReturn]"  # a bar without an iterable
 
 # Standing statistics for the sheets drawn while training: fewer batches than for samples that are kept.
 SHEET_STANDING_BATCHES = 10
@@ -108,7 +107,7 @@ class Run:
         self._began = time.monotonic()
         minutes = self.options.minutes
         deadline = math.inf if minutes is None else self._began + 60 * minutes
-        progress: Progress = tqdm(
+        progress: Progress = Progress(
             total=self.last_step if minutes is None else None,  # the clock ends it, most likely
             initial=self.step,
             unit="step",

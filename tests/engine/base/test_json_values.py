@@ -23,11 +23,11 @@ def test_an_object_of_the_shape_comes_back_whole():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "it is not JSON"),
-        ("{", "it is not JSON"),
-        ("[" * 100_000, "it is not JSON"),
-        ('{"step":' * 100_000, "it is not JSON"),
-        (b"\xff\xfe\x00", "it is not JSON"),
+        ("", "it is not a JSON object"),
+        ("{", "it is not a JSON object"),
+        ("[" * 100_000, "it is not a JSON object"),
+        ('{"step":' * 100_000, "it is not a JSON object"),
+        (b"\xff\xfe\x00", "it is not a JSON object"),
         ("[]", "it is not a JSON object"),
         ("null", "it is not a JSON object"),
         ('{"parts": {}}', "it does not say step"),

@@ -123,7 +123,7 @@ LINES += ['{"event": "checkpoint", "step": 3, "seconds": "x"}']
 def test_a_line_of_the_log_that_is_strange_is_removed_when_the_run_goes_on(run: Path, line: str):
     log = run / "log.jsonl"
     log.write_text(f"{line}\n{log.read_text()}")
-    with pytest.raises(UserError, match=r"^line 1 of \S+ is damaged: it is no entry of a log\.$"):
+    with pytest.raises(UserError, match=r"^line 1 of \S+ is damaged: it"):
         RunFolder.open(run).read_log()
     RunFolder.open(run).truncate_log(after_step=3)
     assert RunFolder.open(run).trained_seconds() >= 0
