@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from benchmarks.training_steps import timed_in_turn
 from gan_blocks import advance_power_iteration, fold_spectral_norm, frozen_power_iteration, hinge_discriminator_loss
 from recipes import biggan, biggan_deep
 
@@ -41,26 +42,21 @@ def main() -> None:
         ("BigGAN-deep, mnist5k-32", biggan_deep.RECIPE, biggan_deep.RECIPE.presets["mnist5k-32"](), 10),
     ):
         cases = {
-            "advanced explicitly": trainer(recipe, config, explicit=True),
-            "noticing": trainer(recipe, config),
-            "torch's": trainer(recipe, config, torch_norm=True),
+            "advanced explicitly": trainer(recipe, config, updates, explicit=True),
+            "noticing": trainer(recipe, config, updates),
+            "torch's": trainer(recipe, config, updates, torch_norm=True),
         }
-        times: dict[str, list[float]] = {case: [] for case in cases}
-        for number in range(options.rounds + 1):
-            for case, train in cases.items():
-                began = clock()
-                for _ in range(updates):
-                    train()
-                if number:  # the first is warm-up
-                    times[case].append((clock() - began) / updates)
+        times = timed_in_turn(cases, options.rounds, clock)
         print(name)
         for case, measured in times.items():
             ratios = [one / first for one, first in zip(measured, times["advanced explicitly"], strict=True)]
-            print(f"  {case}: {1e3 * statistics.median(measured):.1f} ms, {statistics.median(ratios):.3f}")
+            print(f"  {case}: {1e3 * statistics.median(measured) / updates:.1f} ms, {statistics.median(ratios):.3f}")
 
 
-def trainer(recipe: Any, config: Any, *, explicit: bool = False, torch_norm: bool = False) -> Callable[[], None]:
-    """A function that updates a D of its own once."""
+def trainer(
+    recipe: Any, config: Any, updates: int, *, explicit: bool = False, torch_norm: bool = False
+) -> Callable[[int], None]:
+    """A function that updates a D of its own so many times."""
     torch.manual_seed(0)
     discriminator = recipe.build_discriminator(config).train()
     if torch_norm:
@@ -69,7 +65,7 @@ def trainer(recipe: Any, config: Any, *, explicit: bool = False, torch_norm: boo
     images = torch.randn(2 * config.batch_size, config.image_channels, config.resolution, config.resolution)
     labels = torch.arange(2 * config.batch_size) % config.num_classes
 
-    def train() -> None:
+    def update() -> None:
         optimizer.zero_grad()
         with frozen_power_iteration(discriminator) if explicit else nullcontext():
             real, fake = discriminator(images, labels).chunk(2)
@@ -77,6 +73,10 @@ def trainer(recipe: Any, config: Any, *, explicit: bool = False, torch_norm: boo
         optimizer.step()
         if explicit:
             advance_power_iteration(discriminator)
+
+    def train(_round: int) -> None:
+        for _ in range(updates):
+            update()
 
     return train
 

@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.training_steps import trainer
+from benchmarks.training_steps import timed_in_turn, trainer
 from gan_blocks import hinge_discriminator_loss, hinge_generator_loss, r1_penalty
 from gan_blocks.engine import (
     FakeBatch,
@@ -52,13 +52,7 @@ def main() -> None:
         "R1 from the loss's logits": trainer(biggan.RECIPE, with_r1),
         "R1 from a pass of its own": trainer(biggan.RECIPE, config, step_with_own_pass),
     }
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(options.rounds + 1):
-        for name, train in cases.items():
-            began = clock()
-            train(number + 1)
-            if number:  # the first is warm-up
-                times[name].append(clock() - began)
+    times = timed_in_turn(cases, options.rounds, clock)
     print(
         f"channels {options.channels}, batch {options.batch}, {config.discriminator_steps} updates of D, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"

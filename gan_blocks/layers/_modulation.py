@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from gan_blocks._transforms import is_transformed
 from gan_blocks.layers._moments import shared_moments, sum_over_processes
 
 __all__ = ["is_reverse_mode", "modulate"]
@@ -18,8 +19,7 @@ __all__ = ["is_reverse_mode", "modulate"]
 
 def is_reverse_mode() -> bool:
     """Whether a gradient in closed form serves: neither forward mode nor a transform such as vmap is under way."""
-    transformed: bool = torch._C._functorch.get_dynamic_layer_stack_depth() > 0
-    return not transformed and forward_ad._current_level < 0
+    return not is_transformed() and forward_ad._current_level < 0
 
 
 def modulate(

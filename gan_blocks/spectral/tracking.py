@@ -22,6 +22,7 @@ from torch.nn.utils.parametrize import (
 
 from gan_blocks._checks import bad_shape, bad_value, check_real_floating, check_whole
 from gan_blocks._precision import full_precision, wide_dtype
+from gan_blocks._transforms import is_transformed
 from gan_blocks.spectral.fingerprints import agrees, can_branch, fingerprint, in_narrower_dtype, reference_of
 from gan_blocks.spectral.parametrized import chain_input, chains_of, sources_of
 from gan_blocks.spectral.power_iteration import (
@@ -57,8 +58,8 @@ class SingularVectorTracker(nn.Module, ABC):
     alone and stores nothing.
 
     Loaded vectors count as those of the loaded weight, and vectors that somebody wrote as those of the weight as it is;
-    vectors that are zero or not finite start anew. Inside :func:`frozen_power_iteration`, and while a
-    model is traced or exported, a read takes u and v as they are.
+    vectors that are zero or not finite start anew. Inside :func:`frozen_power_iteration`, and while a model is traced
+    or exported, a read takes u and v as they are.
 
     Args:
         weight: The tensor to follow, with at least two dimensions; read as a matrix of shape (out, rest).
@@ -157,7 +158,7 @@ class SingularVectorTracker(nn.Module, ABC):
                 "Read it in the forward pass of its layer, which gathers it."
             )
         axes, own = matrix_axes(weight, self.dim), None
-        matrix = to_matrix(weight.to(wide_dtype(weight)), axes)
+        matrix = _as_matrix(weight, axes)
         if self.readers and (reader := _this_thread()) in self.readers:
             self.readers.discard(reader)
             if not (self.frozen or weight.is_meta or _is_traced()):
@@ -182,7 +183,7 @@ class SingularVectorTracker(nn.Module, ABC):
         """
         pairs, steps = [(self, weight)], self.n_power_iterations
         # What a transform of torch.func has wrapped can be neither looked at nor stored.
-        transformed: bool = torch._C._functorch.get_dynamic_layer_stack_depth() > 0
+        transformed = is_transformed()
         if self.fresh and not transformed:
             return self._advanced(pairs, steps)
         same = agrees(fingerprint(matrix, weight, self.dim), self.reference)
@@ -209,7 +210,7 @@ class SingularVectorTracker(nn.Module, ABC):
         if weight.is_meta:
             return
         with full_precision(weight):
-            matrix, *_ = self._matrix_and_vectors(weight)
+            matrix = _as_matrix(weight, matrix_axes(weight, self.dim))
             self.reference.copy_(reference_of(matrix, fingerprint(matrix, weight, self.dim)))
 
     def estimate(self, weight: Tensor, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -230,7 +231,7 @@ class SingularVectorTracker(nn.Module, ABC):
     def _matrix_and_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the weight as a matrix, u and v, in at least float32 and with "rest" as in memory."""
         axes = matrix_axes(weight, self.dim)
-        return to_matrix(weight.to(wide_dtype(weight)), axes), *self._vectors(weight, axes)
+        return _as_matrix(weight, axes), *self._vectors(weight, axes)
 
     def _vectors(self, weight: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         dtype = wide_dtype(weight)
@@ -432,6 +433,10 @@ def _store(pairs: _Pairs, us: Tensor, vs: Tensor, references: Tensor) -> None:
     torch._foreach_copy_([tracker.reference for tracker, _ in pairs], references.unbind())
     for tracker, _ in pairs:
         tracker.fresh = False
+
+
+def _as_matrix(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return to_matrix(weight.to(wide_dtype(weight)), axes)
 
 
 def _this_thread() -> int:

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,10 @@ class MixtureSession:
 
     def carry_out(self, stop: StopRequest) -> Scores | None:
         """Train to the end and evaluate; None when a signal came first."""
+        with closing(self._lock):
+            return self._train_and_evaluate(stop)
+
+    def _train_and_evaluate(self, stop: StopRequest) -> Scores | None:
         self.folder.truncate_log(after_step=self.step)
         self.folder.append_log({"event": "start", "step": self.step, "torch": torch.__version__})
         threads = torch.get_num_threads()
@@ -120,10 +125,7 @@ class MixtureSession:
                 self._record([losses for _, losses in done])
         if self.step > self._saved_step or self.step == 0:
             self._save()
-        try:
-            return None if stop.signal and self.step < self.last_step else self._evaluate()
-        finally:
-            self._lock.close()
+        return None if stop.signal and self.step < self.last_step else self._evaluate()
 
     def analyze(self) -> None:
         """Write what one update from the best and from the worst samples does, of the plain arm."""

@@ -20,7 +20,6 @@ from gan_blocks.engine.runs.manifest import find_file_damage
 
 __all__ = [
     "METADATA_KEY",
-    "NotFiniteError",
     "check_finite",
     "encode_weights",
     "first_not_finite",
@@ -36,10 +35,6 @@ __all__ = [
 METADATA_KEY = "gan_blocks"
 SHOWN = 10
 """How many names of a kind an error lists."""
-
-
-class NotFiniteError(UserError):
-    """A tensor holds NaN or infinite values: the training that made it has diverged."""
 
 
 def first_not_finite(parts: Mapping[str, Mapping[str, Tensor]]) -> str | None:
@@ -59,10 +54,10 @@ def check_finite(parts: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Refuse state dicts with NaN or infinite values.
 
     Raises:
-        NotFiniteError: The first such tensor is named.
+        UserError: The first such tensor is named.
     """
     if (problem := first_not_finite(parts)) is not None:
-        raise NotFiniteError(f"{problem}: the training that made it has diverged.")
+        raise UserError(f"{problem}: the training that made it has diverged.")
 
 
 def encode_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:

@@ -107,7 +107,7 @@ class Run:
         self._began = time.monotonic()
         minutes = self.options.minutes
         deadline = math.inf if minutes is None else self._began + 60 * minutes
-        progress: Progress = Progress(
+        progress = Progress(
             total=self.last_step if minutes is None else None,  # the clock ends it, most likely
             initial=self.step,
             unit="step",
