@@ -19,7 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gan_blocks.engine import Fields, RunFolder, UserError, require_positive
-from gan_blocks.engine.base import StopRequest, check_threads, random_stream, replace_durably, worker_pool
+from gan_blocks.engine.base import (
+    Progress,
+    StopRequest,
+    check_threads,
+    random_stream,
+    replace_durably,
+    worker_pool,
+)
 from gan_blocks.engine.runs import RecipeIdentity, compare_configs
 from recipes.mixtures.analysis import analyze, draw_analysis, tabulate_analysis
 from recipes.mixtures.config import Config
@@ -107,7 +114,9 @@ class MixtureSession:
         self.folder.append_log({"event": "start", "step": self.step, "torch": torch.__version__})
         threads = torch.get_num_threads()
         workers = min(threads, len(self.gans))
-        bar = tqdm(total=self.last_step, initial=self.step, unit="step", dynamic_ncols=True, desc=self.folder.path.name)
+        bar = Progress(
+            total=self.last_step, initial=self.step, unit="step", dynamic_ncols=True, desc=self.folder.path.name
+        )
         with bar, worker_pool(workers, threads=threads // workers) as apply:
             while self.step < self.last_step and not stop.signal:
                 first, last = self.step + 1, self._next_stop()

@@ -2,12 +2,14 @@
 
 from gan_blocks.engine.base.checks import check_threads
 from gan_blocks.engine.base.command_line import parse_options, run_command
+from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction
 from gan_blocks.engine.base.workers import worker_pool
 
 __all__ = [
+    "Progress",
     "StopRequest",
     "check_threads",
     "parse_options",

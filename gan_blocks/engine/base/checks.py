@@ -4,6 +4,8 @@ Tested in ``tests/engine/base/test_checks.py``.
 """
 
 import dataclasses
+import math
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ __all__ = [
 ]
 
 MOST_THREADS = 1024  # torch crashes on numbers that no machine has
+_LONGEST_NAME, _LONGEST_PATH = 255, 1000  # bytes; Linux takes paths of 4,095, but not with what is written in a run
+_SHOWN = 200
 
 # What a value must be for each plain annotation; bool is an int to Python, but not to a user.
 PLAIN: dict[Any, tuple[tuple[type, ...], str]] = {
@@ -59,15 +63,19 @@ class Fields:
 def require_annotated(config: Any) -> None:
     """Check that every field of a dataclass holds what its annotation says, wherever the values come from.
 
-    Understood are bool, int, float, str, Path, Literal, tuples of these, and None beside any of them. Fields with other
-    annotations are not looked at.
+    Understood are bool, int, float, str, Path, Literal, tuples of these, and None beside any of them; and dataclasses,
+    whose fields are looked at in turn. Fields with other annotations are not looked at. Whole numbers must be of 64
+    bits, and paths such as a file system can hold.
 
     Raises:
         UserError: If a field does not; it is named as its option.
     """
     hints = _annotations(type(config))
     for field in dataclasses.fields(config):
-        if rule := _broken_rule(getattr(config, field.name), hints[field.name]):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            require_annotated(value)
+        elif rule := _broken_rule(value, hints[field.name]):
             require(config, field.name, False, rule)
 
 
@@ -94,8 +102,25 @@ def _broken_rule(value: Any, annotation: Any) -> str | None:
     if annotation in PLAIN:
         kinds, rule = PLAIN[annotation]
         fits = isinstance(value, kinds) and (annotation is bool or not isinstance(value, bool))
-        return None if fits else rule
+        return _broken_limit(value) if fits else rule
     return None
+
+
+def _broken_limit(value: Any) -> str | None:
+    """What a value of the right type must be to be of use, in words, unless it is."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "a whole number of 64 bits"
+    if isinstance(value, Path) and not _is_possible(value):
+        return f"a path of names of at most {_LONGEST_NAME} bytes, {_LONGEST_PATH:,} in all"
+    return None
+
+
+def _is_possible(path: Path) -> bool:
+    """Whether a file system could hold a path; else each question about it would raise an error of its own kind."""
+    parts = [os.fsencode(part) for part in path.parts]
+    lengths = [len(part) for part in parts]
+    short = max(lengths, default=0) <= _LONGEST_NAME and sum(lengths) + len(lengths) <= _LONGEST_PATH
+    return short and not any(b"\0" in part for part in parts)
 
 
 def _broken_rule_of_tuple(value: Any, args: tuple[Any, ...]) -> str | None:
@@ -119,7 +144,9 @@ def require(config: object, field: str, holds: bool, rule: str) -> None:
     """Raise UserError, naming the field's option and value, unless its rule holds."""
     if not holds:
         value = getattr(config, field)
-        shown = (" ".join(map(str, value)) or "none") if isinstance(value, tuple) else value
+        shown = str((" ".join(map(str, value)) or "none") if isinstance(value, tuple) else value)
+        if len(shown) > _SHOWN:
+            shown = f"{shown[:_SHOWN]}..."
         raise UserError(f"--{field.replace('_', '-')} must be {rule}, but got {shown}.")
 
 
@@ -129,14 +156,17 @@ def require_positive(config: object, *fields: str) -> None:
         value = getattr(config, field)
         if isinstance(value, tuple):
             require(config, field, len(value) > 1 and min(value) > 0, "two or more numbers greater than 0")
-        else:
-            require(config, field, value is None or value > 0, "greater than 0")
+            require(config, field, max(value) < math.inf, "finite numbers")
+        elif value is not None:
+            require(config, field, value > 0, "greater than 0")
+            require(config, field, value < math.inf, "a finite number")
 
 
 def require_at_least(config: object, low: float, *fields: str) -> None:
     """Each field must be ``low`` or greater."""
     for field in fields:
         require(config, field, getattr(config, field) >= low, f"at least {low}")
+        require(config, field, getattr(config, field) < math.inf, "a finite number")
 
 
 def require_each_once(config: object, *fields: str) -> None:

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 
 import tyro
 
+from gan_blocks.engine.base.checks import require_annotated
 from gan_blocks.engine.base.console import OutputError, lasting_streams, silence_output
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples, help_page, option_names
+from gan_blocks.engine.base.memory import out_of_memory
 
 __all__ = ["asks_for_help", "parse_choice", "parse_options", "parse_some", "run_command", "without_notes"]
 
@@ -49,6 +51,11 @@ def _run(name: str, command: Callable[[], int]) -> int:
     except OutputError as error:
         print(f"{name}: error: standard output was not written: {error}.", file=sys.stderr)
         silence_output()
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if (problem := out_of_memory(error)) is None:
+            raise
+        print(f"{name}: error: {problem}; a smaller --batch-size needs less.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{name}: stopped.", file=sys.stderr)
@@ -111,6 +118,7 @@ def parse_some(kind: type[Options], args: Sequence[str]) -> Options:
         found, _ = tyro.cli(kind, args=words, return_unknown_args=True, add_help=False, console_outputs=False)
     except SystemExit:
         return kind()
+    require_annotated(found)
     return found
 
 
@@ -142,7 +150,7 @@ def _parse(kind: type[Options], *, prog: str, args: Sequence[str]) -> Options:
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
-            return tyro.cli(
+            found = tyro.cli(
                 kind,
                 prog=prog,
                 args=args,
@@ -150,6 +158,8 @@ def _parse(kind: type[Options], *, prog: str, args: Sequence[str]) -> Options:
             )
     except SystemExit:
         raise UserError(_as_one_line(message.getvalue(), kind)) from None
+    require_annotated(found)
+    return found
 
 
 def _summary(kind: type[Any]) -> str:

@@ -84,7 +84,9 @@ class _Stream(io.TextIOBase):
         self._stream, self._lenient = stream, lenient
 
     def write(self, text: str) -> int:
-        self._try(lambda stream: stream.write(text))
+        # Names of files may hold what the console has no letters for, or bytes that are none.
+        shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        self._try(lambda stream: stream.write(shown))
         return len(text)
 
     def flush(self) -> None:

@@ -6,14 +6,24 @@ Tested in ``tests/engine/base/test_files.py``.
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["open_fresh", "replace_durably", "sync_directory", "write_durably", "writing"]
+__all__ = [
+    "open_fresh",
+    "open_regular",
+    "read_regular",
+    "replace_durably",
+    "sync_directory",
+    "write_durably",
+    "writing",
+]
 
 # What file systems answer that cannot flush a directory: CIFS, some of FUSE, WSL1's /mnt.
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
@@ -45,6 +55,28 @@ def open_fresh(path: Path) -> BinaryIO:
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def open_regular(path: Path | str) -> BufferedReader:
+    """Open a file for reading. What is none, such as a pipe or a device, is not waited for.
+
+    Raises:
+        OSError: If it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_regular(path: Path | str) -> bytes:
+    """The content of a file; see :func:`open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def write_durably(path: Path, data: bytes) -> None:

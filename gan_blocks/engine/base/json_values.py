@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.files import read_regular
 
 __all__ = [
     "DamagedJsonError",
@@ -71,7 +72,7 @@ def read_object(path: Path, shape: Mapping[str, Rule]) -> dict[str, Any]:
         UserError: If it cannot be read or is damaged; the file is named.
     """
     try:
-        return parse_object(path.read_bytes(), shape)
+        return parse_object(read_regular(path), shape)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
     except DamagedJsonError as error:

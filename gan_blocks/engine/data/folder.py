@@ -4,11 +4,12 @@ Tested in ``tests/engine/data/test_folder.py``.
 """
 
 import math
-import os.path
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from gan_blocks.engine.base.threads import ImageThreads, map_in_threads
 from gan_blocks.engine.data.folder_listing import list_flat_folder, list_folder
-from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.image_set import ImageSet, digest_of_files
 from gan_blocks.engine.data.pixels import (
+    GRAY_MODES,
     DamagedImageError,
     ImageFacts,
     PixelLayout,
@@ -28,36 +30,40 @@ from gan_blocks.engine.data.pixels import (
     read_file,
 )
 from gan_blocks.engine.data.source import DataSource
-from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
+from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKind
 
 __all__ = ["FOLDER", "check_damage", "damage_notes", "load_folder"]
 
 _DAMAGE_LIMIT = 0.01
 _NAMED = 3
+_LOOKED_AT = 256
 
 
-def load_folder(source: DataSource, layout: PixelLayout, *, memory_limit: int) -> ImageSet:
+def load_folder(source: DataSource, layout: PixelLayout, *, memory_limit: int, flat: bool = False) -> ImageSet:
     """List all images of a folder, decode each once to find the damaged ones, and keep the pixels if they fit.
 
-    Pixels of more than ``memory_limit`` bytes in total are not kept: every batch reads its files again.
+    Pixels of more than ``memory_limit`` bytes in total are not kept: every batch reads its files again. With ``flat``
+    the images may also lie in the folder itself, as one class.
 
     Raises:
         UserError: If the folder is missing or has no images in sub-folders, or more than 1 % of them are damaged.
     """
-    listing = list_folder(source)
+    listing = list_flat_folder(source) if flat else list_folder(source)
     keep = len(listing.paths) * math.prod(layout.shape) <= memory_limit
     checked = _check_files(source, listing.paths, layout, keep_pixels=keep)
+    whole = [listing.paths[number] for number in checked.whole]
     read: Callable[[Tensor], Tensor]
     if checked.pixels is not None:
         read = partial(torch.index_select, torch.from_numpy(checked.pixels), 0)
     else:
-        read = _FileReader(source, [listing.paths[number] for number in checked.whole], layout)
+        read = _FileReader(source, whole, layout)
     return ImageSet(
         read_pixels=read,
         labels=torch.tensor([listing.labels[number] for number in checked.whole], dtype=torch.int64),
         class_names=listing.class_names,
         layout=layout,
         notes=(*listing.notes, *checked.notes),
+        files=digest_of_files((path.removeprefix(str(source.path)), Path(path).stat().st_size) for path in whole),
     )
 
 
@@ -145,13 +151,29 @@ class _FileReader:
 
 
 def _read(source: DataSource, request: ReadRequest) -> ImageSet:
-    return load_folder(source, request.layout, memory_limit=request.memory_limit)
+    return load_folder(source, request.layout, memory_limit=request.memory_limit, flat=request.num_classes == 1)
+
+
+def _shape(source: DataSource, num_classes: int | None) -> DataShape:
+    """Networks are to show colors where one of a few files, spread over the whole folder, has any."""
+    listing = list_flat_folder(source) if num_classes == 1 else list_folder(source)
+    step = -(-len(listing.paths) // _LOOKED_AT)
+    colored = any(map(_is_colored, listing.paths[::step]))
+    return DataShape(3 if colored else 1, len(listing.class_names))
+
+
+def _is_colored(path: str) -> bool:
+    try:
+        return inspect_file(path, PixelLayout(1, 3)).mode not in GRAY_MODES
+    except DamagedImageError:  # told of when all are read
+        return False
 
 
 FOLDER = SourceKind(
     name="folder",
     summary="image files, one sub-folder a class",
     read=_read,
+    shape=_shape,
     recognizes=os.path.isdir,
     hint="For a folder with one sub-folder a class",
     one_level_off=True,

@@ -5,6 +5,7 @@ Tested in ``tests/engine/data/test_folder.py``.
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,10 @@ from PIL import Image
 from gan_blocks.engine.data.source import DataSource
 
 __all__ = ["FolderListing", "list_flat_folder", "list_folder"]
+
+# What a Mac adds to an archive, and a Synology to each folder of pictures.
+_OF_OTHER_SYSTEMS = ("__MACOSX", "@eaDir")
+_NAMED = 3
 
 
 class FolderListing(NamedTuple):
@@ -25,9 +30,10 @@ class FolderListing(NamedTuple):
 
 
 def list_folder(source: DataSource) -> FolderListing:
-    """List the images one level down. Sub-folders in the order of their names are the classes; hidden ones are not.
+    """List the images one level down. Sub-folders that hold images are the classes, in the order of their names.
 
-    A file is an image by its suffix, if Pillow has a reader for it, or if it has none.
+    A file is an image by its suffix, if Pillow has a reader for it, or if it has none. Hidden folders, those in which
+    other systems keep their own things, and the folders of a run are no classes.
 
     Raises:
         UserError: If the folder is missing, or there are no images in its sub-folders.
@@ -36,19 +42,30 @@ def list_folder(source: DataSource) -> FolderListing:
     if not root.is_dir():
         raise source.error(f"{root} is a file; name the folder that holds one sub-folder a class.")
     entries = _visible(root)
-    classes = [entry.name for entry in entries if entry.is_dir()]
-    if not classes:
-        raise source.error(f"{root} holds no sub-folders; put the images into one sub-folder a class.")
+    folders = [entry.name for entry in entries if _is_folder(entry)]
+    if not folders:
+        raise source.error(f"{root} holds no sub-folders; {_advice_for_flat(root)}.")
+    classes: list[str] = []
     paths: list[str] = []
     labels: list[int] = []
-    skipped = [entry.path for entry in entries if not entry.is_dir()]
-    for label, name in enumerate(classes):
-        found = _images_among(_visible(root / name), skipped)
+    left_out: list[str] = []
+    deeper: str | None = None
+    skipped = [entry.path for entry in entries if not _is_folder(entry)]
+    for name in folders:
+        inside: list[str] = []
+        found = [] if _is_no_class(root, name) else _images_among(_visible(root / name), inside)
+        if not found:
+            left_out.append(name)
+            nested = next((path for path in inside if Path(path).is_dir()), None)
+            deeper = deeper or nested
+            continue
+        skipped += inside
         paths += found
-        labels += [label] * len(found)
+        labels += [len(classes)] * len(found)
+        classes.append(name)
     if not paths:
-        raise source.error(_no_images(root, skipped))
-    return FolderListing(tuple(classes), paths, labels, _skipped_notes(root, skipped))
+        raise source.error(_no_images(root, deeper))
+    return FolderListing(tuple(classes), paths, labels, (*_left_out_notes(left_out), *_skipped_notes(root, skipped)))
 
 
 def list_flat_folder(source: DataSource) -> FolderListing:
@@ -58,7 +75,7 @@ def list_flat_folder(source: DataSource) -> FolderListing:
         UserError: If the folder is missing or holds no images.
     """
     root = source.existing_path()
-    if not root.is_dir() or any(entry.is_dir() for entry in _visible(root)):
+    if not root.is_dir() or any(_is_folder(entry) for entry in _visible(root)):
         return list_folder(source)
     skipped: list[str] = []
     paths = _images_among(_visible(root), skipped)
@@ -67,13 +84,37 @@ def list_flat_folder(source: DataSource) -> FolderListing:
     return FolderListing(("all images",), paths, [0] * len(paths), _skipped_notes(root, skipped))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link that leads nowhere, such as to itself
+        return entry.is_dir()
+    return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):
+        return entry.is_file()
+    return False
+
+
+def _is_no_class(root: Path, name: str) -> bool:
+    """Whether a folder belongs to another system, or to a run, whose sheets would be taken for images."""
+    of_run = _is_run(root / name) or (name in ("checkpoints", "samples") and _is_run(root))
+    return name in _OF_OTHER_SYSTEMS or of_run
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.json").exists() and (folder / "checkpoints").is_dir()
+
+
 def _images_among(entries: Iterable[os.DirEntry[str]], skipped: list[str]) -> list[str]:
     """The paths of the images; those of everything else are added to ``skipped``."""
     suffixes = _image_suffixes()
     paths: list[str] = []
     for entry in entries:
-        no_image = entry.is_dir() or Path(entry.name).suffix.lower() not in suffixes
-        (skipped if no_image else paths).append(entry.path)
+        suffix = Path(entry.name).suffix.lower()
+        # A link that leads nowhere is an image that is gone if its name says so; a pipe or a device is none at all.
+        is_image = suffix in suffixes and (_is_file(entry) or (suffix != "" and not os.path.exists(entry.path)))  # noqa: PTH110
+        (paths if is_image else skipped).append(entry.path)
     return paths
 
 
@@ -88,14 +129,27 @@ def _image_suffixes() -> set[str]:
     return {"", *(suffix for suffix, kind in known.items() if kind in Image.OPEN)}
 
 
-def _no_images(root: Path, skipped: Iterable[str]) -> str:
-    nested = next((path for path in skipped if Path(path).is_dir()), None)
-    if nested is not None:
+def _advice_for_flat(root: Path) -> str:
+    advice = "put the images into one sub-folder a class"
+    lies_flat = bool(_images_among(_visible(root), []))
+    return f"{advice}, or give --num-classes 1 to train without classes" if lies_flat else advice
+
+
+def _no_images(root: Path, deeper: str | None) -> str:
+    if deeper is not None:
         return (
             f"the sub-folders of {root} hold no images but folders of their own: usually the path is one level off; "
-            f"try {Path(nested).parent}."
+            f"try {Path(deeper).parent}."
         )
     return f"the sub-folders of {root} hold no images."
+
+
+def _left_out_notes(names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    number = "1 folder that holds" if len(names) == 1 else f"{len(names):,} folders that hold"
+    return (f"left out {number} no images to learn, and so no class: {', '.join(names[:_NAMED])}{more}",)
 
 
 def _skipped_notes(root: Path, skipped: list[str]) -> tuple[str, ...]:

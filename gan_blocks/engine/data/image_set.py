@@ -3,14 +3,16 @@
 Tested in ``tests/engine/data/test_loading.py``.
 """
 
-from collections.abc import Callable
+import hashlib
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from gan_blocks.engine.data.pixels import PixelLayout
 
-__all__ = ["ImageSet"]
+__all__ = ["ImageSet", "digest_of_files"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,7 @@ class ImageSet:
         class_names: One name a class; a class may have no images, which the notes then say.
         layout: Resolution and channels.
         notes: What a user should know about the loading, a line each: conversions, skipped files.
+        files: A digest of the names and sizes of the files that it was read from, where there is one an image or so.
     """
 
     read_pixels: Callable[[Tensor], Tensor]
@@ -30,6 +33,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     layout: PixelLayout
     notes: tuple[str, ...] = ()
+    files: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,3 +72,16 @@ class ImageSet:
         """
         labels = self.labels.index_select(0, indices)
         return self.read_pixels(indices).float().div_(127.5).sub_(1), labels
+
+
+def digest_of_files(files: Iterable[tuple[str, object]]) -> str:
+    """A digest of the names of files, each beside what else is known of it, such as its size; in hexadecimal.
+
+    Example:
+        >>> digest_of_files([("a.png", 120), ("b.png", 95)])
+        '080925b5e10411cf'
+    """
+    digest = hashlib.sha256()
+    for name, known in files:
+        digest.update(os.fsencode(f"{name}\0{known}\n"))
+    return digest.hexdigest()[:16]

@@ -3,6 +3,8 @@
 Tested in ``tests/engine/data/test_loading.py``.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -81,7 +83,7 @@ def with_mirror_images(images: ImageSet) -> ImageSet:
         return torch.where(mirrored, pixels.flip(-1), pixels)
 
     notes = (*images.notes, "each image is shown as it is and mirrored")
-    return ImageSet(read_pixels, images.labels.repeat(2), images.class_names, images.layout, notes)
+    return replace(images, read_pixels=read_pixels, labels=images.labels.repeat(2), notes=notes)
 
 
 def _with_checked_classes(source: DataSource, images: ImageSet, num_classes: int | None) -> ImageSet:
@@ -97,7 +99,7 @@ def _with_checked_classes(source: DataSource, images: ImageSet, num_classes: int
     if num_classes is not None and images.num_classes > num_classes:
         raise source.error(
             f"the data has {images.num_classes:,} classes, but --num-classes is {num_classes:,}; "
-            f"make it {images.num_classes:,}."
+            f"make it {images.num_classes}."
         )
     notes = list(images.notes)
     if empty := (counts == 0).nonzero().flatten().tolist():
@@ -106,11 +108,11 @@ def _with_checked_classes(source: DataSource, images: ImageSet, num_classes: int
         )
     if num_classes is not None and images.num_classes < num_classes:
         notes.append(f"the networks have {num_classes:,} classes, the data {images.num_classes:,}")
-    return ImageSet(images.read_pixels, images.labels, images.class_names, images.layout, tuple(notes))
+    return replace(images, notes=tuple(notes))
 
 
 def _as_one_class(images: ImageSet) -> ImageSet:
     if images.num_classes == 1:
         return images
     notes = (*images.notes, f"the {images.num_classes:,} classes of the data are taken as one")
-    return ImageSet(images.read_pixels, torch.zeros_like(images.labels), ("all images",), images.layout, notes)
+    return replace(images, labels=torch.zeros_like(images.labels), class_names=("all images",), notes=notes)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gan_blocks.engine.data.arrays import LabeledArrays, image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.source import DataSource
-from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
+from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKind
 
 __all__ = ["NPZ", "read_npz"]
 
@@ -92,10 +92,16 @@ def _read(source: DataSource, request: ReadRequest) -> ImageSet:
     return image_set_from_arrays(read_npz(source, num_classes=classes), request.layout)
 
 
+def _shape(source: DataSource, num_classes: int | None) -> DataShape:
+    arrays = read_npz(source, num_classes=None if num_classes == 1 else num_classes)
+    return DataShape(1 if arrays.images.shape[-1] == 1 else 3, len(arrays.class_names))
+
+
 NPZ = SourceKind(
     name="npz",
     summary="two arrays, images and labels, in one NumPy file",
     read=_read,
+    shape=_shape,
     recognizes=os.path.isfile,  # pathlib's raises for names that are too long
     hint="For a file of arrays",
 )

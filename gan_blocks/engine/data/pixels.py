@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from gan_blocks.engine.data.resampling import area_resample
 
 __all__ = [
+    "GRAY_MODES",
     "DamagedImageError",
     "ImageFacts",
     "PixelLayout",
@@ -35,6 +36,8 @@ _TRANSPARENT = {
     "RGBa": "RGB with transparency",
 }
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+GRAY_MODES = frozenset({"1", "L", "LA", "La", "F", *_SIXTEEN_BIT})
+"""Pillow's names of pixels without color."""
 _MODE_NAMES = {"1": "black-and-white", "L": "gray", "P": "palette"}
 _MODE_NAMES |= _TRANSPARENT | dict.fromkeys(_SIXTEEN_BIT, "16-bit gray")
 _TURNS = {

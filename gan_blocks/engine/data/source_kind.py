@@ -12,7 +12,15 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
 
-__all__ = ["ReadRequest", "SourceKind"]
+__all__ = ["DataShape", "ReadRequest", "SourceKind"]
+
+
+class DataShape(NamedTuple):
+    """What new networks take from the data where the user says nothing."""
+
+    channels: Literal[1, 3]
+    """1 for gray images, 3 where one is not gray."""
+    num_classes: int
 
 
 class ReadRequest(NamedTuple):
@@ -45,6 +53,8 @@ class SourceKind:
         recognizes: Whether a path that was given without a kind looks like this one.
         hint: Beginning of the sentence that then proposes it, such as ``"For a file of arrays"``.
         one_level_off: Whether a path one level too high or too low makes all labels equal.
+        shape: Tells the channels and the classes, in less time than it takes to read all; its second argument is the
+            number of classes that the networks have, if that is known.
         list_files: Lists the image files and their classes, where the source is one of files that can be decoded again.
     """
 
@@ -55,6 +65,7 @@ class SourceKind:
     recognizes: Callable[[str], bool] = _never
     hint: str = ""
     one_level_off: bool = False
+    shape: Callable[[DataSource, int | None], DataShape] | None = None
     list_files: Callable[[DataSource], FolderListing] | None = None
 
     def spellings(self) -> list[str]:

@@ -6,6 +6,7 @@ Tested in ``tests/engine/data/test_sources.py``.
 from os.path import expanduser  # pathlib's raises for users that do not exist
 from pathlib import Path
 
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.cifar10 import CIFAR10
 from gan_blocks.engine.data.digits import FASHION_MNIST, MNIST5K
 from gan_blocks.engine.data.folder import FOLDER
@@ -13,10 +14,19 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.npz import NPZ
 from gan_blocks.engine.data.shards.reader import SHARDS
 from gan_blocks.engine.data.source import DataSource
-from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
+from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKind
 from gan_blocks.engine.data.stacked import STACKED_MNIST5K
 
-__all__ = ["SOURCES", "kind_of", "parse_source", "read_source", "source_choices"]
+__all__ = [
+    "SOURCES",
+    "absolute",
+    "kind_of",
+    "parse_source",
+    "read_source",
+    "refuse_run_inside_images",
+    "shape_of_source",
+    "source_choices",
+]
 
 SOURCES: dict[str, SourceKind] = {
     kind.name: kind for kind in (MNIST5K, STACKED_MNIST5K, FASHION_MNIST, CIFAR10, SHARDS, NPZ, FOLDER)
@@ -62,6 +72,28 @@ def parse_source(spec: str) -> DataSource:
     return source
 
 
+def absolute(spec: str) -> str:
+    """The same value of ``--data`` as it is understood in any working directory."""
+    source = parse_source(spec)
+    return spec if source.path is None else f"{source.name}:{source.path.absolute()}"
+
+
+def refuse_run_inside_images(spec: str, run_dir: Path) -> None:
+    """Check that a run's own pictures will not lie among those that it learns from.
+
+    Raises:
+        UserError: If the folder of the run would lie in that of the images, or be it.
+    """
+    source = parse_source(spec)
+    if source.path is None or kind_of(source).list_files is None:
+        return
+    images, folder = source.path.resolve(), run_dir.resolve()
+    if folder == images or images in folder.parents:
+        raise UserError(
+            f"--run-dir must lie outside the images in {source.path}, but is {run_dir}: name another folder."
+        )
+
+
 def read_source(source: DataSource, request: ReadRequest) -> ImageSet:
     """Read a source without asking whether its classes suit any network; see ``load_images``.
 
@@ -72,6 +104,19 @@ def read_source(source: DataSource, request: ReadRequest) -> ImageSet:
         return kind_of(source).read(source, request)
     except OSError as error:
         # Whatever else the file system refuses, such as a folder without permission to list it.
+        raise source.error(f"cannot be read: {error}.") from error
+
+
+def shape_of_source(source: DataSource, num_classes: int | None) -> DataShape | None:
+    """The channels and classes of a source, for new networks; None where its kind does not tell.
+
+    Raises:
+        UserError: If it is missing or damaged.
+    """
+    look = kind_of(source).shape
+    try:
+        return None if look is None else look(source, num_classes)
+    except OSError as error:
         raise source.error(f"cannot be read: {error}.") from error
 
 

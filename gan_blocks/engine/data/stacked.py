@@ -13,7 +13,7 @@ from gan_blocks.engine.data.digits import read_mnist5k
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
-from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
+from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKind
 
 __all__ = ["NUM_STACKS", "STACKED_MNIST5K", "read_stacked_mnist5k", "stacked_numbers"]
 
@@ -61,5 +61,6 @@ STACKED_MNIST5K = SourceKind(
     name="stacked-mnist5k",
     summary="51,200 RGB images of three of these digits, one a channel, drawn at random once and for all",
     read=_read,
+    shape=lambda _source, _num_classes: DataShape(3, 1000),
     path="none",
 )

@@ -17,6 +17,7 @@ from torch import Tensor
 from gan_blocks import Prior, TopKSchedule
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.memory import check_fits
 from gan_blocks.engine.base.processes import World, current_world, main_rank_only
 from gan_blocks.engine.base.randomness import random_stream, sample_indices
 from gan_blocks.engine.data.image_set import ImageSet
@@ -195,8 +196,8 @@ def check_split(config: TrainingConfig, options: RunOptions, world: World) -> No
     """Check that the processes and micro-batches can share each batch of the run.
 
     Raises:
-        UserError: If there are more micro-batches than images, or if processes cannot share a batch evenly; the nearest
-            size that they can is named.
+        UserError: If there are more micro-batches than images, if processes cannot share a batch evenly (the nearest
+            size that they can is named), or if there is no room for the images alone.
     """
     parts = world.size * options.accumulate
     sizes = config.all_batch_sizes()
@@ -205,6 +206,8 @@ def check_split(config: TrainingConfig, options: RunOptions, world: World) -> No
         rule = f"at most {smallest}, the images of the smallest batch"
         raise main_rank_only(UserError(f"--accumulate must be {rule}, but got {options.accumulate}."))
     option = "--batch-size must be" if sizes == (config.batch_size,) else "--batch-sizes must each be"
+    pixels = config.image_channels * config.resolution**2
+    check_fits(f"the images of {option.partition(' must')[0]} {max(sizes):,}", 4 * pixels * max(sizes) // parts)
     for size in sizes:
         if world.size > 1 and size % parts:
             nearest = max(1, round(size / parts)) * parts

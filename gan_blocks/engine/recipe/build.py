@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gan_blocks import ExponentialMovingAverage, Prior, checkpoint_activations
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.memory import within_memory
 from gan_blocks.engine.base.processes import main_rank_only
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction, seeded_noise
 from gan_blocks.engine.recipe.config import TrainingConfig
@@ -25,11 +26,16 @@ __all__ = ["build_state", "check_extra", "check_networks", "config_at", "follow_
 
 
 def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions) -> TrainingState:
-    """Build both players from the Config's seed, ready to train."""
+    """Build both players from the Config's seed, ready to train.
+
+    Raises:
+        UserError: If there is no room for them.
+    """
     device, dtype = torch_device(options.device), options.dtype()
-    with seeded_construction(config.seed, "generator"):
+    what = "the networks of these options"
+    with within_memory(what, copies=3), seeded_construction(config.seed, "generator"):  # weights, gradients, average
         generator = recipe.build_generator(config).to(device, dtype)
-    with seeded_construction(config.seed, "discriminator"):
+    with within_memory(what, copies=2), seeded_construction(config.seed, "discriminator"):
         discriminator = recipe.build_discriminator(config).to(device, dtype)
     if options.channels_last:
         _to_channels_last(generator)

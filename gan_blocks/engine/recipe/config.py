@@ -15,6 +15,8 @@ from gan_blocks.engine.data.config import ImageFields
 
 __all__ = ["AdamFields", "TopKFields", "TrainingConfig", "config_to_json"]
 
+MOST_BATCHES = 1_000_000  # of standing statistics: a bound on the time that a typing error takes
+
 
 @dataclass(frozen=True)
 class AdamFields(Fields):
@@ -35,7 +37,8 @@ class AdamFields(Fields):
         """Reject what cannot work."""
         super().__post_init__()
         require_at_least(self, 0, "generator_lr", "discriminator_lr")  # a ramp may end at 0
-        require_within(self, 0, 1, "adam_beta1", "adam_beta2")
+        for beta in ("adam_beta1", "adam_beta2"):
+            require(self, beta, 0 <= getattr(self, beta) < 1, "at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class TrainingConfig(TopKFields, ImageFields):
         """Reject what cannot work."""
         super().__post_init__()
         require_positive(self, "batch_size", "discriminator_steps", "standing_batches", "planned_steps")
+        require(self, "standing_batches", self.standing_batches <= MOST_BATCHES, f"at most {MOST_BATCHES:,}")
         floor, most = self.top_k_floor, self.batch_size
         whole = float(floor).is_integer() and 1 < floor <= most
         rule = f"a share greater than 0 and at most 1, or a whole number up to the batch of {most}"

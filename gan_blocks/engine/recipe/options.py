@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from gan_blocks.engine.base.checks import check_threads, require_at_least, require_positive
+from gan_blocks.engine.base.checks import check_threads, require_annotated, require_at_least, require_positive
 from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
@@ -103,6 +103,7 @@ class RunOptions(MonitoringOptions):
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without looking at the machine."""
+        require_annotated(self)
         require_positive(
             self, "steps", "minutes", "accumulate", "checkpoint_every", "keep_last", "log_every", "timeout"
         )

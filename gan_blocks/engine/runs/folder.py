@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.files import replace_durably, sync_directory, writing
+from gan_blocks.engine.base.files import read_regular, replace_durably, sync_directory, writing
 from gan_blocks.engine.base.json_values import (
     DamagedJsonError,
     check_shape,
@@ -45,6 +45,22 @@ __all__ = ["CONVERTED", "RunFolder", "compare_configs"]
 CONFIG_NAME = "config.json"
 UNTOUCHED = "The checkpoints are untouched."
 CONVERTED = "converted"  # in the place of the preset, where a run holds converted weights and no training
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_count, value))
+
+
+_DATA_SHAPE = {
+    "source": lambda value: isinstance(value, str),
+    "class_names": _are_texts,
+    "class_counts": _are_counts,
+    **dict.fromkeys(("labels", "pixels", "files"), is_text),
+}
 
 
 @dataclass(frozen=True)
@@ -131,8 +147,32 @@ class RunFolder:
         return config
 
     def metadata(self) -> dict[str, Any]:
-        """What the weights of this run carry with them: ``recipe``, ``preset`` and ``config``."""
-        return {**self.recipe.as_dict(), "preset": self.preset, "config": self.config()}
+        """What the weights of this run carry with them: ``recipe``, ``preset`` and ``config``.
+
+        Also ``class_names``, where they are known and are not just the numbers.
+        """
+        data = self.data() or {"class_names": []}
+        names = data["class_names"]
+        named = {} if names == list(map(str, range(len(names)))) else {"class_names": names}
+        return {**self.recipe.as_dict(), "preset": self.preset, "config": self.config(), **named}
+
+    def data(self) -> dict[str, Any] | None:
+        """What was written down of the data of this run; None in runs of earlier versions.
+
+        Raises:
+            UserError: If data.json has been damaged.
+        """
+        return read_object(self.data_path, _DATA_SHAPE) if self.data_path.exists() else None
+
+    def write_data(self, record: Mapping[str, Any]) -> None:
+        """Write down what the run depends on of its data, unless that stands there already.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        text = json.dumps(record, indent=1).encode() + b"\n"
+        if self.data() != json.loads(text):
+            replace_durably(self.data_path, text)
 
     @property
     def title(self) -> str:
@@ -193,6 +233,11 @@ class RunFolder:
         lock = FolderLock(self.path)
         remove_stale_temporaries(self.checkpoints)
         return lock
+
+    @property
+    def data_path(self) -> Path:
+        """Classes and digests of the images that the run learns from."""
+        return self.path / "data.json"
 
     @property
     def log_path(self) -> Path:
@@ -278,20 +323,23 @@ class RunFolder:
 
     def _log_lines(self) -> list[bytes]:
         try:
-            return self.log_path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is not finished
+            return read_regular(self.log_path).split(b"\n")[:-1]  # what follows the last newline is not finished
         except FileNotFoundError:
             return []
         except OSError as error:
             raise UserError(f"{self.log_path} cannot be read: {error.strerror}.") from None
 
 
-def compare_configs(saved: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
+def compare_configs(
+    saved: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str] = (), remedy: str = ""
+) -> None:
     """Check that a run is continued with the Config it was started with.
 
     Args:
         saved: The run's Config as JSON values.
         given: The Config asked for now.
         allowed: Fields that may differ.
+        remedy: Last sentence of the error.
 
     Raises:
         UserError: If other fields differ; each is named as its option, with both values.
@@ -305,7 +353,7 @@ def compare_configs(saved: Mapping[str, Any], given: Mapping[str, Any], allowed:
         if name not in allowed and (name not in then or name not in now or then[name] != now[name])
     ]
     if differences:
-        raise UserError(f"{'; '.join(differences)}.")
+        raise UserError(f"{'; '.join(differences)}. {remedy}".rstrip())
 
 
 def _make_named_folder(root: Path, name: str) -> Path:

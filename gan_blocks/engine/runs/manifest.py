@@ -5,9 +5,12 @@ Tested in ``tests/engine/runs/test_checkpoints.py``.
 
 import hashlib
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+from gan_blocks.engine.base.files import open_regular, read_regular
 
 __all__ = ["MANIFEST_NAME", "encode_manifest", "find_damage", "find_file_damage", "manifest_entry"]
 
@@ -62,7 +65,7 @@ class _ManifestError(Exception):
 
 def _listed_files(folder: Path) -> dict[str, Any]:
     try:
-        files = json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
+        files = json.loads(read_regular(folder / MANIFEST_NAME))["files"]
     except FileNotFoundError:
         raise _ManifestError(f"{MANIFEST_NAME} is missing") from None
     except OSError as error:
@@ -76,8 +79,8 @@ def _listed_files(folder: Path) -> dict[str, Any]:
 
 def _compare(path: Path, expected: Any) -> str | None:
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             if size != expected["size"]:
                 return f"{path.name} has {size} bytes instead of {expected['size']}"
             if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:

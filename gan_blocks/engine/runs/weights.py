@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.files import replace_durably
+from gan_blocks.engine.base.files import open_regular, replace_durably
 from gan_blocks.engine.base.json_values import DamagedJsonError, is_object, is_text, parse_object
 from gan_blocks.engine.runs.manifest import find_file_damage
 
@@ -109,6 +109,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_verified_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The same, for a file that has been compared with its manifest already."""
     try:
+        open_regular(path).close()
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
         tensors = load_file(path)

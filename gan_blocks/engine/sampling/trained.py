@@ -12,6 +12,7 @@ from torch import nn
 
 from gan_blocks import Prior, TruncatedBatchNormStatistics
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.memory import within_memory
 from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.recipe import Recipe
@@ -73,7 +74,7 @@ def load_trained(
     if change := recipe.identity.changed_since(made_by):
         notes = (*notes, change)
     config = recipe.config_from_json(metadata["config"])
-    with seeded_construction(config.seed, "generator"):
+    with within_memory(f"the networks of {run or weights}", copies=1), seeded_construction(config.seed, "generator"):
         generator = recipe.build_generator(config).to(device)
     load_weights(generator, tensors, str(weights))
     average, prior = generator.eval().requires_grad_(False), recipe.build_prior(config)

@@ -19,6 +19,7 @@ from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably, writing
+from gan_blocks.engine.base.json_values import is_object, read_object
 from gan_blocks.engine.base.workers import run_tasks
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.studies.runs import StudyStoppedError, train_run
@@ -129,13 +130,7 @@ class Study:
         self._write()
 
     def _read(self) -> dict[str, Any]:
-        try:
-            saved: dict[str, Any] = json.loads(self._path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self._path} is damaged: {error}.") from None
-        if not saved.keys() >= {"settings", "results"}:
-            raise UserError(f"{self._path} is damaged: it does not hold settings and results.")
-        return saved
+        return read_object(self._path, {"settings": is_object, "results": is_object})
 
     def _write(self) -> None:
         saved = {"settings": self._settings, "results": self.results}

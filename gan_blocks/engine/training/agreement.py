@@ -15,11 +15,19 @@ from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.processes import current_world, main_rank_only
+from gan_blocks.engine.data.record import DataRecord, unlike
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.training.command import TrainingCommand
 
-__all__ = ["check_same_start", "check_same_state", "code_version", "first_difference", "start_settings"]
+__all__ = [
+    "check_same_data",
+    "check_same_start",
+    "check_same_state",
+    "code_version",
+    "first_difference",
+    "start_settings",
+]
 
 
 def start_settings(recipe: Recipe[Any], command: TrainingCommand) -> dict[str, Any]:
@@ -44,6 +52,20 @@ def check_same_start(recipe: Recipe[Any], command: TrainingCommand) -> None:
     dist.all_gather_object(everyone, start_settings(recipe, command))
     if difference := first_difference(everyone):
         raise main_rank_only(UserError(f"the processes were started differently: {difference}."))
+
+
+def check_same_data(record: DataRecord) -> None:
+    """Compare the images that all processes have read.
+
+    Raises:
+        UserError: If those of one are others than those of rank 0.
+    """
+    if current_world().size == 1:
+        return
+    everyone: list[Any] = [None] * current_world().size
+    dist.all_gather_object(everyone, record)
+    if difference := unlike(everyone):
+        raise main_rank_only(UserError(f"the processes read different data under one name: {difference}."))
 
 
 def first_difference(everyone: list[Mapping[str, Any]]) -> str | None:

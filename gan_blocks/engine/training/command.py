@@ -14,18 +14,20 @@ import tyro
 from gan_blocks.engine.base.command_line import parse_options, parse_some
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples
+from gan_blocks.engine.data.config import ImageFields
+from gan_blocks.engine.data.sources import absolute, parse_source, refuse_run_inside_images, shape_of_source
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.folder import CONVERTED, RunFolder, compare_configs
 
-__all__ = ["TrainingCommand", "parse_training_command", "parse_with_config"]
+__all__ = ["NEW_RUNS", "TrainingCommand", "parse_training_command", "parse_with_config"]
 
 Options = TypeVar("Options")
 
 # A run may be continued after its data moved to another place; every other field of a Config is fixed at the start.
 CHANGEABLE_ON_RESUME = ("data",)
-
+NEW_RUNS = Path("runs")
 
 FINE_TUNED = "fine-tuned"  # in the place of the preset, where the Config is that of another run
 
@@ -39,6 +41,8 @@ class TrainingCommand:
     options: RunOptions
     run: RunFolder | None
     """The run to continue, or None for a new one."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the options came about."""
 
 
 def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str] | None) -> TrainingCommand:
@@ -55,12 +59,12 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
     run = _existing_run(recipe, start)
     # Without a checkpoint there is nothing that another Config would not fit.
     begun = run is not None and bool(run.saved_steps())
-    saved = recipe.config_from_json(run.config()) if run is not None and (begun or start.resume is not None) else None
+    saved = _saved_config(recipe, run, args) if run is not None and (begun or start.resume is not None) else None
     origin = None if start.init_from is None or run is not None else _open_run(recipe, start.init_from)
     if origin is not None:
         if start.preset is not None:
             raise UserError("--init-from takes the Config of that run, so that --preset has no place beside it.")
-        preset, default = FINE_TUNED, recipe.config_from_json(origin.config())
+        preset, default = FINE_TUNED, _saved_config(recipe, origin, args)
     else:
         preset = _preset_of_run(recipe, start.preset, None if saved is None else run)
         default = recipe.presets[preset]() if saved is None else saved
@@ -69,9 +73,15 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
     config, options = _parse_parts(
         recipe, preset, default, RunOptions, prog, about, args, () if of_run else _examples(recipe, prog), of_run=of_run
     )
+    notes: tuple[str, ...] = ()
+    if not of_run:
+        config, notes = _fitted_to_data(config, args)
+        refuse_run_inside_images(config.data, options.run_dir or NEW_RUNS)
     if saved is not None and begun:
-        compare_configs(config_to_json(saved), config_to_json(config), allowed=CHANGEABLE_ON_RESUME)
-    return TrainingCommand(preset=preset, config=config, options=options, run=run)
+        compare_configs(
+            config_to_json(saved), config_to_json(config), allowed=CHANGEABLE_ON_RESUME, remedy=_remedy(run)
+        )
+    return TrainingCommand(preset=preset, config=config, options=options, run=run, notes=notes)
 
 
 def parse_with_config(
@@ -84,6 +94,56 @@ def parse_with_config(
     """
     preset = recipe.choose_preset(parse_some(_Start, args).preset)
     return _parse_parts(recipe, preset, recipe.presets[preset](), kind, prog, description, args)
+
+
+def _saved_config(recipe: Recipe[Any], run: RunFolder, args: Sequence[str]) -> Any:
+    """The Config of a run, with its data where they were found last.
+
+    Raises:
+        UserError: If it is damaged, or the data are not there any more and no other place is given.
+    """
+    config = recipe.config_from_json(run.config())
+    record = run.data()
+    if record is not None and absolute(config.data) != record["source"]:
+        config = dataclasses.replace(config, data=record["source"])
+    if not _is_given("data", args):
+        source = parse_source(config.data)
+        if source.path is not None and not source.path.exists():
+            raise UserError(f"{config.data}, the data of this run, is not there: give the new place with --data.")
+    return config
+
+
+def _fitted_to_data(config: Any, args: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """The Config of new networks with the channels and classes of the data, and a note if they are others.
+
+    A number that the user gives is taken, and so is that of a preset, or of a recipe's own Config, which sets another
+    than every Config has.
+    """
+    asked = {
+        name: getattr(config, name) == field.default and not _is_given(name, args)
+        for name, field in ImageFields.__dataclass_fields__.items()
+        if name in ("image_channels", "num_classes")
+    }
+    if not any(asked.values()):
+        return config, ()
+    shape = shape_of_source(parse_source(config.data), None if asked["num_classes"] else config.num_classes)
+    if shape is None:
+        return config, ()
+    found = {"image_channels": shape.channels, "num_classes": shape.num_classes}
+    taken = {name: value for name, value in found.items() if asked[name] and value != getattr(config, name)}
+    if not taken:
+        return config, ()
+    words = " and ".join(f"--{name.replace('_', '-')} {value}" for name, value in taken.items())
+    return dataclasses.replace(config, **taken), (f"Taken from the data: {words}.",)
+
+
+def _is_given(name: str, args: Sequence[str]) -> bool:
+    """Whether the command line has an option, in either of its spellings."""
+    return f"--{name.replace('_', '-')}" in (word.partition("=")[0].replace("_", "-") for word in args)
+
+
+def _remedy(run: RunFolder | None) -> str:
+    return "" if run is None else f"To change that, start a new run from its weights: --init-from {run.path}."
 
 
 @dataclasses.dataclass(frozen=True)

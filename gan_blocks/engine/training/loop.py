@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
+from gan_blocks.engine.base.memory import out_of_memory
 from gan_blocks.engine.base.processes import (
     current_world,
     decided_by_main,
@@ -33,6 +33,8 @@ from gan_blocks.engine.base.processes import (
 )
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
+from gan_blocks.engine.data.record import DataRecord, changes, record_of
+from gan_blocks.engine.data.sources import absolute
 from gan_blocks.engine.pictures.sheets import save_sheet
 from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_split
 from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
@@ -45,8 +47,8 @@ from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.runs.report import write_report
 from gan_blocks.engine.runs.weights import first_not_finite
 from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
-from gan_blocks.engine.training.agreement import check_same_start, check_same_state
-from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
+from gan_blocks.engine.training.agreement import check_same_data, check_same_start, check_same_state
+from gan_blocks.engine.training.command import NEW_RUNS, TrainingCommand, parse_training_command
 from gan_blocks.engine.training.initial_weights import start_from
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
 from gan_blocks.engine.training.spectra_figure import draw_spectra
@@ -56,6 +58,7 @@ __all__ = ["train"]
 
 # Standing statistics for the sheets drawn while training: fewer batches than for samples that are kept.
 SHEET_STANDING_BATCHES = 10
+LARGE_LOSS = 1e4
 
 
 def train(recipe: Recipe[Any], argv: Sequence[str] | None, *, prog: str) -> int:
@@ -79,13 +82,15 @@ class Run:
 
     def __init__(self, recipe: Recipe[Any], command: TrainingCommand) -> None:
         self.recipe, self.config, self.options = recipe, command.config, command.options
+        self.notes = command.notes
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
         self.world = current_world()
         check_same_start(recipe, command)
         check_split(self.config, self.options, self.world)
         self.prior = recipe.build_prior(self.config)
-        self.images = self._load_images()
+        self.images, self.data = self._load_images()
+        check_same_data(self.data)
         self.state: TrainingState = build_state(recipe, self.config, self.options)
         check_networks(self.state, self.prior, self.config)
         self.spectra: SpectrumRecorder | None = None
@@ -95,6 +100,7 @@ class Run:
         self._lock: FolderLock | None = None
         self.folder = self._open_folder(command)
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
+        self._warned = False
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         self._saved_step = self.step
         self._seconds_before, self._began = 0.0, time.monotonic()
@@ -138,7 +144,7 @@ class Run:
         """One step of the recipe; what to log of it.
 
         Raises:
-            UserError: If top-k training finds no image to learn from.
+            UserError: If top-k training finds no image to learn from, or memory runs out.
         """
         config = config_at(self.config, batches.step)
         if config is not self.config:
@@ -149,6 +155,13 @@ class Run:
         except AllScoresNaNError:
             what = f"D gives no generated image a score but NaN at step {self.step}"
             raise main_rank_only(self._divergence(what)) from None
+        except (RuntimeError, MemoryError) as error:
+            if problem := out_of_memory(error):
+                remedy = (
+                    "--accumulate 2 or more, --checkpoint-activations True, a smaller --batch-size or bf16 need less"
+                )
+                raise UserError(f"{problem} in step {batches.step}; {remedy}.") from error
+            raise
         if self.config.top_k_gamma < 1:
             losses |= {"k": torch.tensor(batches.k), "nan_scores": self.state.nan_scores.clone()}
         return losses
@@ -162,10 +175,11 @@ class Run:
             return bool(agreed)
         return bool(largest(time.monotonic() >= deadline))
 
-    def _load_images(self) -> ImageSet:
+    def _load_images(self) -> tuple[ImageSet, DataRecord]:
         config = self.config
         images = load_images_of(config)
-        return with_mirror_images(images) if config.mirror else images
+        record = record_of(images, absolute(config.data), seed=config.seed)
+        return with_mirror_images(images) if config.mirror else images, record
 
     def _open_folder(self, command: TrainingCommand) -> RunFolder:
         """Make the run's folder, or bring back its newest sound checkpoint."""
@@ -176,15 +190,34 @@ class Run:
         if not list_checkpoints(command.run.checkpoints):
             self._start_from_other_run()  # stopped before its first checkpoint: start again
             stopped, config = command.run, config_to_json(self.config)
-            return decided_by_main(lambda: stopped.begin_again(command.preset, config))
+            return decided_by_main(lambda: self._begin_again(stopped, command.preset, config))
         if change := self.recipe.identity.changed_since(command.run.recipe):
             _say(change)
+        decided_by_main(partial(self._check_data, command.run))
         checkpoint = command.run.newest_checkpoint()
         for note in checkpoint.notes:
             _say(note)
         self.state.restore(checkpoint.tensors)
         self.step = checkpoint.step
         return command.run
+
+    def _check_data(self, folder: RunFolder) -> None:
+        """Compare the images with those that the run began with, and write down where they are now.
+
+        Raises:
+            UserError: If they are others.
+        """
+        saved = folder.data()
+        if saved is not None:
+            then = DataRecord.from_dict(saved)
+            if problem := changes(then, self.data):
+                remedy = f"Give them with --data as they were, or start a new run with --init-from {folder.path}"
+                raise UserError(f"{self.config.data} is not what the run was started with: {problem}. {remedy}.")
+            if then.files != self.data.files:
+                _say(
+                    "The names or sizes of the data's files are others than they were; labels and pixels are the same."
+                )
+        folder.write_data(self.data.as_dict())
 
     def _begin_to_write(self, folder: RunFolder) -> None:
         self._lock = folder.begin_to_write()
@@ -196,19 +229,27 @@ class Run:
             for note in start_from(self.state, self.options.init_from, self.config):
                 _say(note)
 
+    def _begin_again(self, stopped: RunFolder, preset: str, config: Mapping[str, Any]) -> RunFolder:
+        folder = stopped.begin_again(preset, config)
+        folder.write_data(self.data.as_dict())
+        return folder
+
     def _new_folder(self, preset: str) -> RunFolder:
         identity, config = self.recipe.identity, config_to_json(self.config)
         if self.options.run_dir is not None:
             folder = RunFolder.create_at(self.options.run_dir, identity, preset, config)
         else:
-            folder = RunFolder.create(Path("runs"), identity, preset, config, datetime.now(UTC))
+            folder = RunFolder.create(NEW_RUNS, identity, preset, config, datetime.now(UTC))
         self._begin_to_write(folder)
+        folder.write_data(self.data.as_dict())
         return folder
 
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
-        for note in self.images.notes:
+        for note in (*self.notes, *self.images.notes):
             _say(note)
+        if classes := self.data.listed_classes():
+            _say(classes)
         sizes = [sum(p.numel() for p in net.parameters()) for net in (self.state.generator, self.state.discriminator)]
         _say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
         if self.world.is_main:
@@ -251,11 +292,20 @@ class Run:
                 every = ", ".join(f"{name} {value}" for name, value in values.items())
                 raise main_rank_only(self._divergence(f"the loss is not finite at step {step} ({every})"))
             self._record({"step": step, **values})
+            self._warn_of_large_losses(step, values)
             if left_out := values.get("nan_scores"):
                 _say(f"Step {step}: {left_out} generated images have no score but NaN; top-k training leaves them out.")
         self._pending.clear()
         shown = {name: f"{value:.3f}" for name, value in values.items() if name.startswith("loss_")}
         progress.set_postfix(shown | {"images/s": f"{speed:.0f}"})
+
+    def _warn_of_large_losses(self, step: int, values: Mapping[str, float]) -> None:
+        """Say once in a session that a loss is far beyond what scores of images ever give: divergence needs no NaN."""
+        large = {name: value for name, value in values.items() if name.startswith("loss_") and abs(value) > LARGE_LOSS}
+        if large and not self._warned:
+            self._warned = True
+            named = ", ".join(f"{name} {value:.3g}" for name, value in large.items())
+            _say(f"Step {step}: {named}: the training has most likely diverged. Try a lower learning rate.")
 
     def _measure_spectra(self) -> None:
         """Write the singular values of all weights to the log, if that was asked for.

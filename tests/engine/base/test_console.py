@@ -115,3 +115,15 @@ def test_streams_are_given_back_after_an_error(capsys: pytest.CaptureFixture[str
     with pytest.raises(KeyError):
         run_command("it", fail)
     assert (sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", b"\\xe4\\u03c3\\udcff"), ("utf-8", "äσ\\udcff".encode())])
+def test_names_that_the_console_has_no_letters_for_are_written_out(
+    encoding: str, shown: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    for stream in ("stdout", "stderr"):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(written, encoding=encoding))
+        with lasting_streams():
+            print("äσ\udcff", end="", flush=True, file=getattr(sys, stream))
+        assert written.getvalue() == shown

@@ -146,13 +146,30 @@ def test_conversions_are_noted(tmp_path: Path):
     )
 
 
-def test_an_empty_class_is_noted_and_keeps_its_number(tmp_path: Path):
+def test_folders_without_images_are_no_classes_and_are_named(tmp_path: Path):
     write_classes(tmp_path)
     (tmp_path / "apple").mkdir()
-    images = load(tmp_path, num_classes=4)
-    assert images.num_classes == 4
-    assert images.labels.unique().tolist() == [0, 2, 3]
-    assert images.notes == ("1 of 4 classes have no images, such as apple",)
+    (tmp_path / "__MACOSX" / "cat").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "cat" / "._000.png").write_bytes(b"x")
+    write_image(tmp_path / "@eaDir" / "thumbnail.png")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    images = load(tmp_path, num_classes=3)
+    assert images.class_names == ("ant", "bee", "cat")
+    assert images.notes == (
+        "left out 4 folders that hold no images to learn, and so no class: @eaDir, __MACOSX, apple and 1 more",
+        "skipped files that are no images or in no class: 1, such as self",
+    )
+
+
+def test_the_folders_of_a_run_are_no_classes(tmp_path: Path):
+    write_classes(tmp_path)
+    for run in (tmp_path, tmp_path / "runs"):
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "config.json").write_text("{}")
+        write_image(run / "samples" / "step_000001.png")
+    write_image(tmp_path / "runs" / "spectra.png")
+    assert load(tmp_path).class_names == ("ant", "bee", "cat")
 
 
 def test_one_class_usually_means_a_path_one_level_off(tmp_path: Path):
@@ -173,8 +190,12 @@ def test_one_class_usually_means_a_path_one_level_off(tmp_path: Path):
 
 def test_a_folder_of_nothing_but_images_asks_for_sub_folders(tmp_path: Path):
     write_image(tmp_path / "1.png")
-    expected = f"{tmp_path} holds no sub-folders; put the images into one sub-folder a class."
+    write_image(tmp_path / "2.png")
+    advice = "put the images into one sub-folder a class, or give --num-classes 1 to train without classes."
+    expected = f"{tmp_path} holds no sub-folders; {advice}"
     assert error_of(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
+    images = load(tmp_path, num_classes=1)
+    assert (len(images), images.class_names) == (2, ("all images",))
 
 
 def test_folders_without_images_are_an_error(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Files in the folder of a run that are not what was written: one line, or the checkpoint before, never a traceback."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -158,3 +159,34 @@ def test_weights_of_another_kind_are_named(tiny_run: Path):
         with pytest.raises(UserError, match=f"wrong shapes: {name} in {dtype} instead of torch.float32"):
             load_weights(network, {**tensors, name: tensors[name].to(dtype)}, "it")
     load_weights(network, {**tensors, name: tensors[name].half()}, "it")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", [MANIFEST_NAME, STATE_NAME, "ema.safetensors", "optimizer_g.safetensors"])
+def test_what_is_no_file_makes_a_checkpoint_a_damaged_one(run: Path, name: str, kind: str):
+    put_no_file(run / "checkpoints" / "step_000004" / name, kind)
+    checkpoint = RunFolder.open(run).newest_checkpoint()
+    assert checkpoint.step == 3
+    assert "it is no regular file" in checkpoint.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", ["config.json", "data.json", "log.jsonl"])
+def test_what_is_no_file_in_a_run_folder_is_one_line(
+    run: Path, name: str, kind: str, capfd: pytest.CaptureFixture[str]
+):
+    put_no_file(run / name, kind)
+    assert resume(run) == 2
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("biggan_deep: error: ")
+    assert str(run) in said.splitlines()[-1]
+
+
+def put_no_file(path: Path, kind: str) -> None:
+    """Put a pipe, or a link to a device without an end, in the place of a file: who reads it never ends."""
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")

@@ -20,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from gan_blocks.engine.base.threads import ImageThreads
-from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.image_set import ImageSet, digest_of_files
 from gan_blocks.engine.data.pixels import PixelLayout, to_pixels
 from gan_blocks.engine.data.shards.format import INDEX_NAME, EntryForm, IndexFormatError, StoreIndex, entry_info
 from gan_blocks.engine.data.source import DataSource
-from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
+from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKind
 
 __all__ = ["SHARDS", "load_shards"]
 
@@ -63,6 +63,7 @@ def load_shards(source: DataSource, layout: PixelLayout) -> ImageSet:
         class_names=index.class_names,
         layout=layout,
         notes=notes,
+        files=digest_of_files((shard.name, shard.sha256) for shard in shards),
     )
 
 
@@ -168,6 +169,11 @@ def _read(source: DataSource, request: ReadRequest) -> ImageSet:
     return load_shards(source, request.layout)
 
 
+def _shape(source: DataSource, _num_classes: int | None) -> DataShape:
+    index = _read_index(source, source.existing_path())
+    return DataShape(1 if index.channels == 1 else 3, len(index.class_names))
+
+
 def _holds_store(path: str) -> bool:
     return os.path.isfile(os.path.join(path, INDEX_NAME))  # noqa: PTH113, PTH118 - pathlib's raises for long names
 
@@ -176,6 +182,7 @@ SHARDS = SourceKind(
     name="shards",
     summary="a prepared store: a few large files of decoded images",
     read=_read,
+    shape=_shape,
     recognizes=_holds_store,
     hint="For a prepared store",
 )

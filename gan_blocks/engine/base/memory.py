@@ -1,0 +1,115 @@
+"""Memory that is not there: asked for before it is taken, and one line where it runs out.
+
+Tested in ``tests/engine/base/test_memory.py``.
+"""
+
+import math
+import re
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from gan_blocks.engine.base.errors import UserError
+
+__all__ = ["check_fits", "free_memory", "out_of_memory", "within_memory"]
+
+_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+# What torch says of sizes that no machine can hold.
+_TOO_LARGE = re.compile("overflow|negative dimension|can't allocate memory|not enough memory", re.IGNORECASE)
+
+
+def free_memory() -> int | None:
+    """Bytes that this process can still take, with those of the swap space; None where the system does not say."""
+    try:
+        sizes = dict(re.findall(r"^(\w+): +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE))
+        free = 1024 * (int(sizes["MemAvailable"]) + int(sizes["SwapFree"]))
+        used = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
+    except (OSError, KeyError, ValueError):
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return free if limit == resource.RLIM_INFINITY else min(free, max(limit - used, 0))
+
+
+def check_fits(what: str, needed: int) -> None:
+    """Check that there is room for what is about to be made.
+
+    Args:
+        what: Subject of the sentence, in the plural, such as ``"the networks of these options"``.
+        needed: Bytes that it takes at least.
+
+    Raises:
+        UserError: If there is not.
+    """
+    free = free_memory()
+    if free is not None and needed > free:
+        raise UserError(f"{what} need {_gigabytes(needed)} or more, but {_gigabytes(free)} are free.")
+
+
+@contextmanager
+def within_memory(what: str, *, copies: int) -> Iterator[None]:
+    """Build networks in the ``with`` block, unless they are too large for this machine.
+
+    Linux gives out more memory than there is, and ends the process when it is used; so sizes are added up instead.
+
+    Args:
+        what: What is built, in the plural.
+        copies: How many tensors there will be for each that is made here, such as gradients.
+
+    Raises:
+        UserError: If there is no room for all of it.
+    """
+    try:
+        with _Counting(what, copies):
+            yield
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        if _TOO_LARGE.search(f"{type(error).__name__} {error}") is None:
+            raise
+        raise UserError(f"{what} need more memory than any machine has.") from error
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """A few words if an error says that memory has run out, of the machine or of a GPU; None if it is another."""
+    if isinstance(error, torch.OutOfMemoryError):
+        asked = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+        return f"the GPU is out of memory{f': {asked[1]} more were asked for' if asked else ''}"
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+        asked = re.search(r"allocate (\d+) bytes", str(error))
+        return f"out of memory{f': {_gigabytes(int(asked[1]))} more were asked for' if asked else ''}"
+    return None
+
+
+class _Counting(TorchFunctionMode):
+    """Adds up the tensors that are made, and refuses the one for which there is no room."""
+
+    def __init__(self, what: str, copies: int) -> None:
+        super().__init__()
+        self._what, self._copies, self._bytes = what, copies, 0
+        self._free = free_memory()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES and self._free is not None:
+            self._bytes += 4 * self._copies * _elements(*args, **kwargs)
+            if self._bytes > self._free:
+                check_fits(self._what, self._bytes)
+        return func(*args, **kwargs)
+
+
+def _elements(*args: Any, size: Any = None, **_kwargs: Any) -> int:
+    sizes = size if size is not None else args[0] if args and isinstance(args[0], list | tuple) else args
+    return math.prod(each for each in sizes if isinstance(each, int))
+
+
+def _gigabytes(count: float) -> str:
+    if count >= 1e15:
+        return "millions of GB"
+    return f"{count / 1e9:,.0f} GB" if count >= 1e11 else f"{count / 1e9:.3g} GB"
