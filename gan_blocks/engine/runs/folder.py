@@ -212,6 +212,18 @@ class RunFolder:
         """
         return load_latest_checkpoint(self.checkpoints, only, finite=True)
 
+    def check_unchanged(self, checkpoint: Checkpoint) -> None:
+        """Check that config.json, which nothing guards, still says what a checkpoint was made with.
+
+        Raises:
+            UserError: If it does not.
+        """
+        remedy = f"{self.path / CONFIG_NAME} was changed since: put it back."
+        made_with = checkpoint.metadata
+        compare_configs(made_with["config"], self.config(), remedy=remedy)
+        if made_with.get("preset") != self.preset:
+            raise UserError(f"--preset is {self.preset} here, but the run was started with another. {remedy}")
+
     def saved_steps(self) -> list[int]:
         """The steps of all checkpoints, damaged ones included, in order."""
         return [step_of(path) for path in list_checkpoints(self.checkpoints)]

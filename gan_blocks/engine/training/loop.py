@@ -197,6 +197,7 @@ class Run:
         checkpoint = command.run.newest_checkpoint()
         for note in checkpoint.notes:
             _say(note)
+        command.run.check_unchanged(checkpoint)
         self.state.restore(checkpoint.tensors)
         self.step = checkpoint.step
         return command.run

@@ -161,6 +161,26 @@ def test_a_damaged_record_of_the_data_is_one_line(
     assert f"{tmp_path / 'run' / 'data.json'} is damaged" in last_line(capfd)
 
 
+def test_a_config_that_was_edited_is_not_continued_with(
+    tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    text = path.read_text()
+    for before, after, words in (
+        ('"seed": 0', '"seed": 1', "--seed is 1 here, but the run was started with 0."),
+        (
+            '"preset": "mnist5k-32"',
+            '"preset": "cifar10-32"',
+            "--preset is cifar10-32 here, but the run was started with another.",
+        ),
+    ):
+        assert before in text
+        path.write_text(text.replace(before, after))
+        assert train("--resume", tmp_path / "run", "--steps", 4) == 2
+        assert last_line(capfd) == f"biggan_deep: error: {words} {path} was changed since: put it back."
+
+
 def test_an_option_that_cannot_change_names_the_way_to_change_it(tiny_run: Path, capfd: pytest.CaptureFixture[str]):
     assert train("--resume", tiny_run, "--generator-lr", 1e-4) == 2
     assert f"To change that, start a new run from its weights: --init-from {tiny_run}." in last_line(capfd)
