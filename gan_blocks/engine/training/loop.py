@@ -193,11 +193,11 @@ class Run:
             return decided_by_main(lambda: self._begin_again(stopped, command.preset, config))
         if change := self.recipe.identity.changed_since(command.run.recipe):
             _say(change)
-        decided_by_main(partial(self._check_data, command.run))
         checkpoint = command.run.newest_checkpoint()
         for note in checkpoint.notes:
             _say(note)
         command.run.check_unchanged(checkpoint)
+        decided_by_main(partial(self._check_data, command.run))
         self.state.restore(checkpoint.tensors)
         self.step = checkpoint.step
         return command.run
