@@ -1,0 +1,1 @@
+"""Trials of what files, people and machines do to a run: thousands of them, drawn by a seed, run by hand."""
