@@ -27,7 +27,7 @@ from gan_blocks.engine import (
 )
 from gan_blocks.engine.base import check_threads, replace_durably
 from gan_blocks.engine.data import load_images_of
-from gan_blocks.engine.evaluation import measure_quality
+from gan_blocks.engine.evaluation import RealImages, measure_quality
 from gan_blocks.engine.pictures import save_sheet
 from gan_blocks.engine.sampling import check_truncation, spread_classes, truncated
 from gan_blocks.engine.studies import Result, Study, markdown_table, mean_and_deviation, study_command
@@ -127,8 +127,8 @@ def _measure_weights(trained: TrainedGenerator) -> Result:
 
 def _measure_samples(trained: TrainedGenerator, real: ImageSet, truncation: float, count: int) -> Result:
     images, labels = draw_samples(truncated(trained, truncation), count, seed=SEED)
-    everything = real.batch(torch.arange(len(real)))[0]
-    report = measure_quality(images, labels, everything, real.labels, num_classes=trained.config.num_classes, seed=SEED)
+    num_classes = trained.config.num_classes
+    report = measure_quality(images, labels, RealImages(real), real.labels, num_classes=num_classes, seed=SEED)
     return report.as_dict()
 
 

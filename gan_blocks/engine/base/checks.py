@@ -4,6 +4,8 @@ Tested in ``tests/engine/base/test_checks.py``.
 """
 
 import dataclasses
+import os
+import shutil
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +16,10 @@ from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
     "Fields",
+    "check_disk_space",
+    "check_memory",
     "check_threads",
+    "physical_memory",
     "require",
     "require_annotated",
     "require_at_least",
@@ -113,6 +118,28 @@ def check_threads(threads: int | None) -> None:
     """Raise UserError unless torch can have so many threads; None leaves the number to torch."""
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise UserError(f"--threads must be from 1 to {MOST_THREADS:,}, but got {threads}.")
+
+
+def check_memory(option: str, value: int, bytes_each: int) -> None:
+    """Raise UserError where so many things of so many bytes are more than the memory of this machine."""
+    _check_room(option, value, bytes_each, physical_memory(), "for which this machine has memory")
+
+
+def check_disk_space(option: str, value: int, bytes_each: int, path: Path) -> None:
+    """Raise UserError where so many things of so many bytes are more than the disk has room for at a path."""
+    folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    _check_room(option, value, bytes_each, shutil.disk_usage(folder).free, f"for which there is room in {folder}")
+
+
+def _check_room(option: str, value: int, bytes_each: int, available: int, why: str) -> None:
+    most = available // bytes_each
+    if value > most:
+        raise UserError(f"{option} must be at most {most:,}, {why}, but got {value}.")
+
+
+def physical_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def require(config: object, field: str, holds: bool, rule: str) -> None:

@@ -18,6 +18,7 @@ import tyro
 
 from gan_blocks.engine.base.console import OutputError, lasting_streams, silence_output
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.files import readable_size
 from gan_blocks.engine.base.help_page import Examples, help_page, option_names
 
 __all__ = ["asks_for_help", "parse_choice", "parse_options", "parse_some", "run_command", "without_notes"]
@@ -50,6 +51,12 @@ def _run(name: str, command: Callable[[], int]) -> int:
         print(f"{name}: error: standard output was not written: {error}.", file=sys.stderr)
         silence_output()
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if (asked := _memory_asked_for(error)) is None:
+            raise
+        remedy = "make what sets the size of a batch or of the networks smaller"
+        print(f"{name}: error: there is not enough memory{asked}: {remedy}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{name}: stopped.", file=sys.stderr)
         return 130
@@ -58,6 +65,15 @@ def _run(name: str, command: Callable[[], int]) -> int:
             raise
         silence_output()
         return 141
+
+
+def _memory_asked_for(error: Exception) -> str | None:
+    """How much memory was not to be had, or nothing where it is not known; None if the error is of another kind."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and "can't allocate memory" not in text and "out of memory" not in text:
+        return None
+    found = re.search(r"tried to allocate (\d+) bytes", text)
+    return f" ({readable_size(int(found[1]))} for one tensor)" if found else ""
 
 
 def _output_is_closed() -> bool:

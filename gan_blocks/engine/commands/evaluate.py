@@ -19,7 +19,6 @@ from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import torch
 import tyro
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of
+from gan_blocks.engine.evaluation.image_rows import RealImages
 from gan_blocks.engine.evaluation.metric import Plan, Report, Samples
 from gan_blocks.engine.evaluation.metrics import METRICS
 from gan_blocks.engine.recipe.config import TrainingConfig
@@ -153,7 +153,7 @@ def _measure(options: Options, asked: Asked, drawn: Drawn) -> Evaluation:
     samples = Samples(
         drawn.images,
         drawn.labels,
-        drawn.real.batch(torch.arange(len(drawn.real)))[0],
+        RealImages(drawn.real),
         drawn.real.labels,
         drawn.config.num_classes,
         options.seed,

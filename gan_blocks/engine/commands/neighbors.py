@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.commands.sample_options import TruncatedOptions
+from gan_blocks.engine.commands.sample_options import OutPath, TruncatedOptions
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.data.pixels import PixelLayout
@@ -37,7 +37,7 @@ __all__ = ["Options", "main"]
 class Options(TruncatedOptions):
     """Whose neighbors to look for, and by which measures."""
 
-    out: Path = Path("neighbors.png")
+    out: OutPath = Path("neighbors.png")
     """A .png."""
 
     num: int = 10

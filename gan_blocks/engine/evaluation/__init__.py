@@ -2,6 +2,7 @@
 
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, train_classifier
 from gan_blocks.engine.evaluation.distribution import DistributionJudge
+from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages
 from gan_blocks.engine.evaluation.judge import Judge
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Report, Samples
 from gan_blocks.engine.evaluation.metrics import METRICS
@@ -10,9 +11,11 @@ from gan_blocks.engine.evaluation.quality import measure_quality
 __all__ = [
     "METRICS",
     "DistributionJudge",
+    "ImageRows",
     "Judge",
     "Metric",
     "Plan",
+    "RealImages",
     "Report",
     "Samples",
     "TrainedClassifier",
