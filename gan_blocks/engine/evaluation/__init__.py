@@ -6,7 +6,7 @@ from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages
 from gan_blocks.engine.evaluation.judge import Judge
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Report, Samples
 from gan_blocks.engine.evaluation.metrics import METRICS
-from gan_blocks.engine.evaluation.quality import measure_quality
+from gan_blocks.engine.evaluation.quality import check_sample_count, measure_quality
 
 __all__ = [
     "METRICS",
@@ -19,6 +19,7 @@ __all__ = [
     "Report",
     "Samples",
     "TrainedClassifier",
+    "check_sample_count",
     "class_scores",
     "measure_quality",
     "train_classifier",

@@ -61,7 +61,7 @@ def nearest_images(
         query_labels: Only images of the query's class count, ``(queries,)``; None: all do. A place for which a class
             has too few images holds an infinite distance.
     """
-    looked = _flat(measure, queries)
+    looked, count = _flat(measure, queries), min(count, len(images))
     numbers = torch.empty(len(queries), 0, dtype=torch.int64)
     distances = torch.empty(len(queries), 0, dtype=torch.float64)
     blocks = torch.split(torch.arange(len(images)), BLOCK_IMAGES)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks import multiscale_ssim
-from gan_blocks.engine.base.checks import Fields, require_at_least
+from gan_blocks.engine.base.checks import Fields, require, require_at_least
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
 from gan_blocks.engine.evaluation.image_rows import ImageRows
@@ -19,6 +19,7 @@ from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 __all__ = ["MS_SSIM", "PairReport", "check_pair_size", "measure_pairs", "random_pairs"]
 
 PAIRS_AT_ONCE = 64
+MOST_PAIRS = 10_000_000  # whose numbers take 160 MB
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class PairOptions(Fields):
         """Check the value."""
         super().__post_init__()
         require_at_least(self, 0, "ms_ssim")
+        require(self, "ms_ssim", self.ms_ssim <= MOST_PAIRS, f"at most {MOST_PAIRS:,}")
 
 
 def _check(options: PairOptions, plan: Plan) -> None:

@@ -26,6 +26,8 @@ __all__ = [
     "QUALITY",
     "QualityReport",
     "check_finite",
+    "check_same_size",
+    "check_sample_count",
     "class_agreement",
     "diversity_ratio",
     "measure_quality",
@@ -265,11 +267,35 @@ def check_finite(generated: ImageRows) -> None:
 def _check_images(generated: ImageRows, generated_labels: Tensor, real: ImageRows) -> None:
     if len(generated_labels) == 0:
         raise UserError("There are no generated images to measure.")
-    if generated.shape[1:] != real.shape[1:]:
-        sizes = " but real ones ".join("x".join(map(str, images.shape[1:])) for images in (generated, real))
+    check_same_size(generated.shape[1:], real.shape[1:])
+    check_finite(generated)
+
+
+def check_same_size(generated: Sequence[int], real: Sequence[int]) -> None:
+    """Check that generated images can be compared with real ones.
+
+    Args:
+        generated: Channels, height and width.
+        real: Those of the real images.
+
+    Raises:
+        UserError: If they differ.
+    """
+    if tuple(generated) != tuple(real):
+        sizes = " but real ones ".join("x".join(map(str, size)) for size in (generated, real))
         cause = "they come from different data, or the networks are still to grow"
         raise UserError(f"Generated images are {sizes} (channels x height x width): {cause}.")
-    check_finite(generated)
+
+
+def check_sample_count(num: int, classes: int) -> None:
+    """Check that so many samples, drawn of the classes evenly, are two of each: for the diversity.
+
+    Raises:
+        UserError: If they are fewer.
+    """
+    if num < 2 * classes:
+        rule = f"at least {2 * classes:,} for {classes:,} classes, since diversity needs two samples of a class"
+        raise UserError(f"--num must be {rule}, but got {num}.")
 
 
 @dataclass(frozen=True)
@@ -278,11 +304,10 @@ class QualityOptions(Fields):
 
 
 def _check_plan(_options: QualityOptions, plan: Plan) -> None:
-    classes = plan.config.num_classes
-    # Evenly drawn, a class gets as many samples as the others, or one less.
-    if (plan.num < 2 * classes and plan.num > classes) or plan.num == 1:
-        rule = f"at least {2 * classes:,} for {classes:,} classes, since diversity needs two samples of a class"
-        raise UserError(f"--num must be {rule}, but got {plan.num}.")
+    sizes = plan.real.labels.unique(return_counts=True)[1]
+    check_sample_count(plan.num, len(sizes))
+    if sizes.max() < 2:
+        raise UserError("No class has two real images, so diversity cannot be measured.")
 
 
 def _measure(_options: QualityOptions, samples: Samples) -> QualityReport:
