@@ -54,7 +54,7 @@ from gan_blocks.engine.sampling.trained import TrainedGenerator, load_trained
 __all__ = ["Evaluation", "Options", "evaluate", "main"]
 
 DEFAULT_NUM = 1000
-IN_MEMORY = 2**28  # bytes of samples; more are kept in a temporary file
+IN_MEMORY = 2**27  # bytes of samples; more are kept in a temporary file
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,6 @@ def test_a_folder_of_samples_is_not_added_to(run: Path, tmp_path: Path, capfd: p
     sheets = tmp_path / "sheets"
     options = ["classes", "--run", str(run), "--num", "1", "--out", str(sheets)]
     assert sample.main([*options, "--classes", "1", "2"]) == 0
-    assert sample.main([*options, "--classes", "1", "2"]) == 0
     assert sample.main([*options, "--classes", "0", "2"]) == 2
     assert f"{sheets} holds 1 samples already" in capfd.readouterr().err
     (folder / "photo.PNG").touch()

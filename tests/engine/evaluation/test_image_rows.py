@@ -61,7 +61,7 @@ def test_all_metrics_find_the_same_bits_in_batches_as_in_tensors(real: ImageSet,
     assert in_parts == at_once
     in_parts, at_once = (measure_pairs(*of, pairs=9, seed=0) for of in sets)
     assert in_parts == at_once
-    in_parts, at_once = (measure_patches(of[0], of[2], images=20, seed=0) for of in sets)
+    in_parts, at_once = (measure_patches(of[0], of[2], images=4, seed=0) for of in sets)
     assert in_parts == at_once
 
 
@@ -73,12 +73,12 @@ def test_no_part_asks_for_many_real_images_at_once(generated: torch.Tensor, monk
         asked.append(len(numbers))
         return (numbers % 251).byte()[:, None, None, None].expand(-1, 1, 16, 16)
 
-    labels = torch.arange(1200) % 3
+    labels = torch.arange(300) % 3
     large = ImageSet(read, labels, ("0", "1", "2"), PixelLayout(16, 1))
     monkeypatch.setattr(distances, "MAX_BLOCK_ROWS", 100)
     measure_quality(generated, torch.arange(24) % 3, RealImages(large), labels, num_classes=3, seed=0, epochs=1)
     classifier_features(large, num_classes=3, seed=0)
-    assert max(asked) <= 256
+    assert max(asked) <= 100
 
 
 def test_a_classifier_learns_the_same_from_batches(real: ImageSet):

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
@@ -443,3 +444,44 @@ def test_help_for_a_run_shows_what_the_run_sets(tiny_run: Path, capsys: pytest.C
         assert "* --batch-size 8" in page
         assert ("--preset" in page) == (option == "--resume")
         assert "fine-tuned" not in page
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "there is not enough memory: make "),
+        (
+            RuntimeError("[enforce fail] can't allocate memory: you tried to allocate 4915200000 bytes."),
+            "(4.92 GB for ",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            "there is not enough memory: make ",
+        ),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(error: Exception, said: str, capsys: pytest.CaptureFixture[str]):
+    def fail() -> int:
+        raise error
+
+    assert run_command("sample", fail) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("sample: error: there is not enough memory")
+    assert said in line
+    assert line.count("\n") == 1
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def fail() -> int:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        run_command("sample", fail)
+
+
+def test_names_in_a_message_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]):
+    def fail() -> int:
+        raise UserError("there is no file \x1b[31mred\nline/größe\xa0x.")
+
+    assert run_command("sample", fail) == 2
+    assert capsys.readouterr().err == "sample: error: there is no file \\x1b[31mred\\nline/größe\xa0x.\n"
