@@ -27,7 +27,7 @@ from gan_blocks.engine import (
     require_each_once,
 )
 from gan_blocks.engine.base import check_threads, replace_durably
-from gan_blocks.engine.evaluation import Judge
+from gan_blocks.engine.evaluation import Judge, check_sample_count
 from gan_blocks.engine.studies import (
     Result,
     Study,
@@ -118,8 +118,10 @@ def carry_out(options: Options) -> Path:
     """
     recipe = find_recipe(options.recipe)
     preset = recipe.choose_preset(options.preset)
-    if not hasattr(recipe.presets[preset](), "latent"):
+    config = recipe.presets[preset]()
+    if not hasattr(config, "latent"):
         raise UserError(f"--recipe must be one whose Config has --latent, but got {options.recipe}.")
+    check_sample_count(options.num, config.num_classes)
     fixed = ("recipe", "steps", "measure_every", "num", "threads")  # latents and seeds may be added later
     study = Study(options.out, {name: getattr(options, name) for name in fixed} | {"preset": preset})
     # All latents of a seed before the next, so that a stopped study compares.

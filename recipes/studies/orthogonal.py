@@ -27,7 +27,7 @@ from gan_blocks.engine import (
 )
 from gan_blocks.engine.base import check_threads, replace_durably
 from gan_blocks.engine.data import load_images_of
-from gan_blocks.engine.evaluation import measure_quality
+from gan_blocks.engine.evaluation import RealImages, check_sample_count, measure_quality
 from gan_blocks.engine.pictures import save_sheet
 from gan_blocks.engine.sampling import check_truncation, spread_classes, truncated
 from gan_blocks.engine.studies import Result, Study, markdown_table, mean_and_deviation, study_command
@@ -95,8 +95,9 @@ def carry_out(options: Options) -> Path:
     recipe = find_recipe(options.recipe)
     preset = recipe.choose_preset(options.preset)
     fixed = ("recipe", "steps", "num", "threads")  # coefficients, seeds and truncations may be added later
-    study = Study(options.out, {name: getattr(options, name) for name in fixed} | {"preset": preset})
     config = recipe.presets[preset]()
+    check_sample_count(options.num, config.num_classes)
+    study = Study(options.out, {name: getattr(options, name) for name in fixed} | {"preset": preset})
     real = load_images_of(config)
     for seed in options.seeds:  # all coefficients of a seed before the next, so that a stopped study compares
         for coefficient in options.coefficients:
@@ -127,8 +128,8 @@ def _measure_weights(trained: TrainedGenerator) -> Result:
 
 def _measure_samples(trained: TrainedGenerator, real: ImageSet, truncation: float, count: int) -> Result:
     images, labels = draw_samples(truncated(trained, truncation), count, seed=SEED)
-    everything = real.batch(torch.arange(len(real)))[0]
-    report = measure_quality(images, labels, everything, real.labels, num_classes=trained.config.num_classes, seed=SEED)
+    num_classes = trained.config.num_classes
+    report = measure_quality(images, labels, RealImages(real), real.labels, num_classes=num_classes, seed=SEED)
     return report.as_dict()
 
 

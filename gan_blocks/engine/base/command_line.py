@@ -46,7 +46,7 @@ def _run(name: str, command: Callable[[], int]) -> int:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {_printable(str(error))}", file=sys.stderr)
         return 2
     except OutputError as error:
         print(f"{name}: error: standard output was not written: {error}.", file=sys.stderr)
@@ -65,6 +65,11 @@ def _run(name: str, command: Callable[[], int]) -> int:
             raise
         silence_output()
         return 141
+
+
+def _printable(text: str) -> str:
+    """The text with control characters as Python writes them: names in a message may steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\xa0" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _output_is_closed() -> bool:

@@ -19,7 +19,9 @@ __all__ = [
     "open_fresh",
     "open_regular",
     "read_regular",
+    "readable_size",
     "replace_durably",
+    "replacing",
     "sync_directory",
     "write_durably",
     "writing",
@@ -81,15 +83,9 @@ def read_regular(path: Path | str) -> bytes:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write a new file and wait until the disk has it. A crash meanwhile leaves a part of it."""
-    try:
-        with open_fresh(path) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno in _FULL:  # now, while what was written of it is still there
-            error.add_note(f"{_FREE}{shutil.disk_usage(path.parent).free}")
-        raise
+    with _noting_free_space(path.parent), open_fresh(path) as file:
+        file.write(data)
+        _sync(file)
 
 
 def sync_directory(path: Path) -> None:
@@ -117,16 +113,52 @@ def replace_durably(path: Path, data: bytes, *, remedy: str = "") -> None:
     Raises:
         UserError: If it cannot be written, with ``remedy`` as its last sentence.
     """
+    with writing(path, needed=len(data), remedy=remedy), _taking_the_place_of(path) as temporary:
+        write_durably(temporary, data)
+
+
+@contextmanager
+def replacing(path: Path, *, needed: int | None = None) -> Iterator[BinaryIO]:
+    """As :func:`replace_durably`, for content that is written part by part: give the file to write it into.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    with writing(path, needed=needed), _taking_the_place_of(path) as temporary:
+        write_durably(temporary, b"")
+        flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with _noting_free_space(path.parent), os.fdopen(os.open(temporary, flags), "r+b") as file:
+            yield file
+            _sync(file)
+
+
+@contextmanager
+def _taking_the_place_of(path: Path) -> Iterator[Path]:
+    """A name beside a file for its new content, which replaces it at the end, unless that fails."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with writing(path, needed=len(data), remedy=remedy):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_durably(temporary, data)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+@contextmanager
+def _noting_free_space(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:  # now, while what was written is still there
+            error.add_note(f"{_FREE}{shutil.disk_usage(folder).free}")
+        raise
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -138,9 +170,9 @@ def _reason(path: Path, error: OSError, needed: int | None) -> str:
         return error.strerror or str(error)
     mount_point = _mount_point(path)
     noted = [int(note.removeprefix(_FREE)) for note in getattr(error, "__notes__", ()) if note.startswith(_FREE)]
-    room = f"{_size(noted[0] if noted else shutil.disk_usage(mount_point).free)} free"
+    room = f"{readable_size(noted[0] if noted else shutil.disk_usage(mount_point).free)} free"
     if needed is not None:
-        room += f", {_size(needed)} needed"
+        room += f", {readable_size(needed)} needed"
     if error.errno == errno.EDQUOT:
         return f"your quota on the disk mounted at {mount_point} is used up ({room})"
     return f"the disk mounted at {mount_point} is full ({room})"
@@ -150,7 +182,8 @@ def _mount_point(path: Path) -> Path:
     return next(folder for folder in path.resolve().parents if folder.is_mount())
 
 
-def _size(count: float) -> str:
+def readable_size(count: float) -> str:
+    """A number of bytes as text, such as 36.8 kB."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -4,8 +4,10 @@ Tested in ``tests/engine/base/test_memory.py``.
 """
 
 import math
+import os
 import re
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,15 @@ from torch.overrides import TorchFunctionMode
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["check_fits", "free_memory", "out_of_memory", "within_memory"]
+__all__ = [
+    "check_disk_space",
+    "check_fits",
+    "check_memory",
+    "free_memory",
+    "out_of_memory",
+    "physical_memory",
+    "within_memory",
+]
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 # What torch says of sizes that no machine can hold.
@@ -48,6 +58,28 @@ def check_fits(what: str, needed: int) -> None:
     free = free_memory()
     if free is not None and needed > free:
         raise UserError(f"{what} need {_gigabytes(needed)} or more, but {_gigabytes(free)} are free.")
+
+
+def check_memory(option: str, value: int, bytes_each: int) -> None:
+    """Raise UserError where so many things of so many bytes are more than the memory of this machine."""
+    _check_room(option, value, bytes_each, physical_memory(), "for which this machine has memory")
+
+
+def check_disk_space(option: str, value: int, bytes_each: int, path: Path) -> None:
+    """Raise UserError where so many things of so many bytes are more than the disk has room for at a path."""
+    folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    _check_room(option, value, bytes_each, shutil.disk_usage(folder).free, f"for which there is room in {folder}")
+
+
+def _check_room(option: str, value: int, bytes_each: int, available: int, why: str) -> None:
+    most = available // bytes_each
+    if value > most:
+        raise UserError(f"{option} must be at most {most:,}, {why}, but got {value}.")
+
+
+def physical_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager

@@ -13,7 +13,9 @@ Tested in ``tests/engine/commands/test_evaluate.py``.
 """
 
 import json
+import math
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
@@ -23,23 +25,37 @@ import torch
 import tyro
 from torch import Tensor
 
-from gan_blocks.engine.base.checks import Fields, require_at_least
+from gan_blocks.engine.base.checks import Fields, check_threads, require, require_at_least
 from gan_blocks.engine.base.command_line import parse_options, parse_some, run_command
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.files import replace_durably
+from gan_blocks.engine.base.memory import check_disk_space
 from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of
+from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages, StoredImages
 from gan_blocks.engine.evaluation.metric import Plan, Report, Samples
 from gan_blocks.engine.evaluation.metrics import METRICS
+from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.registry import find_recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.report import write_report
-from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation, draw_samples, truncated
-from gan_blocks.engine.sampling.trained import load_trained
+from gan_blocks.engine.sampling.samples import (
+    TruncationKind,
+    check_truncation,
+    draw_samples,
+    drawn_shape,
+    even_labels,
+    sample_batches,
+    truncated,
+)
+from gan_blocks.engine.sampling.trained import TrainedGenerator, load_trained
 
 __all__ = ["Evaluation", "Options", "evaluate", "main"]
+
+DEFAULT_NUM = 1000
+IN_MEMORY = 2**27  # bytes of samples; more are kept in a temporary file
 
 
 @dataclass(frozen=True)
@@ -52,8 +68,8 @@ class Options(Fields):
     recipe: str | None = None
     """The recipe that made the run, where it is none that is registered: its file (my_gan.py) or module."""
 
-    num: int = 1000
-    """How many samples, classes evenly."""
+    num: int | None = None
+    """How many samples, classes evenly (default: 1000, or two of each class where these are more)."""
 
     truncation: float | None = None
     """Truncate z: less is better looking and less varied (default: no truncation)."""
@@ -71,10 +87,16 @@ class Options(Fields):
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ... or auto."""
 
+    threads: int | None = None
+    """CPU threads (default: torch's choice); another number gives other last bits."""
+
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        require_at_least(self, 2, "num")
+        if self.num is not None:
+            require_at_least(self, 2, "num")
+        require(self, "seed", -(2**63) <= self.seed < 2**63, "a whole number of 64 bits")
+        check_threads(self.threads)
         check_truncation(self.truncation, self.truncation_by)
 
 
@@ -95,7 +117,7 @@ class Drawn(NamedTuple):
     config: TrainingConfig
     source: Path
     """The file that the weights came from."""
-    images: Tensor
+    images: ImageRows
     labels: Tensor
     real: ImageSet | None
     """None in other processes than the main one."""
@@ -129,6 +151,8 @@ def evaluate(options: Options, asked: Asked | None = None) -> Evaluation:
 
 def _draw(options: Options, asked: Asked) -> Drawn:
     """Draw the samples once all that can be checked has been; several processes generate a part each."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     trained = load_trained(run=options.run, weights=None, device=torch_device(options.device), recipe=options.recipe)
     if current_world().is_main:
         for note in trained.notes:
@@ -136,16 +160,55 @@ def _draw(options: Options, asked: Asked) -> Drawn:
     trained = truncated(trained, options.truncation, options.truncation_by)
     real: list[ImageSet] = []
 
-    def load_and_check() -> None:
+    def load_and_check() -> tuple[int, list[int]]:
         real.append(load_images_of(trained.config, options.data))
-        plan = Plan(trained.config, options.num, real[0])
+        classes = _classes_to_draw(trained.config, real[0])
+        count = len(classes) or trained.config.num_classes
+        num = max(DEFAULT_NUM, 2 * count) if options.num is None else options.num
+        shape = drawn_shape(trained)
+        check_same_size(shape, real[0].layout.shape)
+        plan = Plan(trained.config, num, real[0])
         for name, metric in METRICS.items():
             metric.check(asked.get(name) or metric.options(), plan)
+        if num * _image_bytes(shape) > IN_MEMORY:
+            check_disk_space("--num", num, _image_bytes(shape), Path(tempfile.gettempdir()))
+        return num, classes
 
-    decided_by_main(load_and_check)
-    images, labels = draw_samples(trained, options.num, seed=options.seed)
-    images = images.clamp(-1, 1)  # as they are shown and saved: not every G is bounded
+    num, classes = decided_by_main(load_and_check)
+    images, labels = _draw_images(trained, num, classes, options.seed)
     return Drawn(trained.config, trained.source, images, labels, real[0] if real else None)
+
+
+def _classes_to_draw(config: TrainingConfig, real: ImageSet) -> list[int]:
+    """The classes with real images to compare with, which is noted; none where these are all."""
+    classes: list[int] = real.labels.unique().tolist()
+    missing = sorted(set(range(config.num_classes)).difference(classes))
+    if not missing:
+        return []
+    which = f"{len(missing):,} of {config.num_classes:,} classes, such as class {missing[0]}"
+    print(f"Left out, for want of real images: {which}.")
+    return classes
+
+
+def _draw_images(trained: TrainedGenerator, num: int, classes: Sequence[int], seed: int) -> tuple[ImageRows, Tensor]:
+    """Samples as they are shown and saved, between -1 and 1: not every G is bounded. Many are kept on the disk."""
+    shape = drawn_shape(trained)
+    if num * _image_bytes(shape) <= IN_MEMORY:
+        some: dict[str, Any] = {"classes": classes} if classes else {}
+        images, labels = draw_samples(trained, num, seed=seed, **some)
+        return images.clamp_(-1, 1), labels
+    labels = even_labels(num, classes or range(trained.config.num_classes))
+    batches = sample_batches(trained, labels, seed=seed)
+    shown = ((numbers, images.clamp_(-1, 1)) for numbers, images in batches)
+    if current_world().is_main:
+        return StoredImages((num, *shape), shown), labels
+    for _ in shown:  # their part of each
+        pass
+    return torch.empty(0, *shape), labels
+
+
+def _image_bytes(shape: Sequence[int]) -> int:
+    return 4 * math.prod(shape)
 
 
 def _measure(options: Options, asked: Asked, drawn: Drawn) -> Evaluation:
@@ -153,7 +216,7 @@ def _measure(options: Options, asked: Asked, drawn: Drawn) -> Evaluation:
     samples = Samples(
         drawn.images,
         drawn.labels,
-        drawn.real.batch(torch.arange(len(drawn.real)))[0],
+        RealImages(drawn.real),
         drawn.real.labels,
         drawn.config.num_classes,
         options.seed,
@@ -191,10 +254,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
             if not current_world().is_main:
                 return 0
         report = _measure(options, asked, drawn)
-        print("\n".join(report.lines()))
-        what = {"weights": str(drawn.source.relative_to(folder.path))}
-        what |= {name: getattr(options, name) for name in ("seed", "truncation", "truncation_by")}
-        replace_durably(folder.evaluation_path, json.dumps(what | report.as_dict(), indent=2).encode() + b"\n")
+        try:  # neither figures that cannot be saved nor a console that is gone shall lose them
+            print("\n".join(report.lines()), flush=True)
+        finally:
+            what = {"weights": str(drawn.source.relative_to(folder.path))}
+            what |= {name: getattr(options, name) for name in ("seed", "truncation", "truncation_by")}
+            found = json.dumps(what | report.as_dict(), indent=2).encode() + b"\n"
+            replace_durably(folder.evaluation_path, found, remedy="The figures above are not saved.")
         write_report(folder)
         if sheet := folder.newest_samples():
             print(f"Sample sheet: {sheet}")

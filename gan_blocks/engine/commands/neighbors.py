@@ -11,24 +11,28 @@ Tested in ``tests/engine/commands/test_neighbors.py``.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.commands.sample_options import TruncatedOptions
+from gan_blocks.engine.base.memory import check_memory
+from gan_blocks.engine.commands.sample_options import OutPath, TruncatedOptions
+from gan_blocks.engine.data.arrays import image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of
+from gan_blocks.engine.data.npz import read_npz
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
-from gan_blocks.engine.data.source_kind import ReadRequest
-from gan_blocks.engine.data.sources import read_source
 from gan_blocks.engine.evaluation.neighbors import MEASURES, Measure, Neighbors, classifier_features, nearest_images
-from gan_blocks.engine.evaluation.neighbors_sheet import neighbors_sheet
+from gan_blocks.engine.evaluation.neighbors_sheet import cell_bytes, neighbors_sheet
+from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.pictures.sheets import save_picture
-from gan_blocks.engine.sampling.samples import draw_samples
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.sampling.samples import draw_samples, drawn_shape
 
 __all__ = ["Options", "main"]
 
@@ -37,7 +41,7 @@ __all__ = ["Options", "main"]
 class Options(TruncatedOptions):
     """Whose neighbors to look for, and by which measures."""
 
-    out: Path = Path("neighbors.png")
+    out: OutPath = Path("neighbors.png")
     """A .png."""
 
     num: int = 10
@@ -72,20 +76,39 @@ class Options(TruncatedOptions):
                     raise UserError(f"{name} is for samples that are drawn here, but --samples gives them.")
 
 
-def search(options: Options) -> list[tuple[str, Neighbors]]:
-    """Find the neighbors and write the sheet; the titles of the measures with what each found."""
+class Search(NamedTuple):
+    """What was found."""
+
+    queries: Tensor
+    labels: Tensor
+    real: ImageSet
+    found: list[tuple[str, Neighbors]]
+    """Title of each measure, and its neighbors."""
+
+    def lines(self) -> list[str]:
+        """What to say of each measure."""
+        return [_line(title, neighbors) for title, neighbors in self.found]
+
+    def sheet(self) -> Image.Image:
+        """Draw them."""
+        return neighbors_sheet(self.queries, self.labels, self.real, self.found)
+
+
+def search(options: Options) -> Search:
+    """Find the neighbors."""
     trained = options.load()
     config = trained.config
     real = load_images_of(config, options.data)
     if options.samples is None:
+        check_same_size(drawn_shape(trained), real.layout.shape)
+        _check_sheet(options, real, options.num)
+        options.check_batch(trained, options.num)
         queries, labels = draw_samples(
             trained, options.num, seed=options.seed, classes=options.classes, batch_size=options.batch_size
         )
     else:
-        source = DataSource(str(options.samples), "npz", options.samples, option="--samples")
-        layout = PixelLayout(config.resolution, config.image_channels)
-        given = read_source(source, ReadRequest(layout, config.num_classes))
-        queries, labels = given.batch(torch.arange(min(options.num, len(given))))
+        queries, labels = _given(options, config)
+        _check_sheet(options, real, len(queries))
     found = []
     for name in options.by:
         measure = _measure(name, real, num_classes=config.num_classes, seed=options.seed)
@@ -93,8 +116,30 @@ def search(options: Options) -> list[tuple[str, Neighbors]]:
         found.append(
             (measure.title, nearest_images(queries, real, measure, count=options.neighbors, query_labels=within))
         )
-    save_picture(options.out, neighbors_sheet(queries, labels, real, found))
-    return found
+    return Search(queries, labels, real, found)
+
+
+def _check_sheet(options: Options, real: ImageSet, rows: int) -> None:
+    """Look for a sheet that memory cannot hold before anything is searched."""
+    row = (1 + len(options.by) * min(options.neighbors, len(real))) * cell_bytes(real)
+    check_memory("--num", rows, row)
+
+
+def _given(options: Options, config: TrainingConfig) -> tuple[Tensor, Tensor]:
+    """The images of --samples, which have to be of the run's size: resampled ones are near to nothing."""
+    source = DataSource(str(options.samples), "npz", options.samples, option="--samples")
+    arrays = read_npz(source, num_classes=None if config.num_classes == 1 else config.num_classes)
+    layout = PixelLayout(config.resolution, config.image_channels)
+    if (shape := arrays.images.shape[1:]) != (layout.resolution, layout.resolution, layout.channels):
+        wanted = f"{layout.resolution} x {layout.resolution} with {_channels(layout.channels)}"
+        got = f"{shape[0]} x {shape[1]} with {_channels(shape[2])}"
+        raise source.error(f"the images must be {wanted}, as those of the run are, but got {got}.")
+    given = image_set_from_arrays(arrays, layout)
+    return given.batch(torch.arange(min(options.num, len(given))))
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"
 
 
 def _measure(name: str, real: ImageSet, *, num_classes: int, seed: int) -> Measure:
@@ -114,8 +159,11 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks neighbors
     def command() -> int:
         examples = [(f"{prog} --run RUN", "ten samples and their nearest training images")]
         options = parse_options(Options, prog=prog, description=__doc__ or "", args=argv, examples=examples)
-        found = search(options)
-        print("\n".join(_line(title, neighbors) for title, neighbors in found))
+        result = search(options)
+        try:  # neither a sheet that cannot be saved nor a console that is gone shall lose the other
+            print("\n".join(result.lines()), flush=True)
+        finally:
+            save_picture(options.out, result.sheet())
         print(f"Sheet: {options.out}")
         return 0
 

@@ -6,32 +6,35 @@ Every image is a function of --seed, its number, its class and its truncation: t
 Tested in ``tests/engine/commands/test_sample.py``.
 """
 
-import io
 import math
-from collections import Counter
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from gan_blocks.engine.base.command_line import parse_choice, run_command
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.files import replace_durably, writing
-from gan_blocks.engine.commands.sample_options import SampleOptions, TruncatedOptions
+from gan_blocks.engine.base.files import replacing, writing
+from gan_blocks.engine.base.memory import check_disk_space
+from gan_blocks.engine.commands.sample_options import OutPath, SampleOptions, TruncatedOptions, refuse_other_images
 from gan_blocks.engine.commands.sample_paths import Interpolation, Walk
-from gan_blocks.engine.pictures.sheets import image_grid, save_picture, save_sheet, to_uint8
+from gan_blocks.engine.pictures.sheets import ImageGrid, save_picture, save_sheet, to_uint8
 from gan_blocks.engine.sampling.samples import (
     draw_latents,
     draw_samples,
+    drawn_shape,
+    even_labels,
     generate,
     ready_generator,
+    sample_batches,
     spread_classes,
     truncated,
 )
@@ -39,12 +42,14 @@ from gan_blocks.engine.sampling.trained import TrainedGenerator
 
 __all__ = ["KINDS", "Classes", "Grid", "Truncation", "main"]
 
+BYTES_OF_A_FILE = 4096  # at the least, on most disks
+
 
 @dataclass(frozen=True)
 class Grid(TruncatedOptions):
     """Independent samples, classes evenly: as a grid, as arrays or as one file each."""
 
-    out: Path = Path("samples.png")
+    out: OutPath = Path("samples.png")
     """A .png is a grid, a .npz holds `images` (uint8, NHWC) and `labels`, and a folder gets one PNG a sample."""
 
     num: int = 100
@@ -54,16 +59,27 @@ class Grid(TruncatedOptions):
         """Check the values."""
         super().__post_init__()
         self.check_counts("num")
-        if self.out.suffix not in (".png", ".npz", ""):
+        if self.form not in _WRITERS:
             raise UserError(f"--out must end in .png or .npz or be a folder, but got {self.out}.")
 
     def draw(self, trained: TrainedGenerator) -> str:
-        """Draw the samples and write them."""
-        images, labels = draw_samples(
-            trained, self.num, seed=self.seed, classes=self.classes, batch_size=self.batch_size
-        )
-        _write(self.out, images, labels)
+        """Draw the samples, and write each batch before the next is drawn."""
+        self._check_sizes(trained)
+        labels = even_labels(self.num, self.classes or range(trained.config.num_classes))
+        batches = sample_batches(trained, labels, seed=self.seed, batch_size=self.batch_size)
+        _WRITERS[self.form](self.out, _Pictures(trained, batches), labels)
         return f"{self.num} samples"
+
+    def _check_sizes(self, trained: TrainedGenerator) -> None:
+        """Look for what cannot be written before anything is drawn."""
+        if self.form == "":
+            refuse_other_images(self.out)
+            check_disk_space("--num", self.num, BYTES_OF_A_FILE, self.out)
+        elif self.form == ".npz":
+            check_disk_space("--num", self.num, math.prod(drawn_shape(trained)), self.out)
+        else:
+            self.check_memory(trained, "--num", self.num)
+        self.check_batch(trained, self.num)
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class Truncation(SampleOptions):
     The same random numbers are truncated in every block. Less truncation is more varied, more is better looking.
     """
 
-    out: Path = Path("truncation.png")
+    out: OutPath = Path("truncation.png")
     """A .png."""
 
     truncations: tuple[float, ...] = (2.0, 1.0, 0.5, 0.04)
@@ -98,6 +114,7 @@ class Truncation(SampleOptions):
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw the blocks and write the sheet."""
         classes = self.classes or spread_classes(trained.config.num_classes)
+        self.check_memory(trained, "--columns", self.columns, copies=len(classes) * len(self.truncations))
         blocks = []
         for number in Progress(self.truncations, desc="truncations", unit="block", delay=2, leave=False):
             of_block = truncated(trained, number, self.truncation_by)
@@ -118,7 +135,7 @@ class Truncation(SampleOptions):
 class Classes(TruncatedOptions):
     """One sheet a class, in a folder: what a class looks like, and whether its samples repeat themselves."""
 
-    out: Path = Path("classes")
+    out: OutPath = Path("classes")
     """A folder; it gets class_0.png, class_1.png, ..."""
 
     num: int = 64
@@ -133,47 +150,77 @@ class Classes(TruncatedOptions):
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw and write class by class."""
         classes = self.classes or range(trained.config.num_classes)
+        sheets = {label: self.out / f"class_{label}.png" for label in classes}
+        refuse_other_images(self.out, {sheet.name for sheet in sheets.values()})
+        self.check_memory(trained, "--num", self.num)
         model, z = ready_generator(trained), draw_latents(trained.prior, self.num, seed=self.seed)
-        for label in Progress(classes, desc="classes", unit="sheet", delay=2, leave=False):
-            images = generate(model, z, torch.full((self.num,), label), batch_size=self.batch_size)
-            save_sheet(self.out / f"class_{label}.png", images, columns=math.ceil(math.sqrt(self.num)))
+        channels, *size = drawn_shape(trained)
+        for label, sheet in Progress(sheets.items(), desc="classes", unit="sheet", delay=2, leave=False):
+            grid = ImageGrid(self.num, math.ceil(math.sqrt(self.num)), (*size, channels))
+            for some in z.split(min(self.batch_size, self.num)):
+                grid.add(to_uint8(generate(model, some, torch.full((len(some),), label), batch_size=self.batch_size)))
+            save_picture(sheet, grid.picture())
         return f"{self.num} samples of each of {len(classes)} classes"
 
 
 KINDS = {"grid": Grid, "truncation": Truncation, "classes": Classes, "interpolation": Interpolation, "walk": Walk}
 
 
-def _write(out: Path, images: Tensor, labels: Tensor) -> None:
-    """Write images in [-1, 1] in the form that the name asks for."""
-    pictures = to_uint8(images)
-    if out.suffix == ".png":
-        save_picture(out, image_grid(pictures, columns=_columns(labels)))
-    elif out.suffix == ".npz":
-        arrays = io.BytesIO()
-        np.savez(arrays, images=pictures, labels=labels.numpy())
-        replace_durably(out, arrays.getvalue())
-    else:
-        with writing(out):
-            _write_folder(out, pictures, labels.tolist())
+class _Pictures:
+    """Samples as bytes, (height, width, channels) each, in batches that are drawn when they are asked for."""
+
+    def __init__(self, trained: TrainedGenerator, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+        channels, height, width = drawn_shape(trained)
+        self.shape = (height, width, channels)
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (to_uint8(images) for _, images in self._batches)
 
 
-def _write_folder(out: Path, pictures: npt.NDArray[np.uint8], labels: Sequence[int]) -> None:
+def _write_sheet(out: Path, pictures: _Pictures, labels: Tensor) -> None:
+    with replacing(out) as file:
+        grid = ImageGrid(len(labels), _columns(labels), pictures.shape)
+        for batch in pictures:
+            grid.add(batch)
+        grid.picture().save(file, format="PNG")
+
+
+def _write_arrays(out: Path, pictures: _Pictures, labels: Tensor) -> None:
+    """What ``numpy.savez`` writes, which wants all images at once."""
+    size = len(labels) * math.prod(pictures.shape)
+    with replacing(out, needed=size) as file, zipfile.ZipFile(file, "w") as archive:
+        with archive.open("images.npy", "w", force_zip64=True) as member:
+            shape = (len(labels), *pictures.shape)
+            np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for batch in pictures:
+                member.write(batch.tobytes())
+        with archive.open("labels.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, labels.numpy())
+
+
+def _write_folder(out: Path, pictures: _Pictures, labels: Tensor) -> None:
     """Write one PNG a sample; not each is flushed to the disk, which would take longer than to draw them."""
-    out.mkdir(parents=True, exist_ok=True)
-    named = zip(pictures, labels, strict=True)
-    for number, (picture, label) in enumerate(Progress(named, total=len(pictures), unit="image", delay=2)):
-        pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
-        path = out / f"{number:06d}_class_{label}.png"
-        try:
-            Image.fromarray(pixels).save(path)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+    classes = enumerate(labels.tolist())
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for picture in (picture for batch in pictures for picture in batch):
+            number, label = next(classes)
+            pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
+            path = out / f"{number:06d}_class_{label}.png"
+            try:
+                Image.fromarray(pixels).save(path)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+
+
+_WRITERS = {".png": _write_sheet, ".npz": _write_arrays, "": _write_folder}
 
 
 def _columns(labels: Tensor) -> int:
     """One row a class where all classes are equally many and a row is of sensible length, else about a square."""
-    counts: list[int] = list(Counter(labels.tolist()).values())
+    counts: list[int] = labels.unique(return_counts=True)[1].tolist()
     if 2 <= counts[0] <= 32 and counts == [counts[0]] * len(counts):
         return counts[0]
     return math.ceil(math.sqrt(len(labels)))

@@ -3,16 +3,47 @@
 Tested in ``tests/engine/commands/test_sample.py``.
 """
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import torch
+from tyro.constructors import PrimitiveConstructorSpec
+
+from gan_blocks.engine.base.checks import check_threads
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation, truncated
+from gan_blocks.engine.base.files import writing
+from gan_blocks.engine.base.memory import check_memory, physical_memory
+from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation, drawn_shape, truncated
 from gan_blocks.engine.sampling.trained import TrainedGenerator, load_trained
 
-__all__ = ["SampleOptions", "TruncatedOptions", "cycle"]
+__all__ = ["OutPath", "SampleOptions", "TruncatedOptions", "cycle", "refuse_other_images"]
+
+
+class _FolderPath(type(Path())):  # type: ignore[misc]
+    """What was written with a slash at its end, which a path forgets."""
+
+
+def _out_path(words: Sequence[str]) -> Path:
+    kind = _FolderPath if words[0].endswith(("/", os.sep)) else Path
+    return kind(words[0])
+
+
+OutPath = Annotated[
+    Path,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=_out_path,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    ),
+]
+"""Where a command writes; a slash at the end names a folder."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +59,7 @@ class SampleOptions:
     recipe: str | None = None
     """The recipe that made the run, where it is none that is registered: its file (my_gan.py) or module."""
 
-    out: Path = Path()
+    out: OutPath = Path()
     """Where to put it."""
 
     classes: tuple[int, ...] = ()
@@ -43,9 +74,19 @@ class SampleOptions:
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ... or auto."""
 
+    threads: int | None = None
+    """CPU threads (default: torch's choice); another number gives other last bits."""
+
     def __post_init__(self) -> None:
         """Check the values."""
         self.check_counts("batch_size")
+        check_threads(self.threads)
+
+    @property
+    def form(self) -> str:
+        """The suffix of the output in small letters; "" stands for a folder."""
+        is_folder = isinstance(self.out, _FolderPath) or os.path.isdir(self.out)  # noqa: PTH112 - no name is too long
+        return "" if is_folder else self.out.suffix.lower()
 
     def check_counts(self, *names: str) -> None:
         """Refuse a field that is less than 1."""
@@ -55,10 +96,11 @@ class SampleOptions:
 
     def check_suffix(self, *allowed: str) -> None:
         """Refuse a name of the output that ends in none of these; "" stands for a folder."""
-        if self.out.suffix not in allowed:
+        if self.form not in allowed:
             *others, last = [suffix for suffix in allowed if suffix] or [""]
             rule = f"end in {', '.join(others)} or {last}" if others else f"end in {last}" if last else "be a folder"
-            raise UserError(f"--out must {rule}, but got {self.out}.")
+            got = f"the folder {self.out}" if self.form == "" and self.out.suffix else self.out
+            raise UserError(f"--out must {rule}, but got {got}.")
 
     def load(self) -> TrainedGenerator:
         """The generator, after a check that it has the classes.
@@ -66,6 +108,8 @@ class SampleOptions:
         Raises:
             UserError: If there is no such generator, or it has fewer classes.
         """
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         trained = load_trained(run=self.run, weights=self.weights, device=torch_device(self.device), recipe=self.recipe)
         for note in trained.notes:
             print(note)
@@ -74,6 +118,15 @@ class SampleOptions:
             if not 0 <= label < num_classes:
                 raise UserError(f"--classes must lie in 0 to {num_classes - 1}, but got {label}.")
         return trained
+
+    def check_memory(self, trained: TrainedGenerator, option: str, count: int, *, copies: int = 1) -> None:
+        """Refuse an option that asks for more images at once, ``copies`` for each of its number, than memory holds."""
+        check_memory(option, count, copies * 4 * math.prod(drawn_shape(trained)))
+
+    def check_batch(self, trained: TrainedGenerator, count: int) -> None:
+        """Refuse batches, of ``count`` images together, that memory cannot hold."""
+        if count * 4 * math.prod(drawn_shape(trained)) > physical_memory():
+            self.check_memory(trained, "--batch-size", self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -95,6 +148,19 @@ class TruncatedOptions(SampleOptions):
     def load(self) -> TrainedGenerator:
         """The generator with its prior truncated."""
         return truncated(super().load(), self.truncation, self.truncation_by)
+
+
+def refuse_other_images(folder: Path, replaced: Container[str] = ()) -> None:
+    """Check that a folder to draw into holds no pictures but those to be replaced: two calls' must not be mixed.
+
+    Raises:
+        UserError: If it does, or cannot be read.
+    """
+    with writing(folder):
+        names = [path.name for path in folder.iterdir() if path.suffix.lower() == ".png"] if folder.is_dir() else []
+    if others := [name for name in names if name not in replaced]:
+        what = "samples" if all("class_" in name for name in others) else "images"
+        raise UserError(f"{folder} holds {len(others):,} {what} already: choose another folder or remove them.")
 
 
 def cycle(classes: Sequence[int], count: int) -> list[int]:

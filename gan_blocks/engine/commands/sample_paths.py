@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
-from gan_blocks.engine.commands.sample_options import SampleOptions, TruncatedOptions, cycle
+from gan_blocks.engine.commands.sample_options import OutPath, SampleOptions, TruncatedOptions, cycle
 from gan_blocks.engine.pictures.animations import SUFFIXES, check_frames_per_second, save_animation
 from gan_blocks.engine.pictures.sheets import image_grid, save_sheet, to_uint8
 from gan_blocks.engine.sampling.latent_paths import PathKind, interpolate_classes, interpolate_latents, latent_walk
@@ -37,7 +37,7 @@ class Interpolation(TruncatedOptions):
     mixed in the embedding that all layers share.
     """
 
-    out: Path = Path("interpolation.png")
+    out: OutPath = Path("interpolation.png")
     """A .png is a sheet, one row a path; a .gif (256 colors) or .apng (lossless) is a film, there and back."""
 
     vary: Literal["both", "classes", "latents"] = "both"
@@ -64,7 +64,7 @@ class Interpolation(TruncatedOptions):
             raise UserError(f"--steps must be at least 2, but got {self.steps}.")
         if self.fps is not None:
             check_frames_per_second(self.fps)
-            if self.out.suffix == ".png":
+            if self.form == ".png":
                 raise UserError(f"--fps is for a film (.gif or .apng), but --out is {self.out}.")
         if self.path is not None and self.vary == "classes":
             raise UserError(f"--path {self.path} is the path of z, but --vary classes holds z constant.")
@@ -73,10 +73,12 @@ class Interpolation(TruncatedOptions):
 
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw the paths and write them."""
-        num_classes, film = trained.config.num_classes, self.out.suffix in SUFFIXES
+        num_classes, film = trained.config.num_classes, self.form in SUFFIXES
         if self.vary != "latents" and num_classes == 1:
             raise UserError(f"--vary {self.vary} needs two classes or more, but the run has 1: take --vary latents.")
         steps = self.steps or (30 if film else 9)
+        self.check_memory(trained, "--steps", steps)
+        self.check_memory(trained, "--rows", self.rows, copies=steps)
         ends = draw_latents(trained.prior, 2 * self.rows, seed=self.seed)
         start, end = ends[::2], ends[1::2]
         z = interpolate_latents(start, start if self.vary == "classes" else end, steps, path=self.path or "spherical")
@@ -120,7 +122,7 @@ class Walk(SampleOptions):
     image of the frame keeps its class.
     """
 
-    out: Path = Path("walk.gif")
+    out: OutPath = Path("walk.gif")
     """A .gif (256 colors a frame) or an .apng (lossless)."""
 
     num: int = 16
@@ -153,6 +155,7 @@ class Walk(SampleOptions):
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw the frames and write the film."""
         frames = max(1, round(self.seconds * self.fps))
+        self.check_memory(trained, "--num", self.num, copies=frames)
         z = torch.cat(
             [
                 latent_walk(

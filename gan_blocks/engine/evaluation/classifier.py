@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.evaluation.image_rows import ImageRows
 
 __all__ = [
     "ClassSplit",
@@ -72,7 +73,7 @@ def split_by_class(labels: Tensor, *, seed: int, held_out_fraction: float = 0.2)
 
 
 def train_classifier(
-    images: Tensor,
+    images: ImageRows,
     labels: Tensor,
     *,
     num_classes: int,
@@ -88,7 +89,7 @@ def train_classifier(
     result is a function of images, labels, seed and number of threads; no global random state is read or changed.
 
     Args:
-        images: Real images in [-1, 1], of shape ``(images, channels, height, width)``.
+        images: Real images in [-1, 1], of shape ``(images, channels, height, width)``; they are read in batches.
         labels: Their classes, int64 of shape ``(images,)``, from 0 to ``num_classes - 1``.
         num_classes: Number of classes.
         seed: Seed of split, initial weights, batches and shifts.
@@ -111,7 +112,7 @@ def train_classifier(
     return TrainedClassifier(classifier, (predicted == labels[split.held_out]).double().mean().item())
 
 
-def class_scores(classifier: nn.Module, images: Tensor, indices: Tensor | None = None) -> Tensor:
+def class_scores(classifier: nn.Module, images: ImageRows, indices: Tensor | None = None) -> Tensor:
     """Logits of the images (or of those at ``indices``), computed in batches, in eval mode and without gradients."""
     if indices is None:
         indices = torch.arange(len(images))
@@ -124,7 +125,7 @@ def class_scores(classifier: nn.Module, images: Tensor, indices: Tensor | None =
         classifier.train(was_training)
 
 
-def class_features(trained: TrainedClassifier, images: Tensor) -> Tensor:
+def class_features(trained: TrainedClassifier, images: ImageRows) -> Tensor:
     """The 96 features of the classifier's last map, averaged over its pixels: ``(images, 96)``.
 
     The average leaves fewer features than a set of some hundred images has samples, as a covariance needs.
@@ -174,7 +175,7 @@ def _batches(indices: Tensor, epochs: int, max_steps: int, generator: torch.Gene
 
 
 def _fit(
-    classifier: nn.Module, images: Tensor, labels: Tensor, batches: list[Tensor], generator: torch.Generator
+    classifier: nn.Module, images: ImageRows, labels: Tensor, batches: list[Tensor], generator: torch.Generator
 ) -> None:
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=len(batches))

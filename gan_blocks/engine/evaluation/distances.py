@@ -6,11 +6,14 @@ put about 0.02 between an image and its copy.
 Tested in ``tests/engine/evaluation/test_quality.py``.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
 from einops import rearrange
 from torch import Tensor
+
+from gan_blocks.engine.evaluation.image_rows import ImageRows
 
 __all__ = ["mean_pairwise_distance", "nearest_distances"]
 
@@ -18,7 +21,7 @@ MAX_BLOCK_ELEMENTS = 2**24
 MAX_BLOCK_ROWS = 4096
 
 
-def mean_pairwise_distance(images: Tensor) -> float:
+def mean_pairwise_distance(images: ImageRows) -> float:
     r"""Mean Euclidean distance over all ordered pairs of different images, an image with itself left out.
 
     .. math:: \frac{1}{n(n-1)} \sum_{i \ne j} \lVert x_i - x_j \rVert_2
@@ -28,16 +31,14 @@ def mean_pairwise_distance(images: Tensor) -> float:
     """
     total = 0.0
     for start, rows in _blocks(images):
-        for other_start, columns in _blocks(images):
-            if other_start > start:
-                total += 2 * torch.cdist(rows, columns).sum().item()
-            elif other_start == start:
-                # Rounding leaves a little on the diagonal, which stands for no pair.
-                total += torch.cdist(rows, columns).fill_diagonal_(0).sum().item()
+        # Rounding leaves a little on the diagonal, which stands for no pair.
+        total += torch.cdist(rows, rows).fill_diagonal_(0).sum().item()
+        for _, columns in _blocks(images, after=start + len(rows)):
+            total += 2 * torch.cdist(rows, columns).sum().item()
     return total / (len(images) * (len(images) - 1))
 
 
-def nearest_distances(queries: Tensor, references: Tensor, *, excluded: Tensor | None = None) -> Tensor:
+def nearest_distances(queries: ImageRows, references: ImageRows, *, excluded: Tensor | None = None) -> Tensor:
     r"""Euclidean distance of every query to the nearest reference.
 
     .. math:: d_i = \min_{j \ne e_i} \lVert q_i - r_j \rVert_2
@@ -64,8 +65,9 @@ def nearest_distances(queries: Tensor, references: Tensor, *, excluded: Tensor |
     return nearest
 
 
-def _blocks(images: Tensor) -> Iterator[tuple[int, Tensor]]:
-    flat = rearrange(images.detach(), "image ... -> image (...)")
-    rows = max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, flat.shape[1])))
-    for start in range(0, len(flat), rows):
-        yield start, flat[start : start + rows].double()
+def _blocks(images: ImageRows, *, after: int = 0) -> Iterator[tuple[int, Tensor]]:
+    """Number of the first image and flat images in float64, from the image ``after`` on."""
+    rows = max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, math.prod(images.shape[1:]))))
+    for start in range(after, len(images), rows):
+        numbers = torch.arange(start, min(start + rows, len(images)))
+        yield start, rearrange(images[numbers].detach(), "image ... -> image (...)").double()

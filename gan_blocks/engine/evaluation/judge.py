@@ -5,11 +5,11 @@ Tested in ``tests/recipes/studies/test_latents.py``.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, train_classifier
+from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages
 from gan_blocks.engine.evaluation.quality import QualityReport, class_agreement, measure_quality
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.sampling.samples import draw_samples
@@ -22,7 +22,7 @@ __all__ = ["Judge"]
 class Judge:
     """What samples are compared with; a function of the data, the seed and the number of threads."""
 
-    images: Tensor
+    images: ImageRows
     labels: Tensor
     classifier: TrainedClassifier
     seed: int
@@ -35,7 +35,7 @@ class Judge:
             UserError: If the data cannot be loaded, or have no class with two images.
         """
         real = load_images_of(config)
-        images = real.batch(torch.arange(len(real)))[0]
+        images = RealImages(real)
         classifier = train_classifier(images, real.labels, num_classes=config.num_classes, seed=seed)
         return cls(images, real.labels, classifier, seed)
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.evaluation.image_rows import ImageRows
 from gan_blocks.engine.recipe.config import TrainingConfig
 
 __all__ = ["Metric", "Plan", "Report", "Samples"]
@@ -40,13 +42,16 @@ class Plan(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What is compared."""
+    """What is compared: ``generated[numbers]`` and ``real[numbers]`` are read in batches, since neither need fit.
 
-    images: Tensor
+    A metric that cannot do without all images at once asks for ``images`` and ``real_images``.
+    """
+
+    generated: ImageRows
     """Generated images in [-1, 1], ``(images, channels, height, width)``."""
     labels: Tensor
     """The classes that were asked for, int64, ``(images,)``."""
-    real_images: Tensor
+    real: ImageRows
     """Real images of that size."""
     real_labels: Tensor
     """Their classes."""
@@ -54,6 +59,16 @@ class Samples(NamedTuple):
     """Number of classes of the networks."""
     seed: int
     """Seed of everything random in a measurement."""
+
+    @property
+    def images(self) -> Tensor:
+        """All generated images, in memory."""
+        return self.generated[torch.arange(len(self.generated))]
+
+    @property
+    def real_images(self) -> Tensor:
+        """All real images, in memory."""
+        return self.real[torch.arange(len(self.real))]
 
 
 def _nothing_to_check(_options: Fields, _plan: Plan) -> None:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.classifier import train_classifier
+from gan_blocks.engine.evaluation.image_rows import RealImages, SelectedImages
 
 __all__ = ["MEASURES", "Measure", "Neighbors", "center_crop", "classifier_features", "nearest_images"]
 
 BLOCK_IMAGES = 512
-# More images than this train the classifier no better, but may not fit into memory.
+# More images than this train the classifier no better.
 MOST_TRAINING_IMAGES = 50_000
 
 
@@ -60,7 +61,7 @@ def nearest_images(
         query_labels: Only images of the query's class count, ``(queries,)``; None: all do. A place for which a class
             has too few images holds an infinite distance.
     """
-    looked = _flat(measure, queries)
+    looked, count = _flat(measure, queries), min(count, len(images))
     numbers = torch.empty(len(queries), 0, dtype=torch.int64)
     distances = torch.empty(len(queries), 0, dtype=torch.float64)
     blocks = torch.split(torch.arange(len(images)), BLOCK_IMAGES)
@@ -94,8 +95,8 @@ def classifier_features(images: ImageSet, *, num_classes: int, seed: int) -> Cal
         UserError: If no class has two images.
     """
     numbers = torch.arange(0, len(images), -(-len(images) // MOST_TRAINING_IMAGES))
-    pixels, labels = images.batch(numbers)
-    classifier = train_classifier(pixels, labels, num_classes=num_classes, seed=seed).classifier
+    some = SelectedImages(RealImages(images), numbers)
+    classifier = train_classifier(some, images.labels[numbers], num_classes=num_classes, seed=seed).classifier
     # All but the linear layer that tells the classes apart.
     body = nn.Sequential(*list(classifier.children())[:-1]).eval()
 

@@ -15,12 +15,22 @@ from gan_blocks.engine.evaluation.neighbors import Neighbors
 from gan_blocks.engine.pictures.captions import caption_font, fitted
 from gan_blocks.engine.pictures.sheets import to_uint8
 
-__all__ = ["neighbors_sheet"]
+__all__ = ["cell_bytes", "neighbors_sheet"]
 
 SMALLEST = 72  # pixels that a cell needs for its caption
 MARGIN = 6
 CAPTION = 40  # height of three lines
 HEADER = 28
+
+
+def cell_bytes(images: ImageSet) -> int:
+    """Memory that a picture of the sheet takes with its caption."""
+    size = images.resolution * _scale(images)
+    return (size + MARGIN) * (size + CAPTION) * (1 if images.channels == 1 else 4)
+
+
+def _scale(images: ImageSet) -> int:
+    return max(1, -(-SMALLEST // images.resolution))
 
 
 def neighbors_sheet(
@@ -34,8 +44,7 @@ def neighbors_sheet(
         images: The training images, which name the classes.
         found: Title and neighbors of each measure.
     """
-    scale = max(1, -(-SMALLEST // images.resolution))
-    size = images.resolution * scale
+    size = images.resolution * _scale(images)
     across, down = size + MARGIN, size + CAPTION
     columns = [neighbors.numbers.shape[1] for _, neighbors in found]
     width = MARGIN + across + sum(3 * MARGIN + count * across for count in columns)

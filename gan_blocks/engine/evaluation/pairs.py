@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from gan_blocks import multiscale_ssim
-from gan_blocks.engine.base.checks import Fields, require_at_least
+from gan_blocks.engine.base.checks import Fields, require, require_at_least
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
+from gan_blocks.engine.evaluation.image_rows import ImageRows
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 
 __all__ = ["MS_SSIM", "PairReport", "check_pair_size", "measure_pairs", "random_pairs"]
 
 PAIRS_AT_ONCE = 64
+MOST_PAIRS = 10_000_000  # whose numbers take 160 MB
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class PairReport:
 
 
 def measure_pairs(
-    generated: Tensor, generated_labels: Tensor, real: Tensor, real_labels: Tensor, *, pairs: int, seed: int
+    generated: ImageRows, generated_labels: Tensor, real: ImageRows, real_labels: Tensor, *, pairs: int, seed: int
 ) -> PairReport:
     """Compare random pairs of different images of one class, generated ones with each other and real ones.
 
@@ -98,7 +100,7 @@ def random_pairs(labels: Tensor, count: int, generator: torch.Generator) -> Tens
     return torch.stack([order[place], order[partner]], dim=1)
 
 
-def _mean_similarity(images: Tensor, labels: Tensor, count: int, seed: int, name: str) -> float:
+def _mean_similarity(images: ImageRows, labels: Tensor, count: int, seed: int, name: str) -> float:
     pairs = random_pairs(labels, count, random_stream(seed, "similar pairs", name))
     return statistics.fmean(
         similarity
@@ -118,6 +120,7 @@ class PairOptions(Fields):
         """Check the value."""
         super().__post_init__()
         require_at_least(self, 0, "ms_ssim")
+        require(self, "ms_ssim", self.ms_ssim <= MOST_PAIRS, f"at most {MOST_PAIRS:,}")
 
 
 def _check(options: PairOptions, plan: Plan) -> None:
@@ -129,9 +132,9 @@ def _measure(options: PairOptions, samples: Samples) -> PairReport | None:
     if not options.ms_ssim:
         return None
     return measure_pairs(
-        samples.images,
+        samples.generated,
         samples.labels,
-        samples.real_images,
+        samples.real,
         samples.real_labels,
         pairs=options.ms_ssim,
         seed=samples.seed,

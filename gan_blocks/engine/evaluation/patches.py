@@ -4,7 +4,7 @@ Tested in ``tests/engine/evaluation/test_patches.py``.
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -15,6 +15,7 @@ from gan_blocks import sliced_wasserstein_distance
 from gan_blocks.engine.base.checks import Fields, require_at_least
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
+from gan_blocks.engine.evaluation.image_rows import ImageRows, SelectedImages, in_batches
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 
 __all__ = [
@@ -71,7 +72,7 @@ class PatchReport:
         ]
 
 
-def measure_patches(generated: Tensor, real: Tensor, *, images: int, seed: int) -> PatchReport:
+def measure_patches(generated: ImageRows, real: ImageRows, *, images: int, seed: int) -> PatchReport:
     """Measure the distances between sets of ``images`` images, chosen at random as a function of the seed.
 
     Real images are compared with generated ones, with other real ones, and with these others blurred, so that all three
@@ -89,19 +90,19 @@ def measure_patches(generated: Tensor, real: Tensor, *, images: int, seed: int) 
     check_patch_sizes(images, len(generated), real.shape[-1])
     check_real_images(images, len(real))
 
-    def distance(others: Tensor) -> dict[int, float]:
+    def distance(others: Iterable[Tensor]) -> dict[int, float]:
         # Patches and projections start alike for all three, so that these are compared rather than their luck.
         stream = random_stream(seed, "sliced Wasserstein distance")
-        return sliced_wasserstein_distance(compared.split(BATCH_SIZE), others.split(BATCH_SIZE), generator=stream)
+        return sliced_wasserstein_distance(in_batches(compared, BATCH_SIZE), others, generator=stream)
 
     order = torch.randperm(len(real), generator=random_stream(seed, "sliced Wasserstein distance", "real"))
-    compared, other_real = real[order[:images]], real[order[images : 2 * images]]
+    compared, other_real = (SelectedImages(real, some) for some in (order[:images], order[images : 2 * images]))
     order = torch.randperm(len(generated), generator=random_stream(seed, "sliced Wasserstein distance", "generated"))
     return PatchReport(
         images=images,
-        samples=distance(generated[order[:images]]),
-        real=distance(other_real),
-        blurred=distance(box_blurred(other_real)),
+        samples=distance(in_batches(SelectedImages(generated, order[:images]), BATCH_SIZE)),
+        real=distance(in_batches(other_real, BATCH_SIZE)),
+        blurred=distance(map(box_blurred, in_batches(other_real, BATCH_SIZE))),
     )
 
 
@@ -160,7 +161,7 @@ def _check(options: SlicedWassersteinOptions, plan: Plan) -> None:
 def _measure(options: SlicedWassersteinOptions, samples: Samples) -> PatchReport | None:
     if not options.swd:
         return None
-    return measure_patches(samples.images, samples.real_images, images=options.swd, seed=samples.seed)
+    return measure_patches(samples.generated, samples.real, images=options.swd, seed=samples.seed)
 
 
 SLICED_WASSERSTEIN = Metric(name="sliced_wasserstein", options=SlicedWassersteinOptions, check=_check, measure=_measure)

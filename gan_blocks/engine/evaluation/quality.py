@@ -19,12 +19,15 @@ from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, train_classifier
 from gan_blocks.engine.evaluation.distances import mean_pairwise_distance, nearest_distances
+from gan_blocks.engine.evaluation.image_rows import ImageRows, SelectedImages, in_batches
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 
 __all__ = [
     "QUALITY",
     "QualityReport",
     "check_finite",
+    "check_same_size",
+    "check_sample_count",
     "class_agreement",
     "diversity_ratio",
     "measure_quality",
@@ -104,15 +107,15 @@ class QualityReport:
 
 
 def measure_quality(
-    generated: Tensor,
+    generated: ImageRows,
     generated_labels: Tensor,
-    real: Tensor,
+    real: ImageRows,
     real_labels: Tensor,
     *,
     num_classes: int,
     seed: int,
     epochs: int = 10,
-    held_out: Tensor | None = None,
+    held_out: ImageRows | None = None,
     judge: TrainedClassifier | None = None,
 ) -> QualityReport:
     """Train a classifier on the real images and measure agreement, diversity and novelty of the generated ones.
@@ -160,12 +163,12 @@ def measure_quality(
     )
 
 
-def class_agreement(classifier: nn.Module, images: Tensor, requested_labels: Tensor) -> float:
+def class_agreement(classifier: nn.Module, images: ImageRows, requested_labels: Tensor) -> float:
     """Share of images that the classifier assigns to the class that was requested, from 0 to 1."""
     return _agreement(classifier, images, requested_labels).mean().item()
 
 
-def diversity_ratio(generated: Tensor, generated_labels: Tensor, real: Tensor, real_labels: Tensor) -> float:
+def diversity_ratio(generated: ImageRows, generated_labels: Tensor, real: ImageRows, real_labels: Tensor) -> float:
     r"""Mean pairwise distance within a class, generated over real.
 
     .. math:: \frac{\sum_{c \in C} \bar d(G_c)}{\sum_{c \in C} \bar d(R_c)}, \qquad
@@ -192,16 +195,16 @@ def diversity_ratio(generated: Tensor, generated_labels: Tensor, real: Tensor, r
         raise UserError("No class that was asked for has two real images, so diversity cannot be measured.")
     for label in classes:
         for kind, images, labels in (("generated", generated, generated_labels), ("real", real, real_labels)):
-            members = images[labels == label]
+            members = (labels == label).nonzero().flatten()
             if len(members) < 2:
                 raise UserError(f"Class {label} has {len(members)} {kind} image(s), but diversity needs two or more.")
-            spread[kind] += mean_pairwise_distance(members[:: -(-len(members) // MAX_PAIRED)])
+            spread[kind] += mean_pairwise_distance(SelectedImages(images, members[:: -(-len(members) // MAX_PAIRED)]))
     if spread["real"] == 0:
         raise UserError("The real images of each class are all the same, so diversity cannot be measured.")
     return spread["generated"] / spread["real"]
 
 
-def novelty_ratio(generated: Tensor, training: Tensor, held_out: Tensor | None = None) -> float:
+def novelty_ratio(generated: ImageRows, training: ImageRows, held_out: ImageRows | None = None) -> float:
     r"""Mean distance from a generated image to its nearest training image, over the same for real images.
 
     .. math:: \frac{\tfrac{1}{n} \sum_i \min_j \lVert g_i - t_j \rVert_2}
@@ -230,7 +233,7 @@ def novelty_ratio(generated: Tensor, training: Tensor, held_out: Tensor | None =
         raise UserError(f"Novelty needs two or more real images, but there are {len(training)}.")
     if held_out is None:
         turns = torch.arange(0, len(training), -(-len(training) // MAX_LEFT_OUT))
-        baseline = nearest_distances(training[turns], training, excluded=turns).mean().item()
+        baseline = nearest_distances(SelectedImages(training, turns), training, excluded=turns).mean().item()
     else:
         baseline = nearest_distances(held_out, training).mean().item()
     if baseline == 0:
@@ -238,7 +241,7 @@ def novelty_ratio(generated: Tensor, training: Tensor, held_out: Tensor | None =
     return nearest_distances(generated, training).mean().item() / baseline
 
 
-def _agreement(classifier: nn.Module, images: Tensor, requested_labels: Tensor) -> Tensor:
+def _agreement(classifier: nn.Module, images: ImageRows, requested_labels: Tensor) -> Tensor:
     return (class_scores(classifier, images).argmax(dim=1) == requested_labels).double()
 
 
@@ -251,24 +254,48 @@ def _without_spread(generated_labels: Tensor, real_labels: Tensor) -> list[int]:
     return [label for label in _classes(generated_labels) if (real_labels == label).sum() == 1]
 
 
-def check_finite(generated: Tensor) -> None:
+def check_finite(generated: ImageRows) -> None:
     """Check that generated images can be measured.
 
     Raises:
         UserError: If they hold values that are not finite.
     """
-    if not generated.isfinite().all():
+    if not all(images.isfinite().all() for images in in_batches(generated, 256)):
         raise UserError("The generated images hold values that are not finite: the generator has diverged.")
 
 
-def _check_images(generated: Tensor, generated_labels: Tensor, real: Tensor) -> None:
+def _check_images(generated: ImageRows, generated_labels: Tensor, real: ImageRows) -> None:
     if len(generated_labels) == 0:
         raise UserError("There are no generated images to measure.")
-    if generated.shape[1:] != real.shape[1:]:
-        sizes = " but real ones ".join("x".join(map(str, images.shape[1:])) for images in (generated, real))
+    check_same_size(generated.shape[1:], real.shape[1:])
+    check_finite(generated)
+
+
+def check_same_size(generated: Sequence[int], real: Sequence[int]) -> None:
+    """Check that generated images can be compared with real ones.
+
+    Args:
+        generated: Channels, height and width.
+        real: Those of the real images.
+
+    Raises:
+        UserError: If they differ.
+    """
+    if tuple(generated) != tuple(real):
+        sizes = " but real ones ".join("x".join(map(str, size)) for size in (generated, real))
         cause = "they come from different data, or the networks are still to grow"
         raise UserError(f"Generated images are {sizes} (channels x height x width): {cause}.")
-    check_finite(generated)
+
+
+def check_sample_count(num: int, classes: int) -> None:
+    """Check that so many samples, drawn of the classes evenly, are two of each: for the diversity.
+
+    Raises:
+        UserError: If they are fewer.
+    """
+    if num < 2 * classes:
+        rule = f"at least {2 * classes:,} for {classes:,} classes, since diversity needs two samples of a class"
+        raise UserError(f"--num must be {rule}, but got {num}.")
 
 
 @dataclass(frozen=True)
@@ -277,18 +304,17 @@ class QualityOptions(Fields):
 
 
 def _check_plan(_options: QualityOptions, plan: Plan) -> None:
-    classes = plan.config.num_classes
-    # Evenly drawn, a class gets as many samples as the others, or one less.
-    if (plan.num < 2 * classes and plan.num > classes) or plan.num == 1:
-        rule = f"at least {2 * classes:,} for {classes:,} classes, since diversity needs two samples of a class"
-        raise UserError(f"--num must be {rule}, but got {plan.num}.")
+    sizes = plan.real.labels.unique(return_counts=True)[1]
+    check_sample_count(plan.num, len(sizes))
+    if sizes.max() < 2:
+        raise UserError("No class has two real images, so diversity cannot be measured.")
 
 
 def _measure(_options: QualityOptions, samples: Samples) -> QualityReport:
     return measure_quality(
-        samples.images,
+        samples.generated,
         samples.labels,
-        samples.real_images,
+        samples.real,
         samples.real_labels,
         num_classes=samples.num_classes,
         seed=samples.seed,

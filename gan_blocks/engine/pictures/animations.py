@@ -44,8 +44,10 @@ def save_animation(path: Path, frames: Sequence[Image.Image], *, fps: float) -> 
     """
     film = io.BytesIO()
     milliseconds = 1000 / fps
-    if path.suffix == ".gif":
+    if path.suffix.lower() == ".gif":
         milliseconds = round(milliseconds / 10) * 10  # which pillow would round down
     first, *others = frames
-    first.save(film, format=SUFFIXES[path.suffix], save_all=True, append_images=others, duration=milliseconds, loop=0)
+    first.save(
+        film, format=SUFFIXES[path.suffix.lower()], save_all=True, append_images=others, duration=milliseconds, loop=0
+    )
     replace_durably(path, film.getvalue())

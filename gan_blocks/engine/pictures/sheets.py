@@ -3,7 +3,6 @@
 Tested in ``tests/engine/pictures/test_sheets.py`` and ``tests/engine/commands/test_sample.py``.
 """
 
-import io
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -15,10 +14,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.files import replace_durably
+from gan_blocks.engine.base.files import replacing
 from gan_blocks.engine.pictures.captions import caption_font, fitted
 
-__all__ = ["image_grid", "save_picture", "save_sheet", "to_uint8"]
+__all__ = ["ImageGrid", "image_grid", "save_picture", "save_sheet", "to_uint8"]
 
 GAP = 2
 MARGIN = 6
@@ -37,18 +36,42 @@ def to_uint8(images: Tensor) -> npt.NDArray[np.uint8]:
     return rearrange(bytes_, "b c h w -> b h w c").cpu().numpy()
 
 
+class ImageGrid:
+    """A grid that images are put into row by row, a batch at a time; small ones are enlarged by whole pixels.
+
+    Args:
+        count: How many images there will be.
+        columns: Images in a row.
+        shape: Of one image, (height, width, channels).
+    """
+
+    def __init__(self, count: int, columns: int, shape: Sequence[int]) -> None:
+        self.height, self.width, channels = shape
+        self._columns, self._placed = columns, 0
+        size = (-(-count // columns) * (self.height + GAP) + GAP, columns * (self.width + GAP) + GAP)
+        self._sheet = np.full((*size, channels), 255, dtype=np.uint8)
+
+    def add(self, images: npt.NDArray[np.uint8]) -> None:
+        """Put images (batch, height, width, channels) behind those that are there."""
+        for number, image in enumerate(images, start=self._placed):
+            top = number // self._columns * (self.height + GAP) + GAP
+            left = number % self._columns * (self.width + GAP) + GAP
+            self._sheet[top : top + self.height, left : left + self.width] = image
+        self._placed += len(images)
+
+    def picture(self) -> Image.Image:
+        """The sheet."""
+        picture = Image.fromarray(self._sheet[:, :, 0] if self._sheet.shape[2] == 1 else self._sheet)
+        scale = max(1, 64 // self.height)
+        size = (picture.width * scale, picture.height * scale)
+        return picture if scale == 1 else picture.resize(size, Image.Resampling.NEAREST)
+
+
 def image_grid(images: npt.NDArray[np.uint8], columns: int) -> Image.Image:
     """Arrange images (batch, height, width, channels) row by row; small ones are enlarged by whole pixels."""
-    count, height, width, channels = images.shape
-    rows = -(-count // columns)
-    step_y, step_x = height + GAP, width + GAP
-    sheet = np.full((rows * step_y + GAP, columns * step_x + GAP, channels), 255, dtype=np.uint8)
-    for number, image in enumerate(images):
-        top, left = number // columns * step_y + GAP, number % columns * step_x + GAP
-        sheet[top : top + height, left : left + width] = image
-    picture = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
-    scale = max(1, 64 // height)
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    grid = ImageGrid(len(images), columns, images.shape[1:])
+    grid.add(images)
+    return grid.picture()
 
 
 def save_sheet(
@@ -79,9 +102,8 @@ def save_picture(path: Path, picture: Image.Image) -> None:
     Raises:
         UserError: If it cannot be written.
     """
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
-    replace_durably(path, data.getvalue())
+    with replacing(path) as file:
+        picture.save(file, format="PNG")
 
 
 def _with_header(grid: Image.Image, header: str | None) -> Image.Image:

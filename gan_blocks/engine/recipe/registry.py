@@ -128,17 +128,24 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str, named: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        itself = missing is not None and f"{name}.".startswith(f"{missing}.")
-        if not itself and _failing_line(error) is not None:
-            raise _import_error(f"the module {name}", error) from error
+    if _may_be_a_module(name):
+        try:
+            return importlib.import_module(name)
+        except Exception as error:
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            itself = missing is not None and f"{name}.".startswith(f"{missing}.")
+            if not itself and _failing_line(error) is not None:
+                raise _import_error(f"the module {name}", error) from error
     known = ", ".join(registered_recipes()) or "none is registered"
     beside = Path(f"{named}.py")
     perhaps = f" Perhaps you meant the file {beside}." if beside.is_file() else ""
     raise UserError(f"there is no recipe {named}: name a registered one ({known}), a file or a module.{perhaps}")
+
+
+def _may_be_a_module(name: str) -> bool:
+    """Whether it is worth an import, which runs code: Python's own modules hold no recipe."""
+    parts = name.split(".")
+    return all(part.isidentifier() for part in parts) and parts[0] not in sys.stdlib_module_names
 
 
 def _import_error(subject: str, error: Exception) -> UserError:

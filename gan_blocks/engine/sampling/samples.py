@@ -4,7 +4,7 @@ Tested in ``tests/engine/commands/test_sample.py``.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -37,9 +37,11 @@ __all__ = [
     "class_sheet",
     "draw_latents",
     "draw_samples",
+    "drawn_shape",
     "even_labels",
     "generate",
     "ready_generator",
+    "sample_batches",
     "sampling_generator",
     "spread_classes",
     "truncated",
@@ -113,15 +115,38 @@ def draw_samples(
         batch_size: Images generated at once.
     """
     labels = even_labels(count, classes or range(trained.config.num_classes))
-    z = draw_latents(trained.prior, count, seed=seed)
+    images = torch.empty(0)
+    for numbers, batch in sample_batches(trained, labels, seed=seed, batch_size=batch_size):
+        if len(images) == 0:
+            images = torch.empty(count, *batch.shape[1:])
+        images[numbers] = batch
+    return images, labels
+
+
+def sample_batches(
+    trained: TrainedGenerator, labels: Tensor, *, seed: int, batch_size: int = 64
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Numbers and images of all samples, a batch at a time; one process alone gives them in their order.
+
+    Args:
+        trained: The generator, with its prior and Config.
+        labels: The class of each sample, int64 of shape ``(samples,)``.
+        seed: Seed of the latents.
+        batch_size: Images generated at once by each process.
+    """
     world, model = current_world(), ready_generator(trained)
-    own_z, own_labels = (whole.tensor_split(world.size)[world.rank] for whole in (z, labels))
-    return gather_rows(generate(model, own_z, own_labels, batch_size=batch_size)), labels
+    shares = [share.split(min(batch_size, len(labels))) for share in torch.arange(len(labels)).tensor_split(world.size)]
+    for turn in Progress(range(len(shares[0])), desc="sampling", unit="batch", delay=2, leave=False):
+        # The first share is the longest; in the last turn others may have nothing to do.
+        parts = [share[turn] if turn < len(share) else share[0][:0] for share in shares]
+        own = parts[world.rank]
+        z = _latents(trained.prior, own.tolist(), seed)
+        yield torch.cat(parts), gather_rows(_images(model, z, labels[own]))
 
 
 def even_labels(count: int, classes: Sequence[int]) -> Tensor:
     """Labels (count,) that name every class equally often, up to one, in the order of ``classes``."""
-    return torch.tensor([classes[number * len(classes) // count] for number in range(count)])
+    return torch.tensor(list(classes))[torch.arange(count) * len(classes) // count]
 
 
 def draw_latents(prior: Prior, count: int, *, seed: int) -> Tensor:
@@ -132,7 +157,12 @@ def draw_latents(prior: Prior, count: int, *, seed: int) -> Tensor:
         count: How many.
         seed: Seed of the samples.
     """
-    return torch.cat([prior.sample(1, generator=random_stream(seed, "sample", number)) for number in range(count)])
+    return _latents(prior, range(count), seed)
+
+
+def _latents(prior: Prior, numbers: Sequence[int], seed: int) -> Tensor:
+    drawn = [prior.sample(1, generator=random_stream(seed, "sample", number)) for number in numbers]
+    return torch.cat([torch.empty(0, prior.dim), *drawn])
 
 
 def ready_generator(trained: TrainedGenerator) -> nn.Module:
@@ -176,7 +206,11 @@ def sampling_generator(
     return model
 
 
-@torch.no_grad()
+def drawn_shape(trained: TrainedGenerator) -> tuple[int, ...]:
+    """Channels, height and width of what the generator draws, which may be still growing."""
+    return tuple(_images(trained.average, draw_latents(trained.prior, 1, seed=0), torch.zeros(1).long()).shape[1:])
+
+
 def generate(model: nn.Module, z: Tensor, classes: Tensor, *, batch_size: int = 64) -> Tensor:
     """Images for latents and classes, on the CPU in float32.
 
@@ -187,14 +221,19 @@ def generate(model: nn.Module, z: Tensor, classes: Tensor, *, batch_size: int = 
             for a generator that mixes classes.
         batch_size: Images generated at once.
     """
+    size = min(batch_size, max(1, len(z)))  # a larger one is no number to torch
+    parts = list(zip(torch.split(z, size), torch.split(classes, size), strict=True))
+    bar = Progress(parts, desc="sampling", unit="batch", delay=2, leave=False)
+    return torch.cat([_images(model, *part) for part in bar])
+
+
+@torch.no_grad()
+def _images(model: nn.Module, z: Tensor, classes: Tensor) -> Tensor:
+    """One batch, on the CPU in float32."""
     reference = next(model.parameters())
     dtype = reference.dtype if classes.is_floating_point() else classes.dtype
-    parts = list(zip(torch.split(z, batch_size), torch.split(classes, batch_size), strict=True))
-    images = [
-        model(z_part.to(reference), classes_part.to(reference.device, dtype)).float().cpu()
-        for z_part, classes_part in Progress(parts, desc="sampling", unit="batch", delay=2, leave=False)
-    ]
-    return torch.cat(images)
+    images: Tensor = model(z.to(reference), classes.to(reference.device, dtype))
+    return images.float().cpu()
 
 
 def spread_classes(num_classes: int, most: int = 10) -> list[int]:

@@ -121,13 +121,17 @@ class Study:
         return self.results[key]
 
     def keep(self, key: str, result: Result) -> None:
-        """Write down what has been measured under ``key``.
+        """Write down what has been measured under ``key``, or else print it, since it may have taken long.
 
         Raises:
             UserError: If it cannot be written.
         """
         self.results[key] = result
-        self._write()
+        try:
+            self._write()
+        except UserError:
+            print(json.dumps({key: result}), flush=True)
+            raise
 
     def _read(self) -> dict[str, Any]:
         return read_object(self._path, {"settings": is_object, "results": is_object})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.files import open_fresh, replace_durably, sync_directory, write_durably
+from gan_blocks.engine.base.files import open_fresh, replace_durably, replacing, sync_directory, write_durably
 
 
 @pytest.mark.parametrize("write", [write_durably, replace_durably])
@@ -61,3 +61,23 @@ def test_a_directory_whose_flush_fails_is(tmp_path: Path, monkeypatch: pytest.Mo
         sync_directory(tmp_path)
     with pytest.raises(UserError, match=r"file was not written: Input/output error\.$"):
         replace_durably(tmp_path / "file", b"")
+
+
+def test_content_that_is_written_in_parts_appears_whole_or_not_at_all(tmp_path: Path):
+    path = tmp_path / "folder" / "file"
+    with replacing(path) as file:
+        file.write(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    with pytest.raises(UserError, match=r"file was not written: Input/output error"):
+        write_half(path, OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(KeyboardInterrupt):
+        write_half(path, KeyboardInterrupt())
+    assert path.read_bytes() == b"whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with replacing(path) as file:
+        file.write(b"torn")
+        raise error

@@ -66,3 +66,9 @@ def test_errors_of_memory_are_known_and_end_a_command_with_one_line(capfd: pytes
     assert capfd.readouterr().err == (
         "draw: error: out of memory: millions of GB more were asked for; a smaller --batch-size needs less.\n"
     )
+
+    def other() -> int:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        run_command("draw", other)

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from gan_blocks.engine.base.console import OutputError
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import evaluate
 from gan_blocks.engine.evaluation.pairs import PairOptions, measure_pairs, random_pairs
@@ -162,3 +164,108 @@ def test_the_evaluation_says_of_what_it_is(tiny_run: Path, tmp_path: Path, capsy
     told = {"weights": "checkpoints/step_000003/ema.safetensors", "seed": 5, "truncation": 0.7, "truncation_by": None}
     assert {name: found[name] for name in told} == told
     assert "checkpoints/step_000003/ema.safetensors" in (run / "report.html").read_text()
+
+
+def with_images_of_two_classes(folder: Path) -> str:
+    """Data for a run of three classes: none of class 1, and as many of the others as before."""
+    rng = np.random.default_rng(0)
+    np.savez(folder / "two.npz", images=rng.integers(0, 255, (40, 16, 16, 1), np.uint8), labels=np.arange(40) % 2 * 2)
+    return f"npz:{folder / 'two.npz'}"
+
+
+def test_classes_without_real_images_are_left_out(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = evaluate.Options(run=tiny_run, num=4, data=with_images_of_two_classes(tmp_path))
+    capsys.readouterr()
+    drawn = evaluate._draw(options, {})
+    assert capsys.readouterr().out == "Left out, for want of real images: 1 of 3 classes, such as class 1.\n"
+    assert drawn.labels.tolist() == [0, 0, 2, 2]
+    assert list(evaluate._measure(options, {}, drawn).as_dict()["agreement_by_class"]) == ["0", "2"]
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [(None, 9), (7, 7)])
+def test_without_a_number_there_are_two_samples_of_each_class(
+    asked: int | None, drawn: int, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(evaluate, "DEFAULT_NUM", 9)
+    assert len(evaluate._draw(evaluate.Options(run=tiny_run, num=asked), {}).images) == drawn
+    monkeypatch.setattr(evaluate, "DEFAULT_NUM", 2)
+    assert len(evaluate._draw(evaluate.Options(run=tiny_run), {}).images) == 6
+
+
+def test_many_samples_are_kept_on_the_disk_and_give_the_same_figures(tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
+    options = evaluate.Options(run=tiny_run, num=70)  # two batches
+    in_memory = evaluate._draw(options, {}).images
+    monkeypatch.setattr(evaluate, "IN_MEMORY", 1024)
+    monkeypatch.setattr(evaluate, "draw_samples", None)
+    on_disk = evaluate._draw(options, {}).images
+    assert not isinstance(on_disk, torch.Tensor)
+    assert torch.equal(on_disk[torch.arange(70)], in_memory)
+    with pytest.raises(
+        UserError, match=r"^--num must be at most [\d,]+, for which there is room in \S+, but got \d+\.$"
+    ):
+        evaluate.evaluate(evaluate.Options(run=tiny_run, num=10**15))
+
+
+def test_real_images_without_two_of_a_class_are_refused_before_anything_is_drawn(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    np.savez(tmp_path / "one.npz", images=np.zeros((3, 16, 16, 1), np.uint8), labels=np.arange(3))
+    monkeypatch.setattr(evaluate, "draw_samples", None)
+    with pytest.raises(UserError, match=r"^No class has two real images, so diversity cannot be measured\.$"):
+        evaluate.evaluate(evaluate.Options(run=tiny_run, data=f"npz:{tmp_path / 'one.npz'}"))
+
+
+def test_a_run_that_is_still_growing_is_told_before_anything_is_drawn(
+    growing_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(evaluate, "draw_samples", None)
+    monkeypatch.setattr(evaluate, "drawn_shape", lambda trained: (1, 4, 4))
+    with pytest.raises(UserError, match=r"^Generated images are 1x4x4 but real ones 1x16x16 .* still to grow\.$"):
+        evaluate.evaluate(evaluate.Options(run=growing_run))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ms_ssim": 2**63 - 1}, f"--ms-ssim must be at most 10,000,000, but got {2**63 - 1}."),
+        (
+            {"num": 2},
+            "--num must be at least 6 for 3 classes, since diversity needs two samples of a class, but got 2.",
+        ),
+        ({"seed": 2**64}, f"--seed must be a whole number of 64 bits, but got {2**64}."),
+        ({"threads": 0}, "--threads must be from 1 to 1,024, but got 0."),
+    ],
+)
+def test_sizes_are_checked_before_anything_is_drawn(
+    options: dict[str, int], message: str, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(evaluate, "draw_samples", None)
+    pairs = options.pop("ms_ssim", 0)
+    with pytest.raises(UserError) as error:
+        evaluate.evaluate(evaluate.Options(run=tiny_run, **options), {"ms_ssim": PairOptions(ms_ssim=pairs)})
+    assert str(error.value) == message
+
+
+def test_figures_outlive_a_folder_that_cannot_be_written_and_a_console_that_is_gone(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "evaluation.json").unlink(missing_ok=True)
+    (run / "evaluation.json").mkdir()  # in the place of the file
+    found = evaluate.evaluate(evaluate.Options(run=run, num=6))
+    monkeypatch.setattr(evaluate, "_measure", lambda *args: found)
+    capsys.readouterr()
+    assert evaluate.main(["--run", str(run), "--num", "6"]) == 2
+    out, err = capsys.readouterr()
+    assert out.splitlines() == found.lines()
+    message = rf"evaluate: error: {run}/evaluation.json was not written: .*\. The figures above are not saved\.\n"
+    assert re.fullmatch(message, err)
+
+    def full(*args: object, **options: object) -> None:
+        raise OutputError("No space left on device")
+
+    (run / "evaluation.json").rmdir()
+    monkeypatch.setattr(evaluate, "print", full, raising=False)
+    assert evaluate.main(["--run", str(run), "--num", "6"]) == 2
+    assert json.loads((run / "evaluation.json").read_text())["num_generated"] == 6

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,52 @@ def test_given_images_may_be_one_and_of_one_class(tiny_run: Path, tmp_path: Path
     capsys.readouterr()
     assert neighbors.main([*args, "--samples", str(tmp_path / "x.npz")]) == 2
     assert capsys.readouterr().err.startswith(f"neighbors: error: --samples {tmp_path}/x.npz: there is no file")
+
+
+def test_a_run_that_is_still_growing_is_told(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(neighbors, "draw_samples", None)
+    monkeypatch.setattr(neighbors, "drawn_shape", lambda trained: (1, 4, 4))
+    assert neighbors.main(["--run", str(tiny_run), "--by", "pixels"]) == 2
+    assert capfd.readouterr().err == (
+        "neighbors: error: Generated images are 1x4x4 but real ones 1x16x16 (channels x height x width): they come "
+        "from different data, or the networks are still to grow.\n"
+    )
+
+
+@pytest.mark.parametrize(("size", "got"), [((8, 8), "8 x 8 with 1 channel"), ((16, 16, 3), "16 x 16 with 3 channels")])
+def test_given_images_of_another_size_are_refused(
+    size: tuple[int, ...], got: str, tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "samples.npz"
+    np.savez(path, images=np.zeros((2, *size), np.uint8), labels=np.zeros(2, np.int64))
+    assert neighbors.main(["--run", str(tiny_run), "--samples", str(path), "--by", "pixels"]) == 2
+    rule = "the images must be 16 x 16 with 1 channel, as those of the run are"
+    assert capfd.readouterr().err == f"neighbors: error: --samples {path}: {rule}, but got {got}.\n"
+
+
+def test_distances_outlive_a_sheet_that_cannot_be_written(
+    tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "sheet.png"
+    args = ["--run", str(tiny_run), "--num", "2", "--by", "pixels", "--neighbors", str(2**63), "--out", str(out)]
+    assert neighbors.main(args) == 2
+    said, error = capfd.readouterr()
+    assert said.startswith("L2 in pixels: the nearest training image is ")
+    assert error.startswith(f"neighbors: error: {out} was not written: ")
+
+
+def test_a_sheet_that_no_memory_holds_is_refused_at_once(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(neighbors, "draw_samples", None)
+    assert neighbors.main(["--run", str(tiny_run), "--num", str(2**63)]) == 2
+    assert re.fullmatch(
+        rf"neighbors: error: --num must be at most [\d,]+, for which this machine has memory, but got {2**63}\.\n",
+        capfd.readouterr().err,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import dataclasses
 import errno
 import re
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ from torch import nn
 
 from gan_blocks import UniformPrior
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.commands import sample
+from gan_blocks.engine.commands import sample, sample_paths
 from gan_blocks.engine.sampling.samples import (
     TruncationKind,
     draw_latents,
     generate,
     ready_generator,
+    sample_batches,
     sampling_generator,
     truncated,
 )
@@ -144,6 +147,115 @@ def test_a_folder_gets_one_png_a_sample(run: Path, tmp_path: Path):
     assert sample.main(["--run", str(run), "--num", "3", "--out", str(tmp_path / "images")]) == 0
     names = sorted(path.name for path in (tmp_path / "images").iterdir())
     assert names == [f"{number:06d}_class_{number}.png" for number in range(3)]
+
+
+@pytest.mark.parametrize("name", ["out.npz", "OUT.NPZ"])
+def test_the_arrays_are_the_file_that_numpy_writes(name: str, run: Path, tmp_path: Path):
+    images, labels = draw(run, tmp_path / name, "--num", "7", "--batch-size", "3")
+    np.savez(tmp_path / "numpy.npz", images=images, labels=labels)
+    assert (tmp_path / name).read_bytes() == (tmp_path / "numpy.npz").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out.png", "folder"])
+def test_a_batch_is_written_before_the_next_but_one_is_drawn(
+    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def watched(*args: object, **options: object) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for numbers, images in sample_batches(*args, **options):
+            assert sum(batch() is not None for batch in alive) <= 1
+            alive.append(weakref.ref(images))
+            yield numbers, images
+
+    monkeypatch.setattr(sample, "sample_batches", watched)
+    options = ["--run", str(run), "--num", "9", "--batch-size", "2"]
+    assert sample.main([*options, "--out", str(tmp_path / name)]) == 0
+    assert len(alive) == 5
+
+
+def test_a_folder_of_samples_is_not_added_to(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    folder = tmp_path / "folder"
+    options = ["--run", str(run), "--out", str(folder)]
+    assert sample.main([*options, "--num", "4"]) == 0
+    before = sorted(folder.iterdir())
+    capfd.readouterr()
+    assert sample.main([*options, "--num", "2", "--seed", "5"]) == 2
+    message = f"sample: error: {folder} holds 4 samples already: choose another folder or remove them.\n"
+    assert capfd.readouterr().err == message
+    assert sorted(folder.iterdir()) == before
+    # A sheet a class: those that are all replaced are no mixture.
+    sheets = tmp_path / "sheets"
+    options = ["classes", "--run", str(run), "--num", "1", "--out", str(sheets)]
+    assert sample.main([*options, "--classes", "1", "2"]) == 0
+    assert sample.main([*options, "--classes", "0", "2"]) == 2
+    assert f"{sheets} holds 1 samples already" in capfd.readouterr().err
+    (folder / "photo.PNG").touch()
+    assert sample.main(["--run", str(run), "--num", "1", "--out", str(folder)]) == 2
+    assert f"{folder} holds 5 images already" in capfd.readouterr().err
+
+
+def test_a_slash_or_an_existing_folder_is_a_folder_and_capitals_are_a_suffix(run: Path, tmp_path: Path):
+    (tmp_path / "old.v2").mkdir()
+    options = ["--run", str(run), "--num", "2", "--out"]
+    assert sample.main([*options, f"{tmp_path}/new.v2/"]) == 0
+    assert sample.main([*options, f"{tmp_path}/old.v2"]) == 0
+    assert all(len(list((tmp_path / name).iterdir())) == 2 for name in ("new.v2", "old.v2"))
+    assert sample.main([*options, f"{tmp_path}/out.PNG"]) == 0
+    with Image.open(tmp_path / "out.PNG") as grid:
+        assert grid.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--num", "1000000000000", "--out", "x.npz"], "--num"),
+        (["--num", "9223372036854775807", "--out", "x.png"], "--num"),
+        (["--num", "9223372036854775807", "--out", "folder"], "--num"),
+        (["classes", "--num", "9223372036854775807"], "--num"),
+        (["truncation", "--columns", "9223372036854775807"], "--columns"),
+        (["interpolation", "--rows", "9223372036854775807"], "--rows"),
+        (["interpolation", "--steps", "9223372036854775807"], "--steps"),
+        (["walk", "--num", "9223372036854775807"], "--num"),
+    ],
+)
+def test_what_no_memory_or_disk_holds_is_refused_at_once(
+    words: list[str], option: str, run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    for module in (sample, sample_paths):
+        monkeypatch.setattr(module, "ready_generator", None)
+    monkeypatch.setattr(sample, "sample_batches", None)
+    assert sample.main([*words, "--run", str(run)]) == 2
+    line = (
+        rf"sample: error: {option} must be at most [\d,]+, for which (this machine has memory|there is room in \S+), "
+    )
+    assert re.fullmatch(rf"{line}but got {words[words.index(option) + 1]}\.\n", capfd.readouterr().err)
+
+
+def test_a_batch_is_never_larger_than_what_is_drawn(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    options = ["--run", str(run), "--num", "3", "--batch-size", str(2**63 - 1), "--out", str(tmp_path / "x.npz")]
+    assert sample.main(options) == 0
+    monkeypatch.setattr("gan_blocks.engine.commands.sample_options.physical_memory", lambda: 2 * 1024)
+    monkeypatch.setattr("gan_blocks.engine.base.memory.physical_memory", lambda: 2 * 1024)
+    capfd.readouterr()
+    assert sample.main(options) == 2
+    assert capfd.readouterr().err == (
+        f"sample: error: --batch-size must be at most 2, for which this machine has memory, but got {2**63 - 1}.\n"
+    )
+
+
+def test_the_number_of_threads_can_be_set(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    before = torch.get_num_threads()
+    options = ["--run", str(run), "--num", "1", "--out", str(tmp_path / "x.npz")]
+    try:
+        assert sample.main([*options, "--threads", "1"]) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert sample.main([*options, "--threads", "0"]) == 2
+    assert capfd.readouterr().err.endswith("--threads must be from 1 to 1,024, but got 0.\n")
 
 
 @pytest.mark.parametrize(

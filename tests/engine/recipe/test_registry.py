@@ -56,12 +56,23 @@ def test_a_recipe_is_found_by_short_name_module_and_file(own_gan: Path):
             r"It has RECIPE: write recipes\.biggan:RECIPE\.",
         ),
         (":RECIPE", r"there is no recipe :RECIPE: .*"),
+        ("..", r"there is no recipe \.\.: .*"),
+        ("../../evil", r"there is no recipe file \.\./\.\./evil\."),
+        ("os.system", r"there is no recipe os\.system: .*"),
+        ("antigravity", r"there is no recipe antigravity: .*"),
     ],
 )
 def test_what_is_not_found_is_one_line(named: str, message: str):
     with pytest.raises(UserError) as error:
         find_recipe(named)
     assert re.fullmatch(message, str(error.value))
+
+
+@pytest.mark.parametrize("named", ["os.system", "antigravity", "this", "a b", "..", "a..b", "x\ny", "\x1b[31m"])
+def test_what_holds_no_recipe_is_not_imported(named: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(registry.importlib, "import_module", None)
+    with pytest.raises(UserError, match="there is no recipe "):
+        find_recipe(named)
 
 
 def test_a_module_that_lacks_something_else_says_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
@@ -457,3 +458,11 @@ def test_help_for_a_run_shows_what_the_run_sets(tiny_run: Path, capsys: pytest.C
         assert "* --batch-size 8" in page
         assert ("--preset" in page) == (option == "--resume")
         assert "fine-tuned" not in page
+
+
+def test_names_in_a_message_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]):
+    def fail() -> int:
+        raise UserError("there is no file \x1b[31mred\nline/größe\xa0x.")
+
+    assert run_command("sample", fail) == 2
+    assert capsys.readouterr().err == "sample: error: there is no file \\x1b[31mred\\nline/größe\xa0x.\n"

@@ -136,3 +136,21 @@ def test_a_run_that_fails_ends_the_study_with_its_status(tmp_path: Path, monkeyp
     config = replace(biggan_deep.PRESETS["tiny"](), generator_lr=1e30)
     monkeypatch.setitem(biggan_deep.PRESETS, "tiny", lambda: config)
     assert orthogonal.main([*FAST, "--coefficients", "0", "--out", str(tmp_path)]) == 2
+
+
+def test_too_few_samples_are_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(Recipe, "main", None)
+    assert orthogonal.main([*FAST, "--num", "4", "--out", str(tmp_path / "study")]) == 2
+    rule = "at least 6 for 3 classes, since diversity needs two samples of a class"
+    assert capsys.readouterr().err == f"orthogonal: error: --num must be {rule}, but got 4.\n"
+    assert not (tmp_path / "study").exists()
+
+
+def test_what_was_measured_is_said_where_it_cannot_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    study = Study(tmp_path / "study", {})
+    (tmp_path / "study" / "study.json").mkdir()
+    with pytest.raises(UserError, match="was not written"):
+        study.result("run", lambda: {"agreement": 0.5})
+    assert json.loads(capsys.readouterr().out) == {"run": {"agreement": 0.5}}

@@ -1,0 +1,87 @@
+"""The most memory that sampling and evaluating take, however many images there are.
+
+``python -m benchmarks.command_memory`` trains the smallest networks for a step on noise, at 64 x 64 and 128 x 128 in
+color, then draws many samples in each form that ``sample`` writes, and evaluates a run on many real images. It prints
+the peak of the resident memory of each command beside the bar that it has to stay below.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+BAR = 1.5  # GiB
+NETWORK = ["--channels", "8", "--image-channels", "3", "--batch-size", "8", "--standing-batches", "2", "--threads", "1"]
+
+
+def trained(folder: Path, side: int, images: int, classes: int) -> Path:
+    """A run of one step on noise, of which each class has a brightness of its own."""
+    labels = np.arange(images) % classes
+    pixels = np.random.default_rng(0).integers(0, 80, (images, side, side, 3), dtype=np.uint8)
+    pixels += (labels * (175 // classes)).astype(np.uint8)[:, None, None, None]
+    np.savez(folder / "images.npz", images=pixels, labels=labels)
+    levels = ["1"] * (side // 8).bit_length()
+    words = ["--data", f"npz:{folder / 'images.npz'}", "--resolution", str(side), "--num-classes", str(classes)]
+    words += ["--generator-widths", *levels, "--discriminator-widths", *levels, "--steps", "1", "--sample-every", "0"]
+    command = [sys.executable, "-m", "recipes.sngan", *NETWORK, *words, "--run-dir", str(folder / "run")]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return folder / "run"
+
+
+def peak(*words: str) -> tuple[float, float]:
+    """Peak in GiB and seconds of a command of ``gan-blocks``."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "gan_blocks.engine.commands", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"gan-blocks {' '.join(words)} has failed")
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return used.ru_maxrss * unit / 2**30, time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure each command and print its peak."""
+    parser = argparse.ArgumentParser(description="Peak memory of sample and evaluate.")
+    parser.add_argument("--num", type=int, default=20_000, help="samples of 64x64 to draw in each form")
+    parser.add_argument("--images", type=int, default=10_000, help="real images of 128x128 to evaluate against")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        small, large = Path(folder) / "64", Path(folder) / "128"
+        for path in (small, large):
+            path.mkdir()
+        run = trained(small, 64, 200, 4)
+        cases = {
+            f"sample --num {options.num}, {name}": [
+                "sample",
+                "--run",
+                str(run),
+                "--num",
+                str(options.num),
+                "--out",
+                name,
+            ]
+            for name in ("samples.npz", "samples.png", "folder")
+        }
+        run = trained(large, 128, options.images, 10)
+        cases[f"evaluate, {options.images:,} real images of 128x128"] = [
+            "evaluate",
+            "--run",
+            str(run),
+            "--threads",
+            "1",
+        ]
+        for name, words in cases.items():
+            if words[-2] == "--out":
+                words[-1] = str(small / words[-1])
+            memory, seconds = peak(*words)
+            print(f"{name}: {memory:.2f} GiB of {BAR} GiB, {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
