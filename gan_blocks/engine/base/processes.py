@@ -8,8 +8,8 @@ Tested in ``tests/engine/base/test_processes.py`` and ``tests/engine/training/te
 """
 
 import contextlib
-import os
-import time
+import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,9 +20,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import Store
 
+from gan_blocks.engine.base.deadline import NoAnswerError, within
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.interrupts import outlast_launcher
+from gan_blocks.engine.base.launch import Launch, read_launch
 from gan_blocks.engine.base.rendezvous import meet
+from gan_blocks.engine.base.roll_call import RollCall
 
 __all__ = [
     "World",
@@ -42,6 +46,8 @@ Result = TypeVar("Result")
 BUCKET = 2**23
 # How long survivors of a failure wait for word from each other before they call the rest missing.
 GRACE_SECONDS = 5.0
+# More seconds than that, some years, do not fit into every clock.
+LONGEST_TIMEOUT = 1e8
 
 
 @dataclass(frozen=True)
@@ -75,28 +81,27 @@ def joined_processes(device: str, *, timeout: float = 600.0) -> Iterator[str]:
     Raises:
         UserError: If a process does not come in time, the port is taken, or there are fewer GPUs than processes here.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    launch = read_launch()
+    if launch is None:
         yield device
         return
-    device = _own_device(device)
-    on_gpu = torch_device(device).type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
-    store = meet(size, timedelta(seconds=timeout))
-    # The few numbers that steer the loop are added up on the CPU, so that no GPU has to be waited for.
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        store=store,
-        rank=int(os.environ["RANK"]),
-        world_size=size,
-        timeout=timedelta(seconds=timeout),
-    )
+    device = _own_device(device, launch.local_rank)
+    patience = timedelta(seconds=min(timeout, LONGEST_TIMEOUT))
+    roll_call = RollCall(meet(launch, patience), launch, grace=GRACE_SECONDS)
     try:
-        with naming_the_missing(store):
+        with naming_the_missing(roll_call, launch.rank):
+            within(patience.total_seconds() + 1, lambda: _join(launch, device, roll_call.store, patience))
+            if torch_device(device).type == "cuda":
+                torch.cuda.set_device(device)
             yield device
+    except BaseException as error:
+        outlast_launcher()
+        if why := _why(error):
+            roll_call.announce(f"rank {launch.rank} {why}")
+        raise
     finally:
-        dist.destroy_process_group()
+        _disconnect()
+        roll_call.close()
 
 
 def decided_by_main(decide: Callable[[], Result]) -> Result:
@@ -173,8 +178,12 @@ def sum_gradients(network: nn.Module, *values: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def naming_the_missing(store: Store) -> Iterator[None]:
+def naming_the_missing(roll_call: RollCall, rank: int) -> Iterator[None]:
     """Turn the failure of a collective operation into one line that says which processes no longer answer.
+
+    Args:
+        roll_call: What finds that out.
+        rank: That of this process.
 
     Raises:
         UserError: If the connection to another process is lost, or it does not answer within the timeout.
@@ -184,15 +193,48 @@ def naming_the_missing(store: Store) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_lost_connection(error):
             raise
-        missing = _missing_ranks(store)
-        who = f"no word from rank {', '.join(map(str, missing))}" if missing else "all other processes gave up, too"
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"rank {dist.get_rank()} lost touch with the other processes: {who} ({reason})") from error
+        outlast_launcher()
+        traceback.clear_frames(error.__traceback__)  # which hold the connections that are to be closed
+        _disconnect()  # so that the others notice now
+        how = "timed out" if re.search("timed out|timeout", str(error), re.IGNORECASE) else "connection lost"
+        lost = f"rank {rank} lost touch with the other processes"
+        raise UserError(f"{lost}: {roll_call.verdict()} ({how})") from error
 
 
-def _own_device(name: str) -> str:
+def _join(launch: Launch, device: str, store: Store, timeout: timedelta) -> None:
+    on_gpu = torch_device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)  # of this thread
+    # The few numbers that steer the loop are added up on the CPU, so that no GPU has to be waited for.
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=store,
+        rank=launch.rank,
+        world_size=launch.size,
+        timeout=timeout,
+    )
+
+
+def _disconnect() -> None:
+    if dist.is_initialized():
+        with contextlib.suppress(RuntimeError):
+            within(GRACE_SECONDS, dist.destroy_process_group)
+
+
+def _why(error: BaseException) -> str | None:
+    """What to tell the others of the failure of this process; None where they come to the same point themselves."""
+    if isinstance(error, KeyboardInterrupt):
+        return "was stopped"
+    if isinstance(error, UserError):
+        return f"failed: {' '.join(str(error).split())}"
+    if isinstance(error, Exception):
+        return f"failed: {' '.join([type(error).__name__, *str(error).splitlines()[:1]])}"
+    return None
+
+
+def _own_device(name: str, local: int) -> str:
     """Give each process of a machine a GPU of its own."""
-    device, local = torch_device(name), int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch_device(name)
     if device.type != "cuda":
         return name
     if local >= torch.cuda.device_count():
@@ -205,22 +247,7 @@ def _own_device(name: str) -> str:
 def _is_lost_connection(error: RuntimeError) -> bool:
     text = str(error).lower()
     words = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "timeout", "broken pipe", "socket")
-    return isinstance(error, dist.DistError) or any(word in text for word in words)
-
-
-def _missing_ranks(store: Store) -> list[int]:
-    """The ranks that do not report that they, too, have lost somebody; none where the store is lost itself."""
-    world = current_world()
-    try:
-        store.set(f"lost/{world.rank}", "")
-        deadline = time.monotonic() + GRACE_SECONDS
-        missing = list(range(world.size))
-        while missing and time.monotonic() < deadline:
-            missing = [rank for rank in missing if not store.check([f"lost/{rank}"])]
-            time.sleep(0.05)
-    except RuntimeError:
-        return []
-    return missing
+    return isinstance(error, dist.DistError | NoAnswerError) or any(word in text for word in words)
 
 
 def _sum_in_buckets(tensors: Sequence[Tensor]) -> None:

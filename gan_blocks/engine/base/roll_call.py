@@ -1,0 +1,123 @@
+"""Who of the processes is still there, asked when a collective operation fails, and answered the same for all.
+
+Tested in ``tests/engine/base/test_roll_call.py`` and ``tests/engine/training/test_distributed_training.py``.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from torch.distributed.distributed_c10d import Store
+
+from gan_blocks.engine.base.deadline import within
+from gan_blocks.engine.base.launch import Launch
+
+__all__ = ["RollCall", "name_ranks"]
+
+MOST_NAMED = 8
+
+
+class RollCall:
+    """Finds out, through the store that the processes met by, why they cannot go on.
+
+    A thread answers for this process whatever it is computing, and hears the verdict: the first process that has one
+    says it to all. Otherwise each would name those who have ended because of the first failure.
+
+    Args:
+        store: A store of these processes alone.
+        launch: Which of them this is.
+        grace: Seconds to wait for an answer before a process counts as missing.
+    """
+
+    def __init__(self, store: Store, launch: Launch, *, grace: float) -> None:
+        self.store, self._launch, self._grace = store, launch, grace
+        self._verdict: str | None = None
+        self._absent: list[int] = []
+        self._reachable = True
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def verdict(self) -> str:
+        """Why the processes cannot go on, as "no word from rank 1"; the same in all of them.
+
+        This takes no longer than the grace and a second. A store that does not answer is word, too: whoever serves it
+        is missing.
+        """
+        try:
+            within(self._grace + 1, self._call_the_roll)
+        except RuntimeError:
+            self._reachable = False
+        return self._verdict or f"no word from {self._launch.server}"
+
+    def announce(self, verdict: str, absent: Sequence[int] = ()) -> None:
+        """Tell all processes why they cannot go on, unless another one has before."""
+        with suppress(RuntimeError):
+            within(self._grace, lambda: self._settle(verdict, absent))
+
+    def close(self) -> None:
+        """Leave. The process that serves the store waits until the others have heard, or have left, but not long."""
+        with suppress(RuntimeError):
+            if self._reachable:
+                within(self._grace / 2 + 1, self._leave)
+        self._closed.set()
+        self._thread.join(self._grace / 2)
+
+    def _listen(self) -> None:
+        rank, answered = self._launch.rank, False
+        with suppress(RuntimeError):  # the store is gone: it is for the main thread to find out
+            while not self._closed.wait(self._grace / 20):
+                if not answered and self.store.check(["roll"]):
+                    self.store.set(f"here/{rank}", "")
+                    answered = True
+                if self._verdict is None and self.store.check(["verdict"]):
+                    self._hear(self.store.get("verdict"))
+
+    def _call_the_roll(self) -> None:
+        deadline = time.monotonic() + self._grace
+        self.store.set("roll", "")
+        self.store.set(f"lost/{self._launch.rank}", "")
+        while self._verdict is None:
+            if self.store.check(self._keys("lost")):
+                self._settle("all other processes gave up, too", [])
+            elif time.monotonic() > deadline:
+                self._settle(*self._judge())
+            time.sleep(self._grace / 50)
+
+    def _judge(self) -> tuple[str, list[int]]:
+        absent = self._without("here")
+        if absent:
+            return f"no word from {name_ranks(absent)}", absent
+        busy = name_ranks(self._without("lost"))
+        return f"no word from {busy}, though it runs: a longer --timeout waits for what takes long", []
+
+    def _settle(self, verdict: str, absent: Sequence[int]) -> None:
+        said = json.dumps([verdict, list(absent)])
+        self._hear(self.store.compare_set("verdict", "", said))
+
+    def _hear(self, said: bytes) -> None:
+        verdict, self._absent = json.loads(said)
+        self._verdict = verdict
+        self.store.set(f"heard/{self._launch.rank}", "")
+
+    def _leave(self) -> None:
+        self.store.set(f"heard/{self._launch.rank}", "")
+        deadline = time.monotonic() + self._grace / 2
+        others = [key for rank, key in enumerate(self._keys("heard")) if rank not in self._absent]
+        while self._launch.serves and not self.store.check(others) and time.monotonic() < deadline:
+            time.sleep(self._grace / 50)
+
+    def _keys(self, word: str) -> list[str]:
+        return [f"{word}/{rank}" for rank in range(self._launch.size)]
+
+    def _without(self, word: str) -> list[int]:
+        return [rank for rank, key in enumerate(self._keys(word)) if not self.store.check([key])]
+
+
+def name_ranks(ranks: Sequence[int]) -> str:
+    """The ranks in words, the first few of many."""
+    listed = ", ".join(map(str, ranks[:MOST_NAMED]))
+    more = len(ranks) - MOST_NAMED
+    return f"rank {listed} and {more} others" if more > 0 else f"rank {listed}"
