@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 
 from tqdm import tqdm
 
-__all__ = ["OutputError", "Progress", "lasting_streams", "quiet_errors", "silence_output"]
+__all__ = ["OutputError", "Progress", "lasting_streams", "silence_output"]
 
 SECONDS_A_LINE = 30.0
 
@@ -133,20 +133,3 @@ def silence_output() -> None:
     """Let what is still to be flushed when Python exits go nowhere."""
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), cast("TextIO", sys.__stdout__).fileno())
-
-
-@contextmanager
-def quiet_errors() -> Iterator[None]:
-    """Keep C++ libraries from writing to standard error, past ``sys.stderr``, what Python raises as an error anyway."""
-    try:
-        before = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -27,11 +27,13 @@ from gan_blocks.engine.base.interrupts import outlast_launcher
 from gan_blocks.engine.base.launch import Launch, read_launch
 from gan_blocks.engine.base.rendezvous import meet
 from gan_blocks.engine.base.roll_call import RollCall
+from gan_blocks.engine.base.torch_log import ERRORS, torch_log
 
 __all__ = [
     "World",
     "current_world",
     "decided_by_main",
+    "gather_objects",
     "gather_rows",
     "joined_processes",
     "largest",
@@ -45,7 +47,7 @@ Result = TypeVar("Result")
 # Elements added up in one collective operation: large enough to hide its latency, small against the gradients.
 BUCKET = 2**23
 # How long survivors of a failure wait for word from each other before they call the rest missing.
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 3.0
 # More seconds than that, some years, do not fit into every clock.
 LONGEST_TIMEOUT = 1e8
 
@@ -89,7 +91,7 @@ def joined_processes(device: str, *, timeout: float = 600.0) -> Iterator[str]:
     patience = timedelta(seconds=min(timeout, LONGEST_TIMEOUT))
     roll_call = RollCall(meet(launch, patience), launch, grace=GRACE_SECONDS)
     try:
-        with naming_the_missing(roll_call, launch.rank):
+        with torch_log(ERRORS), naming_the_missing(roll_call, launch.rank):
             within(patience.total_seconds() + 1, lambda: _join(launch, device, roll_call.store, patience))
             if torch_device(device).type == "cuda":
                 torch.cuda.set_device(device)
@@ -131,6 +133,16 @@ def largest(value: int) -> int:
     values = torch.tensor(value)
     dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return int(values)
+
+
+def gather_objects(own: Result) -> list[Result]:
+    """What each process has, in the order of their ranks; anything that pickles."""
+    size = current_world().size
+    if size == 1:
+        return [own]
+    everyone: list[Any] = [None] * size
+    dist.all_gather_object(everyone, own)
+    return everyone
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -226,7 +238,7 @@ def _why(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return "was stopped"
     if isinstance(error, UserError):
-        return f"failed: {' '.join(str(error).split())}"
+        return f"failed: {' '.join(str(error).split()).rstrip('.')}"
     if isinstance(error, Exception):
         return f"failed: {' '.join([type(error).__name__, *str(error).splitlines()[:1]])}"
     return None

@@ -13,11 +13,11 @@ from datetime import timedelta
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from gan_blocks.engine.base.console import quiet_errors
 from gan_blocks.engine.base.deadline import NoAnswerError, within
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.launch import Launch
 from gan_blocks.engine.base.roll_call import name_ranks
+from gan_blocks.engine.base.torch_log import NOTHING, torch_log
 
 __all__ = ["AbsentError", "meet", "sign_in"]
 
@@ -67,9 +67,8 @@ def _reach_store(launch: Launch, timeout: timedelta, where: str) -> Store:
         raise UserError(f"{silent} ({reason}).")
 
     def connect() -> Store:
-        # Not before it was seen that somebody listens, and quietly: torch writes stack traces to standard error.
         store: Store = dist.TCPStore(  # type: ignore[attr-defined]
-            launch.host,
+            "localhost" if launch.serves else launch.host,  # served at every address of this machine
             launch.port,
             is_master=launch.serves,
             timeout=timeout,
@@ -79,16 +78,16 @@ def _reach_store(launch: Launch, timeout: timedelta, where: str) -> Store:
         return store
 
     try:
-        with quiet_errors():
+        with torch_log(NOTHING):
             return within(timeout.total_seconds() + MARGIN_SECONDS, connect)
     except NoAnswerError as error:
         raise UserError(f"{silent} (something listens there, but is silent).") from error
-    except (RuntimeError, ValueError, TimeoutError) as error:
+    except (RuntimeError, ValueError) as error:
         if "EADDRINUSE" in str(error):
             raise UserError(f"the port of {launch.place} is in use; choose another MASTER_PORT.") from error
         if launch.serves:
-            rule = "MASTER_ADDR must be an address of the machine of rank 0"
-            raise UserError(f"{where}: {rule}, which does not reach itself there.") from error
+            reason = str(error).strip().splitlines()[0].rpartition("message: ")[2]
+            raise UserError(f"the port of {launch.place} cannot be opened: {reason}.") from error
         raise UserError(f"{silent} (what listens there is something else).") from error
 
 
@@ -107,8 +106,10 @@ def _wait_for_listener(launch: Launch, timeout: timedelta) -> str | None:
                 return None
         except socket.gaierror as error:
             reason = f"MASTER_ADDR is not found: {error.strerror}"
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or reason
+        except UnicodeError:
+            reason = "MASTER_ADDR is not found: it is no name of a machine"
+        except OSError as error:
+            reason = error.strerror or reason
         except NoAnswerError:
             pass
         time.sleep(0.1)

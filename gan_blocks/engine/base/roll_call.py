@@ -13,6 +13,7 @@ from torch.distributed.distributed_c10d import Store
 
 from gan_blocks.engine.base.deadline import within
 from gan_blocks.engine.base.launch import Launch
+from gan_blocks.engine.base.torch_log import NOTHING, torch_log
 
 __all__ = ["RollCall", "name_ranks"]
 
@@ -34,7 +35,7 @@ class RollCall:
     def __init__(self, store: Store, launch: Launch, *, grace: float) -> None:
         self.store, self._launch, self._grace = store, launch, grace
         self._verdict: str | None = None
-        self._absent: list[int] = []
+        self._named: list[int] = []
         self._reachable = True
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -47,23 +48,28 @@ class RollCall:
         is missing.
         """
         try:
-            within(self._grace + 1, self._call_the_roll)
+            with torch_log(NOTHING):
+                within(self._grace / 2, lambda: self.store.set("roll", ""))
+                within(self._grace + 1, self._call_the_roll)
         except RuntimeError:
             self._reachable = False
+        if self._launch.rank in self._named:
+            return f"they have given up waiting for rank {self._launch.rank}"
         return self._verdict or f"no word from {self._launch.server}"
 
-    def announce(self, verdict: str, absent: Sequence[int] = ()) -> None:
+    def announce(self, verdict: str) -> None:
         """Tell all processes why they cannot go on, unless another one has before."""
-        with suppress(RuntimeError):
-            within(self._grace, lambda: self._settle(verdict, absent))
+        if self._reachable and self._verdict is None:
+            with suppress(RuntimeError), torch_log(NOTHING):
+                within(self._grace / 2, lambda: self._settle(verdict, []))
 
     def close(self) -> None:
         """Leave. The process that serves the store waits until the others have heard, or have left, but not long."""
-        with suppress(RuntimeError):
+        with suppress(RuntimeError), torch_log(NOTHING):
             if self._reachable:
                 within(self._grace / 2 + 1, self._leave)
         self._closed.set()
-        self._thread.join(self._grace / 2)
+        self._thread.join(self._grace / 2 if self._reachable else 0)
 
     def _listen(self) -> None:
         rank, answered = self._launch.rank, False
@@ -77,7 +83,6 @@ class RollCall:
 
     def _call_the_roll(self) -> None:
         deadline = time.monotonic() + self._grace
-        self.store.set("roll", "")
         self.store.set(f"lost/{self._launch.rank}", "")
         while self._verdict is None:
             if self.store.check(self._keys("lost")):
@@ -87,25 +92,23 @@ class RollCall:
             time.sleep(self._grace / 50)
 
     def _judge(self) -> tuple[str, list[int]]:
-        absent = self._without("here")
-        if absent:
+        if absent := self._without("here"):
             return f"no word from {name_ranks(absent)}", absent
-        busy = name_ranks(self._without("lost"))
-        return f"no word from {busy}, though it runs: a longer --timeout waits for what takes long", []
+        busy = self._without("lost")
+        return f"no word from {name_ranks(busy)}, though it runs: a longer --timeout waits for what takes long", busy
 
-    def _settle(self, verdict: str, absent: Sequence[int]) -> None:
-        said = json.dumps([verdict, list(absent)])
+    def _settle(self, verdict: str, named: Sequence[int]) -> None:
+        said = json.dumps([verdict, list(named)])
         self._hear(self.store.compare_set("verdict", "", said))
 
     def _hear(self, said: bytes) -> None:
-        verdict, self._absent = json.loads(said)
-        self._verdict = verdict
+        self._verdict, self._named = json.loads(said)
         self.store.set(f"heard/{self._launch.rank}", "")
 
     def _leave(self) -> None:
         self.store.set(f"heard/{self._launch.rank}", "")
         deadline = time.monotonic() + self._grace / 2
-        others = [key for rank, key in enumerate(self._keys("heard")) if rank not in self._absent]
+        others = [key for rank, key in enumerate(self._keys("heard")) if rank not in self._named]
         while self._launch.serves and not self.store.check(others) and time.monotonic() < deadline:
             time.sleep(self._grace / 50)
 

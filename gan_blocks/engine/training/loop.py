@@ -45,7 +45,7 @@ from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.runs.report import write_report
 from gan_blocks.engine.runs.weights import first_not_finite
 from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
-from gan_blocks.engine.training.agreement import check_same_start, check_same_state
+from gan_blocks.engine.training.agreement import check_same_start, check_same_state, newest_checkpoint
 from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
 from gan_blocks.engine.training.initial_weights import start_from
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
@@ -173,13 +173,13 @@ class Run:
             self._start_from_other_run()  # before there is a folder: it may not fit
             return decided_by_main(lambda: self._new_folder(command.preset))
         decided_by_main(partial(self._begin_to_write, command.run))
-        if not list_checkpoints(command.run.checkpoints):
+        checkpoint = newest_checkpoint(command.run)
+        if checkpoint is None:
             self._start_from_other_run()  # stopped before its first checkpoint: start again
             stopped, config = command.run, config_to_json(self.config)
             return decided_by_main(lambda: stopped.begin_again(command.preset, config))
         if change := self.recipe.identity.changed_since(command.run.recipe):
             _say(change)
-        checkpoint = command.run.newest_checkpoint()
         for note in checkpoint.notes:
             _say(note)
         self.state.restore(checkpoint.tensors)
@@ -328,8 +328,8 @@ class Run:
             self._save()
         self._draw_sheet()
         self._draw_spectra()
-        if self.world.is_main:
-            write_report(self.folder)
+        decided_by_main(partial(write_report, self.folder))
+        largest(0)  # nobody leaves before all have come here: who says that it is done would not notice
 
     def _closing_words(self, stop: StopRequest, seconds: float) -> int:
         _say(f"Sample sheet: {self.folder.samples_path(self.step)}")
