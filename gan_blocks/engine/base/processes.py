@@ -39,6 +39,7 @@ __all__ = [
     "largest",
     "main_rank_only",
     "naming_the_missing",
+    "require_same",
     "sum_gradients",
 ]
 
@@ -165,6 +166,19 @@ def main_rank_only(error: UserError) -> BaseException:
     return error if current_world().is_main else SystemExit(2)
 
 
+def require_same(what: str, own: str) -> None:
+    """Check that all processes have the same of something that they read from files.
+
+    Raises:
+        UserError: If one differs; the first is named.
+    """
+    first, *others = gather_objects(own)
+    for rank, other in enumerate(others, start=1):
+        if other != first:
+            remedy = "All processes must see the same files."
+            raise main_rank_only(UserError(f"{what} is {first} in rank 0 but {other} in rank {rank}. {remedy}"))
+
+
 def sum_gradients(network: nn.Module, *values: Tensor) -> None:
     """Replace every gradient, and each of ``values``, by its sum over all processes.
 
@@ -208,9 +222,8 @@ def naming_the_missing(roll_call: RollCall, rank: int) -> Iterator[None]:
         outlast_launcher()
         traceback.clear_frames(error.__traceback__)  # which hold the connections that are to be closed
         _disconnect()  # so that the others notice now
-        how = "timed out" if re.search("timed out|timeout", str(error), re.IGNORECASE) else "connection lost"
         lost = f"rank {rank} lost touch with the other processes"
-        raise UserError(f"{lost}: {roll_call.verdict()} ({how})") from error
+        raise UserError(f"{lost}: {roll_call.verdict()} ({_how(error)})") from error
 
 
 def _join(launch: Launch, device: str, store: Store, timeout: timedelta) -> None:
@@ -231,6 +244,15 @@ def _disconnect() -> None:
     if dist.is_initialized():
         with contextlib.suppress(RuntimeError):
             within(GRACE_SECONDS, dist.destroy_process_group)
+
+
+def _how(error: RuntimeError) -> str:
+    """What befell the connection, without the places in torch's source where that was found."""
+    if re.search("timed out|timeout", str(error), re.IGNORECASE):
+        return "timed out"
+    if re.search("connection|broken pipe|socket", str(error), re.IGNORECASE):
+        return "connection lost"
+    return re.sub(r"\[?/[^\s\]]*\]?:?\s*", "", str(error).strip().partition("\n")[0])
 
 
 def _why(error: BaseException) -> str | None:

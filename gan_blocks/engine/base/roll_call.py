@@ -98,11 +98,11 @@ class RollCall:
         return f"no word from {name_ranks(busy)}, though it runs: a longer --timeout waits for what takes long", busy
 
     def _settle(self, verdict: str, named: Sequence[int]) -> None:
-        said = json.dumps([verdict, list(named)])
+        said = json.dumps([list(named), verdict])
         self._hear(self.store.compare_set("verdict", "", said))
 
     def _hear(self, said: bytes) -> None:
-        self._verdict, self._named = json.loads(said)
+        self._named, self._verdict = json.loads(said)
         self.store.set(f"heard/{self._launch.rank}", "")
 
     def _leave(self) -> None:

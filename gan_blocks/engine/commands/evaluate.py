@@ -27,7 +27,7 @@ from gan_blocks.engine.base.checks import Fields, require_at_least
 from gan_blocks.engine.base.command_line import parse_options, parse_some, run_command
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.files import replace_durably
-from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes
+from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes, require_same
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.evaluation.metric import Plan, Report, Samples
@@ -130,6 +130,7 @@ def evaluate(options: Options, asked: Asked | None = None) -> Evaluation:
 def _draw(options: Options, asked: Asked) -> Drawn:
     """Draw the samples once all that can be checked has been; several processes generate a part each."""
     trained = load_trained(run=options.run, weights=None, device=torch_device(options.device), recipe=options.recipe)
+    require_same("the file of the weights", str(trained.source))
     if current_world().is_main:
         for note in trained.notes:
             print(note)

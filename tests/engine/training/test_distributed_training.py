@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.frozen_ranks import run_trials
 from gan_blocks.engine.runs.checkpoints import list_checkpoints, load_latest_checkpoint
 
 PARTS = ["generator", "discriminator", "ema", "optimizer_g", "optimizer_d"]
@@ -201,3 +202,8 @@ def test_processes_started_with_different_options_name_the_option(folder: Path):
     message = "the processes were started differently: --batch-size is 12 in rank 0 but 16 in rank 1."
     assert message in said(folder, "unlike", 0)
     assert not (folder / "unlike").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_freeze_or_die_at_random_moments_are_named_by_the_others_in_time():
+    assert run_trials(3, seed=1) == 3
