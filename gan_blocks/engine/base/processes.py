@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -41,6 +42,7 @@ __all__ = [
     "naming_the_missing",
     "require_same",
     "sum_gradients",
+    "telling_others",
 ]
 
 Result = TypeVar("Result")
@@ -90,10 +92,13 @@ def joined_processes(device: str, *, timeout: float = 600.0) -> Iterator[str]:
         return
     device = _own_device(device, launch.local_rank)
     patience = timedelta(seconds=min(timeout, LONGEST_TIMEOUT))
-    roll_call = RollCall(meet(launch, patience), launch, grace=GRACE_SECONDS)
+    store, aside = meet(launch, patience)
+    roll_call = RollCall(aside, launch, grace=GRACE_SECONDS)
     try:
         with torch_log(ERRORS), naming_the_missing(roll_call, launch.rank):
-            within(patience.total_seconds() + 1, lambda: _join(launch, device, roll_call.store, patience))
+            # One that fails before it gets here says so, and does not come.
+            join = partial(_join, launch, device, store, patience)
+            within(patience.total_seconds() + 1, join, unless=roll_call.has_verdict)
             if torch_device(device).type == "cuda":
                 torch.cuda.set_device(device)
             yield device
@@ -105,6 +110,26 @@ def joined_processes(device: str, *, timeout: float = 600.0) -> Iterator[str]:
     finally:
         _disconnect()
         roll_call.close()
+
+
+@contextlib.contextmanager
+def telling_others() -> Iterator[None]:
+    """Tell the other processes of an error that this one finds before they meet, so that they do not wait for it.
+
+    Raises:
+        UserError: That error.
+    """
+    try:
+        yield
+    except UserError as error:
+        with contextlib.suppress(UserError):  # they may not come, or not to the same place
+            if (launch := read_launch()) is not None:
+                outlast_launcher()
+                _store, aside = meet(launch, timedelta(seconds=GRACE_SECONDS))  # kept, since it may serve the others
+                roll_call = RollCall(aside, launch, grace=GRACE_SECONDS)
+                roll_call.announce(f"rank {launch.rank} {_why(error)}")
+                roll_call.close()
+        raise
 
 
 def decided_by_main(decide: Callable[[], Result]) -> Result:
@@ -222,8 +247,9 @@ def naming_the_missing(roll_call: RollCall, rank: int) -> Iterator[None]:
         outlast_launcher()
         traceback.clear_frames(error.__traceback__)  # which hold the connections that are to be closed
         _disconnect()  # so that the others notice now
-        lost = f"rank {rank} lost touch with the other processes"
-        raise UserError(f"{lost}: {roll_call.verdict()} ({_how(error)})") from error
+        verdict = roll_call.verdict()
+        how = "" if verdict.startswith("rank ") else f" ({_how(error)})"  # of a rank that said itself why
+        raise UserError(f"rank {rank} lost touch with the other processes: {verdict}{how}") from error
 
 
 def _join(launch: Launch, device: str, store: Store, timeout: timedelta) -> None:

@@ -7,8 +7,9 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
@@ -41,8 +42,10 @@ class AbsentError(UserError):
         self.ranks = ranks
 
 
-def meet(launch: Launch, timeout: timedelta) -> Store:
-    """A store of their own for the processes of a launch, all of which have come.
+def meet(launch: Launch, timeout: timedelta) -> tuple[Store, Store]:
+    """A store of their own for the processes of a launch, all of which have come, by two connections.
+
+    The second is for a thread that must get its answers while the main thread waits for one.
 
     Raises:
         UserError: If a process does not come in time, the port is taken, or the address leads nowhere.
@@ -52,8 +55,12 @@ def meet(launch: Launch, timeout: timedelta) -> Store:
     where = f"not all of {launch.size} processes met at {launch.place}"
     store = _reach_store(launch, timeout, where)
     left = max(deadline - time.monotonic(), MARGIN_SECONDS)
+    sign = partial(sign_in, store, launch.rank, launch.size, timedelta(seconds=left))
     try:
-        return within(left + MARGIN_SECONDS, lambda: sign_in(store, launch.rank, launch.size, timedelta(seconds=left)))
+        with torch_log(NOTHING):
+            page = within(left + MARGIN_SECONDS, sign)
+            clone: Callable[[], Store] = getattr(page, "clone", lambda: page)  # which old versions of torch do not have
+            return page, within(LAST_WORD_SECONDS, clone)
     except AbsentError as error:
         raise UserError(f"{where}: no word from {name_ranks(error.ranks)} within {seconds:g} s.") from error
     except RuntimeError as error:
@@ -67,19 +74,19 @@ def _reach_store(launch: Launch, timeout: timedelta, where: str) -> Store:
         raise UserError(f"{silent} ({reason}).")
 
     def connect() -> Store:
-        store: Store = dist.TCPStore(  # type: ignore[attr-defined]
-            "localhost" if launch.serves else launch.host,  # served at every address of this machine
-            launch.port,
-            is_master=launch.serves,
-            timeout=timeout,
-            wait_for_workers=False,
-            multi_tenant=launch.serves,
-        )
+        with torch_log(NOTHING):  # here, as it may be left behind
+            store: Store = dist.TCPStore(  # type: ignore[attr-defined]
+                "localhost" if launch.serves else launch.host,  # served at every address of this machine
+                launch.port,
+                is_master=launch.serves,
+                timeout=timeout,
+                wait_for_workers=False,
+                multi_tenant=launch.serves,
+            )
         return store
 
     try:
-        with torch_log(NOTHING):
-            return within(timeout.total_seconds() + MARGIN_SECONDS, connect)
+        return within(timeout.total_seconds() + MARGIN_SECONDS, connect)
     except NoAnswerError as error:
         raise UserError(f"{silent} (something listens there, but is silent).") from error
     except (RuntimeError, ValueError) as error:

@@ -33,13 +33,17 @@ class RollCall:
     """
 
     def __init__(self, store: Store, launch: Launch, *, grace: float) -> None:
-        self.store, self._launch, self._grace = store, launch, grace
+        self._store, self._launch, self._grace = store, launch, grace
         self._verdict: str | None = None
         self._named: list[int] = []
         self._reachable = True
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
+
+    def has_verdict(self) -> bool:
+        """Whether it is known already that the processes cannot go on."""
+        return self._verdict is not None
 
     def verdict(self) -> str:
         """Why the processes cannot go on, as "no word from rank 1"; the same in all of them.
@@ -49,7 +53,7 @@ class RollCall:
         """
         try:
             with torch_log(NOTHING):
-                within(self._grace / 2, lambda: self.store.set("roll", ""))
+                within(self._grace / 2, lambda: self._store.set("roll", ""))
                 within(self._grace + 1, self._call_the_roll)
         except RuntimeError:
             self._reachable = False
@@ -75,17 +79,17 @@ class RollCall:
         rank, answered = self._launch.rank, False
         with suppress(RuntimeError):  # the store is gone: it is for the main thread to find out
             while not self._closed.wait(self._grace / 20):
-                if not answered and self.store.check(["roll"]):
-                    self.store.set(f"here/{rank}", "")
+                if not answered and self._store.check(["roll"]):
+                    self._store.set(f"here/{rank}", "")
                     answered = True
-                if self._verdict is None and self.store.check(["verdict"]):
-                    self._hear(self.store.get("verdict"))
+                if self._verdict is None and self._store.check(["verdict"]):
+                    self._hear(self._store.get("verdict"))
 
     def _call_the_roll(self) -> None:
         deadline = time.monotonic() + self._grace
-        self.store.set(f"lost/{self._launch.rank}", "")
+        self._store.set(f"lost/{self._launch.rank}", "")
         while self._verdict is None:
-            if self.store.check(self._keys("lost")):
+            if self._store.check(self._keys("lost")):
                 self._settle("all other processes gave up, too", [])
             elif time.monotonic() > deadline:
                 self._settle(*self._judge())
@@ -99,24 +103,24 @@ class RollCall:
 
     def _settle(self, verdict: str, named: Sequence[int]) -> None:
         said = json.dumps([list(named), verdict])
-        self._hear(self.store.compare_set("verdict", "", said))
+        self._hear(self._store.compare_set("verdict", "", said))
 
     def _hear(self, said: bytes) -> None:
         self._named, self._verdict = json.loads(said)
-        self.store.set(f"heard/{self._launch.rank}", "")
+        self._store.set(f"heard/{self._launch.rank}", "")
 
     def _leave(self) -> None:
-        self.store.set(f"heard/{self._launch.rank}", "")
+        self._store.set(f"heard/{self._launch.rank}", "")
         deadline = time.monotonic() + self._grace / 2
         others = [key for rank, key in enumerate(self._keys("heard")) if rank not in self._named]
-        while self._launch.serves and not self.store.check(others) and time.monotonic() < deadline:
+        while self._launch.serves and not self._store.check(others) and time.monotonic() < deadline:
             time.sleep(self._grace / 50)
 
     def _keys(self, word: str) -> list[str]:
         return [f"{word}/{rank}" for rank in range(self._launch.size)]
 
     def _without(self, word: str) -> list[int]:
-        return [rank for rank, key in enumerate(self._keys(word)) if not self.store.check([key])]
+        return [rank for rank, key in enumerate(self._keys(word)) if not self._store.check([key])]
 
 
 def name_ranks(ranks: Sequence[int]) -> str:

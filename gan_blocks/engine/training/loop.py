@@ -30,6 +30,7 @@ from gan_blocks.engine.base.processes import (
     joined_processes,
     largest,
     main_rank_only,
+    telling_others,
 )
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
@@ -62,7 +63,8 @@ def train(recipe: Recipe[Any], argv: Sequence[str] | None, *, prog: str) -> int:
     """The body of :meth:`Recipe.main`; returns the exit status."""
 
     def command() -> int:
-        asked = parse_training_command(recipe, prog=prog, args=argv)
+        with telling_others():  # a run to continue that this process alone does not find
+            asked = parse_training_command(recipe, prog=prog, args=argv)
         with joined_processes(asked.options.device, timeout=asked.options.timeout) as device:
             options = replace(asked.options, device=device)
             run = Run(recipe, replace(asked, options=options))

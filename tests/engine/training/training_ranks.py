@@ -254,6 +254,10 @@ def main(folder: Path) -> None:
     launch(folder, "slow", 2, options(folder, "slow", "--steps", "3", "--timeout", "2"), be_slow)
     for name, without in (("no_run", "."), ("no_steps", "checkpoints"), ("damaged", NEWEST_WEIGHTS)):
         launch(folder, name, 2, spread(folder, name, without=without), command=train_at_own_place)
+    (folder / "origin" / "1").mkdir(parents=True)
+    shutil.copytree(folder / "killed", folder / "origin" / "0" / "run")
+    args = [str(folder / "origin"), *options(folder, "started", "--init-from", "run", "--steps", "1")]
+    launch(folder, "no_origin", 2, args, command=train_at_own_place)
     launch(folder, "stopped", 2, options(folder, "stopped", "--steps", "9"), be_asked_to_stop)
     launch(folder, "drifted", 2, options(folder, "drifted", "--steps", "3"), drift)
     for size in (1, 2, 4):
