@@ -3,15 +3,17 @@
 Tested in ``tests/engine/training/test_command.py``.
 """
 
+import gc
 import signal
 import sys
+import threading
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
-__all__ = ["StopRequest", "stopping_signals"]
+__all__ = ["StopRequest", "outlast_launcher", "stopping_signals"]
 
 
 def stopping_signals() -> list[signal.Signals]:
@@ -21,6 +23,17 @@ def stopping_signals() -> list[signal.Signals]:
     """
     names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def outlast_launcher() -> None:
+    """Ignore SIGTERM in a process that has failed, and is about to say so and to end.
+
+    torchrun sends it to all processes as soon as one of them has ended, which would end the others before their word.
+    The end itself comes sooner, too: Python would first search all of torch for garbage, which takes seconds.
+    """
+    gc.freeze()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class StopRequest:

@@ -8,32 +8,41 @@ Tested in ``tests/engine/base/test_processes.py`` and ``tests/engine/training/te
 """
 
 import contextlib
-import os
-import time
+import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import Store
 
+from gan_blocks.engine.base.deadline import NoAnswerError, within
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.interrupts import outlast_launcher
+from gan_blocks.engine.base.launch import Launch, read_launch
 from gan_blocks.engine.base.rendezvous import meet
+from gan_blocks.engine.base.roll_call import RollCall
+from gan_blocks.engine.base.torch_log import ERRORS, torch_log
 
 __all__ = [
     "World",
     "current_world",
     "decided_by_main",
+    "gather_objects",
     "gather_rows",
     "joined_processes",
     "largest",
     "main_rank_only",
     "naming_the_missing",
+    "require_same",
     "sum_gradients",
+    "telling_others",
 ]
 
 Result = TypeVar("Result")
@@ -41,7 +50,9 @@ Result = TypeVar("Result")
 # Elements added up in one collective operation: large enough to hide its latency, small against the gradients.
 BUCKET = 2**23
 # How long survivors of a failure wait for word from each other before they call the rest missing.
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 3.0
+# More seconds than that, some years, do not fit into every clock.
+LONGEST_TIMEOUT = 1e8
 
 
 @dataclass(frozen=True)
@@ -75,28 +86,50 @@ def joined_processes(device: str, *, timeout: float = 600.0) -> Iterator[str]:
     Raises:
         UserError: If a process does not come in time, the port is taken, or there are fewer GPUs than processes here.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    launch = read_launch()
+    if launch is None:
         yield device
         return
-    device = _own_device(device)
-    on_gpu = torch_device(device).type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
-    store = meet(size, timedelta(seconds=timeout))
-    # The few numbers that steer the loop are added up on the CPU, so that no GPU has to be waited for.
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        store=store,
-        rank=int(os.environ["RANK"]),
-        world_size=size,
-        timeout=timedelta(seconds=timeout),
-    )
+    device = _own_device(device, launch.local_rank)
+    patience = timedelta(seconds=min(timeout, LONGEST_TIMEOUT))
+    store, aside = meet(launch, patience)
+    roll_call = RollCall(aside, launch, grace=GRACE_SECONDS)
     try:
-        with naming_the_missing(store):
+        with torch_log(ERRORS), naming_the_missing(roll_call, launch.rank):
+            # One that fails before it gets here says so, and does not come.
+            join = partial(_join, launch, device, store, patience)
+            within(patience.total_seconds() + 1, join, unless=roll_call.has_verdict)
+            if torch_device(device).type == "cuda":
+                torch.cuda.set_device(device)
             yield device
+    except BaseException as error:
+        outlast_launcher()
+        if why := _why(error):
+            roll_call.announce(f"rank {launch.rank} {why}")
+        raise
     finally:
-        dist.destroy_process_group()
+        _disconnect()
+        roll_call.close()
+
+
+@contextlib.contextmanager
+def telling_others() -> Iterator[None]:
+    """Tell the other processes of an error that this one finds before they meet, so that they do not wait for it.
+
+    Raises:
+        UserError: That error.
+    """
+    try:
+        yield
+    except UserError as error:
+        with contextlib.suppress(UserError):  # they may not come, or not to the same place
+            if (launch := read_launch()) is not None:
+                outlast_launcher()
+                _store, aside = meet(launch, timedelta(seconds=GRACE_SECONDS))  # kept, since it may serve the others
+                roll_call = RollCall(aside, launch, grace=GRACE_SECONDS)
+                roll_call.announce(f"rank {launch.rank} {_why(error)}")
+                roll_call.close()
+        raise
 
 
 def decided_by_main(decide: Callable[[], Result]) -> Result:
@@ -128,6 +161,16 @@ def largest(value: int) -> int:
     return int(values)
 
 
+def gather_objects(own: Result) -> list[Result]:
+    """What each process has, in the order of their ranks; anything that pickles."""
+    size = current_world().size
+    if size == 1:
+        return [own]
+    everyone: list[Any] = [None] * size
+    dist.all_gather_object(everyone, own)
+    return everyone
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all processes, in the order of their ranks; each may have a number of its own."""
     world = current_world()
@@ -146,6 +189,19 @@ def gather_rows(rows: Tensor) -> Tensor:
 def main_rank_only(error: UserError) -> BaseException:
     """What to raise for an error that every process finds at the same point: the main one says it for all."""
     return error if current_world().is_main else SystemExit(2)
+
+
+def require_same(what: str, own: str) -> None:
+    """Check that all processes have the same of something that they read from files.
+
+    Raises:
+        UserError: If one differs; the first is named.
+    """
+    first, *others = gather_objects(own)
+    for rank, other in enumerate(others, start=1):
+        if other != first:
+            remedy = "All processes must see the same files."
+            raise main_rank_only(UserError(f"{what} is {first} in rank 0 but {other} in rank {rank}. {remedy}"))
 
 
 def sum_gradients(network: nn.Module, *values: Tensor) -> None:
@@ -173,8 +229,12 @@ def sum_gradients(network: nn.Module, *values: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def naming_the_missing(store: Store) -> Iterator[None]:
+def naming_the_missing(roll_call: RollCall, rank: int) -> Iterator[None]:
     """Turn the failure of a collective operation into one line that says which processes no longer answer.
+
+    Args:
+        roll_call: What finds that out.
+        rank: That of this process.
 
     Raises:
         UserError: If the connection to another process is lost, or it does not answer within the timeout.
@@ -184,15 +244,57 @@ def naming_the_missing(store: Store) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_lost_connection(error):
             raise
-        missing = _missing_ranks(store)
-        who = f"no word from rank {', '.join(map(str, missing))}" if missing else "all other processes gave up, too"
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"rank {dist.get_rank()} lost touch with the other processes: {who} ({reason})") from error
+        outlast_launcher()
+        traceback.clear_frames(error.__traceback__)  # which hold the connections that are to be closed
+        _disconnect()  # so that the others notice now
+        verdict = roll_call.verdict()
+        how = "" if verdict.startswith("rank ") else f" ({_how(error)})"  # of a rank that said itself why
+        raise UserError(f"rank {rank} lost touch with the other processes: {verdict}{how}") from error
 
 
-def _own_device(name: str) -> str:
+def _join(launch: Launch, device: str, store: Store, timeout: timedelta) -> None:
+    on_gpu = torch_device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)  # of this thread
+    # The few numbers that steer the loop are added up on the CPU, so that no GPU has to be waited for.
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=store,
+        rank=launch.rank,
+        world_size=launch.size,
+        timeout=timeout,
+    )
+
+
+def _disconnect() -> None:
+    if dist.is_initialized():
+        with contextlib.suppress(RuntimeError):
+            within(GRACE_SECONDS, dist.destroy_process_group)
+
+
+def _how(error: RuntimeError) -> str:
+    """What befell the connection, without the places in torch's source where that was found."""
+    if re.search("timed out|timeout", str(error), re.IGNORECASE):
+        return "timed out"
+    if re.search("connection|broken pipe|socket", str(error), re.IGNORECASE):
+        return "connection lost"
+    return re.sub(r"\[?/[^\s\]]*\]?:?\s*", "", str(error).strip().partition("\n")[0])
+
+
+def _why(error: BaseException) -> str | None:
+    """What to tell the others of the failure of this process; None where they come to the same point themselves."""
+    if isinstance(error, KeyboardInterrupt):
+        return "was stopped"
+    if isinstance(error, UserError):
+        return f"failed: {' '.join(str(error).split()).rstrip('.')}"
+    if isinstance(error, Exception):
+        return f"failed: {' '.join([type(error).__name__, *str(error).splitlines()[:1]])}"
+    return None
+
+
+def _own_device(name: str, local: int) -> str:
     """Give each process of a machine a GPU of its own."""
-    device, local = torch_device(name), int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch_device(name)
     if device.type != "cuda":
         return name
     if local >= torch.cuda.device_count():
@@ -205,22 +307,7 @@ def _own_device(name: str) -> str:
 def _is_lost_connection(error: RuntimeError) -> bool:
     text = str(error).lower()
     words = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "timeout", "broken pipe", "socket")
-    return isinstance(error, dist.DistError) or any(word in text for word in words)
-
-
-def _missing_ranks(store: Store) -> list[int]:
-    """The ranks that do not report that they, too, have lost somebody; none where the store is lost itself."""
-    world = current_world()
-    try:
-        store.set(f"lost/{world.rank}", "")
-        deadline = time.monotonic() + GRACE_SECONDS
-        missing = list(range(world.size))
-        while missing and time.monotonic() < deadline:
-            missing = [rank for rank in missing if not store.check([f"lost/{rank}"])]
-            time.sleep(0.05)
-    except RuntimeError:
-        return []
-    return missing
+    return isinstance(error, dist.DistError | NoAnswerError) or any(word in text for word in words)
 
 
 def _sum_in_buckets(tensors: Sequence[Tensor]) -> None:

@@ -30,7 +30,7 @@ from gan_blocks.engine.base.command_line import parse_options, parse_some, run_c
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.memory import check_disk_space
-from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes
+from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes, require_same
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages, StoredImages
@@ -154,6 +154,7 @@ def _draw(options: Options, asked: Asked) -> Drawn:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     trained = load_trained(run=options.run, weights=None, device=torch_device(options.device), recipe=options.recipe)
+    require_same("the file of the weights", str(trained.source))
     if current_world().is_main:
         for note in trained.notes:
             print(note)

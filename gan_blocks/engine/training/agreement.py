@@ -5,7 +5,7 @@ Tested in ``tests/engine/base/test_processes.py``.
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import current_world, main_rank_only
+from gan_blocks.engine.base.processes import current_world, gather_objects, main_rank_only
 from gan_blocks.engine.data.record import DataRecord, unlike
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.runs.checkpoints import Checkpoint
+from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.training.command import TrainingCommand
 
 __all__ = [
@@ -26,8 +28,11 @@ __all__ = [
     "check_same_state",
     "code_version",
     "first_difference",
+    "newest_checkpoint",
     "start_settings",
 ]
+
+FOLDERS = ("--run-dir", "--resume", "--init-from")
 
 
 def start_settings(recipe: Recipe[Any], command: TrainingCommand) -> dict[str, Any]:
@@ -41,16 +46,20 @@ def start_settings(recipe: Recipe[Any], command: TrainingCommand) -> dict[str, A
 
 
 def check_same_start(recipe: Recipe[Any], command: TrainingCommand) -> None:
-    """Compare Config, options and versions of all processes.
+    """Compare Config, options, versions and the run to continue of all processes.
 
     Raises:
         UserError: If one differs; the first is named.
     """
     if current_world().size == 1:
         return
-    everyone: list[Mapping[str, Any]] = [{}] * current_world().size
-    dist.all_gather_object(everyone, start_settings(recipe, command))
-    if difference := first_difference(everyone):
+    everyone = gather_objects((start_settings(recipe, command), _found_run(command)))
+    asked = [{name: settings[name] for name in FOLDERS} for settings, _ in everyone]
+    difference = first_difference(asked)  # before what is in them, which decides the defaults of other options
+    if difference is None:
+        _check_same_run(command, [found for _, found in everyone])
+        difference = first_difference([settings for settings, _ in everyone])
+    if difference:
         raise main_rank_only(UserError(f"the processes were started differently: {difference}."))
 
 
@@ -62,13 +71,55 @@ def check_same_data(record: DataRecord) -> None:
     """
     if current_world().size == 1:
         return
-    everyone: list[Any] = [None] * current_world().size
-    dist.all_gather_object(everyone, record)
-    if difference := unlike(everyone):
+    if difference := unlike(gather_objects(record)):
         raise main_rank_only(UserError(f"the processes read different data under one name: {difference}."))
 
 
-def first_difference(everyone: list[Mapping[str, Any]]) -> str | None:
+def newest_checkpoint(run: RunFolder) -> Checkpoint | None:
+    """The newest sound checkpoint of a run, the same in all processes; None where there is none at all.
+
+    Raises:
+        UserError: If a process finds another one than the others, or all are damaged.
+    """
+    found, problem = None, ""
+    try:
+        if run.saved_steps():
+            found = run.newest_checkpoint()
+    except UserError as error:
+        problem = str(error)
+    everyone = gather_objects((None if found is None else found.step, problem))
+    newest = max((step for step, _ in everyone if step is not None), default=None)
+    for rank, (step, problem_there) in enumerate(everyone):
+        if newest is None and problem_there:
+            raise main_rank_only(UserError(problem_there))
+        if step != newest:
+            what = f"no checkpoint of step {newest} in {run.checkpoints}"
+            raise main_rank_only(_not_shared(rank, what, problem_there))
+    return found
+
+
+def _found_run(command: TrainingCommand) -> tuple[bool, int | None]:
+    """Whether there is a run to continue, and its newest step."""
+    steps = [] if command.run is None else command.run.saved_steps()
+    return command.run is not None, max(steps, default=None)
+
+
+def _check_same_run(command: TrainingCommand, everyone: Sequence[tuple[bool, int | None]]) -> None:
+    folder = command.options.resume or command.options.run_dir
+    runs = [there for there, _ in everyone]
+    newest = max((step for _, step in everyone if step is not None), default=None)
+    for rank, (there, step) in enumerate(everyone):
+        if there != any(runs):
+            raise main_rank_only(_not_shared(rank, f"no run in {folder}"))
+        if step != newest:
+            raise main_rank_only(_not_shared(rank, f"no checkpoint of step {newest} in {folder}"))
+
+
+def _not_shared(rank: int, what: str, reason: str = "") -> UserError:
+    return UserError(f"rank {rank} finds {what}: {reason or 'the run folder must be shared by all processes.'}")
+
+
+def first_difference(everyone: Sequence[Mapping[str, Any]]) -> str | None:
     """The first setting in which a rank differs from rank 0, or None."""
     for name in everyone[0]:
         for rank, settings in enumerate(everyone):

@@ -12,6 +12,7 @@ from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import load_weights
+from gan_blocks.engine.training.agreement import newest_checkpoint
 
 __all__ = ["start_from"]
 
@@ -33,7 +34,7 @@ def start_from(state: TrainingState, path: Path, config: TrainingConfig) -> list
         UserError: If there is no run, or its networks do not fit; the first keys and shapes that do not are named.
     """
     run = RunFolder.open(path)
-    checkpoint = run.newest_checkpoint()
+    checkpoint = newest_checkpoint(run) or run.newest_checkpoint()  # which says that there is none
     classes = (int(run.config()["num_classes"]), config.num_classes)
     notes = [*checkpoint.notes, f"Starting from {checkpoint.path}, with fresh optimizers."]
     networks = {"generator": state.generator, "discriminator": state.discriminator, "ema": state.ema.module}

@@ -30,6 +30,7 @@ from gan_blocks.engine.base.processes import (
     joined_processes,
     largest,
     main_rank_only,
+    telling_others,
 )
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
@@ -47,7 +48,12 @@ from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.runs.report import write_report
 from gan_blocks.engine.runs.weights import first_not_finite
 from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
-from gan_blocks.engine.training.agreement import check_same_data, check_same_start, check_same_state
+from gan_blocks.engine.training.agreement import (
+    check_same_data,
+    check_same_start,
+    check_same_state,
+    newest_checkpoint,
+)
 from gan_blocks.engine.training.command import NEW_RUNS, TrainingCommand, parse_training_command
 from gan_blocks.engine.training.initial_weights import start_from
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
@@ -65,7 +71,8 @@ def train(recipe: Recipe[Any], argv: Sequence[str] | None, *, prog: str) -> int:
     """The body of :meth:`Recipe.main`; returns the exit status."""
 
     def command() -> int:
-        asked = parse_training_command(recipe, prog=prog, args=argv)
+        with telling_others():  # a run to continue that this process alone does not find
+            asked = parse_training_command(recipe, prog=prog, args=argv)
         with joined_processes(asked.options.device, timeout=asked.options.timeout) as device:
             options = replace(asked.options, device=device)
             run = Run(recipe, replace(asked, options=options))
@@ -187,13 +194,13 @@ class Run:
             self._start_from_other_run()  # before there is a folder: it may not fit
             return decided_by_main(lambda: self._new_folder(command.preset))
         decided_by_main(partial(self._begin_to_write, command.run))
-        if not list_checkpoints(command.run.checkpoints):
+        checkpoint = newest_checkpoint(command.run)
+        if checkpoint is None:
             self._start_from_other_run()  # stopped before its first checkpoint: start again
             stopped, config = command.run, config_to_json(self.config)
             return decided_by_main(lambda: self._begin_again(stopped, command.preset, config))
         if change := self.recipe.identity.changed_since(command.run.recipe):
             _say(change)
-        checkpoint = command.run.newest_checkpoint()
         for note in checkpoint.notes:
             _say(note)
         command.run.check_unchanged(checkpoint)
@@ -379,8 +386,8 @@ class Run:
             self._save()
         self._draw_sheet()
         self._draw_spectra()
-        if self.world.is_main:
-            write_report(self.folder)
+        decided_by_main(partial(write_report, self.folder))
+        largest(0)  # nobody leaves before all have come here: who says that it is done would not notice
 
     def _closing_words(self, stop: StopRequest, seconds: float) -> int:
         _say(f"Sample sheet: {self.folder.samples_path(self.step)}")

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import re
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -8,14 +9,33 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from gan_blocks.engine.base import processes
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import World, current_world, joined_processes, largest, sum_gradients
+from gan_blocks.engine.base.launch import Launch
+from gan_blocks.engine.base.processes import (
+    World,
+    current_world,
+    joined_processes,
+    largest,
+    naming_the_missing,
+    require_same,
+    sum_gradients,
+)
+from gan_blocks.engine.base.roll_call import RollCall
 from gan_blocks.engine.recipe.batches import check_split
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.options import RunOptions
-from gan_blocks.engine.training.agreement import check_same_state, code_version, first_difference
+from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.training import agreement
+from gan_blocks.engine.training.agreement import (
+    check_same_state,
+    code_version,
+    first_difference,
+    newest_checkpoint,
+)
 from recipes import biggan_deep, progan
 
 
@@ -125,6 +145,78 @@ def test_the_code_version_of_a_recipe_in_a_package_is_that_of_the_library_and_th
         versions.append(code_version(module.RECIPE))
     assert versions[0] == versions[2] != versions[1]
     assert {len(version) for version in versions} == {12}
+
+
+def test_what_one_process_sees_of_files_must_be_what_all_see(monkeypatch: pytest.MonkeyPatch):
+    require_same("the file of the weights", "step_2")  # in one process
+    monkeypatch.setattr(processes, "gather_objects", lambda own: [own, own, "step_1"])
+    message = "the file of the weights is step_2 in rank 0 but step_1 in rank 2. All processes must see the same files."
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        require_same("the file of the weights", "step_2")
+
+
+def test_what_the_environment_says_is_checked_before_anything_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    message = "WORLD_SIZE must be a whole number from 1 to 1000000, but got two."
+    with pytest.raises(UserError, match=f"^{message}$"), joined_processes("cpu"):
+        pass
+
+
+SHARED = "the run folder must be shared by all processes."
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ([(None, "")], "rank 1 finds no checkpoint of step 2 in {}: " + SHARED),
+        ([(2, ""), (1, "")], "rank 2 finds no checkpoint of step 2 in {}: " + SHARED),
+        ([(4, "")], "rank 0 finds no checkpoint of step 4 in {}: " + SHARED),
+        ([(None, "all are damaged.")], "rank 1 finds no checkpoint of step 2 in {}: all are damaged."),
+    ],
+)
+def test_all_processes_must_find_the_checkpoint_that_is_continued(
+    others: list[tuple[int | None, str]], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = RunFolder.create_at(tmp_path / "run", biggan_deep.RECIPE.identity, "small", {})
+    assert newest_checkpoint(run) is None
+    run.save(2, {"generator": {"weight": torch.zeros(1)}}, keep_last=1)
+    found = newest_checkpoint(run)
+    assert found is not None
+    assert found.step == 2
+    monkeypatch.setattr(agreement, "gather_objects", lambda own: [own, *others])
+    with pytest.raises(UserError) as error:
+        newest_checkpoint(run)
+    assert str(error.value) == message.format(run.checkpoints)
+
+
+GLOO = "[/home/who/pytorch/third_party/gloo/gloo/transport/tcp/"
+
+
+@pytest.mark.parametrize(
+    ("error", "how"),
+    [
+        (f"{GLOO}pair.cc:553] Connection closed by peer [127.0.0.1]:39217. GLHF!", "connection lost"),
+        (f"{GLOO}unbound_buffer.cc:78] Timed out waiting 5000ms for recv operation", "timed out"),
+        (f"{GLOO}device.cc:90] Unable to resolve hostname", "Unable to resolve hostname"),
+    ],
+)
+def test_a_lost_connection_is_one_plain_line(error: str, how: str):
+    roll_call = RollCall(dist.HashStore(), Launch(0, 1, 0, "head", 29500, by_torchrun=False), grace=0.1)
+    message = f"rank 0 lost touch with the other processes: all other processes gave up, too ({how})"
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"), naming_the_missing(roll_call, 0):
+            raise RuntimeError(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        roll_call.close()
+
+
+def test_other_errors_are_left_as_they_are():
+    roll_call = RollCall(dist.HashStore(), Launch(0, 1, 0, "head", 29500, by_torchrun=False), grace=0.1)
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2"), naming_the_missing(roll_call, 0):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    roll_call.close()
 
 
 def test_a_port_in_use_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch):

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from gan_blocks import hinge_discriminator_loss
 from gan_blocks.engine.base import processes as distributed
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.recipe.batches import BatchSource, PairBatch, StepBatches
 from gan_blocks.engine.recipe.build import build_state
@@ -32,6 +34,8 @@ from gan_blocks.engine.sampling.trained import load_trained
 from gan_blocks.engine.training.updates import score_pair, update_discriminator
 from recipes import biggan_deep, dcgan
 from tests.conftest import TINY_NETWORK, write_store, write_tiny_data
+
+NEWEST_WEIGHTS = "checkpoints/step_000003/generator.safetensors"
 
 Command = Callable[[list[str]], int]
 Trouble = Callable[[int, int, object], None]  # of rank, step and the state before the step
@@ -77,12 +81,13 @@ def launch(
     processes = [fork.Process(target=one_rank, args=each) for each in arguments]
     for process in processes:
         process.start()
-    stopped = trouble is stop_answering
-    for process in processes[:1] if stopped else processes:
-        process.join()
-    if stopped:
-        processes[1].kill()
-        processes[1].join()
+    frozen = {stop_answering: 1, stop_serving: 0}.get(trouble)
+    for rank, process in enumerate(processes):
+        if rank != frozen:
+            process.join()
+    if frozen is not None:
+        processes[frozen].kill()
+        processes[frozen].join()
     (folder / f"{name}_status.json").write_text(json.dumps([process.exitcode for process in processes]))
 
 
@@ -104,6 +109,24 @@ def one_rank(
     status = command(args if rank == 0 or trouble is not another_batch else [*args, "--batch-size", "16"])
     sys.stderr.flush()
     sys.exit(status)
+
+
+def train_at_own_place(args: list[str]) -> int:
+    """Train in a folder of each rank, where one path leads to different files."""
+    os.chdir(Path(args[0]) / os.environ["RANK"])
+    return train(args[1:])
+
+
+def spread(folder: Path, name: str, *, without: str) -> list[str]:
+    """Options to continue a run of two processes, which rank 1 finds without a part of it."""
+    for rank in range(2):
+        shutil.copytree(folder / "killed", folder / name / str(rank) / "run")
+    hidden = folder / name / "1" / "run" / without
+    if hidden.is_file():
+        hidden.write_bytes(b"damaged")
+    else:
+        shutil.rmtree(hidden)
+    return [str(folder / name), *options(folder, "killed", "--steps", "4"), "--run-dir", "run"]
 
 
 def draw(args: list[str]) -> int:
@@ -160,6 +183,26 @@ def stop_answering(rank: int, step: int, state: object) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def stop_serving(rank: int, step: int, state: object) -> None:
+    if (rank, step) == (0, 2):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def die_first(rank: int, step: int, state: object) -> None:
+    if (rank, step) == (0, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(rank: int, step: int, state: object) -> None:
+    if (rank, step) == (0, 2):
+        raise UserError("log.jsonl was not written: Read-only file system.")
+
+
+def be_slow(rank: int, step: int, state: object) -> None:
+    if (rank, step) == (1, 2):
+        time.sleep(6)
+
+
 def be_asked_to_stop(rank: int, step: int, state: object) -> None:
     if (rank, step) == (1, 2):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -205,6 +248,16 @@ def main(folder: Path) -> None:
     launch(folder, "killed", 2, options(folder, "killed", *saving), die)
     launch(folder, "restarted", 2, options(folder, "killed", *saving))
     launch(folder, "silent", 2, options(folder, "silent", "--steps", "3", "--timeout", "4"), stop_answering)
+    launch(folder, "unserved", 3, options(folder, "unserved", "--steps", "3", "--timeout", "4"), stop_serving)
+    launch(folder, "headless", 3, options(folder, "headless", "--steps", "3"), die_first)
+    launch(folder, "failed", 3, options(folder, "failed", "--steps", "3"), fail)
+    launch(folder, "slow", 2, options(folder, "slow", "--steps", "3", "--timeout", "2"), be_slow)
+    for name, without in (("no_run", "."), ("no_steps", "checkpoints"), ("damaged", NEWEST_WEIGHTS)):
+        launch(folder, name, 2, spread(folder, name, without=without), command=train_at_own_place)
+    (folder / "origin" / "1").mkdir(parents=True)
+    shutil.copytree(folder / "killed", folder / "origin" / "0" / "run")
+    args = [str(folder / "origin"), *options(folder, "started", "--init-from", "run", "--steps", "1")]
+    launch(folder, "no_origin", 2, args, command=train_at_own_place)
     launch(folder, "stopped", 2, options(folder, "stopped", "--steps", "9"), be_asked_to_stop)
     launch(folder, "drifted", 2, options(folder, "drifted", "--steps", "3"), drift)
     for size in (1, 2, 4):
