@@ -109,6 +109,8 @@ class StoreWriter:
         with closing(read) as results:
             for number in missing:
                 self._parts[number] = self._write_part(number, results)
+        # At the end: all damage is named at once, and what was whole is not made again.
+        check_damage(self._source, self._all_damaged(), len(self._images.labels))
         index = self._index()
         replace_durably(self._folder / INDEX_NAME, index.encode(), remedy=CONTINUES)
         shutil.rmtree(self._unfinished)
@@ -153,7 +155,6 @@ class StoreWriter:
                 result = next(results)
                 if isinstance(result, DamagedFile):
                     part.damaged[result.path] = result.reason
-                    check_damage(self._source, self._all_damaged(part), len(self._images.labels))
                     continue
                 for writer, pixels in zip(writers, result.pixels, strict=True):
                     writer.add(pixels)
@@ -164,9 +165,8 @@ class StoreWriter:
         replace_durably(self._record(number), part.encode(), remedy=CONTINUES)
         return part
 
-    def _all_damaged(self, *more: _Part) -> dict[str, str]:
-        parts = [*self._parts.values(), *more]
-        return {path: reason for part in parts for path, reason in part.damaged.items()}
+    def _all_damaged(self) -> dict[str, str]:
+        return {path: reason for part in self._parts.values() for path, reason in part.damaged.items()}
 
     def _index(self) -> StoreIndex:
         parts = [self._parts[number] for number in range(self.count)]
