@@ -61,12 +61,24 @@ def check_regular(path: Path) -> None:
         raise UserError(f"{path} is no regular file.")
 
 
-def other_content(path: str | Path) -> str | None:
-    """What a file is that cannot be read as what it should be, as the end of a sentence; None where that is unknown."""
+def other_content(path: str | Path, *expected: str) -> str | None:
+    """What a file is that cannot be read as what it should be.
+
+    Args:
+        path: The file.
+        expected: Words of the kinds that it should be of, such as ``"picture"``; it is a damaged one, then.
+
+    Returns:
+        The end of a sentence whose subject is the file; None where nothing is known.
+    """
     try:
-        data = first_bytes(path)
+        found = _kind(first_bytes(path))
     except OSError:
         return None
+    return None if found is None or any(word in found for word in expected) else found
+
+
+def _kind(data: bytes) -> str | None:
     if not data:
         return "is empty"
     found = next((words for beginning, words in _BEGINNINGS if data.startswith(beginning)), None)

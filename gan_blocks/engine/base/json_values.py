@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gan_blocks.engine.base.contents import check_regular
 from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
     "DamagedJsonError",
     "check_shape",
     "is_count",
+    "is_list_of",
     "is_number",
     "is_object",
     "is_text",
@@ -70,6 +72,7 @@ def read_object(path: Path, shape: Mapping[str, Rule]) -> dict[str, Any]:
     Raises:
         UserError: If it cannot be read or is damaged; the file is named.
     """
+    check_regular(path)
     try:
         return parse_object(path.read_bytes(), shape)
     except OSError as error:
@@ -91,6 +94,11 @@ def is_number(value: Any) -> bool:
 def is_text(value: Any) -> bool:
     """Whether a value is text that prints as one line."""
     return isinstance(value, str) and value.isprintable()
+
+
+def is_list_of(kind: type) -> Rule:
+    """The rule that a value is a list whose entries are all of one kind; True and False are no numbers."""
+    return lambda value: isinstance(value, list) and all(type(entry) is kind for entry in value)
 
 
 def is_object(value: Any) -> bool:

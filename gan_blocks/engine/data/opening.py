@@ -62,8 +62,8 @@ def open_image(path: str) -> Iterator[Image.Image]:
         except Image.DecompressionBombError:
             raise ValueError(f"shrink it below {MOST_PIXELS // 10**6:,} megapixels") from None
         except UnidentifiedImageError as error:
-            what = other_content(path)
-            raise error if what is None or what.endswith("picture") else ValueError(f"it {what}") from None
+            what = other_content(path, "picture")
+            raise error if what is None else ValueError(f"it {what}") from None
         yield image
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from gan_blocks.engine.base.contents import check_regular
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.preparation.aligned_crop import FacePoints
 
@@ -22,6 +23,7 @@ def read_landmarks(path: Path) -> dict[str, FacePoints]:
     Raises:
         UserError: If the file is missing, has no such lines, or a line among them that is none.
     """
+    check_regular(path)
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:

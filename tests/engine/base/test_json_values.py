@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.json_values import (
     DamagedJsonError,
     is_count,
+    is_list_of,
     is_number,
     is_object,
     is_text,
@@ -56,7 +58,17 @@ def test_what_cannot_be_read_is_said(tmp_path: Path):
         read_object(tmp_path, {})
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "state.json")
+    with pytest.raises(UserError, match=r"state\.json is no regular file\.$"):
+        read_object(tmp_path / "state.json", {})
+
+
 def test_kinds_of_values():
+    assert is_list_of(int)([])
+    assert is_list_of(int)([1, -2])
+    for other in ([1, True], [1, 2.0], ["1"], 1, {1: 2}, None):
+        assert not is_list_of(int)(other)
     assert is_number(1.5)
     assert is_number(float("nan"))
     assert not is_number("1")

@@ -150,7 +150,9 @@ def test_all_damage_is_named_at_once_as_training_does(
     os.mkfifo(pictures / "cat" / "99.png")
     assert run(pictures, tmp_path / "store") == 2
     message = capsys.readouterr().err.removeprefix("prepare: error: ").strip()
-    assert message.startswith(f"--data folder:{pictures}: 5 of 13 image files cannot be read: {pictures}/ant/01.jpg (it")
+    assert message.startswith(
+        f"--data folder:{pictures}: 5 of 13 image files cannot be read: {pictures}/ant/01.jpg (it"
+    )
     assert message.endswith("cat/02.jpg (it is a text file) and 2 more; above 1 % this is fatal: mend or remove them.")
     with pytest.raises(UserError) as caught:
         load(f"folder:{pictures}", 8)
@@ -250,6 +252,61 @@ def test_what_is_on_the_disk_is_not_read_again(
     assert "Continuing: 1 of 3 shards of each size are there.\n" in capsys.readouterr().out
     assert len(set(opened[before:])) == 7
     assert set(opened[before:]).isdisjoint(opened[:5])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: "[" * 100_000,
+        lambda values: json.dumps([]),
+        *(
+            lambda values, changed=changed: json.dumps({**values, **changed})
+            for changed in (
+                {"labels": "x"},
+                {"labels": [7] * 5},
+                {"labels": []},
+                {"facts": [[]]},
+                {"facts": [["RGB", False, False, "many"]]},
+                {"facts": [[[], False, False, {}]]},
+                {"shards": [1, 2]},
+                {"shards": []},
+                {"shards": [{"name": "8/shard_00001.zip", "bytes": 1, "sha256": ""}] * 2},
+                {"damaged": 3},
+            )
+        ),
+    ],
+)
+def test_a_part_whose_record_makes_no_sense_is_written_again(
+    change: Callable[[dict[str, Any]], str],
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    store, wanted = tmp_path / "store", tmp_path / "wanted"
+    assert run(pictures, wanted) == 0
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    assert run(pictures, store) == 0
+    monkeypatch.undo()
+    (store / INDEX_NAME).unlink()
+    record = store / "unfinished" / "part_00001.json"
+    record.write_text(change(json.loads(record.read_bytes())))
+    capsys.readouterr()
+    assert run(pictures, store) == 0
+    assert "Continuing: 2 of 3 shards of each size are there.\n" in capsys.readouterr().out
+    assert tree(store) == tree(wanted)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "", None])
+def test_a_beginning_that_makes_no_sense_is_one_line(
+    content: str | None, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    plan = tmp_path / "store" / "unfinished" / "made_from.json"
+    plan.parent.mkdir(parents=True)
+    os.mkfifo(plan) if content is None else plan.write_text(content)
+    assert run(pictures, tmp_path / "store") == 2
+    what = "no regular file." if content is None else f"garbled; remove {tmp_path}/store and start again."
+    assert capsys.readouterr().err == f"prepare: error: {plan} is {what}\n"
 
 
 def test_a_full_disk_and_ctrl_c_end_in_one_line_and_the_same_command_continues(
