@@ -82,4 +82,6 @@ CIFAR10 = SourceKind(
     name="cifar10",
     summary="the 50,000 training images of CIFAR-10, from cifar-10-binary.tar.gz or the folder that it extracts to",
     read=_read,
+    recognizes=lambda path: Path(path).name.startswith("cifar-10"),
+    hint="For CIFAR-10",
 )

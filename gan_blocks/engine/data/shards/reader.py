@@ -35,7 +35,7 @@ _AGAIN = "write the store again with gan-blocks prepare"
 
 
 def load_shards(source: DataSource, layout: PixelLayout) -> ImageSet:
-    """Read the index of a store and check that all its files are there and as they were written: their lengths, and their lists of checksums where the index knows them.
+    """Read the index of a store and check that all its files are there and, by their ends, as they were written.
 
     Images come from the resolution asked for; where it is not stored, the next larger one is shrunk by area as it is
     read, or the largest is enlarged.
