@@ -48,7 +48,7 @@ def read_npz(source: DataSource, *, num_classes: int | None) -> LabeledArrays:
 
 
 def advice_on(path: str) -> str:
-    """What to do with a file that is certainly no .npz, as a sentence; nothing where it may be one, or there is none."""
+    """What to do with a file that is certainly no .npz, as a sentence; nothing where it may be one."""
     what = other_content(path, "empty") if os.path.isfile(path) else None  # noqa: PTH113 - pathlib's raises
     if what is None or ("zip archive" in what and _holds_arrays(path)):
         return ""
