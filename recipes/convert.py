@@ -177,7 +177,7 @@ def _encode(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    check_regular(path)
+    check_regular(path, "--config")
     try:
         return parse_object(path.read_bytes(), {})
     except OSError as error:

@@ -364,7 +364,7 @@ def test_tensors_of_any_shape_and_kind_are_one_line(
         ),
         (json.dumps({"dim_z": "1" * 5000}), f"does not fit its config: dim_z is {'1' * 60} there, not 6."),
         (json.dumps({"ch": "1" * 5000}), f"does not fit its config: ch is {'1' * 60} there, not 8."),
-        (None, "{path} is no regular file."),
+        (None, "--config {path} is no regular file."),
     ],
 )
 def test_a_config_that_makes_no_sense_is_one_line(

@@ -51,14 +51,14 @@ def is_special(path: str | Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: Path, option: str = "") -> None:
     """Refuse a named pipe, a socket or a device.
 
     Raises:
-        UserError: It is named.
+        UserError: It is named, with the option that it was given to.
     """
     if is_special(path):
-        raise UserError(f"{path} is no regular file.")
+        raise UserError(f"{option} {path} is no regular file.".lstrip())
 
 
 def other_content(path: str | Path, *expected: str) -> str | None:

@@ -23,7 +23,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from gan_blocks.engine.base.contents import other_content
 
-__all__ = ["image_suffixes", "open_image"]
+__all__ = ["MOST_PIXELS", "image_suffixes", "open_image"]
 
 MOST_PIXELS = 10**9
 MOST_TEXT = 256 * 2**20

@@ -23,7 +23,7 @@ def read_landmarks(path: Path) -> dict[str, FacePoints]:
     Raises:
         UserError: If the file is missing, has no such lines, or a line among them that is none.
     """
-    check_regular(path)
+    check_regular(path, "--landmarks")
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -74,6 +74,8 @@ def test_pipes_and_devices_are_no_regular_files(tmp_path: Path):
         assert is_special(path)
         with pytest.raises(UserError, match=rf"^{path} is no regular file\.$"):
             check_regular(path)
+        with pytest.raises(UserError, match=rf"^--config {path} is no regular file\.$"):
+            check_regular(path, "--config")
     for path in (tmp_path, tmp_path / "file", tmp_path / "none", tmp_path / ("n" * 300), Path("a\0b")):
         assert not is_special(path)
         check_regular(path)

@@ -297,6 +297,24 @@ def test_a_part_whose_record_makes_no_sense_is_written_again(
     assert tree(store) == tree(wanted)
 
 
+def test_links_in_a_circle_and_pipes_are_one_line(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "pipe")
+    for args, error in (
+        ((tmp_path / "circle", tmp_path / "store"), f"--data folder:{tmp_path}/circle: there is no file or folder "),
+        ((pictures, tmp_path / "circle"), f"{tmp_path}/circle/unfinished/made_from.json was not written: "),
+        ((pictures, tmp_path / "pipe"), f"{tmp_path}/pipe"),
+        (
+            (pictures, tmp_path / "s", "--landmarks", str(tmp_path / "pipe")),
+            f"--landmarks {tmp_path}/pipe is no regular",
+        ),
+    ):
+        assert run(*args) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"prepare: error: {error}")
+        assert message.count("\n") == 1
+
+
 @pytest.mark.parametrize("content", ["[" * 100_000, "[]", "", None])
 def test_a_beginning_that_makes_no_sense_is_one_line(
     content: str | None, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -405,6 +423,10 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
         (("--resolution", "0"), "--resolution must be one or more different numbers of at least 1, but got 0."),
         (("--resolution", "8", "8"), "--resolution must be one or more different numbers of at least 1, but got 8 8."),
         (("--resolution",), "--resolution must be one or more different numbers of at least 1, but got none."),
+        (
+            ("--resolution", "8", "31623"),
+            "--resolution must be at most 31,622 (an image of 1,000 megapixels), but got 31623.",
+        ),
         (("--shard-images", "0"), "--shard-images must be from 1 to 1,000,000, but got 0."),
         (("--workers", "0"), "--workers must be at least 1, but got 0."),
         (("--data", "imagenet"), "--data imagenet: unknown source; choose one of "),
