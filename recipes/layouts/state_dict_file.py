@@ -5,6 +5,7 @@ Nothing in a file is executed, and whatever else it is, is one line that says wh
 
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ __all__ = ["read_state_dict"]
 # What DataParallel and torch.compile put in front of every name.
 _WRAPPERS = ("module.", "_orig_mod.")
 _NAMED = 10
+_MOST_HEADER = 100_000_000
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -68,10 +70,10 @@ def _load(path: Path) -> Any:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether it begins with the length of a header, and the header with a brace."""
+    """Whether it begins with the length of a header, of which more than the format allows is none, and a brace."""
     with path.open("rb") as file:
         start = file.read(9)
-    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _MOST_HEADER
 
 
 def _is_of_torch(path: Path) -> bool:
@@ -83,10 +85,13 @@ def _is_of_torch(path: Path) -> bool:
 
 
 def _first_sentence(error: Exception) -> str:
-    """What is wrong, if the error knows it."""
-    if not isinstance(error, OSError | EOFError | RuntimeError | SafetensorError):
-        return f"its bytes make no sense ({type(error).__name__})"
-    return f"{str(error).partition(chr(10))[0].partition('. ')[0].rstrip('.') or type(error).__name__:.160}"
+    """What is wrong, if the error knows it; without torch's place in its code, and its advice."""
+    if isinstance(error, EOFError):
+        return "it is cut off"
+    text = re.sub(r"^\[enforce fail [^\]]*\][ .]*", "", str(error)).partition("\n")[0].partition(". ")[0].rstrip(".")
+    if isinstance(error, OSError | RuntimeError | SafetensorError) and text:
+        return f"{text:.160}"
+    return f"its bytes make no sense ({type(error).__name__})"
 
 
 def _is_state_dict(state: Any) -> bool:

@@ -242,6 +242,8 @@ NO_STATE_DICT = "does not hold a state dict, which is tensors by name. It holds 
     ("data", "error"),
     [
         (b"", NOT_WHOLE + "it is empty."),
+        (b"\x80\x02", NOT_WHOLE + "it is cut off."),
+        (zip_of("archive/data.pkl"), NOT_WHOLE + 'Expected hasRecord("version") to be true, but got false.'),
         (b"hello", NOT_WHOLE + "it is a text file."),
         (b"ustar\0" + bytes(100), NOT_WHOLE + "its bytes make no sense (IndexError)."),
         (bytes(257) + b"ustar\x0000" + bytes(800), NOT_WHOLE + "it is a tar archive: unpack it."),
@@ -256,6 +258,7 @@ NO_STATE_DICT = "does not hold a state dict, which is tensors by name. It holds 
         (saved(PLAIN)[:400], NOT_WHOLE + "PytorchStreamReader failed reading zip archive"),
         (saved(PLAIN, _use_new_zipfile_serialization=False)[:-5], NOT_WHOLE + "unexpected EOF, expected 5 more bytes."),
         (save(PLAIN)[:-3], NOT_WHOLE + "Error while deserializing header: "),
+        (save(PLAIN)[:20], NOT_WHOLE + "Error while deserializing header: "),
         (torch_script(), "is damaged or holds more than tensors: it could run code, and is not read."),
         (saved({1: torch.zeros(2)}), NO_STATE_DICT + "1."),
         (saved([torch.zeros(2)]), NO_STATE_DICT + "a list."),

@@ -7,6 +7,7 @@ import math
 import os.path
 import warnings
 import zipfile
+import zlib
 from itertools import islice
 from typing import IO, Any
 
@@ -121,6 +122,8 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error):  # of the archive
+        raise
     except Exception as error:
         raise ValueError(f"{name} has no header of numpy.save that makes sense") from error
     return shape, dtype
