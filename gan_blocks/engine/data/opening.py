@@ -1,7 +1,7 @@
 """Opening the image files of one's own disk with Pillow: nothing but the picture decides whether it is read.
 
 Pillow's limits are made for servers that open what strangers send. Here a picture may have 1,000 megapixels, and 256
-MiB of text beside its pixels; a PNG whose text, color profile or the like is damaged, or larger, is read without it.
+MiB of text beside its pixels; a PNG or JPEG whose text, color profile or the like is damaged is read without it.
 
 Tested in ``tests/engine/data/test_opening.py``.
 """
@@ -12,16 +12,14 @@ import re
 import stat
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from io import BytesIO
-from pathlib import Path
 from typing import Any, cast
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from gan_blocks.engine.base.contents import other_content
+from gan_blocks.engine.data.bare_picture import bare_picture
 
 __all__ = ["MOST_PIXELS", "image_suffixes", "open_image"]
 
@@ -30,10 +28,6 @@ MOST_TEXT = 256 * 2**20
 
 # EPS is drawn by Ghostscript, a program; IPTC may hold any other format inside.
 _REFUSED = ("EPS", "IPTC")
-_PNG = b"\x89PNG\r\n\x1a\n"
-# What makes the picture, and how it is turned.
-_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
-
 _SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 # Without a handler of somebody's, Python prints what Pillow logs of damaged files.
@@ -58,13 +52,12 @@ def open_image(path: str) -> Iterator[Image.Image]:
     _check_file(path)
     with _LENIENCE, ExitStack() as stack:
         try:
-            image = _opened(path, stack)
-        except Image.DecompressionBombError:
+            yield _opened(path, stack)
+        except Image.DecompressionBombError:  # also of a picture inside, which comes out when it is decoded
             raise ValueError(f"shrink it below {MOST_PIXELS // 10**6:,} megapixels") from None
         except UnidentifiedImageError as error:
             what = other_content(path, "picture")
             raise error if what is None else ValueError(f"it {what}") from None
-        yield image
 
 
 def _check_file(path: str) -> None:
@@ -84,7 +77,7 @@ def _opened(path: str, stack: ExitStack) -> Image.Image:
     except (Image.DecompressionBombError, MemoryError):
         raise
     except Exception:
-        if (pixels := _png_without_metadata(path)) is not None:
+        if (pixels := bare_picture(path)) is not None:
             with suppress(Exception):  # what was wrong with the whole file says more
                 return _readable(stack.enter_context(Image.open(pixels)))
         raise
@@ -96,22 +89,6 @@ def _readable(image: Image.Image) -> Image.Image:
     if image.format == "PNG":
         image.load()  # a part of its metadata comes after the pixels
     return image
-
-
-def _png_without_metadata(path: str) -> BytesIO | None:
-    """A PNG of the chunks alone that make the picture; None where the file is none."""
-    with Path(path).open("rb") as file:
-        if file.read(len(_PNG)) != _PNG:
-            return None
-        data = file.read()
-    kept, place = [_PNG], 0
-    while place < len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4])
-        chunk, name = data[place:end], data[place + 4 : place + 8]
-        if name in _PNG_CHUNKS and (name != b"eXIf" or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])):
-            kept.append(chunk)
-        place = end
-    return BytesIO(b"".join(kept))
 
 
 class _Lenience:

@@ -127,6 +127,41 @@ def test_photographs_with_damaged_exif_are_read_without_a_warning(exif: bytes, t
     assert inspect_file(str(tmp_path / "x.jpg"), RGB) == facts
 
 
+def segment(kind: int, data: bytes) -> bytes:
+    return bytes([0xFF, kind]) + struct.pack(">H", len(data) + 2) + data
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        segment(0xE0, b"JFIF\0"),
+        segment(0xED, b"Photoshop 3.0\x008BIM\3\xed\0\0\0\0\0\2\0\0"),
+        segment(0xE2, b"MPF\0II*\0\x08\0\0\0\xff"),
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xEE, b"Adobe"),
+        segment(0xE1, b"Exif\0\0"),
+        segment(0xE1, b""),
+        segment(0xFE, b""),
+    ],
+)
+def test_metadata_of_a_photograph_does_not_decide_whether_it_is_read(metadata: bytes, tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "x.jpg"
+    PICTURE.save(path, exif=exif, quality=95)
+    data = path.read_bytes()
+    expected = read_file(str(path), RGB)
+    assert expected[1].turned
+    path.write_bytes(data[:2] + metadata + data[2:])
+    pixels, facts = read_file(str(path), RGB)
+    assert facts.turned or metadata[1] == 0xE1
+    if facts.turned:
+        assert np.array_equal(pixels, expected[0])
+    assert inspect_file(str(path), RGB) == facts
+    path.write_bytes(data[:2] + metadata + data[2:-300])
+    assert "\n" not in reason(path)
+
+
 def test_a_gigapixel_is_the_limit_and_nothing_is_said_below(tmp_path: Path):
     path = tmp_path / "x.png"
     for side in (40_000, 2**31 - 1):
