@@ -90,7 +90,8 @@ def _read_idx(source: DataSource, plain: Path, *, rank: int) -> NDArray[np.uint8
     try:
         data = gzip.decompress(path.read_bytes()) if path == compressed else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise source.error(f"{path} is damaged ({error}); fetch it again.") from error
+        what = other_content(path, "gzip") or f"is damaged ({error})"
+        raise source.error(f"{path} {what}; fetch it again.") from error
     # An IDX file: two zero bytes, 8 for uint8, the rank, each dimension in four bytes, then the values.
     header = np.frombuffer(data[: 4 + 4 * rank], np.uint8)
     if len(header) < 4 + 4 * rank or list(header[:4]) != [0, 0, 8, rank]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gan_blocks.engine.base.contents import is_special
+from gan_blocks.engine.base.contents import is_special, other_content
 from gan_blocks.engine.base.json_values import check_shape, is_count, is_list_of, is_object, is_text, parse_object
 from gan_blocks.engine.data.pixels import PixelLayout
 
@@ -172,7 +172,7 @@ class StoreIndex:
             )
             consistent = index.is_consistent()
         except ValueError as error:
-            raise IndexFormatError("it is garbled") from error
+            raise IndexFormatError(f"it {other_content(path, 'JSON', 'text file') or 'is garbled'}") from error
         if not consistent:
             raise IndexFormatError("it contradicts itself")
         return index

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gan_blocks.engine.base.contents import other_content
 from gan_blocks.engine.base.threads import ImageThreads
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout, to_pixels
@@ -53,6 +54,8 @@ def load_shards(source: DataSource, layout: PixelLayout) -> ImageSet:
         if not path.is_file():
             raise source.error(f"the shard {path} is missing; {_AGAIN}.")
         size = path.stat().st_size
+        if size != shard.bytes and (what := other_content(path, "zip archive")) is not None:
+            raise source.error(f"the shard {path} {what}.")
         if size != shard.bytes or size < count * form.stride:
             raise source.error(f"the shard {path} is damaged: {size:,} bytes instead of {shard.bytes:,}; {_AGAIN}.")
         if shard.directory_sha256 not in ("", form.directory_sha256(path, count)):

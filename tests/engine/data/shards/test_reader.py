@@ -34,6 +34,7 @@ COUNT, SIDE, PER_SHARD = 23, 8, 5
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
 LABELS = [number % 3 for number in range(COUNT)]
 LAST = f"{SIDE}/shard_00004.zip"
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
 INDEX_OF_FIVE = json.dumps([{"name": LAST, "bytes": 1, "sha256": ""}] * 5)
 
 
@@ -231,6 +232,9 @@ def test_a_folder_without_an_index_is_no_store_or_an_unfinished_one(store: Path)
                 {"shards": {"0": json.loads(INDEX_OF_FIVE)}},
             )
         ),
+        (lambda text: LFS, "it is a Git LFS pointer, not the file itself: git lfs pull fetches it"),
+        (lambda text: "", "it is empty"),
+        (lambda text: "hello", "it is garbled"),
         (lambda text: text.replace("gan_blocks shards 1", "[31m" * 50), "it is of the format '[31m"),
     ],
 )
@@ -302,6 +306,12 @@ def test_pipes_in_the_place_of_files_are_not_waited_for(store: Path):
         assert error_of(lambda: load(store)).startswith(f"--data shards:{store}: {why}")
     with pytest.raises(IndexFormatError, match=r"^it is no regular file$"):
         StoreIndex.read(store)
+
+
+def test_a_shard_that_was_not_fetched_is_no_reason_to_write_the_store_again(store: Path):
+    (store / LAST).write_text(LFS)
+    why = "is a Git LFS pointer, not the file itself: git lfs pull fetches it"
+    assert error_of(lambda: load(store)) == f"--data shards:{store}: the shard {store / LAST} {why}."
 
 
 def test_one_wrong_byte_anywhere_in_an_entry_is_found_and_named(store: Path):
