@@ -1,3 +1,4 @@
+import logging
 import os
 import struct
 import subprocess
@@ -160,6 +161,19 @@ def test_metadata_of_a_photograph_does_not_decide_whether_it_is_read(metadata: b
     assert inspect_file(str(path), RGB) == facts
     path.write_bytes(data[:2] + metadata + data[2:-300])
     assert "\n" not in reason(path)
+
+
+def test_what_pillow_logs_of_damaged_files_stays_off_the_console(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    PICTURE.save(tmp_path / "x.tif")
+    samples = struct.pack("<HHIH", 277, 3, 1, 3)
+    data = (tmp_path / "x.tif").read_bytes()
+    assert data.count(samples) == 1
+    (tmp_path / "x.tif").write_bytes(data.replace(samples, struct.pack("<HHIH", 277, 3, 1, 300)))
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's, instead of which there is none in a command
+    assert reason(tmp_path / "x.tif")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_gigapixel_is_the_limit_and_nothing_is_said_below(tmp_path: Path):

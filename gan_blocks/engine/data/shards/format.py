@@ -29,7 +29,6 @@ INDEX_NAME = "index.json"
 _FORMAT = "gan_blocks shards 1"
 _LOCAL_HEADER = 30
 
-
 _SHAPE = {
     "channels": is_count,
     "class_names": is_list_of(str),
@@ -153,9 +152,8 @@ class StoreIndex:
         try:
             values = parse_object(data, {"format": is_text})
             if values["format"] != _FORMAT:
-                raise IndexFormatError(
-                    f"it is of the format {values['format']!r}, where this version reads {_FORMAT!r}"
-                )
+                found = values["format"][:60]
+                raise IndexFormatError(f"it is of the format {found!r}, where this version reads {_FORMAT!r}")
             check_shape(values, _SHAPE)
             check_shape(values["shards"], dict.fromkeys(values["shards"], is_list_of(dict)))
             index = cls(
