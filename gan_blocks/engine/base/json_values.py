@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gan_blocks.engine.base.contents import check_regular
 from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
@@ -72,7 +71,6 @@ def read_object(path: Path, shape: Mapping[str, Rule]) -> dict[str, Any]:
     Raises:
         UserError: If it cannot be read or is damaged; the file is named.
     """
-    check_regular(path)
     try:
         return parse_object(path.read_bytes(), shape)
     except OSError as error:

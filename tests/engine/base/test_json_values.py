@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -56,12 +55,6 @@ def test_what_cannot_be_read_is_said(tmp_path: Path):
         read_object(tmp_path / "state.json", {})
     with pytest.raises(UserError, match=r" cannot be read: Is a directory\.$"):
         read_object(tmp_path, {})
-
-
-def test_a_pipe_is_not_waited_for(tmp_path: Path):
-    os.mkfifo(tmp_path / "state.json")
-    with pytest.raises(UserError, match=r"state\.json is no regular file\.$"):
-        read_object(tmp_path / "state.json", {})
 
 
 def test_kinds_of_values():

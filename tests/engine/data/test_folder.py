@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -130,14 +129,10 @@ def test_other_files_and_deeper_folders_are_skipped_and_noted(tmp_path: Path):
     )
 
 
-def test_what_would_start_a_program_is_no_image_and_a_pipe_is_damage(tmp_path: Path):
-    write_classes(tmp_path, per_class=40)
+def test_what_would_start_a_program_is_no_image(tmp_path: Path):
+    write_classes(tmp_path)
     (tmp_path / "ant" / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0")
-    os.mkfifo(tmp_path / "bee" / "pipe.png")
-    skipped, damaged = load(tmp_path).notes
-    assert skipped == "skipped files that are no images or in no class: 1, such as ant/drawing.eps"
-    path = tmp_path / "bee" / "pipe.png"
-    assert damaged == f"skipped: 1 of 121 image files cannot be read: {path} (it is no regular file)"
+    assert load(tmp_path).notes == ("skipped files that are no images or in no class: 1, such as ant/drawing.eps",)
 
 
 def test_upper_case_suffixes_and_files_without_one_are_read(tmp_path: Path):
