@@ -10,25 +10,29 @@ The other way, it writes the networks of a run into the folder --out:
 
     gan-blocks convert --to biggan-pytorch --run runs/NAME --out exported
 
-Files are safetensors, or pickled by torch and read without unpickling any code. The names and shapes of all tensors are
-checked; the networks are recognized by them.
+Files are safetensors, or pickled by torch and read without unpickling any code, whatever their suffix. The names and
+shapes of all tensors are checked; the networks are recognized by them.
 """
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from gan_blocks.engine import Recipe, RunFolder, UserError
-from gan_blocks.engine.base import parse_options, replace_durably, run_command
+from gan_blocks.engine.base import (
+    DamagedJsonError,
+    check_regular,
+    parse_object,
+    parse_options,
+    replace_durably,
+    run_command,
+)
 from gan_blocks.engine.sampling import load_for_export, write_converted_run
 from recipes import biggan_deep
 from recipes.layouts.biggan_pytorch import (
@@ -43,6 +47,7 @@ from recipes.layouts.huggingface_biggan_deep import (
     huggingface_config,
 )
 from recipes.layouts.key_map import Converted
+from recipes.layouts.state_dict_file import read_state_dict
 
 __all__ = [
     "Converted",
@@ -111,12 +116,12 @@ def read_run(options: Options) -> None:
     """Convert the files of another layout into a run."""
     assert options.layout is not None
     assert options.generator is not None
-    generator = _read_tensors(options.generator)
+    generator = read_state_dict(options.generator)
     given = None if options.config is None else _read_json(options.config)
     if options.layout == "huggingface-biggan-deep":
         converted = convert_huggingface_biggan_deep(generator, config=given, truncation=options.truncation)
     else:
-        discriminator = None if options.discriminator is None else _read_tensors(options.discriminator)
+        discriminator = None if options.discriminator is None else read_state_dict(options.discriminator)
         converted = convert_biggan_pytorch(generator, discriminator, config=given)
     folder = write_converted_run(
         options.run_dir,
@@ -171,32 +176,14 @@ def _encode(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file, without executing anything that is in it."""
-    if not path.is_file():
-        raise UserError(f"there is no file {path}.")
+def _read_json(path: Path) -> dict[str, Any]:
+    check_regular(path, "--config")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        reason = "it could run code, and is not read"
-        raise UserError(f"{path} is damaged or holds more than tensors: {reason}.") from None
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path} is not a whole file of tensors: {str(error).splitlines()[0]}.") from None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} does not hold a state dict, which is tensors by name.")
-    return dict(state)
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"--config {path} cannot be read as JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"--config {path} must hold a JSON object.")
-    return content
+        return parse_object(path.read_bytes(), {})
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read as JSON: {error.strerror}.") from None
+    except DamagedJsonError:
+        raise UserError(f"--config {path} must hold a JSON object.") from None
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "python -m recipes.convert") -> int:

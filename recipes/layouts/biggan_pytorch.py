@@ -18,7 +18,7 @@ from torch import Tensor
 from gan_blocks.engine import UserError
 from recipes.layouts import biggan_pytorch_deep, biggan_pytorch_residual
 from recipes.layouts.biggan_pytorch_layers import DISCRIMINATOR, GENERATOR, Architecture
-from recipes.layouts.key_map import Converted, check_fits, expected_state
+from recipes.layouts.key_map import Converted, check_fits, expected_state, shown
 
 __all__ = ["biggan_pytorch_options", "convert_biggan_pytorch", "export_biggan_pytorch"]
 
@@ -52,7 +52,7 @@ def convert_biggan_pytorch(
     recipe = architecture.RECIPE
     try:
         found = architecture.read_config(generator_state, discriminator_state, _whole_number(config, "ch"))
-    except KeyError:
+    except (KeyError, IndexError, ValueError, ArithmeticError):  # a tensor is missing, or of no such shape
         found = architecture.STANDARD  # what it should have been, to say how it differs
     except UserError as error:
         raise UserError(f"{GENERATOR} is no network that recipes.{recipe.name} can build: {error}") from None
@@ -115,7 +115,7 @@ def _architecture_of(config: Any) -> Architecture:
 def _check_config(found: Mapping[str, object], given: Mapping[str, object]) -> None:
     for name, value in found.items():
         if name in given and not _same(given[name], value):
-            raise UserError(f"{GENERATOR} does not fit its config: {name} is {given[name]} there, not {value}.")
+            raise UserError(f"{GENERATOR} does not fit its config: {name} is {shown(given[name])} there, not {value}.")
 
 
 def _same(given: object, value: object) -> bool:
@@ -130,4 +130,4 @@ def _same(given: object, value: object) -> bool:
 
 def _whole_number(config: Mapping[str, object] | None, name: str) -> int | None:
     text = str((config or {}).get(name, ""))
-    return int(text) if text.isdecimal() and int(text) > 0 else None
+    return int(text) if text.isdecimal() and len(text) < 10 and int(text) > 0 else None

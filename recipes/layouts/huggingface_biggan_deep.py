@@ -24,6 +24,7 @@ from recipes.layouts.key_map import (
     SingularVectors,
     check_fits,
     expected_state,
+    shown,
 )
 
 __all__ = ["convert_huggingface_biggan_deep", "export_huggingface_biggan_deep", "huggingface_config"]
@@ -56,7 +57,7 @@ def convert_huggingface_biggan_deep(
     """
     try:
         found = _read_config(state_dict)
-    except KeyError:
+    except (KeyError, IndexError, ValueError, ArithmeticError):  # a tensor is missing, or of no such shape
         found = PRESETS["imagenet-128"]()  # what it should have been, to say how it differs
     _check_config(found, config or {})
     names = _norms(found)
@@ -176,12 +177,13 @@ def _check_config(found: Config, given: Mapping[str, object]) -> None:
     for name, value in known.items():
         if name in given and _plain(given[name]) != _plain(value):
             raise UserError(
-                f"{SOURCE} does not fit its config: {name} is {given[name]} there, but the tensors say {value}."
+                f"{SOURCE} does not fit its config: {name} is {shown(given[name])} there, but the tensors say {value}."
             )
 
 
-def _plain(value: object) -> object:
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+def _plain(value: object, depth: int = 3) -> object:
+    """The value with lists for tuples, which are the same in JSON."""
+    return [_plain(entry, depth - 1) for entry in value] if depth and isinstance(value, list | tuple) else value
 
 
 def _attention_place(config: Config) -> int:

@@ -1,5 +1,6 @@
 """Which tensor of another layout is which of ours, in both directions, and what does not fit."""
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +24,7 @@ __all__ = [
     "check_fits",
     "expected_state",
     "rolled",
+    "shown",
 ]
 
 State = Mapping[str, Tensor]
@@ -155,7 +157,7 @@ def expected_state(build: Callable[[Any], nn.Module], config: object) -> dict[st
 
 
 def check_fits(source: str, given: State, expected: State) -> None:
-    """Compare names and shapes.
+    """Compare names and shapes; all tensors have to be of real numbers.
 
     Raises:
         UserError: If any differ; the first ten of each kind are named.
@@ -165,9 +167,19 @@ def check_fits(source: str, given: State, expected: State) -> None:
         for name in sorted(given.keys() & expected.keys())
         if given[name].shape != expected[name].shape
     ]
+    shapes += [
+        f"{name} in {given[name].dtype} instead of {expected[name].dtype}"
+        for name in sorted(given.keys() & expected.keys())
+        if not given[name].is_floating_point()
+    ]
     missing, unexpected = expected.keys() - given.keys(), given.keys() - expected.keys()
     if missing or unexpected or shapes:
         raise mismatch_error(source, missing, unexpected, shapes)
+
+
+def shown(value: object) -> str:
+    """A value of somebody's JSON for a message, shortened."""
+    return value[:60] if isinstance(value, str) else reprlib.repr(value)
 
 
 def _columns(weight: Tensor, reorder: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,20 +1,27 @@
 """The command, from files to runs and back, and trainings that start from converted weights."""
 
+import gzip
+import io
 import json
+import os
 import pickle
+import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
+from gan_blocks.engine import UserError
 from gan_blocks.engine.commands import evaluate, sample
 from gan_blocks.engine.runs.folder import RunFolder
 from recipes import biggan_deep, convert, sagan
 from recipes.layouts.huggingface_biggan_deep import export_huggingface_biggan_deep, huggingface_config
 from recipes.layouts.key_map import expected_state
+from recipes.layouts.state_dict_file import read_state_dict
 
 BIGGAN_PYTORCH = ["--from", "biggan-pytorch"]
 HUGGINGFACE = ["--from", "huggingface-biggan-deep"]
@@ -205,6 +212,167 @@ def test_files_that_are_no_state_dict_are_named(tmp_path: Path, capsys: pytest.C
         error = capsys.readouterr().err
         assert what in error
         assert error.count("\n") == 1
+
+
+def saved(state: object, **options: bool) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer, **options)
+    return buffer.getvalue()
+
+
+def torch_script() -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        torch.jit.save(torch.jit.script(torch.nn.Identity()), buffer)
+    return buffer.getvalue()
+
+
+def zip_of(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, b"")
+    return buffer.getvalue()
+
+
+PLAIN = {"x": torch.zeros(2)}
+NOT_WHOLE = "is not a whole file of tensors: "
+NO_STATE_DICT = "does not hold a state dict, which is tensors by name. It holds "
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", NOT_WHOLE + "it is empty."),
+        (b"\x80\x02", NOT_WHOLE + "it is cut off."),
+        (zip_of("archive/data.pkl"), NOT_WHOLE + 'Expected hasRecord("version") to be true, but got false.'),
+        (b"hello", NOT_WHOLE + "it is a text file."),
+        (b"ustar\0" + bytes(100), NOT_WHOLE + "its bytes make no sense (IndexError)."),
+        (bytes(257) + b"ustar\x0000" + bytes(800), NOT_WHOLE + "it is a tar archive: unpack it."),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            NOT_WHOLE + "it is a Git LFS pointer, not the file itself: git lfs pull fetches it.",
+        ),
+        (b"<!DOCTYPE html><html></html>", NOT_WHOLE + "it is a web page: the download failed."),
+        (b'{"error": "no such model"}', NOT_WHOLE + "it is JSON text."),
+        (zip_of("model.pth"), NOT_WHOLE + "it is a zip archive."),
+        (gzip.compress(saved(PLAIN)), NOT_WHOLE + "it is compressed by gzip: unpack it."),
+        (saved(PLAIN)[:400], NOT_WHOLE + "PytorchStreamReader failed reading zip archive"),
+        (saved(PLAIN, _use_new_zipfile_serialization=False)[:-5], NOT_WHOLE + "unexpected EOF, expected 5 more bytes."),
+        (save(PLAIN)[:-3], NOT_WHOLE + "Error while deserializing header: "),
+        (save(PLAIN)[:20], NOT_WHOLE + "Error while deserializing header: "),
+        (torch_script(), "is damaged or holds more than tensors: it could run code, and is not read."),
+        (saved({1: torch.zeros(2)}), NO_STATE_DICT + "1."),
+        (saved([torch.zeros(2)]), NO_STATE_DICT + "a list."),
+        (saved({}), NO_STATE_DICT + "nothing."),
+        (
+            saved({f"{n:02}": n for n in range(12)}),
+            NO_STATE_DICT + "00, 01, 02, 03, 04, 05, 06, 07, 08, 09 and 2 more.",
+        ),
+        (
+            saved({"epoch": 3, "state_dict": PLAIN, "optimizer": {}}),
+            NO_STATE_DICT + "epoch, state_dict, optimizer. Save its state_dict in a file alone.",
+        ),
+        (
+            saved({"x": torch.zeros(2, 2).to_sparse()}),
+            "must hold plain tensors, but x is sparse, quantized or without values.",
+        ),
+        (saved({"x": torch.zeros(2, device="meta")}), "must hold plain tensors, but x is sparse, quantized or without"),
+    ],
+)
+def test_what_a_file_is_that_holds_no_weights_is_said(
+    data: bytes, error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(data)
+    for options in ((*BIGGAN_PYTORCH, "--generator"), (*BIGGAN_PYTORCH, "--generator", str(path), "--discriminator")):
+        assert convert.main([*options, str(path)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"convert: error: {path} {error}")
+        assert said.count("\n") == 1
+        assert len(said) < 400
+
+
+def test_no_path_of_weights_is_a_traceback_or_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in (
+        (tmp_path / "pipe", f"{tmp_path}/pipe is no regular file."),
+        (tmp_path, f"there is no file {tmp_path}."),
+    ):
+        assert convert.main([*BIGGAN_PYTORCH, "--generator", str(path)]) == 2
+        assert capsys.readouterr().err == f"convert: error: {what}\n"
+    with pytest.raises(UserError, match=r"^there is no file n+\.$"):
+        read_state_dict(Path("n" * 300))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "G.pth", "G.safetensors"])
+def test_weights_are_read_whatever_their_suffix_without_what_wrappers_put_in_front(
+    prefix: str, kind: str, name: str, tmp_path: Path
+):
+    state = {"linear.weight": torch.randn(2, 3), "module.bias": torch.randn(2)}
+    wrapped = {prefix + key: value for key, value in state.items()}
+    (tmp_path / name).write_bytes(saved(wrapped) if kind == "torch" else save(wrapped))
+    found = read_state_dict(tmp_path / name)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "tensor", "problem"),
+    [
+        (BIGGAN_PYTORCH, "shared.weight", torch.zeros(3), "missing keys: "),
+        (BIGGAN_PYTORCH, "linear.weight", torch.zeros(()), "missing keys: "),
+        (HUGGINGFACE, "generator.conv_to_rgb.weight_orig", torch.zeros(0, 2), "missing keys: "),
+        (BIGGAN_PYTORCH, "linear.bias", torch.zeros(96, dtype=torch.int64), "linear.bias in torch.int64 instead of "),
+    ],
+)
+def test_tensors_of_any_shape_and_kind_are_one_line(
+    layout: list[str],
+    name: str,
+    tensor: torch.Tensor,
+    problem: str,
+    exported: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    state = {**load_file(exported / "generator.safetensors"), name: tensor}
+    torch.save(state, tmp_path / "G.pth")
+    assert convert.main([*layout, "--generator", str(tmp_path / "G.pth"), "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("convert: error: the generator (layout ")
+    assert problem in said
+    assert said.count("\n") == 1
+    assert len(said) < 2500
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("", "--config {path} must hold a JSON object."),
+        ("[" * 100_000, "--config {path} must hold a JSON object."),
+        ("[1]", "--config {path} must hold a JSON object."),
+        (
+            '{"dim_z": ' + "[" * 900 + "]" * 900 + "}",
+            "does not fit its config: dim_z is [[[[[[[...]]]]]]] there, not 6.",
+        ),
+        (json.dumps({"dim_z": "1" * 5000}), f"does not fit its config: dim_z is {'1' * 60} there, not 6."),
+        (json.dumps({"ch": "1" * 5000}), f"does not fit its config: ch is {'1' * 60} there, not 8."),
+        (None, "--config {path} is no regular file."),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_one_line(
+    content: str | None, error: str, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "config.json"
+    os.mkfifo(path) if content is None else path.write_text(content)
+    files = ["--generator", str(exported / "generator.safetensors"), "--config", str(path)]
+    assert convert.main([*BIGGAN_PYTORCH, *files]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(f"{error.format(path=path)}\n")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,21 @@
 from gan_blocks.engine.base.checks import check_threads
 from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.console import Progress
+from gan_blocks.engine.base.contents import check_regular, other_content
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.interrupts import StopRequest
+from gan_blocks.engine.base.json_values import DamagedJsonError, parse_object
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction
 from gan_blocks.engine.base.workers import worker_pool
 
 __all__ = [
+    "DamagedJsonError",
     "Progress",
     "StopRequest",
+    "check_regular",
     "check_threads",
+    "other_content",
+    "parse_object",
     "parse_options",
     "random_stream",
     "replace_durably",

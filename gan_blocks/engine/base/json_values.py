@@ -15,6 +15,7 @@ __all__ = [
     "DamagedJsonError",
     "check_shape",
     "is_count",
+    "is_list_of",
     "is_number",
     "is_object",
     "is_text",
@@ -92,6 +93,11 @@ def is_number(value: Any) -> bool:
 def is_text(value: Any) -> bool:
     """Whether a value is text that prints as one line."""
     return isinstance(value, str) and value.isprintable()
+
+
+def is_list_of(kind: type) -> Rule:
+    """The rule that a value is a list whose entries are all of one kind; True and False are no numbers."""
+    return lambda value: isinstance(value, list) and all(type(entry) is kind for entry in value)
 
 
 def is_object(value: Any) -> bool:

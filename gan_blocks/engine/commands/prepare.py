@@ -18,6 +18,8 @@ Tested in ``tests/engine/commands/test_prepare.py``.
 """
 
 import hashlib
+import math
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -29,6 +31,7 @@ from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
+from gan_blocks.engine.data.opening import MOST_PIXELS
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.shards.format import INDEX_NAME, EntryForm, IndexFormatError, StoreIndex
 from gan_blocks.engine.data.source import DataSource
@@ -39,6 +42,7 @@ from gan_blocks.engine.preparation.store_writer import CONTINUES, UNFINISHED, St
 __all__ = ["Options", "main"]
 
 _SHARD_BYTES = 256 * 2**20
+_LARGEST = math.isqrt(MOST_PIXELS)
 _MOST_IMAGES = 1_000_000  # an entry's name has six digits
 
 
@@ -73,6 +77,9 @@ class Options:
         if not self.resolution or min(self.resolution) < 1 or len(set(self.resolution)) < len(self.resolution):
             got = " ".join(map(str, self.resolution)) or "none"
             raise UserError(f"--resolution must be one or more different numbers of at least 1, but got {got}.")
+        if max(self.resolution) > _LARGEST:
+            limit = f"{_LARGEST:,} (an image of {MOST_PIXELS // 10**6:,} megapixels)"
+            raise UserError(f"--resolution must be at most {limit}, but got {max(self.resolution)}.")
         if self.shard_images is not None and not 1 <= self.shard_images <= _MOST_IMAGES:
             raise UserError(f"--shard-images must be from 1 to {_MOST_IMAGES:,}, but got {self.shard_images}.")
         if self.workers is not None and self.workers < 1:
@@ -94,9 +101,13 @@ class Options:
             UserError: If it is unknown, or the store would lie in it.
         """
         source = parse_source(self.data)
-        if source.path is not None and self.out.resolve().is_relative_to(source.path.resolve()):
+        if source.path is not None and _resolved(self.out).is_relative_to(_resolved(source.path)):
             raise UserError(f"--out {self.out} lies inside the images of --data; name a folder beside them.")
         return source
+
+
+def _resolved(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # pathlib's raises for links in a circle
 
 
 def prepare(options: Options) -> StoreIndex:
@@ -104,10 +115,10 @@ def prepare(options: Options) -> StoreIndex:
     source, layouts = options.source(), options.layouts()
     images = open_store_source(source, layouts, options.landmarks)
     made_from = {
-        "data": source.name if source.path is None else f"{source.name}:{source.path.resolve()}",
+        "data": source.name if source.path is None else f"{source.name}:{_resolved(source.path)}",
         "resolution": [layout.resolution for layout in layouts],
         "channels": options.channels,
-        "landmarks": None if options.landmarks is None else str(options.landmarks.resolve()),
+        "landmarks": None if options.landmarks is None else str(_resolved(options.landmarks)),
         "shard_images": options.images_in_a_shard(),
         "fingerprint": images.fingerprint,
     }

@@ -5,11 +5,11 @@ Tested in ``tests/engine/data/test_arrays.py``.
 
 import re
 import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from gan_blocks.engine.base.contents import other_content
 from gan_blocks.engine.data.arrays import LabeledArrays, image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.source import DataSource
@@ -30,7 +30,7 @@ def read_cifar10(source: DataSource) -> LabeledArrays:
         UserError: If the path is missing or damaged, or holds no training files in the binary form.
     """
     path = source.existing_path()
-    files = _files_of_folder(path) if path.is_dir() else _files_of_archive(source, path)
+    files = _files_of_folder(source, path) if path.is_dir() else _files_of_archive(source, path)
     if not files:
         raise source.error(
             "there is no data_batch_1.bin inside; the binary version is wanted (cifar-10-binary.tar.gz, or the folder "
@@ -48,10 +48,13 @@ def read_cifar10(source: DataSource) -> LabeledArrays:
     return LabeledArrays(images, records[:, 0].astype(np.int64), _CLASSES, notes)
 
 
-def _files_of_folder(folder: Path) -> dict[str, bytes]:
+def _files_of_folder(source: DataSource, folder: Path) -> dict[str, bytes]:
     inner = folder / "cifar-10-batches-bin"
     paths = (inner if inner.is_dir() else folder).iterdir()
-    return {path.name: path.read_bytes() for path in paths if _TRAINING_FILE.fullmatch(path.name)}
+    found = [path for path in paths if _TRAINING_FILE.fullmatch(path.name)]
+    for path in found:
+        source.check_regular(path)
+    return {path.name: path.read_bytes() for path in found}
 
 
 def _files_of_archive(source: DataSource, path: Path) -> dict[str, bytes]:
@@ -62,8 +65,12 @@ def _files_of_archive(source: DataSource, path: Path) -> dict[str, bytes]:
                 name = Path(member.name).name
                 if _TRAINING_FILE.fullmatch(name) and (file := archive.extractfile(member)):
                     files[name] = file.read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise source.error(f"the archive is damaged or no .tar.gz ({error}); fetch it again.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of tarfile, gzip, lzma and their like
+        what = other_content(path, "compressed", "tar")
+        reason = error if what is None else f"it {what}"
+        raise source.error(f"the archive is damaged or no .tar.gz ({reason}); fetch it again.") from error
     return files
 
 
@@ -76,4 +83,6 @@ CIFAR10 = SourceKind(
     summary="the 50,000 training images of CIFAR-10, from cifar-10-binary.tar.gz or the folder that it extracts to",
     read=_read,
     shape=lambda _source, _num_classes: DataShape(3, len(_CLASSES)),
+    recognizes=lambda path: Path(path).name.startswith("cifar-10"),
+    hint="For CIFAR-10",
 )

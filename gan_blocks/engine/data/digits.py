@@ -4,6 +4,7 @@ Tested in ``tests/engine/data/test_arrays.py``.
 """
 
 import gzip
+import math
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_blocks.engine.base.contents import other_content
 from gan_blocks.engine.data.arrays import LabeledArrays, image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
@@ -84,17 +86,20 @@ def _read_idx(source: DataSource, plain: Path, *, rank: int) -> NDArray[np.uint8
             f"there is neither {plain} nor {compressed.name} beside it; install the Debian package "
             "dataset-fashion-mnist, or name the folder of the IDX files: --data fashion-mnist:PATH."
         )
+    source.check_regular(path)
     try:
         data = gzip.decompress(path.read_bytes()) if path == compressed else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise source.error(f"{path} is damaged ({error}); fetch it again.") from error
+        what = other_content(path, "gzip") or f"is damaged ({error})"
+        raise source.error(f"{path} {what}; fetch it again.") from error
     # An IDX file: two zero bytes, 8 for uint8, the rank, each dimension in four bytes, then the values.
     header = np.frombuffer(data[: 4 + 4 * rank], np.uint8)
     if len(header) < 4 + 4 * rank or list(header[:4]) != [0, 0, 8, rank]:
-        raise source.error(f"{path} is no IDX file of bytes in {rank} dimensions; fetch it again.")
+        what = other_content(path, "gzip") or f"is no IDX file of bytes in {rank} dimensions"
+        raise source.error(f"{path} {what}; fetch it again.")
     shape = tuple(int(size) for size in header[4:].view(">u4"))
     values = np.frombuffer(data, np.uint8, offset=len(header))
-    if len(values) != np.prod(shape):
+    if len(values) != math.prod(shape):
         raise source.error(f"{path} is damaged: {len(values):,} values for the shape {shape}; fetch it again.")
     return values.reshape(shape)
 

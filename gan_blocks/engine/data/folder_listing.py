@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
+from gan_blocks.engine.data.opening import image_suffixes
 from gan_blocks.engine.data.source import DataSource
 
 __all__ = ["FolderListing", "list_flat_folder", "list_folder"]
@@ -108,7 +107,7 @@ def _is_run(folder: Path) -> bool:
 
 def _images_among(entries: Iterable[os.DirEntry[str]], skipped: list[str]) -> list[str]:
     """The paths of the images; those of everything else are added to ``skipped``."""
-    suffixes = _image_suffixes()
+    suffixes = {"", *image_suffixes()}
     paths: list[str] = []
     for entry in entries:
         suffix = Path(entry.name).suffix.lower()
@@ -121,12 +120,6 @@ def _images_among(entries: Iterable[os.DirEntry[str]], skipped: list[str]) -> li
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-
-
-def _image_suffixes() -> set[str]:
-    # The call also loads all of Pillow's readers, here and not in many threads at once.
-    known = Image.registered_extensions()
-    return {"", *(suffix for suffix, kind in known.items() if kind in Image.OPEN)}
 
 
 def _advice_for_flat(root: Path) -> str:

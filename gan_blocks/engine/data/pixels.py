@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from gan_blocks.engine.data.opening import open_image
 from gan_blocks.engine.data.resampling import area_resample
 
 __all__ = [
@@ -130,7 +131,7 @@ def convert_file(
         DamagedImageError: If the file cannot be decoded to its end, or ``convert`` fails.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
             turn = _turn(image)
             facts = _facts(image, layout, turned=turn is not None)
@@ -146,7 +147,7 @@ def inspect_file(path: str, layout: PixelLayout) -> ImageFacts:
         DamagedImageError: If the file cannot be decoded to its end.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             facts = _facts(image, layout, turned=_turn(image) is not None)
             image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
             to_mode(image, layout.mode)
@@ -210,7 +211,12 @@ def _facts(image: Image.Image, layout: PixelLayout, *, turned: bool) -> ImageFac
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:  # metadata that makes no sense does not decide whether a picture is read
+        return None
 
 
 def _damaged(error: Exception) -> DamagedImageError:

@@ -11,7 +11,7 @@ from gan_blocks.engine.data.cifar10 import CIFAR10
 from gan_blocks.engine.data.digits import FASHION_MNIST, MNIST5K
 from gan_blocks.engine.data.folder import FOLDER
 from gan_blocks.engine.data.image_set import ImageSet
-from gan_blocks.engine.data.npz import NPZ
+from gan_blocks.engine.data.npz import NPZ, advice_on
 from gan_blocks.engine.data.shards.reader import SHARDS
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKind
@@ -123,4 +123,4 @@ def shape_of_source(source: DataSource, num_classes: int | None) -> DataShape | 
 def _guess(spec: str) -> str:
     path = expanduser(spec)  # noqa: PTH111
     fitting = [kind for kind in SOURCES.values() if kind.recognizes(path)]
-    return f" {fitting[0].hint} write --data {fitting[0].name}:{spec}." if fitting else ""
+    return f" {fitting[0].hint} write --data {fitting[0].name}:{spec}." if fitting else advice_on(path)

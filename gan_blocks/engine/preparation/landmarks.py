@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from gan_blocks.engine.base.contents import check_regular, other_content
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.preparation.aligned_crop import FacePoints
 
@@ -22,6 +23,7 @@ def read_landmarks(path: Path) -> dict[str, FacePoints]:
     Raises:
         UserError: If the file is missing, has no such lines, or a line among them that is none.
     """
+    check_regular(path, "--landmarks")
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -38,6 +40,8 @@ def read_landmarks(path: Path) -> dict[str, FacePoints]:
         if name in found:
             raise _line_error(path, number, f"names {name} again")
         found[name] = points
+    if not found and (what := other_content(path, "text", "empty")) is not None:
+        raise UserError(f"--landmarks {path} {what}.")
     if not found:
         raise UserError(f"--landmarks {path} must hold lines of a file name and ten numbers, but has none.")
     return found

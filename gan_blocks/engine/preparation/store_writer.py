@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gan_blocks.engine.base.contents import check_regular, is_special
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably, sync_directory
+from gan_blocks.engine.base.json_values import DamagedJsonError, is_list_of, is_object, parse_object
 from gan_blocks.engine.base.threads import map_in_threads
 from gan_blocks.engine.data.folder import check_damage, damage_notes
 from gan_blocks.engine.data.pixels import ImageFacts, PixelLayout, conversion_notes
@@ -30,6 +32,9 @@ __all__ = ["CONTINUES", "UNFINISHED", "StoreWriter", "check_made_from"]
 
 UNFINISHED = "unfinished"
 CONTINUES = "The same command continues."
+
+
+_SHAPE = {"labels": is_list_of(int), "damaged": is_object, "facts": is_list_of(list), "shards": is_list_of(dict)}
 
 
 @dataclass
@@ -46,10 +51,14 @@ class _Part:
 
     @classmethod
     def decode(cls, data: bytes) -> "_Part":
-        values = json.loads(data)
-        facts = Counter({ImageFacts(*fact): count for *fact, count in values["facts"]})
-        shards = [ShardFile(**shard) for shard in values["shards"]]
-        return cls(values["labels"], values["damaged"], facts, shards)
+        values = parse_object(data, _SHAPE)
+        facts = Counter(
+            {
+                ImageFacts(str(mode), bool(enlarged), bool(turned)): int(n)
+                for mode, enlarged, turned, n in values["facts"]
+            }
+        )
+        return cls(values["labels"], values["damaged"], facts, list(map(ShardFile.from_json, values["shards"])))
 
 
 class StoreWriter:
@@ -109,6 +118,8 @@ class StoreWriter:
         with closing(read) as results:
             for number in missing:
                 self._parts[number] = self._write_part(number, results)
+        # At the end: all damage is named at once, and what was whole is not made again.
+        check_damage(self._source, self._all_damaged(), len(self._images.labels))
         index = self._index()
         replace_durably(self._folder / INDEX_NAME, index.encode(), remedy=CONTINUES)
         shutil.rmtree(self._unfinished)
@@ -118,9 +129,10 @@ class StoreWriter:
         """Write down what the store is made from, or compare with what was written down."""
         plan = self._unfinished / "made_from.json"
         if plan.exists():
+            check_regular(plan)
             try:
-                begun = json.loads(plan.read_bytes())
-            except ValueError:
+                begun = parse_object(plan.read_bytes(), {})
+            except DamagedJsonError:
                 raise UserError(f"{plan} is garbled; remove {self._folder} and start again.") from None
             check_made_from(self._folder, begun, self._made_from)
             return
@@ -131,12 +143,23 @@ class StoreWriter:
 
     def _recorded(self, number: int) -> _Part | None:
         """A part that needs not be written again: its shards are there, and no file was damaged that may be mended."""
-        try:
-            part = _Part.decode(self._record(number).read_bytes())
-            whole = all((self._folder / shard.name).stat().st_size == shard.bytes for shard in part.shards)
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        record = self._record(number)
+        if is_special(record):
             return None
-        return part if whole and not part.damaged else None
+        try:
+            part = _Part.decode(record.read_bytes())
+            whole = all((self._folder / shard.name).stat().st_size == shard.bytes for shard in part.shards)
+        except (OSError, ValueError, TypeError):
+            return None
+        of_this = [shard.name for shard in part.shards] == self._names(number) and part.labels == self._labels(number)
+        return part if whole and of_this else None
+
+    def _names(self, number: int) -> list[str]:
+        """The shard of a part at each resolution."""
+        return [f"{layout.resolution}/{shard_name(number)}" for layout in self._layouts]
+
+    def _labels(self, number: int) -> list[int]:
+        return [self._images.labels[image] for image in self._numbers[number]]
 
     def _record(self, number: int) -> Path:
         return self._unfinished / f"part_{number:05}.json"
@@ -144,16 +167,14 @@ class StoreWriter:
     def _write_part(self, number: int, results: Iterator[PreparedImage | DamagedFile]) -> _Part:
         part = _Part()
         with ExitStack() as stack:
-            names = [f"{layout.resolution}/{shard_name(number)}" for layout in self._layouts]
             writers = [
                 stack.enter_context(ShardWriter(self._folder, name, layout))
-                for name, layout in zip(names, self._layouts, strict=True)
+                for name, layout in zip(self._names(number), self._layouts, strict=True)
             ]
             for image in self._numbers[number]:
                 result = next(results)
                 if isinstance(result, DamagedFile):
                     part.damaged[result.path] = result.reason
-                    check_damage(self._source, self._all_damaged(part), len(self._images.labels))
                     continue
                 for writer, pixels in zip(writers, result.pixels, strict=True):
                     writer.add(pixels)
@@ -164,9 +185,8 @@ class StoreWriter:
         replace_durably(self._record(number), part.encode(), remedy=CONTINUES)
         return part
 
-    def _all_damaged(self, *more: _Part) -> dict[str, str]:
-        parts = [*self._parts.values(), *more]
-        return {path: reason for part in parts for path, reason in part.damaged.items()}
+    def _all_damaged(self) -> dict[str, str]:
+        return {path: reason for part in self._parts.values() for path, reason in part.damaged.items()}
 
     def _index(self) -> StoreIndex:
         parts = [self._parts[number] for number in range(self.count)]

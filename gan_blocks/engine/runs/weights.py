@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from gan_blocks.engine.base.contents import other_content
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import open_regular, replace_durably
 from gan_blocks.engine.base.json_values import DamagedJsonError, is_object, is_text, parse_object
@@ -35,6 +36,7 @@ __all__ = [
 METADATA_KEY = "gan_blocks"
 SHOWN = 10
 """How many names of a kind an error lists."""
+_LONGEST = 100  # letters of each
 
 
 def first_not_finite(parts: Mapping[str, Mapping[str, Tensor]]) -> str | None:
@@ -114,7 +116,9 @@ def read_verified_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
             text = (file.metadata() or {}).get(METADATA_KEY)
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}.") from None
+        what = other_content(path)
+        reason = error if what is None else f"it {what}"
+        raise UserError(f"{path} is not a whole safetensors file: {reason}.") from None
     return tensors, _decode_metadata(path, text)
 
 
@@ -155,13 +159,37 @@ def mismatch_error(
     source: str, missing: Collection[str], unexpected: Collection[str], shapes: Collection[str]
 ) -> UserError:
     """Name what keeps saved tensors from fitting; of each kind the first ten, and how many there are."""
-    kinds = {"missing keys": sorted(missing), "unexpected keys": sorted(unexpected), "wrong shapes": list(shapes)}
-    listed = [
-        f"{kind}: {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
-        for kind, names in kinds.items()
-        if names
-    ]
+    listed, lacking, others = _pattern(set(missing), set(unexpected))
+    kinds = {"missing keys": sorted(lacking), "unexpected keys": sorted(others), "wrong shapes": list(shapes)}
+    for kind, names in kinds.items():
+        if names:
+            more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+            listed.append(f"{kind}: {', '.join(map(_shortened, names[:SHOWN]))}{more}")
     return UserError(f"{source} does not fit the network it is loaded into; {'; '.join(listed)}.")
+
+
+def _pattern(missing: set[str], unexpected: set[str]) -> tuple[list[str], set[str], set[str]]:
+    """Say what all names have in front, or lack, if that is the difference; also which names it does not explain."""
+    if (prefix := _prefix(missing, unexpected)) is not None:
+        said = f"{len(missing):,} keys have {_shortened(prefix)} in front, such as {_shortened(prefix + min(missing))}"
+        return [said], set(), unexpected - {prefix + name for name in missing}
+    if (prefix := _prefix(unexpected, missing)) is not None:
+        said = f"{len(unexpected):,} keys lack {_shortened(prefix)} in front, such as {_shortened(min(unexpected))}"
+        return [said], missing - {prefix + name for name in unexpected}, set()
+    return [], missing, unexpected
+
+
+def _prefix(names: set[str], longer: set[str]) -> str | None:
+    """What stands in front of each of the names where it is among the longer ones; None if nothing does."""
+    if len(names) < 3:  # which may be chance
+        return None
+    sample = max(names, key=len)
+    prefixes = sorted(name.removesuffix(sample) for name in longer if name.endswith(f".{sample}"))
+    return next((prefix for prefix in prefixes if all(prefix + name in longer for name in names)), None)
+
+
+def _shortened(name: str) -> str:
+    return name[:_LONGEST]
 
 
 def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.json_values import (
     DamagedJsonError,
     is_count,
+    is_list_of,
     is_number,
     is_object,
     is_text,
@@ -57,6 +58,10 @@ def test_what_cannot_be_read_is_said(tmp_path: Path):
 
 
 def test_kinds_of_values():
+    assert is_list_of(int)([])
+    assert is_list_of(int)([1, -2])
+    for other in ([1, True], [1, 2.0], ["1"], 1, {1: 2}, None):
+        assert not is_list_of(int)(other)
     assert is_number(1.5)
     assert is_number(float("nan"))
     assert not is_number("1")

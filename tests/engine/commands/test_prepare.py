@@ -142,6 +142,22 @@ def test_above_one_percent_damage_is_fatal_and_the_store_goes_on_when_the_files_
     assert tree(store) == tree(wanted)
 
 
+def test_all_damage_is_named_at_once_as_training_does(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("ant/01.jpg", "ant/11.jpg", "cat/02.jpg", "cat/10.jpg"):
+        (pictures / name).write_bytes(b"no image")
+    assert run(pictures, tmp_path / "store") == 2
+    message = capsys.readouterr().err.removeprefix("prepare: error: ").strip()
+    assert message.startswith(
+        f"--data folder:{pictures}: 4 of 12 image files cannot be read: {pictures}/ant/01.jpg (it"
+    )
+    assert message.endswith("cat/02.jpg (it is a text file) and 1 more; above 1 % this is fatal: mend or remove them.")
+    with pytest.raises(UserError) as caught:
+        load(f"folder:{pictures}", 8)
+    assert str(caught.value) == message
+
+
 def test_a_part_in_which_images_were_damaged_is_written_again(pictures: Path, tmp_path: Path):
     damage_two(pictures)
     store, wanted = tmp_path / "store", tmp_path / "wanted"
@@ -235,6 +251,79 @@ def test_what_is_on_the_disk_is_not_read_again(
     assert "Continuing: 1 of 3 shards of each size are there.\n" in capsys.readouterr().out
     assert len(set(opened[before:])) == 7
     assert set(opened[before:]).isdisjoint(opened[:5])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: "[" * 100_000,
+        lambda values: json.dumps([]),
+        *(
+            lambda values, changed=changed: json.dumps({**values, **changed})
+            for changed in (
+                {"labels": "x"},
+                {"labels": [7] * 5},
+                {"labels": []},
+                {"facts": [[]]},
+                {"facts": [["RGB", False, False, "many"]]},
+                {"facts": [[[], False, False, {}]]},
+                {"shards": [1, 2]},
+                {"shards": []},
+                {"shards": [{"name": "8/shard_00001.zip", "bytes": 1, "sha256": ""}] * 2},
+                {"damaged": 3},
+            )
+        ),
+    ],
+)
+def test_a_part_whose_record_makes_no_sense_is_written_again(
+    change: Callable[[dict[str, Any]], str],
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    store, wanted = tmp_path / "store", tmp_path / "wanted"
+    assert run(pictures, wanted) == 0
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    assert run(pictures, store) == 0
+    monkeypatch.undo()
+    (store / INDEX_NAME).unlink()
+    record = store / "unfinished" / "part_00001.json"
+    record.write_text(change(json.loads(record.read_bytes())))
+    capsys.readouterr()
+    assert run(pictures, store) == 0
+    assert "Continuing: 2 of 3 shards of each size are there.\n" in capsys.readouterr().out
+    assert tree(store) == tree(wanted)
+
+
+def test_links_in_a_circle_and_pipes_are_one_line(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "pipe")
+    for args, error in (
+        ((tmp_path / "circle", tmp_path / "store"), f"--data folder:{tmp_path}/circle: there is no file or folder "),
+        ((pictures, tmp_path / "circle"), f"{tmp_path}/circle/unfinished/made_from.json was not written: "),
+        ((pictures, tmp_path / "pipe"), f"{tmp_path}/pipe"),
+        (
+            (pictures, tmp_path / "s", "--landmarks", str(tmp_path / "pipe")),
+            f"--landmarks {tmp_path}/pipe is no regular",
+        ),
+    ):
+        assert run(*args) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"prepare: error: {error}")
+        assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "", None])
+def test_a_beginning_that_makes_no_sense_is_one_line(
+    content: str | None, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    plan = tmp_path / "store" / "unfinished" / "made_from.json"
+    plan.parent.mkdir(parents=True)
+    os.mkfifo(plan) if content is None else plan.write_text(content)
+    assert run(pictures, tmp_path / "store") == 2
+    what = "no regular file." if content is None else f"garbled; remove {tmp_path}/store and start again."
+    assert capsys.readouterr().err == f"prepare: error: {plan} is {what}\n"
 
 
 def test_a_full_disk_and_ctrl_c_end_in_one_line_and_the_same_command_continues(
@@ -333,6 +422,10 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
         (("--resolution", "0"), "--resolution must be one or more different numbers of at least 1, but got 0."),
         (("--resolution", "8", "8"), "--resolution must be one or more different numbers of at least 1, but got 8 8."),
         (("--resolution",), "--resolution must be one or more different numbers of at least 1, but got none."),
+        (
+            ("--resolution", "8", "31623"),
+            "--resolution must be at most 31,622 (an image of 1,000 megapixels), but got 31623.",
+        ),
         (("--shard-images", "0"), "--shard-images must be from 1 to 1,000,000, but got 0."),
         (("--workers", "0"), "--workers must be at least 1, but got 0."),
         (("--data", "imagenet"), "--data imagenet: unknown source; choose one of "),

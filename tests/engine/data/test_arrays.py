@@ -1,7 +1,9 @@
 import gzip
 import io
+import os
 import struct
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,6 +212,19 @@ def test_transparent_npz_images_are_laid_over_white(tmp_path: Path):
 IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
 
 
+def npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, IMAGES)
+    return buffer.getvalue()
+
+
+def zip_of(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, b"")
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -245,6 +260,16 @@ IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
             {"images": IMAGES, "labels": LABELS.astype(np.float64)},
             "labels must be integers, but got dtype float64.",
         ),
+        (
+            {"images": IMAGES, "labels": np.eye(3)[LABELS]},
+            "labels must be of shape (4,), one for each image, but got (4, 3); "
+            "labels.argmax(1) makes that of one-hot labels.",
+        ),
+        (
+            {f"array_{number:02}": LABELS for number in range(12)},
+            "the file must hold the arrays images and labels, but images and labels are missing; it holds "
+            f"{', '.join(f'array_{number:02}' for number in range(10))} and 2 more.",
+        ),
         ({"images": IMAGES, "labels": LABELS > 0}, "labels must be integers, but got dtype bool."),
         (
             {"images": IMAGES, "labels": LABELS[:3]},
@@ -271,6 +296,134 @@ IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
 )
 def test_arrays_that_break_a_rule_are_an_error(arrays: dict[str, np.ndarray], message: str, tmp_path: Path):
     assert error_of(write_npz(tmp_path / "x.npz", **arrays)) == message
+
+
+def test_without_classes_there_need_be_no_labels(tmp_path: Path):
+    images = random_bytes(4, 32, 32, 3)
+    alone, labeled = tmp_path / "alone.npz", tmp_path / "labeled.npz"
+    write_npz(labeled, images=images, labels=LABELS)
+    found = load(write_npz(alone, images=images), num_classes=1)
+    assert found.labels.tolist() == [0, 0, 0, 0]
+    assert found.num_classes == 1
+    assert torch.equal(levels_of(found), levels_of(load(f"npz:{labeled}", num_classes=1)))
+    message = error_of(write_npz(alone, labels=LABELS), num_classes=1)
+    assert message == "the file must hold the arrays images and labels, but images is missing; it holds labels."
+
+
+def levels_of(images: ImageSet) -> torch.Tensor:
+    return images.read_pixels(torch.arange(len(images)))
+
+
+def header_of(text: str) -> bytes:
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text.encode()
+
+
+def described(shape: object, descr: str = "|u1") -> bytes:
+    return header_of(f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (
+            described("(99999999999999999999, 16)"),
+            "images should be of shape (99999999999999999999, 16) and dtype uint8",
+        ),
+        (described(f"({'9' * 4000}, 16)"), "images should be of shape (999999"),
+        (described(f"({'9' * 5000}, 16)"), "images has no header of numpy.save that makes sense"),
+        (described((2**40, 2**20, 2**20)), "images should be of shape (1099511627776, 1048576, 1048576)"),
+        (described((10**6, 256, 256, 3)), "images should be of shape (1000000, 256, 256, 3)"),
+        (described((-1, 16)) + bytes(64), "images should be of shape (-1, 16)"),
+        (described((-4, -4, 4)) + bytes(64), ""),
+        (
+            described((4, 8, 8, 3)) + bytes(768 + 10**6),
+            "images should be of shape (4, 8, 8, 3) and dtype uint8, but has 1,",
+        ),
+        (
+            described((4, 8, 8, 3)) + bytes(767),
+            "images should be of shape (4, 8, 8, 3) and dtype uint8, but has 767 bytes",
+        ),
+        (described((4, 8), "|O") + bytes(64), "Object arrays cannot be loaded, and images holds Python objects"),
+        (header_of("((((\n"), "images has no header"),
+        (header_of("-" * 9000 + "1\n"), "images has no header"),
+        (header_of("(" * 9000 + "\n"), "images has no header"),
+        (header_of("1or 2\n"), "images has no header"),
+        (header_of("{}\n"), "images has no header"),
+        (header_of("x" * 20_000 + "\n"), "images has no header"),
+        (b"\x93NUMPY\1\0\xff\xff", "images has no header"),
+        (b"\x93NUMPY\7\0", "images has no header"),
+        (b"no array at all", "images has no header"),
+        (b"", "images has no header"),
+    ],
+)
+def test_an_array_that_is_not_what_its_header_says_is_an_error(content: bytes, why: str, tmp_path: Path):
+    for name in ("images.npy", "images"):
+        with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(name, content)
+            archive.writestr("labels.npy", npy())
+        message = error_of(f"npz:{tmp_path}/x.npz")
+        assert message.startswith(f"the file cannot be read as .npz ({why}")
+        assert message.endswith("); write it with numpy.savez(PATH, images=..., labels=...).")
+        assert "allow_pickle" not in message
+        assert len(message) < 300
+
+
+def test_arrays_that_do_not_fit_into_memory_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np.lib.format, "read_array", fail)
+    spec = write_npz(tmp_path / "x.npz", images=IMAGES, labels=LABELS)
+    assert error_of(spec) == "its arrays do not fit into memory."
+
+
+def test_a_zip_file_of_pictures_is_answered_with_how_to_read_them(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "imgs.zip", "w") as archive:
+        for number in range(5000):
+            archive.writestr(f"00000/img{number:08}.png", b"")
+    assert error_of(f"npz:{tmp_path}/imgs.zip") == (
+        "the file must hold the arrays images and labels, but images and labels are missing; it holds "
+        f"{', '.join(f'00000/img{number:08}.png' for number in range(10))} and 4,990 more. "
+        "For images in a zip file unpack it and use --data folder:PATH."
+    )
+
+
+WRITE_IT = "write it with numpy.savez(PATH, images=..., labels=...)"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "advice"),
+    [
+        ("d.h5", b"\x89HDF\r\n\x1a\n" + bytes(90), f"It is an HDF5 file: {WRITE_IT} and use --data npz:PATH."),
+        ("x.npy", npy(), f"It is a single array of numpy.save (.npy): {WRITE_IT} and use --data npz:PATH."),
+        ("imgs.zip", zip_of("a/1.png"), "It is a zip archive: unpack it and use --data folder:PATH."),
+        ("arrays.zip", zip_of("images.npy"), "For a file of arrays write --data npz:{path}."),
+        ("x.tgz", gzip.compress(b""), "It is compressed by gzip: unpack it and use --data folder:PATH."),
+        ("cifar-10-binary.tar.gz", gzip.compress(b""), "For CIFAR-10 write --data cifar10:{path}."),
+        ("x.png", b"\x89PNG\r\n\x1a\n", "It is a PNG picture: --data folder:PATH names a folder of them."),
+        ("x.npz", b"<html>", "It is a web page: the download failed."),
+    ],
+)
+def test_a_bare_path_of_a_file_is_answered_by_what_it_is(name: str, data: bytes, advice: str, tmp_path: Path):
+    path = tmp_path / name
+    path.write_bytes(data)
+    assert error_of(str(path)).endswith(f"folder:PATH. {advice.format(path=path)}")
+    if "arrays" not in name and "imgs" not in name and "png" not in name:
+        message = error_of(f"npz:{path}")
+        assert message.startswith("the file cannot be read as .npz (it is ")
+        assert "allow_pickle" not in message
+
+
+@pytest.mark.parametrize("name", ["npz", "cifar10", "fashion-mnist", "shards", "folder"])
+def test_no_source_waits_for_a_pipe_or_reads_a_device(name: str, tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        assert error_of(f"{name}:{path}") == f"{path} is no regular file."
+    for inside in ("data_batch_1.bin", "train-images-idx3-ubyte"):
+        os.mkfifo(tmp_path / inside)
+    if name in ("cifar10", "fashion-mnist"):
+        inside = {"cifar10": "data_batch_1.bin", "fashion-mnist": "train-images-idx3-ubyte"}[name]
+        assert error_of(f"{name}:{tmp_path}") == f"{tmp_path}/{inside} is no regular file."
 
 
 def test_labels_beyond_the_networks_classes_are_an_error(tmp_path: Path):
@@ -300,12 +453,6 @@ def whole_npz() -> bytes:
     return buffer.getvalue()
 
 
-def npy() -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, IMAGES)
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "data",
     [b"", b"text", npy(), whole_npz()[:-30], whole_npz()[:200] + bytes(50) + whole_npz()[250:]],
@@ -315,6 +462,7 @@ def test_a_file_that_is_no_whole_npz_is_an_error(data: bytes, tmp_path: Path):
     (tmp_path / "x.npz").write_bytes(data)
     message = error_of(f"npz:{tmp_path}/x.npz")
     assert message.startswith("the file cannot be read as .npz (")
+    assert "header of numpy" not in message
     assert message.endswith("); write it with numpy.savez(PATH, images=..., labels=...).")
 
 

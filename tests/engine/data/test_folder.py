@@ -129,6 +129,12 @@ def test_other_files_and_deeper_folders_are_skipped_and_noted(tmp_path: Path):
     )
 
 
+def test_what_would_start_a_program_is_no_image(tmp_path: Path):
+    write_classes(tmp_path)
+    (tmp_path / "ant" / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0")
+    assert load(tmp_path).notes == ("skipped files that are no images or in no class: 1, such as ant/drawing.eps",)
+
+
 def test_upper_case_suffixes_and_files_without_one_are_read(tmp_path: Path):
     write_classes(tmp_path)
     (tmp_path / "ant" / "000.png").rename(tmp_path / "ant" / "A.PNG")

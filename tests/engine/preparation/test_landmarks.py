@@ -34,6 +34,12 @@ def run(faces: Path, *more: str) -> int:
     return prepare.main([*args, "--landmarks", str(folder / "landmarks.txt"), *more])
 
 
+def test_a_file_that_was_not_fetched_is_named(tmp_path: Path):
+    (tmp_path / "list.txt").write_text("<!DOCTYPE html><html></html>")
+    with pytest.raises(UserError, match=r"^--landmarks .*list\.txt is a web page: the download failed\.$"):
+        read_landmarks(tmp_path / "list.txt")
+
+
 def test_a_store_of_faces_holds_the_aligned_crops(faces: Path, capsys: pytest.CaptureFixture[str]):
     assert run(faces) == 0
     out = capsys.readouterr().out

@@ -144,6 +144,24 @@ def test_every_missing_unexpected_and_misshapen_entry_is_named():
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
 
 
+@pytest.mark.parametrize(("more", "fewer"), [("netG.", ""), ("", "generator.")])
+def test_a_prefix_of_all_names_is_said_in_place_of_the_names(more: str, fewer: str):
+    state = {f"{more}{name}": value for name, value in network().state_dict().items()}
+    target = nn.Module()
+    target.add_module("generator", network()) if fewer else None
+    with pytest.raises(UserError) as error:
+        load_weights(target if fewer else network(), {**state, "netG.more": torch.ones(1)}, "G.pth")
+    pattern = "have netG. in front, such as netG.0.bias" if more else "lack generator. in front, such as 0.bias"
+    start = f"G.pth does not fit the network it is loaded into; {len(state):,} keys {pattern}"
+    assert str(error.value) == f"{start}; unexpected keys: netG.more." if more else f"{start}."
+
+
+def test_long_names_are_shortened():
+    with pytest.raises(UserError) as error:
+        load_weights(nn.Identity(), {"x" * 5000: torch.ones(1)}, "G.pth")
+    assert str(error.value).endswith(f"unexpected keys: {'x' * 100}.")
+
+
 def test_of_long_lists_the_first_ten_are_named():
     state = {f"{number:02}": torch.ones(1) for number in range(1_014)}
     with pytest.raises(UserError, match=r"unexpected keys: 00, 01, 02, 03, 04, 05, 06, 07, 08, 09 and 1,004 more\.$"):

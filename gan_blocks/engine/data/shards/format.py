@@ -8,6 +8,7 @@ long: the place of an image follows from its number, and no table of places is n
 Tested in ``tests/engine/data/shards/test_reader.py``.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from gan_blocks.engine.base.contents import is_special, other_content
+from gan_blocks.engine.base.json_values import check_shape, is_count, is_list_of, is_object, is_text, parse_object
 from gan_blocks.engine.data.pixels import PixelLayout
 
 __all__ = ["INDEX_NAME", "EntryForm", "IndexFormatError", "ShardFile", "StoreIndex", "entry_info", "shard_name"]
@@ -25,6 +28,16 @@ __all__ = ["INDEX_NAME", "EntryForm", "IndexFormatError", "ShardFile", "StoreInd
 INDEX_NAME = "index.json"
 _FORMAT = "gan_blocks shards 1"
 _LOCAL_HEADER = 30
+
+_SHAPE = {
+    "channels": is_count,
+    "class_names": is_list_of(str),
+    "labels": is_list_of(int),
+    "images": is_list_of(int),
+    "shards": is_object,
+    "notes": is_list_of(str),
+    "made_from": is_object,
+}
 
 
 class IndexFormatError(Exception):
@@ -72,6 +85,12 @@ class EntryForm:
         """Distance from one entry to the next."""
         return self.prefix_bytes + self.pixel_bytes
 
+    def directory_sha256(self, path: Path, count: int) -> str:
+        """SHA-256 of what follows the entries of a shard of so many images: the zip file's list of their checksums."""
+        with path.open("rb") as file:
+            file.seek(count * self.stride)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 @dataclass(frozen=True)
 class ShardFile:
@@ -83,6 +102,19 @@ class ShardFile:
     """Length of the file."""
     sha256: str
     """Of the whole file, in hexadecimal."""
+    directory_sha256: str = ""
+    """Of its end (:meth:`EntryForm.directory_sha256`), which differs if any image does; empty in older stores."""
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ShardFile":
+        """Read what the index says.
+
+        Raises:
+            DamagedJsonError: If that is something else.
+        """
+        check_shape(values, {"name": is_text, "bytes": is_count, "sha256": is_text})
+        check_shape({"directory_sha256": "", **values}, {"directory_sha256": is_text})
+        return cls(values["name"], values["bytes"], values["sha256"], values.get("directory_sha256", ""))
 
 
 @dataclass(frozen=True)
@@ -113,27 +145,32 @@ class StoreIndex:
             IndexFormatError: If it is damaged, or of a kind that this version does not know.
             OSError: If it cannot be read, or is missing.
         """
-        data = (folder / INDEX_NAME).read_bytes()
+        path = folder / INDEX_NAME
+        if is_special(path):
+            raise IndexFormatError("it is no regular file")
+        data = path.read_bytes()
         try:
-            values = json.loads(data)
-            kind = values.pop("format")
-            if kind != _FORMAT:
-                raise IndexFormatError(f"it is of the format {kind!r}, where this version reads {_FORMAT!r}")
+            values = parse_object(data, {"format": is_text})
+            if values["format"] != _FORMAT:
+                found = values["format"][:60]
+                raise IndexFormatError(f"it is of the format {found!r}, where this version reads {_FORMAT!r}")
+            check_shape(values, _SHAPE)
+            check_shape(values["shards"], dict.fromkeys(values["shards"], is_list_of(dict)))
             index = cls(
                 channels=values["channels"],
                 class_names=tuple(values["class_names"]),
                 labels=values["labels"],
                 images=tuple(values["images"]),
                 shards={
-                    int(resolution): tuple(ShardFile(**shard) for shard in shards)
+                    int(resolution): tuple(map(ShardFile.from_json, shards))
                     for resolution, shards in values["shards"].items()
                 },
                 notes=tuple(values["notes"]),
                 made_from=values["made_from"],
             )
             consistent = index.is_consistent()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IndexFormatError("it is garbled") from error
+        except ValueError as error:
+            raise IndexFormatError(f"it {other_content(path, 'JSON', 'text file') or 'is garbled'}") from error
         if not consistent:
             raise IndexFormatError("it contradicts itself")
         return index
@@ -148,5 +185,6 @@ class StoreIndex:
             and min(self.labels) >= 0
             and max(self.labels) < len(self.class_names)
             and bool(self.shards)
+            and min(self.shards) >= 1
             and all(len(shards) == len(self.images) for shards in self.shards.values())
         )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gan_blocks.engine.base.contents import other_content
 from gan_blocks.engine.base.threads import ImageThreads
 from gan_blocks.engine.data.image_set import ImageSet, digest_of_files
 from gan_blocks.engine.data.pixels import PixelLayout, to_pixels
@@ -30,11 +31,12 @@ __all__ = ["SHARDS", "load_shards"]
 
 # Shards that stay open; those beyond are opened for each image, so that a process never runs out of file descriptors.
 _KEPT_OPEN = 256
+_SHARE_OF_DESCRIPTORS = 4  # no more than a quarter of what the system lets a process have
 _AGAIN = "write the store again with gan-blocks prepare"
 
 
 def load_shards(source: DataSource, layout: PixelLayout) -> ImageSet:
-    """Read the index of a store and check that all its files are there and as long as they were written.
+    """Read the index of a store and check that all its files are there and, by their ends, as they were written.
 
     Images come from the resolution asked for; where it is not stored, the next larger one is shrunk by area as it is
     read, or the largest is enlarged.
@@ -52,8 +54,12 @@ def load_shards(source: DataSource, layout: PixelLayout) -> ImageSet:
         if not path.is_file():
             raise source.error(f"the shard {path} is missing; {_AGAIN}.")
         size = path.stat().st_size
+        if size != shard.bytes and (what := other_content(path, "zip archive")) is not None:
+            raise source.error(f"the shard {path} {what}.")
         if size != shard.bytes or size < count * form.stride:
             raise source.error(f"the shard {path} is damaged: {size:,} bytes instead of {shard.bytes:,}; {_AGAIN}.")
+        if shard.directory_sha256 not in ("", form.directory_sha256(path, count)):
+            raise source.error(f"the shard {path} holds other images than were written there; {_AGAIN}.")
     notes = index.notes
     if stored != layout:
         notes = (*notes, f"images are stored as {_words(stored)} and brought to {_words(layout)} when they are read")
@@ -88,6 +94,16 @@ def _words(layout: PixelLayout) -> str:
     return f"{layout.resolution} x {layout.resolution} {'gray' if layout.channels == 1 else 'RGB'}"
 
 
+def _kept_open() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _KEPT_OPEN
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = allowed == resource.RLIM_INFINITY
+    return _KEPT_OPEN if unlimited else min(_KEPT_OPEN, allowed // _SHARE_OF_DESCRIPTORS)
+
+
 class _ShardReader:
     """Reads the pixels of numbered images, several shards at a time."""
 
@@ -98,6 +114,7 @@ class _ShardReader:
         self._firsts = np.array(list(accumulate(counts, initial=0)))
         self._form = EntryForm(stored)
         self._header = self._form.array_header
+        self._kept_open = _kept_open()
         self._open: dict[int, int] = {}
         self._threads = ImageThreads()
 
@@ -157,7 +174,7 @@ class _ShardReader:
             return
         descriptor = os.open(self._paths[shard], os.O_RDONLY)
         # Two threads may have come here at once; the second keeps to its own, and closes it.
-        keep = len(self._open) < _KEPT_OPEN and self._open.setdefault(shard, descriptor) == descriptor
+        keep = len(self._open) < self._kept_open and self._open.setdefault(shard, descriptor) == descriptor
         try:
             yield descriptor
         finally:

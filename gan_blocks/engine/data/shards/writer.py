@@ -68,7 +68,8 @@ class ShardWriter:
         os.fsync(self._file.fileno())
         with self._temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        directory = EntryForm(self._layout).directory_sha256(self._temporary, self._count)
         size = self._temporary.stat().st_size
         self._temporary.replace(self._path)
         sync_directory(self._path.parent)
-        return ShardFile(self._name, size, digest)
+        return ShardFile(self._name, size, digest, directory)

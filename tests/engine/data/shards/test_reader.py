@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import resource
 import shutil
 import warnings
 import zipfile
@@ -21,7 +23,7 @@ from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.resampling import area_resample
 from gan_blocks.engine.data.shards import reader as shard_reader
-from gan_blocks.engine.data.shards.format import INDEX_NAME, StoreIndex
+from gan_blocks.engine.data.shards.format import INDEX_NAME, IndexFormatError, StoreIndex
 from gan_blocks.engine.data.shards.writer import ShardWriter
 from gan_blocks.engine.recipe import batches
 from gan_blocks.engine.recipe.options import RunOptions
@@ -32,6 +34,8 @@ COUNT, SIDE, PER_SHARD = 23, 8, 5
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
 LABELS = [number % 3 for number in range(COUNT)]
 LAST = f"{SIDE}/shard_00004.zip"
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+INDEX_OF_FIVE = json.dumps([{"name": LAST, "bytes": 1, "sha256": ""}] * 5)
 
 
 @pytest.fixture
@@ -191,6 +195,47 @@ def test_a_folder_without_an_index_is_no_store_or_an_unfinished_one(store: Path)
         (lambda text: json.dumps({**json.loads(text), "labels": LABELS[:-1]}), "it contradicts itself"),
         (lambda text: json.dumps({**json.loads(text), "labels": [3] * COUNT}), "it contradicts itself"),
         (lambda text: json.dumps({**json.loads(text), "images": [COUNT]}), "it contradicts itself"),
+        (lambda text: '{"format":' * 100_000, "it is garbled"),
+        (lambda text: text.replace('"class_names"', '"class_names": [' + "[" * 100_000), "it is garbled"),
+        *(
+            (lambda text, changed=changed: json.dumps({**json.loads(text), **changed}), "it is garbled")
+            for changed in (
+                {"class_names": [1, 2, 3]},
+                {"class_names": "012"},
+                {"class_names": None},
+                {"channels": "3"},
+                {"channels": True},
+                {"labels": [0.5] * COUNT},
+                {"labels": ["0"] * COUNT},
+                {"labels": {}},
+                {"images": [5.0, 5, 5, 5, 3]},
+                {"images": 5},
+                {"notes": 3},
+                {"notes": [None]},
+                {"made_from": []},
+                {"shards": []},
+                {"shards": {"8": 5}},
+                {"shards": {"8": [1, 2, 3, 4, 5]}},
+                {"shards": {"8": {"name": 1}}},
+                {"shards": {"8": [{"name": LAST, "bytes": "many", "sha256": ""}] * 5}},
+                {"shards": {"8": [{"name": "a\nb", "bytes": 1, "sha256": ""}] * 5}},
+                {"shards": {"8": [{"name": LAST, "bytes": 1, "sha256": "", "directory_sha256": 3}] * 5}},
+                {"shards": {"eight": []}},
+            )
+        ),
+        *(
+            (lambda text, changed=changed: json.dumps({**json.loads(text), **changed}), "it contradicts itself")
+            for changed in (
+                {"labels": [10**30] * COUNT},
+                {"images": [-1, 6, 5, 5, 8]},
+                {"shards": {}},
+                {"shards": {"0": json.loads(INDEX_OF_FIVE)}},
+            )
+        ),
+        (lambda text: LFS, "it is a Git LFS pointer, not the file itself: git lfs pull fetches it"),
+        (lambda text: "", "it is empty"),
+        (lambda text: "hello", "it is garbled"),
+        (lambda text: text.replace("gan_blocks shards 1", "[31m" * 50), "it is of the format '[31m"),
     ],
 )
 def test_an_index_that_cannot_be_used_says_why(store: Path, change: Callable[[str], str], why: str):
@@ -213,6 +258,60 @@ def test_a_missing_or_shortened_shard_is_named_at_the_start(store: Path):
     expected = f"the shard {path} is missing; write the store again with gan-blocks prepare."
     assert error_of(lambda: load(store)) == f"--data shards:{store}: {expected}"
     assert len(load(store, resolution=2)) == COUNT  # the other resolution is whole
+
+
+def test_shards_that_were_swapped_are_noticed_at_the_start(store: Path):
+    first, second = (store / f"{SIDE}/shard_0000{number}.zip" for number in (0, 1))
+    contents = first.read_bytes(), second.read_bytes()
+    assert len(contents[0]) == len(contents[1])
+    second.write_bytes(contents[0])
+    first.write_bytes(contents[1])
+    assert error_of(lambda: load(store)) == (
+        f"--data shards:{store}: the shard {first} holds other images than were written there; "
+        "write the store again with gan-blocks prepare."
+    )
+    index = StoreIndex.read(store)
+    older = {
+        side: tuple(replace(shard, directory_sha256="") for shard in files) for side, files in index.shards.items()
+    }
+    text = replace(index, shards=older).encode().decode()
+    assert text.count('"directory_sha256": ""') == 10
+    text = re.sub(r',\s*"directory_sha256": ""', "", text)  # as stores were before
+    (store / INDEX_NAME).write_text(text)
+    assert len(load(store)) == COUNT
+
+
+def test_no_more_shards_stay_open_than_a_quarter_of_what_the_system_allows(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (13, 13))
+    images = load(store)
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    assert torch.equal(read(images, list(range(COUNT))), expected(list(range(COUNT))))
+    assert len(list(descriptors.iterdir())) == before + 3
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
+    everything = load(store)
+    read(everything, list(range(COUNT)))
+    assert len(list(descriptors.iterdir())) == before + 3 + 5
+
+
+def test_pipes_in_the_place_of_files_are_not_waited_for(store: Path):
+    for name, why in (
+        (LAST, f"the shard {store / LAST} is missing"),
+        (INDEX_NAME, f"there is no {store / INDEX_NAME}"),
+    ):
+        (store / name).unlink()
+        os.mkfifo(store / name)
+        assert error_of(lambda: load(store)).startswith(f"--data shards:{store}: {why}")
+    with pytest.raises(IndexFormatError, match=r"^it is no regular file$"):
+        StoreIndex.read(store)
+
+
+def test_a_shard_that_was_not_fetched_is_no_reason_to_write_the_store_again(store: Path):
+    (store / LAST).write_text(LFS)
+    why = "is a Git LFS pointer, not the file itself: git lfs pull fetches it"
+    assert error_of(lambda: load(store)) == f"--data shards:{store}: the shard {store / LAST} {why}."
 
 
 def test_one_wrong_byte_anywhere_in_an_entry_is_found_and_named(store: Path):
