@@ -32,7 +32,6 @@ from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.memory import check_disk_space
 from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes, require_same
 from gan_blocks.engine.data.image_set import ImageSet
-from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages, StoredImages
 from gan_blocks.engine.evaluation.metric import Plan, Report, Samples
 from gan_blocks.engine.evaluation.metrics import METRICS
@@ -162,8 +161,11 @@ def _draw(options: Options, asked: Asked) -> Drawn:
     real: list[ImageSet] = []
 
     def load_and_check() -> tuple[int, list[int]]:
-        real.append(load_images_of(trained.config, options.data))
-        classes = _classes_to_draw(trained.config, real[0])
+        images, notes = trained.load_images(options.data)
+        for note in notes:
+            print(note)
+        real.append(images)
+        classes = _classes_to_draw(trained, real[0])
         count = len(classes) or trained.config.num_classes
         num = max(DEFAULT_NUM, 2 * count) if options.num is None else options.num
         shape = drawn_shape(trained)
@@ -180,13 +182,14 @@ def _draw(options: Options, asked: Asked) -> Drawn:
     return Drawn(trained.config, trained.source, images, labels, real[0] if real else None)
 
 
-def _classes_to_draw(config: TrainingConfig, real: ImageSet) -> list[int]:
+def _classes_to_draw(trained: TrainedGenerator, real: ImageSet) -> list[int]:
     """The classes with real images to compare with, which is noted; none where these are all."""
     classes: list[int] = real.labels.unique().tolist()
+    config = trained.config
     missing = sorted(set(range(config.num_classes)).difference(classes))
     if not missing:
         return []
-    which = f"{len(missing):,} of {config.num_classes:,} classes, such as class {missing[0]}"
+    which = f"{len(missing):,} of {config.num_classes:,} classes, such as class {trained.name_of(missing[0])}"
     print(f"Left out, for want of real images: {which}.")
     return classes
 
@@ -221,6 +224,7 @@ def _measure(options: Options, asked: Asked, drawn: Drawn) -> Evaluation:
         drawn.real.labels,
         drawn.config.num_classes,
         options.seed,
+        drawn.real.class_names,
     )
     found = {name: metric.measure(asked.get(name) or metric.options(), samples) for name, metric in METRICS.items()}
     return Evaluation({name: report for name, report in found.items() if report is not None})

@@ -23,7 +23,6 @@ from gan_blocks.engine.base.memory import check_memory
 from gan_blocks.engine.commands.sample_options import OutPath, TruncatedOptions
 from gan_blocks.engine.data.arrays import image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
-from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.data.npz import read_npz
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
@@ -98,13 +97,15 @@ def search(options: Options) -> Search:
     """Find the neighbors."""
     trained = options.load()
     config = trained.config
-    real = load_images_of(config, options.data)
+    real, notes = trained.load_images(options.data)
+    for note in notes:
+        print(note)
     if options.samples is None:
         check_same_size(drawn_shape(trained), real.layout.shape)
         _check_sheet(options, real, options.num)
         options.check_batch(trained, options.num)
         queries, labels = draw_samples(
-            trained, options.num, seed=options.seed, classes=options.classes, batch_size=options.batch_size
+            trained, options.num, seed=options.seed, classes=options.labels(trained), batch_size=options.batch_size
         )
     else:
         queries, labels = _given(options, config)

@@ -7,6 +7,7 @@ Tested in ``tests/engine/commands/test_sample.py``.
 """
 
 import math
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Grid(TruncatedOptions):
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw the samples, and write each batch before the next is drawn."""
         self._check_sizes(trained)
-        labels = even_labels(self.num, self.classes or range(trained.config.num_classes))
+        labels = even_labels(self.num, self.labels(trained) or range(trained.config.num_classes))
         batches = sample_batches(trained, labels, seed=self.seed, batch_size=self.batch_size)
         _WRITERS[self.form](self.out, _Pictures(trained, batches), labels)
         return f"{self.num} samples"
@@ -113,7 +114,7 @@ class Truncation(SampleOptions):
 
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw the blocks and write the sheet."""
-        classes = self.classes or spread_classes(trained.config.num_classes)
+        classes = self.labels(trained) or spread_classes(trained.config.num_classes)
         self.check_memory(trained, "--columns", self.columns, copies=len(classes) * len(self.truncations))
         blocks = []
         for number in Progress(self.truncations, desc="truncations", unit="block", delay=2, leave=False):
@@ -127,7 +128,8 @@ class Truncation(SampleOptions):
             )
             blocks.append(images)
         headers = [f"{number:g}" for number in self.truncations]
-        save_sheet(self.out, *blocks, columns=self.columns, captions=[str(label) for label in classes], headers=headers)
+        captions = [trained.name_of(label) for label in classes]
+        save_sheet(self.out, *blocks, columns=self.columns, captions=captions, headers=headers)
         return f"Truncations {', '.join(headers)} of {len(classes)} classes"
 
 
@@ -136,7 +138,7 @@ class Classes(TruncatedOptions):
     """One sheet a class, in a folder: what a class looks like, and whether its samples repeat themselves."""
 
     out: OutPath = Path("classes")
-    """A folder; it gets class_0.png, class_1.png, ..."""
+    """A folder; it gets class_0.png, class_1.png, ... or, where classes have names, class_cat.png, ..."""
 
     num: int = 64
     """Samples a class; class by class they have the same latents."""
@@ -149,8 +151,9 @@ class Classes(TruncatedOptions):
 
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw and write class by class."""
-        classes = self.classes or range(trained.config.num_classes)
-        sheets = {label: self.out / f"class_{label}.png" for label in classes}
+        classes = self.labels(trained) or range(trained.config.num_classes)
+        names = file_names(trained)
+        sheets = {label: self.out / f"class_{names[label]}.png" for label in classes}
         refuse_other_images(self.out, {sheet.name for sheet in sheets.values()})
         self.check_memory(trained, "--num", self.num)
         model, z = ready_generator(trained), draw_latents(trained.prior, self.num, seed=self.seed)
@@ -166,11 +169,22 @@ class Classes(TruncatedOptions):
 KINDS = {"grid": Grid, "truncation": Truncation, "classes": Classes, "interpolation": Interpolation, "walk": Walk}
 
 
+def file_names(trained: TrainedGenerator) -> list[str]:
+    """What to call each class in the name of a file, each once: its name as far as any file system takes it."""
+    names: list[str] = []
+    for label in range(trained.config.num_classes):
+        plain = re.sub(r"[^\w.-]+", "_", trained.name_of(label))[:60].strip(".") or str(label)
+        taken = {name.lower() for name in names} if trained.class_names else ()
+        names.append(plain if plain.lower() not in taken else f"{plain}_{label}")
+    return names
+
+
 class _Pictures:
     """Samples as bytes, (height, width, channels) each, in batches that are drawn when they are asked for."""
 
     def __init__(self, trained: TrainedGenerator, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
         channels, height, width = drawn_shape(trained)
+        self.names = file_names(trained)
         self.shape = (height, width, channels)
         self._batches = batches
 
@@ -207,7 +221,7 @@ def _write_folder(out: Path, pictures: _Pictures, labels: Tensor) -> None:
         for picture in (picture for batch in pictures for picture in batch):
             number, label = next(classes)
             pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
-            path = out / f"{number:06d}_class_{label}.png"
+            path = out / f"{number:06d}_class_{pictures.names[label]}.png"
             try:
                 Image.fromarray(pixels).save(path)
             except OSError:

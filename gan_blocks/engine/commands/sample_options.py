@@ -62,8 +62,8 @@ class SampleOptions:
     out: OutPath = Path()
     """Where to put it."""
 
-    classes: tuple[int, ...] = ()
-    """Classes to draw, in this order (default: all, or ten of them where that is too many)."""
+    classes: tuple[str, ...] = ()
+    """Classes to draw, by name or number, in this order (default: all, or ten of them where that is too many)."""
 
     seed: int = 0
     """Seed of the latents."""
@@ -113,11 +113,18 @@ class SampleOptions:
         trained = load_trained(run=self.run, weights=self.weights, device=torch_device(self.device), recipe=self.recipe)
         for note in trained.notes:
             print(note)
-        num_classes = trained.config.num_classes
-        for label in self.classes:
-            if not 0 <= label < num_classes:
-                raise UserError(f"--classes must lie in 0 to {num_classes - 1}, but got {label}.")
+        for word, label in zip(self.classes, self.labels(trained), strict=True):
+            if str(word).isdecimal() and int(word) != label:
+                print(f"--classes {word} is the class of that name, whose number is {label}.")
         return trained
+
+    def labels(self, trained: TrainedGenerator) -> list[int]:
+        """The numbers of --classes; none where all are meant.
+
+        Raises:
+            UserError: If the generator has no such class.
+        """
+        return [trained.label_of(word) for word in self.classes]
 
     def check_memory(self, trained: TrainedGenerator, option: str, count: int, *, copies: int = 1) -> None:
         """Refuse an option that asks for more images at once, ``copies`` for each of its number, than memory holds."""

@@ -5,6 +5,7 @@ Tested in ``tests/engine/commands/test_sample_paths.py``.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -82,7 +83,7 @@ class Interpolation(TruncatedOptions):
         ends = draw_latents(trained.prior, 2 * self.rows, seed=self.seed)
         start, end = ends[::2], ends[1::2]
         z = interpolate_latents(start, start if self.vary == "classes" else end, steps, path=self.path or "spherical")
-        labels = torch.tensor(cycle(self.classes or range(num_classes), self.rows + 1))
+        labels = torch.tensor(cycle(self.labels(trained) or range(num_classes), self.rows + 1))
         classes = repeat(labels[:-1], "path -> path step", step=steps)
         if self.vary != "latents":
             classes = interpolate_classes(labels[:-1], labels[1:], steps, num_classes=num_classes)
@@ -100,7 +101,8 @@ class Interpolation(TruncatedOptions):
             save_animation(self.out, [*frames, *frames[-2:0:-1]], fps=self.fps or FRAMES_PER_SECOND)
         else:
             to_next = "" if self.vary == "latents" else " to {}"
-            pairs = zip(labels[:-1].tolist(), labels[1:].tolist(), strict=True)
+            names = [trained.name_of(label) for label in labels.tolist()]
+            pairs = pairwise(names)
             save_sheet(self.out, images, columns=steps, captions=[f"{a}{to_next.format(b)}" for a, b in pairs])
         return f"{self.rows} paths of {steps} images"
 
@@ -167,7 +169,7 @@ class Walk(SampleOptions):
                 for number in range(self.num)
             ]
         )
-        labels = torch.tensor(cycle(self.classes or range(trained.config.num_classes), self.num))
+        labels = torch.tensor(cycle(self.labels(trained) or range(trained.config.num_classes), self.num))
         classes = labels.repeat_interleave(frames)
         images = generate(ready_generator(trained), z, classes, batch_size=self.batch_size)
         save_animation(self.out, _frames(images, paths=self.num), fps=self.fps)

@@ -59,6 +59,8 @@ class Samples(NamedTuple):
     """Number of classes of the networks."""
     seed: int
     """Seed of everything random in a measurement."""
+    class_names: tuple[str, ...] = ()
+    """One name a class, as far as classes have names."""
 
     @property
     def images(self) -> Tensor:

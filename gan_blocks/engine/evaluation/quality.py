@@ -53,6 +53,7 @@ class QualityReport:
         novelty: Distance to the nearest training image, generated over real; see `novelty_ratio`.
         agreement_by_class: Agreement of each class that was asked for; empty where there is one class.
         classes_without_spread: Classes that the diversity leaves out, since they have one real image.
+        class_names: One name a class, as far as classes have names.
     """
 
     num_generated: int
@@ -63,11 +64,15 @@ class QualityReport:
     novelty: float
     agreement_by_class: dict[int, float]
     classes_without_spread: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON; classes become strings because JSON keys are."""
         by_class = {str(label): share for label, share in self.agreement_by_class.items()}
-        return asdict(self) | {"agreement_by_class": by_class}
+        plain = asdict(self) | {"agreement_by_class": by_class}
+        if self.class_names == tuple(map(str, range(len(self.class_names)))):
+            del plain["class_names"]  # nothing but the numbers
+        return plain
 
     def lines(self, class_names: Sequence[str] | None = None) -> list[str]:
         """Render for a console of 100 columns; of more than 20 classes only the worst are listed."""
@@ -87,10 +92,13 @@ class QualityReport:
         unseen = f"(unseen real images: {self.classifier_accuracy:.1%})"
         return [f"  agreement {self.agreement:7.1%}  drawn in the class asked for {unseen}"]
 
+    def _name(self, label: int) -> str:
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
     def _left_out_lines(self) -> list[str]:
         if not self.classes_without_spread:
             return []
-        shown = f"{len(self.classes_without_spread):,}, such as class {self.classes_without_spread[0]}"
+        shown = f"{len(self.classes_without_spread):,}, such as class {self._name(self.classes_without_spread[0])}"
         return [f"  without a class's diversity, for want of a second real image: {shown}"]
 
     def _class_lines(self, class_names: Sequence[str] | None) -> list[str]:
@@ -98,7 +106,7 @@ class QualityReport:
             return []
         shown = sorted(self.agreement_by_class.items(), key=lambda item: item[1])[:MAX_CLASSES_SHOWN]
         few = len(self.agreement_by_class) <= MAX_CLASSES_SHOWN
-        names = {label: class_names[label] if class_names else str(label) for label, _ in shown}
+        names = {label: class_names[label] if class_names else self._name(label) for label, _ in shown}
         # A class and its share stay together when the line is wrapped.
         text = ", ".join(f"{names[label]}\xa0{share:.0%}" for label, share in (sorted(shown) if few else shown))
         head = "  by class: " if few else f"  the {MAX_CLASSES_SHOWN} worst of {len(self.agreement_by_class)} classes: "
@@ -117,6 +125,7 @@ def measure_quality(
     epochs: int = 10,
     held_out: ImageRows | None = None,
     judge: TrainedClassifier | None = None,
+    class_names: Sequence[str] = (),
 ) -> QualityReport:
     """Train a classifier on the real images and measure agreement, diversity and novelty of the generated ones.
 
@@ -132,6 +141,7 @@ def measure_quality(
         epochs: Passes of the classifier over its training part.
         held_out: Real images that the generator has not seen, where there are any; see `novelty_ratio`.
         judge: A classifier that `train_classifier` made of these real images before; None: one is trained now.
+        class_names: One name a class, for the report.
 
     Raises:
         UserError: If the images differ in shape, generated values are not finite, a requested class has no real
@@ -149,6 +159,7 @@ def measure_quality(
         novelty=novelty,
         agreement_by_class={},
         classes_without_spread=tuple(_without_spread(generated_labels, real_labels)),
+        class_names=tuple(class_names),
     )
     if num_classes == 1:
         return report
@@ -318,6 +329,7 @@ def _measure(_options: QualityOptions, samples: Samples) -> QualityReport:
         samples.real_labels,
         num_classes=samples.num_classes,
         seed=samples.seed,
+        class_names=samples.class_names,
     )
 
 

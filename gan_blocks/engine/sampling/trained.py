@@ -3,7 +3,9 @@
 Tested in ``tests/engine/commands/test_sample.py``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from gan_blocks import Prior, TruncatedBatchNormStatistics
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import within_memory
 from gan_blocks.engine.base.randomness import seeded_construction
+from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.loading import load_images_of
+from gan_blocks.engine.data.record import DataRecord, changes, record_of
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import find_recipe, recipe_of
@@ -41,6 +46,50 @@ class TrainedGenerator:
     """Whether it comes from another layout, and is sampled with its own singular vectors and statistics."""
     tables: TruncatedBatchNormStatistics | None = None
     """The statistics for each truncation, where it was converted with some."""
+    class_names: tuple[str, ...] = ()
+    """Of the data that it has learned from; the networks may have more classes, which have numbers alone."""
+    record: DataRecord | None = None
+    """What was written down of these data, where it comes from a run that has it."""
+
+    def name_of(self, label: int) -> str:
+        """What to call a class."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    def label_of(self, word: str | int) -> int:
+        """The number of a class that is asked for by its name or, where no class is called so, by its number.
+
+        Raises:
+            UserError: If there is no such class.
+        """
+        if word in self.class_names:
+            return self.class_names.index(str(word))
+        num_classes = self.config.num_classes
+        try:
+            label = int(word)
+        except ValueError:
+            close = get_close_matches(str(word), self.class_names, n=1, cutoff=0.0)
+            perhaps = f" Perhaps you meant {close[0]}." if close else ""
+            rule = f"names of classes or numbers from 0 to {num_classes - 1}"
+            raise UserError(f"--classes must be {rule}, but got {word}.{perhaps}") from None
+        if not 0 <= label < num_classes:
+            raise UserError(f"--classes must lie in 0 to {num_classes - 1}, but got {label}.")
+        return label
+
+    def load_images(self, data: str | None = None) -> tuple[ImageSet, list[str]]:
+        """The images that it has learned from, and a line for the user if they are others now.
+
+        Args:
+            data: Where to take them from; None: where they were found last.
+
+        Raises:
+            UserError: If they cannot be read.
+        """
+        place = data or (self.config.data if self.record is None else self.record.source)
+        images = load_images_of(self.config, place)
+        if self.record is None:
+            return images, []
+        problem = changes(self.record, record_of(images, place, seed=self.config.seed))
+        return images, [f"{place} is not what the run has learned from: {problem}."] if problem else []
 
 
 def load_trained(
@@ -60,8 +109,11 @@ def load_trained(
     if run is not None and weights is not None:
         raise UserError("give one of --run RUN and --weights FILE.")
     notes: tuple[str, ...] = ()
+    record = None
     if run is not None:
-        checkpoint = RunFolder.open(run).newest_checkpoint(only=("ema",))
+        folder = RunFolder.open(run)
+        record = None if (saved := folder.data()) is None else DataRecord.from_dict(saved)
+        checkpoint = folder.newest_checkpoint(only=("ema",))
         tensors, metadata, notes = checkpoint.tensors["ema"], checkpoint.metadata, checkpoint.notes
         weights = checkpoint.path / "ema.safetensors"
     elif weights is not None:
@@ -79,5 +131,22 @@ def load_trained(
     load_weights(generator, tensors, str(weights))
     average, prior = generator.eval().requires_grad_(False), recipe.build_prior(config)
     converted = "converted" in metadata
-    tables = read_tables(weights) if converted else None
-    return TrainedGenerator(recipe, average, prior, config, weights, notes, converted, tables)
+    return TrainedGenerator(
+        recipe,
+        average,
+        prior,
+        config,
+        weights,
+        notes,
+        converted,
+        tables=read_tables(weights) if converted else None,
+        class_names=_class_names(metadata, record),
+        record=record,
+    )
+
+
+def _class_names(metadata: Mapping[str, Any], record: DataRecord | None) -> tuple[str, ...]:
+    if record is not None:
+        return record.class_names
+    names = metadata.get("class_names")
+    return tuple(map(str, names)) if isinstance(names, list) else ()

@@ -214,3 +214,9 @@ def test_processes_started_with_different_options_name_the_option(folder: Path):
 @pytest.mark.slow
 def test_processes_that_freeze_or_die_at_random_moments_are_named_by_the_others_in_time():
     assert run_trials(3, seed=1) == 3
+
+
+def test_data_that_differ_between_processes_are_refused_at_the_start(folder: Path):
+    assert statuses(folder, "other_data") == [2, 2]
+    assert "error: the processes read different data under one name: the pixels of " in said(folder, "other_data", 0)
+    assert not (folder / "other_data").exists()

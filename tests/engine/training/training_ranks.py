@@ -129,6 +129,16 @@ def spread(folder: Path, name: str, *, without: str) -> list[str]:
     return [str(folder / name), *options(folder, "killed", "--steps", "4"), "--run-dir", "run"]
 
 
+def change_a_pixel(folder: Path) -> None:
+    """Make a copy of the data for each rank; those of rank 1 differ by a level of one pixel."""
+    with np.load(folder / "tiny.npz") as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    for rank in range(2):
+        (folder / "data" / str(rank)).mkdir(parents=True)
+        images[41, 3, 11, 0] ^= rank
+        np.savez(folder / "data" / str(rank) / "tiny.npz", images=images, labels=labels)
+
+
 def draw(args: list[str]) -> int:
     """Save seven samples of a run, over three batches of standing statistics, as this rank has them."""
     run, path = args
@@ -258,6 +268,9 @@ def main(folder: Path) -> None:
     shutil.copytree(folder / "killed", folder / "origin" / "0" / "run")
     args = [str(folder / "origin"), *options(folder, "started", "--init-from", "run", "--steps", "1")]
     launch(folder, "no_origin", 2, args, command=train_at_own_place)
+    args = [str(folder / "data"), *options(folder, "other_data", "--data", "npz:tiny.npz")]
+    change_a_pixel(folder)
+    launch(folder, "other_data", 2, args, command=train_at_own_place)
     launch(folder, "stopped", 2, options(folder, "stopped", "--steps", "9"), be_asked_to_stop)
     launch(folder, "drifted", 2, options(folder, "drifted", "--steps", "3"), drift)
     for size in (1, 2, 4):

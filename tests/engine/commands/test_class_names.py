@@ -1,0 +1,95 @@
+"""What every command calls the classes of a run: by the names of the folders that it has learned from."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gan_blocks.engine.commands import evaluate, neighbors, sample
+from gan_blocks.engine.commands.sample import file_names
+from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.runs.weights import read_weights, write_weights
+from gan_blocks.engine.sampling.trained import load_trained
+
+NAMES = ["2", "cat", "dog/wolf"]
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    """The tiny run, as if its classes had been folders of these names."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    data = json.loads((folder / "data.json").read_bytes())
+    (folder / "data.json").write_text(json.dumps({**data, "class_names": NAMES}))
+    return folder
+
+
+def test_classes_are_asked_for_by_name_and_files_are_called_so(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    words = ["--run", str(run), "--num", "3", "--classes", "dog/wolf", "2", "1", "--out"]
+    assert sample.main(["grid", *words, str(tmp_path / "named.npz")]) == 0
+    assert "--classes 2 is the class of that name, whose number is 0." in capfd.readouterr().out
+    with np.load(tmp_path / "named.npz") as arrays:
+        assert arrays["labels"].tolist() == [2, 0, 1]
+    assert sample.main(["grid", *words, str(tmp_path / "folder")]) == 0
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "000000_class_dog_wolf.png",
+        "000001_class_2.png",
+        "000002_class_cat.png",
+    ]
+    assert sample.main(["classes", "--run", str(run), "--num", "2", "--out", str(tmp_path / "classes")]) == 0
+    assert sorted(path.name for path in (tmp_path / "classes").iterdir()) == [
+        "class_2.png",
+        "class_cat.png",
+        "class_dog_wolf.png",
+    ]
+
+
+def test_an_unknown_class_is_one_line(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    for word, rule in (
+        ("cats", "names of classes or numbers from 0 to 2, but got cats. Perhaps you meant cat."),
+        ("1.5", "names of classes or numbers from 0 to 2, but got 1.5. Perhaps you meant"),
+    ):
+        assert sample.main(["--run", str(run), "--classes", word, "--out", str(tmp_path / "x.npz")]) == 2
+        assert f"--classes must be {rule}" in capfd.readouterr().err
+    assert sample.main(["--run", str(run), "--classes", "7", "--out", str(tmp_path / "x.npz")]) == 2
+    assert capfd.readouterr().err == "sample: error: --classes must lie in 0 to 2, but got 7.\n"
+
+
+def test_captions_and_tables_have_the_names(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    captions: list[list[str]] = []
+    monkeypatch.setattr(sample, "save_sheet", lambda *_, captions=None, **__: captions and seen(captions))
+
+    def seen(texts: list[str]) -> None:
+        captions.append(texts)
+
+    assert sample.main(["truncation", "--run", str(run), "--columns", "1", "--out", str(tmp_path / "t.png")]) == 0
+    assert captions == [NAMES]
+    # The data's own names are but the numbers: they are not the run's any more, which is said.
+    assert evaluate.main(["--run", str(run), "--num", "12"]) == 0
+    said = capfd.readouterr().out
+    assert "is not what the run has learned from: the classes are others now" in said
+    assert neighbors.main(["--run", str(run), "--num", "2", "--by", "pixels", "--out", str(tmp_path / "n.png")]) == 0
+    assert "is not what the run has learned from" in capfd.readouterr().out
+
+
+def test_weights_alone_know_the_names(run: Path, tmp_path: Path):
+    tensors, metadata = read_weights(RunFolder.open(run).newest_checkpoint().path / "ema.safetensors")
+    write_weights(tmp_path / "ema.safetensors", tensors, {**metadata, "class_names": NAMES})
+    trained = load_trained(run=None, weights=tmp_path / "ema.safetensors", device=torch.device("cpu"))
+    assert trained.label_of("cat") == 1
+    assert [trained.name_of(label) for label in (0, 2, 5)] == ["2", "dog/wolf", "5"]
+
+
+def test_names_of_files_are_short_plain_and_each_once(run: Path, tmp_path: Path):
+    names = ["a b", "A/B", "ä" * 200]
+    data = json.loads((run / "data.json").read_bytes())
+    (run / "data.json").write_text(json.dumps({**data, "class_names": names}))
+    trained = load_trained(run=run, weights=None, device=torch.device("cpu"))
+    assert file_names(trained) == ["a_b", "A_B_1", "ä" * 60]
