@@ -9,6 +9,7 @@ Tested in ``tests/engine/base/test_processes.py`` and ``tests/engine/training/te
 
 import contextlib
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import Store
+from tqdm import tqdm
 
 from gan_blocks.engine.base.deadline import NoAnswerError, within
 from gan_blocks.engine.base.devices import torch_device
@@ -41,6 +43,7 @@ __all__ = [
     "main_rank_only",
     "naming_the_missing",
     "require_same",
+    "say",
     "sum_gradients",
     "telling_others",
 ]
@@ -202,6 +205,12 @@ def require_same(what: str, own: str) -> None:
         if other != first:
             remedy = "All processes must see the same files."
             raise main_rank_only(UserError(f"{what} is {first} in rank 0 but {other} in rank {rank}. {remedy}"))
+
+
+def say(line: str) -> None:
+    """Tell the user a line, beside a progress bar, if this is the process that speaks."""
+    if current_world().is_main:
+        tqdm.write(line, file=sys.stderr)
 
 
 def sum_gradients(network: nn.Module, *values: Tensor) -> None:

@@ -7,17 +7,14 @@ Tested in ``tests/engine/training/test_command.py``.
 
 import math
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.console import Progress
@@ -30,21 +27,19 @@ from gan_blocks.engine.base.processes import (
     joined_processes,
     largest,
     main_rank_only,
+    say,
     telling_others,
 )
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
-from gan_blocks.engine.data.record import DataRecord, changes, record_of
+from gan_blocks.engine.data.record import DataRecord, record_of
 from gan_blocks.engine.data.sources import absolute
 from gan_blocks.engine.pictures.sheets import save_sheet
 from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_split
 from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
-from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import list_checkpoints, save_checkpoint
-from gan_blocks.engine.runs.folder import RunFolder
-from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.runs.report import write_report
 from gan_blocks.engine.runs.weights import first_not_finite
 from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
@@ -52,10 +47,9 @@ from gan_blocks.engine.training.agreement import (
     check_same_data,
     check_same_start,
     check_same_state,
-    newest_checkpoint,
 )
-from gan_blocks.engine.training.command import NEW_RUNS, TrainingCommand, parse_training_command
-from gan_blocks.engine.training.initial_weights import start_from
+from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
+from gan_blocks.engine.training.opening import OpenedRun
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
 from gan_blocks.engine.training.spectra_figure import draw_spectra
 from gan_blocks.engine.training.top_k import AllScoresNaNError
@@ -103,9 +97,8 @@ class Run:
         self.spectra: SpectrumRecorder | None = None
         if self.options.spectra_every:
             self.spectra = SpectrumRecorder(self.state.generator, self.state.discriminator)
-        self.step = 0
-        self._lock: FolderLock | None = None
-        self.folder = self._open_folder(command)
+        self.opened = OpenedRun(recipe, command, self.state, self.data)
+        self.folder, self.step = self.opened.folder, self.opened.step
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
         self._warned = False
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
@@ -144,8 +137,7 @@ class Run:
 
     def close(self) -> None:
         """Let other processes write into the run's folder."""
-        if self._lock is not None:
-            self._lock.close()
+        self.opened.close()
 
     def _train_step(self, batches: StepBatches) -> dict[str, Tensor]:
         """One step of the recipe; what to log of it.
@@ -188,82 +180,18 @@ class Run:
         record = record_of(images, absolute(config.data), seed=config.seed)
         return with_mirror_images(images) if config.mirror else images, record
 
-    def _open_folder(self, command: TrainingCommand) -> RunFolder:
-        """Make the run's folder, or bring back its newest sound checkpoint."""
-        if command.run is None:
-            self._start_from_other_run()  # before there is a folder: it may not fit
-            return decided_by_main(lambda: self._new_folder(command.preset))
-        decided_by_main(partial(self._begin_to_write, command.run))
-        checkpoint = newest_checkpoint(command.run)
-        if checkpoint is None:
-            self._start_from_other_run()  # stopped before its first checkpoint: start again
-            stopped, config = command.run, config_to_json(self.config)
-            return decided_by_main(lambda: self._begin_again(stopped, command.preset, config))
-        if change := self.recipe.identity.changed_since(command.run.recipe):
-            _say(change)
-        for note in checkpoint.notes:
-            _say(note)
-        command.run.check_unchanged(checkpoint)
-        decided_by_main(partial(self._check_data, command.run))
-        self.state.restore(checkpoint.tensors)
-        self.step = checkpoint.step
-        return command.run
-
-    def _check_data(self, folder: RunFolder) -> None:
-        """Compare the images with those that the run began with, and write down where they are now.
-
-        Raises:
-            UserError: If they are others.
-        """
-        saved = folder.data()
-        if saved is not None:
-            then = DataRecord.from_dict(saved)
-            if problem := changes(then, self.data):
-                remedy = f"Give them with --data as they were, or start a new run with --init-from {folder.path}"
-                raise UserError(f"{self.config.data} is not what the run was started with: {problem}. {remedy}.")
-            if then.files != self.data.files:
-                _say(
-                    "The names or sizes of the data's files are others than they were; labels and pixels are the same."
-                )
-        folder.write_data(self.data.as_dict())
-
-    def _begin_to_write(self, folder: RunFolder) -> None:
-        self._lock = folder.begin_to_write()
-        if self._lock.note:
-            _say(self._lock.note)
-
-    def _start_from_other_run(self) -> None:
-        if self.options.init_from is not None:
-            for note in start_from(self.state, self.options.init_from, self.config):
-                _say(note)
-
-    def _begin_again(self, stopped: RunFolder, preset: str, config: Mapping[str, Any]) -> RunFolder:
-        folder = stopped.begin_again(preset, config)
-        folder.write_data(self.data.as_dict())
-        return folder
-
-    def _new_folder(self, preset: str) -> RunFolder:
-        identity, config = self.recipe.identity, config_to_json(self.config)
-        if self.options.run_dir is not None:
-            folder = RunFolder.create_at(self.options.run_dir, identity, preset, config)
-        else:
-            folder = RunFolder.create(NEW_RUNS, identity, preset, config, datetime.now(UTC))
-        self._begin_to_write(folder)
-        folder.write_data(self.data.as_dict())
-        return folder
-
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
         for note in (*self.notes, *self.images.notes):
-            _say(note)
+            say(note)
         if classes := self.data.listed_classes():
-            _say(classes)
+            say(classes)
         sizes = [sum(p.numel() for p in net.parameters()) for net in (self.state.generator, self.state.discriminator)]
-        _say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
+        say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
         if self.world.is_main:
             self.folder.truncate_log(after_step=self.step)
             self._seconds_before = self.folder.trained_seconds()
-        _say(f"{'Run' if self.step == 0 else f'Continuing after step {self.step}'}: {self.folder.path}")
+        say(f"{'Run' if self.step == 0 else f'Continuing after step {self.step}'}: {self.folder.path}")
         machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
         how = {"device": str(self.state.device), "precision": self.options.precision, "processes": self.world.size}
         self._record({"event": "start", "step": self.step, **machine, **how})
@@ -302,7 +230,7 @@ class Run:
             self._record({"step": step, **values})
             self._warn_of_large_losses(step, values)
             if left_out := values.get("nan_scores"):
-                _say(f"Step {step}: {left_out} generated images have no score but NaN; top-k training leaves them out.")
+                say(f"Step {step}: {left_out} generated images have no score but NaN; top-k training leaves them out.")
         self._pending.clear()
         shown = {name: f"{value:.3f}" for name, value in values.items() if name.startswith("loss_")}
         progress.set_postfix(shown | {"images/s": f"{speed:.0f}"})
@@ -313,7 +241,7 @@ class Run:
         if large and not self._warned:
             self._warned = True
             named = ", ".join(f"{name} {value:.3g}" for name, value in large.items())
-            _say(f"Step {step}: {named}: the training has most likely diverged. Try a lower learning rate.")
+            say(f"Step {step}: {named}: the training has most likely diverged. Try a lower learning rate.")
 
     def _measure_spectra(self) -> None:
         """Write the singular values of all weights to the log, if that was asked for.
@@ -390,13 +318,13 @@ class Run:
         largest(0)  # nobody leaves before all have come here: who says that it is done would not notice
 
     def _closing_words(self, stop: StopRequest, seconds: float) -> int:
-        _say(f"Sample sheet: {self.folder.samples_path(self.step)}")
+        say(f"Sample sheet: {self.folder.samples_path(self.step)}")
         if self.spectra is not None:
-            _say(f"Spectra: {self.folder.spectra_path}")
+            say(f"Spectra: {self.folder.spectra_path}")
         if stop.signal:
-            _say(f"Stopped at step {self.step}; continue with --resume {self.folder.path}")
+            say(f"Stopped at step {self.step}; continue with --resume {self.folder.path}")
             return 128 + stop.signal
-        _say(f"{'Done' if self.step >= self.last_step else 'Time is up'} at step {self.step}, after {seconds:.0f} s.")
+        say(f"{'Done' if self.step >= self.last_step else 'Time is up'} at step {self.step}, after {seconds:.0f} s.")
         return 0
 
 
@@ -416,8 +344,3 @@ def _logged(returned: object) -> dict[str, Tensor]:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise main_rank_only(UserError(f"{rule}, but {name} is of {got}."))
     return {name: torch.as_tensor(value) for name, value in returned.items()}
-
-
-def _say(line: str) -> None:
-    if current_world().is_main:
-        tqdm.write(line, file=sys.stderr)

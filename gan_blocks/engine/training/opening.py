@@ -1,0 +1,112 @@
+"""The folder of a run as a session makes it, or finds it again: whose it is, where it stands, and on what data.
+
+Tested in ``tests/engine/training/test_command.py`` and ``tests/engine/training/test_own_data.py``.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.processes import decided_by_main, say
+from gan_blocks.engine.data.record import DataRecord, changes
+from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.recipe.state import TrainingState
+from gan_blocks.engine.runs.checkpoints import Checkpoint
+from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.runs.lock import FolderLock
+from gan_blocks.engine.training.agreement import newest_checkpoint
+from gan_blocks.engine.training.command import NEW_RUNS, TrainingCommand
+from gan_blocks.engine.training.initial_weights import start_from
+
+__all__ = ["OpenedRun"]
+
+
+class OpenedRun:
+    """A run's folder, held by this session; the state is that of its newest sound checkpoint, if there is one.
+
+    Args:
+        recipe: What is trained.
+        command: How; it may name a run to continue.
+        state: Fresh players, which are given the weights of that run, or of the one to start from.
+        data: What is learned from.
+
+    Attributes:
+        folder: The folder.
+        step: Steps done so far.
+
+    Raises:
+        UserError: If another process holds the folder, nothing in it is sound, or it was begun with another Config or
+            on other data.
+    """
+
+    def __init__(self, recipe: Recipe[Any], command: TrainingCommand, state: TrainingState, data: DataRecord) -> None:
+        self._recipe, self._command, self._state, self._data = recipe, command, state, data
+        self._lock: FolderLock | None = None
+        self.step = 0
+        self.folder = self._create() if command.run is None else self._continue(command.run)
+
+    def close(self) -> None:
+        """Let other processes write into the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _create(self) -> RunFolder:
+        self._start_from_other_run()  # before there is a folder: it may not fit
+        return decided_by_main(self._new_folder)
+
+    def _continue(self, run: RunFolder) -> RunFolder:
+        decided_by_main(lambda: self._hold(run))
+        checkpoint = newest_checkpoint(run)
+        if checkpoint is None:
+            self._start_from_other_run()  # stopped before its first checkpoint: start again
+            return decided_by_main(lambda: self._begin_again(run))
+        if change := self._recipe.identity.changed_since(run.recipe):
+            say(change)
+        for note in checkpoint.notes:
+            say(note)
+        decided_by_main(lambda: self._check(run, checkpoint))
+        self._state.restore(checkpoint.tensors)
+        self.step = checkpoint.step
+        return run
+
+    def _hold(self, folder: RunFolder) -> None:
+        self._lock = folder.begin_to_write()
+        if self._lock.note:
+            say(self._lock.note)
+
+    def _new_folder(self) -> RunFolder:
+        command, identity = self._command, self._recipe.identity
+        config, run_dir = config_to_json(command.config), command.options.run_dir
+        if run_dir is not None:
+            folder = RunFolder.create_at(run_dir, identity, command.preset, config)
+        else:
+            folder = RunFolder.create(NEW_RUNS, identity, command.preset, config, datetime.now(UTC))
+        self._hold(folder)
+        folder.write_data(self._data.as_dict())
+        return folder
+
+    def _begin_again(self, run: RunFolder) -> RunFolder:
+        folder = run.begin_again(self._command.preset, config_to_json(self._command.config))
+        folder.write_data(self._data.as_dict())
+        return folder
+
+    def _check(self, run: RunFolder, checkpoint: Checkpoint) -> None:
+        """Compare Config and images with those that the run began with, and write down where the images are now."""
+        run.check_unchanged(checkpoint)
+        saved = run.data()
+        if saved is not None:
+            then, now = DataRecord.from_dict(saved), self._data
+            if problem := changes(then, now):
+                remedy = f"Give them with --data as they were, or start a new run with --init-from {run.path}"
+                name = self._command.config.data
+                raise UserError(f"{name} is not what the run was started with: {problem}. {remedy}.")
+            if then.files != now.files:
+                say("The names or sizes of the data's files are others than they were; labels and pixels are the same.")
+        run.write_data(self._data.as_dict())
+
+    def _start_from_other_run(self) -> None:
+        options = self._command.options
+        if options.init_from is not None:
+            for note in start_from(self._state, options.init_from, self._command.config):
+                say(note)
