@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_value, check_positive
+from gan_blocks._checks import bad_value, check_at_least_0, check_positive, check_whole
 from gan_blocks.latents._draws import Draws
 
 __all__ = ["NormalPrior", "Prior"]
+
+
+_LARGEST = 2**63  # what torch counts elements with
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Prior(ABC):
         dim: Number of components of z, at least 1.
 
     Raises:
-        ValueError: If ``dim`` is not positive.
+        TypeError: If ``dim`` is not a whole number.
+        ValueError: If ``dim`` is not positive, or no tensor has so many elements.
 
     References:
         Brock et al. 2018, Appendix E.
@@ -37,7 +41,11 @@ class Prior(ABC):
     dim: int
 
     def __post_init__(self) -> None:
-        check_positive(type(self).__name__, dim=self.dim)
+        owner = type(self).__name__
+        check_whole(owner, dim=self.dim)
+        check_positive(owner, dim=self.dim)
+        if self.dim >= _LARGEST:
+            raise bad_value(owner, "dim", "less than 2**63", self.dim)
 
     def sample(
         self,
@@ -52,14 +60,17 @@ class Prior(ABC):
         A sample is a function of the generator's state and of the whole batch: draw the batch at once and slice it.
 
         Args:
-            batch_size: Number of vectors.
+            batch_size: Number of vectors, at least 0.
             generator: Source of the draws, on ``device``; None takes torch's global one.
             device: Device of the result.
             dtype: Floating dtype of the result; None takes torch's default.
 
         Raises:
-            ValueError: If ``dtype`` is not a floating one.
+            TypeError: If ``batch_size`` is not a whole number.
+            ValueError: If ``dtype`` is not a floating one, or ``batch_size`` is negative.
         """
+        check_whole(type(self).__name__, batch_size=batch_size)
+        check_at_least_0(type(self).__name__, batch_size=batch_size)
         dtype = dtype or torch.get_default_dtype()
         if not dtype.is_floating_point:
             raise bad_value(type(self).__name__, "dtype", "a floating dtype", dtype)

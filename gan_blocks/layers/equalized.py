@@ -153,7 +153,7 @@ class EqualizedLinear(nn.Linear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_positive("EqualizedLinear", in_features=in_features, gain=gain)
+        check_positive("EqualizedLinear", in_features=in_features, out_features=out_features, gain=gain)
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         equalized_lr(self, gain=gain)
 
@@ -208,7 +208,7 @@ class EqualizedConv2d(nn.Conv2d):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_positive("EqualizedConv2d", in_channels=in_channels, gain=gain)
+        check_positive("EqualizedConv2d", in_channels=in_channels, out_channels=out_channels, gain=gain)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias, device=device, dtype=dtype
         )
@@ -266,7 +266,7 @@ class EqualizedConvTranspose2d(nn.ConvTranspose2d):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_positive("EqualizedConvTranspose2d", in_channels=in_channels, gain=gain)
+        check_positive("EqualizedConvTranspose2d", in_channels=in_channels, out_channels=out_channels, gain=gain)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias, device=device, dtype=dtype)
         equalized_lr(self, gain=gain)
 

@@ -184,9 +184,9 @@ def lazy_coefficient(coefficient: float, *, interval: int, update: int) -> float
     owner = "lazy_coefficient"
     if not coefficient >= 0:
         raise bad_value(owner, "coefficient", "at least 0", coefficient)
-    if interval < 1:
+    if not interval >= 1:
         raise bad_value(owner, "interval", "at least 1", interval)
-    if update < 0:
+    if not update >= 0:
         raise bad_value(owner, "update", "at least 0", update)
     return 0.0 if update % interval else coefficient * interval
 
@@ -327,7 +327,10 @@ def mode_seeking_penalty(*, fake_images: tuple[Tensor, Tensor], z: tuple[Tensor,
     """
     owner = "mode_seeking_penalty"
     check_positive(owner, eps=eps)
-    for name, (first, second) in (("fake_images", fake_images), ("z", z)):
+    for name, pair in (("fake_images", fake_images), ("z", z)):
+        if len(pair) != 2:
+            raise bad_value(owner, name, "two tensors", pair)
+        first, second = pair
         _check_batch(owner, name, first)
         if first.shape != second.shape:
             raise bad_shape(owner, name, f"twice {tuple(first.shape)}", second)

@@ -90,8 +90,10 @@ class TopKSchedule:
             name, period, seen, other = "images", self.decay_images or 1, images, steps
         if seen is None or other is not None:
             raise ValueError(f"TopKSchedule.k: `{name}` alone must be given, because k decays every {period} {name}.")
-        if seen < 0:
+        if not seen >= 0:
             raise bad_value("TopKSchedule.k", name, "at least 0", seen)
+        if seen == math.inf:
+            raise bad_value("TopKSchedule.k", name, "finite", seen)
         decayed = self.batch_size * self.gamma ** (seen // period)
         least = self.floor or (self.floor_share or 0) * self.batch_size
         # The product of 0.57 and 100 is a last bit below 57.

@@ -157,6 +157,12 @@ class SingularVectorTracker(nn.Module, ABC):
                 f"{type(self).__name__}: `weight` must be a whole tensor, but got a shard of one. "
                 "Read it in the forward pass of its layer, which gathers it."
             )
+        out, rest = self.u.shape[1], self.v.shape[1]
+        if weight.dim() <= self.dim or weight.shape[self.dim] != out or weight.numel() != out * rest:
+            sizes = f"with {out} rows of {rest} elements along dim {self.dim}, as the one that it was made for"
+            raise ValueError(
+                f"{type(self).__name__}: `weight` must be {sizes}, but got weight of shape {tuple(weight.shape)}."
+            )
         axes, own = matrix_axes(weight, self.dim), None
         matrix = _as_matrix(weight, axes)
         if self.readers and (reader := _this_thread()) in self.readers:

@@ -312,3 +312,26 @@ def test_narrow_uniform_numbers_are_drawn_wide(rng: torch.Generator):
     """Drawn in bfloat16, which rounds them down, their mean would be -0.004."""
     z = UniformPrior(8).sample(2**18, dtype=torch.bfloat16, generator=rng)
     assert abs(z.double().mean().item()) < 1.5e-3  # four standard deviations
+
+
+@pytest.mark.parametrize(
+    ("dim", "error", "rule"),
+    [
+        (1.5, TypeError, "`dim` must be a whole number, but got dim of type float."),
+        (math.inf, TypeError, "`dim` must be a whole number, but got dim of type float."),
+        (True, TypeError, "`dim` must be a whole number, but got dim of type bool."),
+        (2**63, ValueError, f"`dim` must be less than 2**63, but got dim={2**63}."),
+    ],
+)
+def test_a_dim_that_no_tensor_has_is_refused(dim: float, error: type[Exception], rule: str):
+    for prior in (NormalPrior, UniformPrior, BernoulliPrior):
+        with pytest.raises(error, match=f"^{re.escape(f'{prior.__name__}: {rule}')}$"):
+            prior(dim)
+
+
+def test_a_batch_size_that_no_tensor_has_is_refused():
+    with pytest.raises(ValueError, match=r"^NormalPrior: `batch_size` must be at least 0, but got batch_size=-1\.$"):
+        NormalPrior(3).sample(-1)
+    with pytest.raises(TypeError, match=r"^NormalPrior: `batch_size` must be a whole number"):
+        NormalPrior(3).sample(1.5)
+    assert NormalPrior(3).sample(0).shape == (0, 3)

@@ -227,3 +227,16 @@ def test_a_layer_that_was_equalized_draws_its_stored_weight_again():
     layer.reset_parameters()
     assert abs(layer.parametrizations.weight.original.std().item() - 1) < 0.1
     assert layer.bias.abs().max() < 1
+
+
+@pytest.mark.parametrize(
+    ("make", "owner", "name"),
+    [
+        (lambda: EqualizedConv2d(3, 0, 3), "EqualizedConv2d", "out_channels"),
+        (lambda: EqualizedConvTranspose2d(3, 0, 3), "EqualizedConvTranspose2d", "out_channels"),
+        (lambda: EqualizedLinear(3, 0), "EqualizedLinear", "out_features"),
+    ],
+)
+def test_a_layer_without_outputs_is_refused(make: Callable[[], object], owner: str, name: str):
+    with pytest.raises(ValueError, match=rf"^{owner}: `{name}` must be greater than 0, but got {name}=0\.$"):
+        make()

@@ -495,3 +495,20 @@ def test_inference_mode_is_named():
 def test_rejects_images_of_bytes(call):
     with pytest.raises(TypeError, match=r"images` must be of dtype a real floating one, but got"):
         call(torch.zeros(2, 3, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(("name", "low"), [("interval", 1), ("update", 0)])
+def test_a_lazy_schedule_without_a_number_is_refused(name: str, low: int):
+    values = {"interval": 4, "update": 0, name: math.nan}
+    with pytest.raises(ValueError, match=rf"^lazy_coefficient: `{name}` must be at least {low}, but got {name}=nan\.$"):
+        lazy_coefficient(1.0, **values)
+
+
+@pytest.mark.parametrize("name", ["fake_images", "z"])
+def test_mode_seeking_wants_pairs(name: str):
+    pairs = {"fake_images": (torch.zeros(2, 5),) * 2, "z": (torch.zeros(2, 3),) * 2, name: ()}
+    rule = rf"^mode_seeking_penalty: `{name}` must be two tensors, but got {name}=\(\)\.$"
+    with pytest.raises(ValueError, match=rule):
+        ValueError, match=rf"^mode_seeking_penalty: `{name}` must be two tensors, but got {name}=\(\)\.$"
+    ):
+        mode_seeking_penalty(**pairs)

@@ -107,3 +107,10 @@ def test_rejects_the_wrong_clock():
         by_images.k(steps=3)
     with pytest.raises(ValueError, match=r"^TopKSchedule\.k: `steps` must be at least 0, but got steps=-1\.$"):
         by_steps.k(steps=-1)
+
+
+@pytest.mark.parametrize(("images", "rule"), [(math.nan, "at least 0"), (math.inf, "finite")])
+def test_a_clock_without_a_time_is_refused(images: float, rule: str):
+    schedule = TopKSchedule(batch_size=8, floor=4, decay_images=10)
+    with pytest.raises(ValueError, match=rf"^TopKSchedule.k: `images` must be {rule}, but got images={images}\.$"):
+        schedule.k(images=images)

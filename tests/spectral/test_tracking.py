@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 from torch.utils.checkpoint import checkpoint
 
-from gan_blocks import SpectralNorm, advance_power_iteration, fold_spectral_norm, frozen_power_iteration, spectral_norm
+from gan_blocks import (
+    SigmaClamp,
+    SpectralNorm,
+    advance_power_iteration,
+    fold_spectral_norm,
+    frozen_power_iteration,
+    spectral_norm,
+)
 from gan_blocks.spectral.tracking import own_class
 
 
@@ -292,3 +299,13 @@ def test_an_own_class_changes_nothing_but_the_class_object(rng: torch.Generator)
     assert type(layer).__bases__ == shared.__bases__
     assert type(plain) is nn.Linear
     assert torch.equal(copy.deepcopy(layer).weight, layer.weight)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 5), (5,), (4, 3, 2)])
+def test_a_weight_of_another_shape_than_the_first_is_refused(shape: tuple[int, ...]):
+    trackers = (SpectralNorm(torch.ones(4, 3)), SigmaClamp(torch.ones(4, 3), maximum=1.0))
+    for tracker in trackers:
+        rule = "`weight` must be with 4 rows of 3 elements along dim 0, as the one that it was made for"
+        with pytest.raises(ValueError, match=f"^{type(tracker).__name__}: {rule}, but got weight of shape"):
+            tracker(torch.ones(shape))
+    trackers[0](torch.ones(4, 3, 1))  # the same matrix
