@@ -509,6 +509,4 @@ def test_mode_seeking_wants_pairs(name: str):
     pairs = {"fake_images": (torch.zeros(2, 5),) * 2, "z": (torch.zeros(2, 3),) * 2, name: ()}
     rule = rf"^mode_seeking_penalty: `{name}` must be two tensors, but got {name}=\(\)\.$"
     with pytest.raises(ValueError, match=rule):
-        ValueError, match=rf"^mode_seeking_penalty: `{name}` must be two tensors, but got {name}=\(\)\.$"
-    ):
         mode_seeking_penalty(**pairs)
