@@ -156,7 +156,7 @@ def require_positive(config: object, *fields: str) -> None:
         value = getattr(config, field)
         if isinstance(value, tuple):
             require(config, field, len(value) > 1 and min(value) > 0, "two or more numbers greater than 0")
-            require(config, field, max(value) < math.inf, "finite numbers")
+            require(config, field, max(value) < math.inf, "two or more finite numbers")
         elif value is not None:
             require(config, field, value > 0, "greater than 0")
             require(config, field, value < math.inf, "a finite number")

@@ -1,6 +1,6 @@
 """Who of the processes is still there, asked when a collective operation fails, and answered the same for all.
 
-Tested in ``tests/engine/base/test_roll_call.py`` and ``tests/engine/training/test_distributed_training.py``.
+Tested in ``tests/engine/base/test_roll_call.py`` and ``tests/engine/training/test_lost_processes.py``.
 """
 
 import json

@@ -158,7 +158,7 @@ def test_distances_outlive_a_sheet_that_cannot_be_written(
 ):
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "sheet.png"
-    args = ["--run", str(tiny_run), "--num", "2", "--by", "pixels", "--neighbors", str(2**63), "--out", str(out)]
+    args = ["--run", str(tiny_run), "--num", "2", "--by", "pixels", "--neighbors", str(2**63 - 1), "--out", str(out)]
     assert neighbors.main(args) == 2
     said, error = capfd.readouterr()
     assert said.startswith("L2 in pixels: the nearest training image is ")
@@ -169,9 +169,9 @@ def test_a_sheet_that_no_memory_holds_is_refused_at_once(
     tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(neighbors, "draw_samples", None)
-    assert neighbors.main(["--run", str(tiny_run), "--num", str(2**63)]) == 2
+    assert neighbors.main(["--run", str(tiny_run), "--num", str(2**63 - 1)]) == 2
     assert re.fullmatch(
-        rf"neighbors: error: --num must be at most [\d,]+, for which this machine has memory, but got {2**63}\.\n",
+        rf"neighbors: error: --num must be at most [\d,]+, for which this machine has memory, but got {2**63 - 1}\.\n",
         capfd.readouterr().err,
     )
 

@@ -1,7 +1,7 @@
-"""Trainings of biggan_deep on several processes; started by test_distributed_training.py.
+"""Trainings of biggan_deep on several processes; started by test_distributed_training.py and test_lost_processes.py.
 
-``python -m tests.engine.training.training_ranks FOLDER`` carries out all scenarios; each leaves its run and what its
-ranks say.
+``python -m tests.engine.training.training_ranks together FOLDER`` carries out the scenarios of the one, ``lost FOLDER``
+those of the other; each leaves its run and what its ranks say.
 """
 
 import dataclasses
@@ -223,11 +223,8 @@ def drift(rank: int, step: int, state: object) -> None:
         state.generator.norm.running_var[0] += 1e-15
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    # Optimizers import the compiler, which takes longer than a training here: once, before processes are forked.
-    importlib.import_module("torch._dynamo")
-    write_tiny_data(folder)
+def train_together(folder: Path) -> None:
+    """What several processes train, as one does."""
     for size in (1, 2, 3, 4):
         launch(folder, f"split_{size}", size, options(folder, f"split_{size}", "--steps", "3"))
     for size in (1, 2):
@@ -258,16 +255,6 @@ def main(folder: Path) -> None:
     launch(folder, "killed", 2, options(folder, "killed", *saving), die)
     launch(folder, "restarted", 2, options(folder, "killed", *saving))
     launch(folder, "silent", 2, options(folder, "silent", "--steps", "3", "--timeout", "4"), stop_answering)
-    launch(folder, "unserved", 3, options(folder, "unserved", "--steps", "3", "--timeout", "4"), stop_serving)
-    launch(folder, "headless", 3, options(folder, "headless", "--steps", "3"), die_first)
-    launch(folder, "failed", 3, options(folder, "failed", "--steps", "3"), fail)
-    launch(folder, "slow", 2, options(folder, "slow", "--steps", "3", "--timeout", "2"), be_slow)
-    for name, without in (("no_run", "."), ("no_steps", "checkpoints"), ("damaged", NEWEST_WEIGHTS)):
-        launch(folder, name, 2, spread(folder, name, without=without), command=train_at_own_place)
-    (folder / "origin" / "1").mkdir(parents=True)
-    shutil.copytree(folder / "killed", folder / "origin" / "0" / "run")
-    args = [str(folder / "origin"), *options(folder, "started", "--init-from", "run", "--steps", "1")]
-    launch(folder, "no_origin", 2, args, command=train_at_own_place)
     args = [str(folder / "data"), *options(folder, "other_data", "--data", "npz:tiny.npz")]
     change_a_pixel(folder)
     launch(folder, "other_data", 2, args, command=train_at_own_place)
@@ -279,5 +266,28 @@ def main(folder: Path) -> None:
     launch(folder, "unlike", 2, options(folder, "unlike", "--steps", "3"), another_batch)
 
 
+def lose_each_other(folder: Path) -> None:
+    """What becomes of processes of which one is gone, late, or finds other files."""
+    launch(folder, "killed", 2, options(folder, "killed", "--steps", "3", "--checkpoint-every", "1"))
+    launch(folder, "unserved", 3, options(folder, "unserved", "--steps", "3", "--timeout", "4"), stop_serving)
+    launch(folder, "headless", 3, options(folder, "headless", "--steps", "3"), die_first)
+    launch(folder, "failed", 3, options(folder, "failed", "--steps", "3"), fail)
+    launch(folder, "slow", 2, options(folder, "slow", "--steps", "3", "--timeout", "2"), be_slow)
+    for name, without in (("no_run", "."), ("no_steps", "checkpoints"), ("damaged", NEWEST_WEIGHTS)):
+        launch(folder, name, 2, spread(folder, name, without=without), command=train_at_own_place)
+    (folder / "origin" / "1").mkdir(parents=True)
+    shutil.copytree(folder / "killed", folder / "origin" / "0" / "run")
+    args = [str(folder / "origin"), *options(folder, "started", "--init-from", "run", "--steps", "1")]
+    launch(folder, "no_origin", 2, args, command=train_at_own_place)
+
+
+def main(scenarios: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    # Optimizers import the compiler, which takes longer than a training here: once, before processes are forked.
+    importlib.import_module("torch._dynamo")
+    write_tiny_data(folder)
+    {"together": train_together, "lost": lose_each_other}[scenarios](folder)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))
