@@ -11,10 +11,12 @@ from PIL import Image
 
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import read_weights
-from recipes import biggan_deep, dcgan
-from tests.conftest import TINY_NETWORK
+from recipes import biggan_deep, dcgan, sngan
 
-NETWORK = [*TINY_NETWORK[:2], *TINY_NETWORK[4:], "--sample-every", "0"]  # without --num-classes
+NETWORK = [
+    *("--channels", "8", "--generator-widths", "1", "1", "1", "1", "--discriminator-widths", "1", "1", "1", "1"),
+    *("--batch-size", "8", "--standing-batches", "2", "--sample-every", "0"),
+]
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def train(*args: object) -> int:
-    return biggan_deep.RECIPE.main(list(map(str, args)))
+    return sngan.RECIPE.main(list(map(str, args)))
 
 
 def start(pictures: Path, run: Path, *args: object) -> int:
@@ -105,7 +107,7 @@ def test_a_run_whose_classes_changed_is_not_continued(
     (pictures / "cat").rename(pictures / "aunt")
     assert train("--resume", run, "--steps", 2) == 2
     assert last_line(capfd) == (
-        f"biggan_deep: error: folder:{pictures} is not what the run was started with: the classes are others now: cat "
+        f"sngan: error: folder:{pictures} is not what the run was started with: the classes are others now: cat "
         f"is gone and aunt is new. Give them with --data as they were, or start a new run with --init-from {run}."
     )
     (pictures / "aunt").rename(pictures / "cat")
@@ -135,7 +137,7 @@ def test_data_that_moved_are_remembered_once_their_place_is_given(
     capfd.readouterr()
     assert train("--resume", run, "--steps", 3) == 2
     rule = f"folder:{pictures}, the data of this run, is not there: give the new place with --data."
-    assert last_line(capfd) == f"biggan_deep: error: {rule}"
+    assert last_line(capfd) == f"sngan: error: {rule}"
     assert train("--resume", run, "--steps", 3, "--data", "folder:../moved") == 0
     shutil.copytree(moved, pictures)  # the old place is there again, with other pictures
     (pictures / "ant" / "0.png").unlink()
@@ -157,7 +159,7 @@ def test_a_damaged_record_of_the_data_is_one_line(
 ):
     shutil.copytree(tiny_run, tmp_path / "run")
     (tmp_path / "run" / "data.json").write_text(text)
-    assert train("--resume", tmp_path / "run", "--steps", 4) == 2
+    assert biggan_deep.RECIPE.main(["--resume", str(tmp_path / "run"), "--steps", "4"]) == 2
     assert f"{tmp_path / 'run' / 'data.json'} is damaged" in last_line(capfd)
 
 
@@ -177,10 +179,10 @@ def test_a_config_that_was_edited_is_not_continued_with(
     ):
         assert before in text
         path.write_text(text.replace(before, after))
-        assert train("--resume", tmp_path / "run", "--steps", 4) == 2
+        assert biggan_deep.RECIPE.main(["--resume", str(tmp_path / "run"), "--steps", "4"]) == 2
         assert last_line(capfd) == f"biggan_deep: error: {words} {path} was changed since: put it back."
 
 
 def test_an_option_that_cannot_change_names_the_way_to_change_it(tiny_run: Path, capfd: pytest.CaptureFixture[str]):
-    assert train("--resume", tiny_run, "--generator-lr", 1e-4) == 2
+    assert biggan_deep.RECIPE.main(["--resume", str(tiny_run), "--generator-lr", "1e-4"]) == 2
     assert f"To change that, start a new run from its weights: --init-from {tiny_run}." in last_line(capfd)
