@@ -23,6 +23,7 @@ __all__ = [
     "require_each_once",
     "require_positive",
     "require_within",
+    "shortened",
 ]
 
 MOST_THREADS = 1024  # torch crashes on numbers that no machine has
@@ -145,9 +146,12 @@ def require(config: object, field: str, holds: bool, rule: str) -> None:
     if not holds:
         value = getattr(config, field)
         shown = str((" ".join(map(str, value)) or "none") if isinstance(value, tuple) else value)
-        if len(shown) > _SHOWN:
-            shown = f"{shown[:_SHOWN]}..."
-        raise UserError(f"--{field.replace('_', '-')} must be {rule}, but got {shown}.")
+        raise UserError(f"--{field.replace('_', '-')} must be {rule}, but got {shortened(shown)}.")
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that is too long for a message."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def require_positive(config: object, *fields: str) -> None:

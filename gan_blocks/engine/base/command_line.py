@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from gan_blocks.engine.base.checks import require_annotated
+from gan_blocks.engine.base.checks import require_annotated, shortened
 from gan_blocks.engine.base.console import OutputError, lasting_streams, silence_output
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples, help_page, option_names
@@ -52,6 +52,16 @@ def _run(name: str, command: Callable[[], int]) -> int:
         print(f"{name}: error: standard output was not written: {error}.", file=sys.stderr)
         silence_output()
         return 2
+    except BrokenPipeError:
+        if not _output_is_closed():  # it was another pipe
+            raise
+        silence_output()
+        return 141
+    except OSError as error:  # what a file system answers to a name, wherever it was first asked
+        if error.filename is None:
+            raise
+        print(f"{name}: error: {_printable(shortened(str(error.filename)))}: {error.strerror}.", file=sys.stderr)
+        return 2
     except (RuntimeError, MemoryError) as error:
         if (problem := out_of_memory(error)) is None:
             raise
@@ -60,11 +70,6 @@ def _run(name: str, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{name}: stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        if not _output_is_closed():  # it was another pipe
-            raise
-        silence_output()
-        return 141
 
 
 def _printable(text: str) -> str:

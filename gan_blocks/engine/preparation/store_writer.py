@@ -27,6 +27,7 @@ from gan_blocks.engine.data.shards.format import INDEX_NAME, ShardFile, StoreInd
 from gan_blocks.engine.data.shards.writer import ShardWriter
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.preparation.store_source import DamagedFile, PreparedImage, StoreSource
+from gan_blocks.engine.runs.lock import FolderLock
 
 __all__ = ["CONTINUES", "UNFINISHED", "StoreWriter", "check_made_from"]
 
@@ -109,9 +110,15 @@ class StoreWriter:
         """Write the missing parts and the index.
 
         Raises:
-            UserError: If more than 1 % of the images are damaged.
+            UserError: If more than 1 % of the images are damaged, or another process writes into the folder.
             OSError: If the disk is full, or the like: also as a UserError. What is written stays.
         """
+        with closing(FolderLock(self._unfinished)):
+            index = self._write(threads)
+        shutil.rmtree(self._unfinished)
+        return index
+
+    def _write(self, threads: int | None) -> StoreIndex:
         missing = [number for number in range(self.count) if number not in self._parts]
         images = [image for number in missing for image in self._numbers[number]]
         read = map_in_threads(self._images.read, images, description="preparing images", threads=threads)
@@ -122,7 +129,6 @@ class StoreWriter:
         check_damage(self._source, self._all_damaged(), len(self._images.labels))
         index = self._index()
         replace_durably(self._folder / INDEX_NAME, index.encode(), remedy=CONTINUES)
-        shutil.rmtree(self._unfinished)
         return index
 
     def _begin(self) -> None:

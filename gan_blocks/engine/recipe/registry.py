@@ -17,10 +17,12 @@ import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from os.path import expanduser, isdir, isfile  # pathlib's raise for users that do not exist, and for long names
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gan_blocks.engine.base.checks import shortened
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.identity import RecipeIdentity
@@ -52,7 +54,7 @@ def find_recipe(named: str) -> Recipe[Any]:
         return load_registered(registered_recipes()[named])
     place, _, value = named.partition(":")
     if place.endswith(".py") or "/" in place:
-        module = _load_file(Path(place).expanduser())
+        module = _load_file(Path(expanduser(place)))  # noqa: PTH111
     else:
         module = _import_module(place, named)
     return _recipe_in(module, value or "RECIPE", named)
@@ -99,10 +101,10 @@ def recipe_of(made_by: RecipeIdentity, source: Path, named: Recipe[Any] | None =
 
 def _load_file(path: Path) -> ModuleType:
     """The module in a file, which may import what lies beside it, as after ``python FILE``."""
-    if path.is_dir():
+    if isdir(path):  # noqa: PTH112
         raise UserError(f"{path} is a folder: name a registered recipe, a file (my_gan.py) or a module.")
-    if not path.is_file():
-        raise UserError(f"there is no recipe file {path}.")
+    if not isfile(path):  # noqa: PTH113
+        raise UserError(f"there is no recipe file {shortened(str(path))}.")
     path = path.resolve()
     name = path.stem
     loaded = sys.modules.get(name)
@@ -138,8 +140,10 @@ def _import_module(name: str, named: str) -> ModuleType:
                 raise _import_error(f"the module {name}", error) from error
     known = ", ".join(registered_recipes()) or "none is registered"
     beside = Path(f"{named}.py")
-    perhaps = f" Perhaps you meant the file {beside}." if beside.is_file() else ""
-    raise UserError(f"there is no recipe {named}: name a registered one ({known}), a file or a module.{perhaps}")
+    perhaps = f" Perhaps you meant the file {beside}." if isfile(beside) else ""  # noqa: PTH113
+    raise UserError(
+        f"there is no recipe {shortened(named)}: name a registered one ({known}), a file or a module.{perhaps}"
+    )
 
 
 def _may_be_a_module(name: str) -> bool:

@@ -108,8 +108,9 @@ def load_latest_checkpoint(
     """
     files = None if only is None else [STATE_NAME, *(f"{part}.safetensors" for part in only)]
     damages: list[str] = []
-    for path in reversed(list_checkpoints(checkpoints_dir)):
-        damage = find_damage(path, files)
+    named = _named_as_checkpoints(checkpoints_dir) if list_checkpoints(checkpoints_dir) else []
+    for path in reversed(named):
+        damage = find_damage(path, files) if path.is_dir() else "it is no folder"
         if damage is None:
             notes = tuple(f"{damage}; taking the one before it." for damage in damages)
             try:
@@ -130,8 +131,11 @@ def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
     """The folders of all checkpoints, damaged ones included, oldest first; none when there is no such folder."""
     if not checkpoints_dir.is_dir():
         return []
-    found = [path for path in checkpoints_dir.iterdir() if re.fullmatch(r"step_\d+", path.name) and path.is_dir()]
-    return sorted(found, key=step_of)
+    return [path for path in _named_as_checkpoints(checkpoints_dir) if path.is_dir()]
+
+
+def _named_as_checkpoints(checkpoints_dir: Path) -> list[Path]:
+    return sorted((path for path in checkpoints_dir.iterdir() if re.fullmatch(r"step_\d+", path.name)), key=step_of)
 
 
 def prune_checkpoints(checkpoints_dir: Path) -> None:
@@ -145,11 +149,20 @@ def remove_stale_temporaries(checkpoints_dir: Path) -> None:
     for replaced in checkpoints_dir.glob("step_*.replaced"):
         final = replaced.with_suffix("")
         if final.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+            _remove(replaced)
         else:
             replaced.rename(final)
     for temporary in checkpoints_dir.glob("step_*.tmp"):
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or what lies in its place; what cannot be removed stays."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _encode_files(
@@ -197,7 +210,7 @@ def _remove_superseded(checkpoints_dir: Path, newest: int, keep_last: int, keep_
         # removed is no reason to stop training.
         doomed = checkpoints[step].with_name(f"{checkpoints[step].name}.tmp")
         with suppress(OSError):
-            shutil.rmtree(checkpoints[step].rename(doomed))
+            _remove(checkpoints[step].rename(doomed))
 
 
 def _read_checkpoint(path: Path, only: Collection[str] | None, notes: tuple[str, ...]) -> Checkpoint:

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class FolderLock:
             # Never through a link, and not cut short: what it says is that of the process that holds it.
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             self._descriptor = os.open(path / LOCK_NAME, flags, 0o666)
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
         try:
             _lock(self._descriptor)
         except BlockingIOError:

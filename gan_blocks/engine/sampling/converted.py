@@ -8,6 +8,7 @@ Tested in ``tests/recipes/test_convert.py``.
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,8 +62,9 @@ def write_converted_run(
     else:
         folder = RunFolder.create_at(path, recipe, CONVERTED, saved)
     metadata = {**folder.metadata(), "converted": layout}
-    save_checkpoint(folder.checkpoints, 0, tensors=parts, metadata=metadata, keep_last=1)
-    folder.append_log({"event": "converted", "step": 0, "layout": layout})
+    with closing(folder.begin_to_write()):
+        save_checkpoint(folder.checkpoints, 0, tensors=parts, metadata=metadata, keep_last=1)
+        folder.append_log({"event": "converted", "step": 0, "layout": layout})
     return folder
 
 

@@ -22,6 +22,7 @@ from gan_blocks.engine.base.files import replace_durably, writing
 from gan_blocks.engine.base.json_values import is_object, read_object
 from gan_blocks.engine.base.workers import run_tasks
 from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.studies.runs import StudyStoppedError, train_run
 
 __all__ = [
@@ -75,7 +76,7 @@ class Study:
         settings: What the results depend on, as JSON values. They are fixed once the study has begun.
 
     Raises:
-        UserError: If the folder holds another study, or cannot be written.
+        UserError: If the folder holds another study, another process carries it out, or it cannot be written.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -93,6 +94,7 @@ class Study:
         self._settings = settings
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(folder)  # as long as there is a study: a second one would train the same runs
 
     def train(self, name: str, recipe: Recipe[Any], args: Sequence[str], *, steps: int) -> Path:
         """Train a run, or what is missing of it, and return its folder.

@@ -438,3 +438,22 @@ def test_values_that_cannot_work_end_with_one_line(
     assert message.startswith(f"prepare: error: {rule}")
     assert message.count("\n") == 1
     assert not (tmp_path / "store").exists()
+
+
+def test_a_store_that_another_process_writes_is_left_alone(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    store = tmp_path / "store"
+    statuses: list[int] = []
+    read = Image.open
+
+    def meanwhile(path: str) -> Image.Image:
+        if not statuses:
+            statuses.append(0)
+            statuses[0] = run(pictures, store)
+        return read(path)
+
+    monkeypatch.setattr(Image, "open", meanwhile)
+    assert run(pictures, store, "--workers", "1") == 0
+    assert statuses == [2]
+    assert f"{store / 'unfinished'} is in use by process " in capsys.readouterr().err

@@ -170,3 +170,9 @@ def test_a_file_beside_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "lonely_gan.py").touch()
     with pytest.raises(UserError, match=r"a file or a module\. Perhaps you meant the file lonely_gan\.py\.$"):
         find_recipe("lonely_gan")
+
+
+@pytest.mark.parametrize("named", ["~nobody-of-that-name/x", "a" * 300, f"{'a' * 300}.py", "a/" * 3000, "\0.py", "x\0"])
+def test_a_name_that_no_file_or_module_has_is_one_line(named: str):
+    with pytest.raises(UserError):
+        find_recipe(named)

@@ -10,6 +10,7 @@ import pytest
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.runs.lock import LOCK_NAME, FolderLock, refuse_links
+from gan_blocks.engine.studies.study import Study
 from recipes import biggan_deep
 
 HOLD = "import sys, pathlib; from gan_blocks.engine.runs.lock import FolderLock; "
@@ -102,3 +103,11 @@ def test_a_second_training_in_the_same_folder_ends_with_one_line_and_harms_nothi
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     lock.close()
     assert biggan_deep.RECIPE.main([*args[:-1], "4"]) == 0
+
+
+def test_a_second_study_in_the_same_folder_is_refused(tmp_path: Path):
+    study = Study(tmp_path, {"steps": 3})
+    with pytest.raises(UserError, match=f"^{tmp_path} is in use by process {os.getpid()} on "):
+        Study(tmp_path, {"steps": 3})
+    del study
+    Study(tmp_path, {"steps": 3})

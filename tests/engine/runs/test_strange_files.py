@@ -171,7 +171,7 @@ def test_what_is_no_file_makes_a_checkpoint_a_damaged_one(run: Path, name: str, 
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-@pytest.mark.parametrize("name", ["config.json", "data.json", "log.jsonl"])
+@pytest.mark.parametrize("name", ["config.json", "data.json", "log.jsonl", ".lock"])
 def test_what_is_no_file_in_a_run_folder_is_one_line(
     run: Path, name: str, kind: str, capfd: pytest.CaptureFixture[str]
 ):
@@ -190,3 +190,18 @@ def put_no_file(path: Path, kind: str) -> None:
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero")
+
+
+def test_a_file_in_the_place_of_a_checkpoint_or_of_what_is_written_first_is_said_and_no_hindrance(
+    run: Path, capfd: pytest.CaptureFixture[str]
+):
+    newest = run / "checkpoints" / "step_000004"
+    shutil.rmtree(newest)
+    newest.write_text("a file")
+    newest.with_name("step_000004.tmp").write_text("another")
+    checkpoint = RunFolder.open(run).newest_checkpoint()
+    assert checkpoint.step == 3
+    assert checkpoint.notes == ("checkpoint step_000004 is damaged: it is no folder; taking the one before it.",)
+    assert resume(run) == 0
+    assert "Done at step 4" in capfd.readouterr().err
+    assert RunFolder.open(run).newest_checkpoint().step == 4

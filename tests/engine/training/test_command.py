@@ -466,3 +466,11 @@ def test_names_in_a_message_cannot_steer_the_terminal(capsys: pytest.CaptureFixt
 
     assert run_command("sample", fail) == 2
     assert capsys.readouterr().err == "sample: error: there is no file \\x1b[31mred\\nline/größe\xa0x.\n"
+
+
+def test_what_a_file_system_refuses_is_one_line_wherever_it_is_asked(capsys: pytest.CaptureFixture[str]):
+    def fail() -> int:
+        return len(Path("a" * 300).read_bytes())
+
+    assert run_command("sample", fail) == 2
+    assert capsys.readouterr().err == f"sample: error: {'a' * 200}...: File name too long.\n"
