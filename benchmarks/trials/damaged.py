@@ -18,6 +18,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -239,7 +240,8 @@ def _link(path: Path, rng: random.Random, victim: Path) -> None:
 
 def _hidden_link(path: Path, _rng: random.Random, victim: Path) -> None:
     """A link where the next write of a file would put its temporary one."""
-    path.with_name(f".{path.name}.tmp").symlink_to(victim)
+    with suppress(FileExistsError):
+        path.with_name(f".{path.name}.tmp").symlink_to(victim)
 
 
 def _swap(path: Path, rng: random.Random, _victim: Path) -> None:
@@ -252,7 +254,10 @@ def _swap(path: Path, rng: random.Random, _victim: Path) -> None:
 def _twist_folder(path: Path, rng: random.Random, victim: Path) -> None:
     """Do something to the checkpoints, whichever file was chosen."""
     run = next(folder for folder in path.parents if (folder / "checkpoints").exists())
-    newest = max((run / "checkpoints").glob("step_*"))
+    checkpoints = [path for path in (run / "checkpoints").glob("step_*") if path.is_dir() and path.suffix == ""]
+    if not checkpoints:
+        return
+    newest = max(checkpoints)
     how = rng.randrange(6)
     if how == 0:
         shutil.rmtree(newest)
@@ -262,12 +267,14 @@ def _twist_folder(path: Path, rng: random.Random, victim: Path) -> None:
     elif how == 2:
         newest.with_suffix(".tmp").write_text("a file")
     elif how == 3:
-        (newest.parent / "step_000012.tmp").symlink_to(victim.parent)
+        with suppress(FileExistsError):
+            (newest.parent / "step_000012.tmp").symlink_to(victim.parent)
     elif how == 4:
-        (newest.parent / "step_000777").mkdir()
+        (newest.parent / "step_000777").mkdir(exist_ok=True)
     else:
         for file in newest.iterdir():
-            file.write_bytes(b"")
+            if file.is_file():
+                file.write_bytes(b"")
 
 
 HARMS: dict[str, Callable[[Path, random.Random, Path], None]] = {

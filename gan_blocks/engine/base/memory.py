@@ -90,7 +90,7 @@ def within_memory(what: str, *, copies: int) -> Iterator[None]:
 
     Args:
         what: What is built, in the plural.
-        copies: How many tensors there will be for each that is made here, such as gradients.
+        copies: How many tensors there will be for each that is made here, such as gradients; 0 on the meta device.
 
     Raises:
         UserError: If there is no room for all of it.

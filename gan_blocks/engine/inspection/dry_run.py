@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from gan_blocks.engine.base.memory import within_memory
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.recipe import Recipe
 
@@ -46,8 +47,12 @@ class WithoutInitialization(TorchFunctionMode):
 
 
 def build_on_meta(recipe: Recipe[Any], config: TrainingConfig) -> tuple[nn.Module, nn.Module]:
-    """G and D of a Config in eval mode, on the meta device."""
-    with WithoutInitialization(), torch.device("meta"):
+    """G and D of a Config in eval mode, on the meta device.
+
+    Raises:
+        UserError: If a size is beyond what a tensor can have.
+    """
+    with within_memory("the networks of these options", copies=0), WithoutInitialization(), torch.device("meta"):
         return recipe.build_generator(config).eval(), recipe.build_discriminator(config).eval()
 
 

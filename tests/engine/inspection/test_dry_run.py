@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.inspection import dry_run
-from gan_blocks.engine.inspection.dry_run import DryRun, WithoutInitialization
+from gan_blocks.engine.inspection.dry_run import DryRun, WithoutInitialization, build_on_meta
+from recipes import sngan
 
 Network = Callable[..., Tensor]
 
@@ -191,3 +194,9 @@ def test_without_initialization_everything_else_is_computed():
     with WithoutInitialization():
         assert (torch.ones(2) + 1).relu_().tolist() == [2.0, 2.0]
         assert torch.ones(2).fill_(3).tolist() == [3.0, 3.0]
+
+
+def test_sizes_that_no_tensor_has_are_one_line():
+    config = replace(sngan.Config(), num_classes=2**63 - 1)
+    with pytest.raises(UserError, match=r"^the networks of these options need more memory than any machine has\.$"):
+        build_on_meta(sngan.RECIPE, config)
