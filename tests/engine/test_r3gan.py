@@ -57,7 +57,9 @@ def test_it_resumes_bit_for_bit_in_the_middle_of_its_ramps(place: Path):
     "top_k",
     [
         pytest.param((), marks=pytest.mark.slow),
-        ("--top-k-gamma", "0.5", "--top-k-floor", "0.25", "--top-k-decay-images", "8"),
+        pytest.param(
+            ("--top-k-gamma", "0.5", "--top-k-floor", "0.25", "--top-k-decay-images", "8"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_one_process_trains_as_two_of_two_micro_batches_each(place: Path, top_k: tuple[str, ...]):

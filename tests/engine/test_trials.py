@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TRIALS = {
     "command_lines": (12, "0 of 12 command lines led to a traceback, a hang or no clear end"),
     "damaged": (10, "0 of 10 damaged folders led to a traceback, a hang or a wrong result"),
@@ -13,9 +15,7 @@ TRIALS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "command_lines" else pytest.param(name, marks=pytest.mark.slow) for name in TRIALS]
-)
+@pytest.mark.parametrize("name", TRIALS)
 def test_a_few_trials_go_well(name: str):
     count, verdict = TRIALS[name]
     command = [sys.executable, "-m", f"benchmarks.trials.{name}", "--trials", str(count), "--seed", "7"]

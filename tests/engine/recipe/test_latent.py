@@ -145,7 +145,9 @@ def test_the_batches_of_a_step_are_drawn_from_the_prior_of_that_step(tmp_path: P
             assert torch.allclose(annealed, plain * variance**0.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("latent", ["annealed-normal", pytest.param("bernoulli", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "latent", [pytest.param(name, marks=pytest.mark.slow) for name in ("annealed-normal", "bernoulli")]
+)
 def test_a_run_interrupted_and_continued_has_the_same_bytes_as_one_that_was_not(
     latent: str, tiny_args: list[str], tmp_path: Path
 ):

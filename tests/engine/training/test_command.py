@@ -60,7 +60,9 @@ def test_the_networks_may_have_more_classes_than_the_data(tiny_args: list[str], 
     assert (run / "samples" / "step_000001.png").is_file()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("fp64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "precision", ["fp32", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bf16", "fp64"))]
+)
 def test_a_run_interrupted_and_continued_has_the_same_bytes_as_one_that_was_not(
     precision: str, tiny_args: list[str], tmp_path: Path
 ):

@@ -74,6 +74,7 @@ def test_measuring_changes_no_bit_of_the_training_and_is_off_by_default(tiny_arg
     assert "spectra" not in (tmp_path / "plain" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_the_curves_of_its_checkpoint(tiny_args: list[str], tmp_path: Path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     args = [*tiny_args, "--spectra-every", "1"]

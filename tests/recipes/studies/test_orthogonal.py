@@ -66,6 +66,7 @@ def test_a_study_trains_measures_and_draws_each_coefficient_and_goes_on_where_it
     assert penalized < plain
 
 
+@pytest.mark.slow
 def test_the_table_has_means_and_deviations_over_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert orthogonal.main([*FAST, "--coefficients", "0", "--out", str(tmp_path)]) == 0
     table = (tmp_path / "table.md").read_text()
