@@ -206,8 +206,11 @@ def check_split(config: TrainingConfig, options: RunOptions, world: World) -> No
         rule = f"at most {smallest}, the images of the smallest batch"
         raise main_rank_only(UserError(f"--accumulate must be {rule}, but got {options.accumulate}."))
     option = "--batch-size must be" if sizes == (config.batch_size,) else "--batch-sizes must each be"
+    # In float32: the real ones of each update of D, which are read ahead; generated ones, and their gradient.
+    copies = config.discriminator_steps + 2
     pixels = config.image_channels * config.resolution**2
-    check_fits(f"the images of {option.partition(' must')[0]} {max(sizes):,}", 4 * pixels * max(sizes) // parts)
+    needed = 4 * copies * pixels * max(sizes) // parts
+    check_fits(f"the images of {option.partition(' must')[0]} {max(sizes):,}", needed)
     for size in sizes:
         if world.size > 1 and size % parts:
             nearest = max(1, round(size / parts)) * parts
