@@ -25,3 +25,8 @@ def fixed_initial_weights() -> None:
 def rng() -> torch.Generator:
     """A seeded generator: no test may depend on the global one."""
     return torch.Generator().manual_seed(0)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name binary values by their length: archives hold the time, and the processes of one session must agree."""
+    return f"{len(val)}-bytes" if isinstance(val, bytes) and not val.isascii() else None

@@ -114,7 +114,8 @@ def damage(run: Path, rng: random.Random, victim: Path) -> str:
     how = rng.choice(list(HARMS))
     HARMS[how](path, rng, victim)
     # A flipped bit of a weight that the manifest agrees with is a weight like any other.
-    if rng.random() < 0.4 and HARMS[how] is not _flip:
+    unseen = (_flip, _change_json) if path.suffix == ".safetensors" else ()
+    if rng.random() < 0.4 and HARMS[how] not in unseen:
         _let_manifest_agree(path)
         how += ", with a manifest that agrees"
     return f"{path.relative_to(run)} {how}"
@@ -273,7 +274,7 @@ def _twist_folder(path: Path, rng: random.Random, victim: Path) -> None:
         (newest.parent / "step_000777").mkdir(exist_ok=True)
     else:
         for file in newest.iterdir():
-            if file.is_file():
+            if file.is_file() and not file.is_symlink():
                 file.write_bytes(b"")
 
 

@@ -100,6 +100,7 @@ class MixtureSession:
         else:
             self.folder = RunFolder.create_at(folder, recipe, f"{config.modes}-modes", asdict(config))
         self._lock = self.folder.begin_to_write()
+        self._metadata = self.folder.metadata()
         self.step = self._restore()
         self.last_step = config.planned_steps if options.steps is None else options.steps
         self._train, self._saved_step, self._round = train, self.step, 1
@@ -159,6 +160,7 @@ class MixtureSession:
         if not self.folder.saved_steps():
             return 0
         checkpoint = self.folder.newest_checkpoint()
+        self.folder.check_unchanged(checkpoint)
         for note in checkpoint.notes:
             tqdm.write(note, file=sys.stderr)
         for gan in self.gans:
@@ -193,7 +195,7 @@ class MixtureSession:
         for gan in self.gans:
             for part, own in gan.tensors().items():
                 tensors[part] |= own
-        self.folder.save(self.step, tensors, keep_last=2)
+        self.folder.save(self.step, tensors, keep_last=2, metadata=self._metadata)
         self._saved_step = self.step
 
     def _evaluate(self) -> Scores:

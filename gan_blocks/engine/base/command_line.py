@@ -12,12 +12,13 @@ import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
 from gan_blocks.engine.base.checks import require_annotated, shortened
-from gan_blocks.engine.base.console import OutputError, lasting_streams, silence_output
+from gan_blocks.engine.base.console import OutputError, lasting_streams, printable, silence_output
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples, help_page, option_names
 from gan_blocks.engine.base.memory import out_of_memory
@@ -46,7 +47,7 @@ def _run(name: str, command: Callable[[], int]) -> int:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print(f"{name}: error: {_printable(str(error))}", file=sys.stderr)
+        print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except OutputError as error:
         print(f"{name}: error: standard output was not written: {error}.", file=sys.stderr)
@@ -59,8 +60,11 @@ def _run(name: str, command: Callable[[], int]) -> int:
         return 141
     except OSError as error:  # what a file system answers to a name, wherever it was first asked
         if error.filename is None:
-            raise
-        print(f"{name}: error: {_printable(shortened(str(error.filename)))}: {error.strerror}.", file=sys.stderr)
+            if not _is_working_directory_gone(error):
+                raise
+            print(f"{name}: error: the working directory is gone: change to another.", file=sys.stderr)
+            return 2
+        print(f"{name}: error: {printable(shortened(str(error.filename)))}: {error.strerror}.", file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
         if (problem := out_of_memory(error)) is None:
@@ -72,9 +76,14 @@ def _run(name: str, command: Callable[[], int]) -> int:
         return 130
 
 
-def _printable(text: str) -> str:
-    """The text with control characters as Python writes them: names in a message may steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\xa0" else c.encode("unicode_escape").decode() for c in text)
+def _is_working_directory_gone(error: OSError) -> bool:
+    if not isinstance(error, FileNotFoundError):
+        return False
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _output_is_closed() -> bool:
@@ -120,6 +129,7 @@ def asks_for_help(words: Sequence[str]) -> bool:
 
 def parse_some(kind: type[Options], args: Sequence[str]) -> Options:
     """The options of ``kind`` alone, whatever stands beside them; the whole parser says what is wrong with them."""
+    _refuse_empty(args)
     words = [word for word in args if word not in HELP]
     options = {f"--{field.name}".replace("_", "-") for field in fields(kind)}  # type: ignore[arg-type]
     if options.isdisjoint(word.partition("=")[0].replace("_", "-") for word in words):
@@ -130,6 +140,14 @@ def parse_some(kind: type[Options], args: Sequence[str]) -> Options:
         return kind()
     require_annotated(found)
     return found
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """Refuse a value without a letter, such as that of a variable that is not set: a path would be this folder."""
+    for option, word in zip(["", *args], args, strict=False):
+        named = option if word == "" else word.removesuffix("=") if word.startswith("--") and word.endswith("=") else ""
+        if named.startswith("--"):
+            raise UserError(f"{named} must not be empty.")
 
 
 def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str, args: Sequence[str] | None) -> Any:
@@ -157,6 +175,7 @@ def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str,
 
 def _parse(kind: type[Options], *, prog: str, args: Sequence[str]) -> Options:
     """Call tyro, and turn its boxed error into one line."""
+    _refuse_empty(args)
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):

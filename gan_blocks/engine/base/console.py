@@ -14,9 +14,10 @@ from typing import Any, TextIO, cast
 
 from tqdm import tqdm
 
-__all__ = ["OutputError", "Progress", "lasting_streams", "silence_output"]
+__all__ = ["OutputError", "Progress", "lasting_streams", "printable", "silence_output"]
 
 SECONDS_A_LINE = 30.0
+LONGEST_LINE = 2000
 
 
 class OutputError(Exception):
@@ -129,6 +130,16 @@ def _is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def printable(text: str) -> str:
+    """The text with control characters as Python writes them: names in a message may steer a terminal.
+
+    Of a very long one, such as of a damaged file, the middle is left out.
+    """
+    if len(text) > LONGEST_LINE:
+        text = f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 4 :]}"
+    return "".join(c if c.isprintable() or c == "\xa0" else c.encode("unicode_escape").decode() for c in text)
 
 
 def silence_output() -> None:

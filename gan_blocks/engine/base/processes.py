@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import Store
 from tqdm import tqdm
 
+from gan_blocks.engine.base.console import printable
 from gan_blocks.engine.base.deadline import NoAnswerError, within
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
@@ -210,7 +211,7 @@ def require_same(what: str, own: str) -> None:
 def say(line: str) -> None:
     """Tell the user a line, beside a progress bar, if this is the process that speaks."""
     if current_world().is_main:
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(printable(line), file=sys.stderr)
 
 
 def sum_gradients(network: nn.Module, *values: Tensor) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -172,10 +173,13 @@ KINDS = {"grid": Grid, "truncation": Truncation, "classes": Classes, "interpolat
 def file_names(trained: TrainedGenerator) -> list[str]:
     """What to call each class in the name of a file, each once: its name as far as any file system takes it."""
     names: list[str] = []
+    taken: set[str] = set()
     for label in range(trained.config.num_classes):
-        plain = re.sub(r"[^\w.-]+", "_", trained.name_of(label))[:60].strip(".") or str(label)
-        taken = {name.lower() for name in names} if trained.class_names else ()
-        names.append(plain if plain.lower() not in taken else f"{plain}_{label}")
+        plain = re.sub(r"[^\w.-]+", "_", normalize("NFC", trained.name_of(label)))[:60].strip(".") or str(label)
+        while plain.lower() in taken:
+            plain = f"{plain}_{label}"
+        taken.add(plain.lower())
+        names.append(plain)
     return names
 
 

@@ -114,8 +114,12 @@ class SampleOptions:
         for note in trained.notes:
             print(note)
         for word, label in zip(self.classes, self.labels(trained), strict=True):
-            if str(word).isdecimal() and int(word) != label:
+            if not str(word).isdecimal():
+                continue
+            if int(word) != label:
                 print(f"--classes {word} is the class of that name, whose number is {label}.")
+            elif trained.name_of(label) != str(int(word)):
+                print(f"--classes {word} is the class of that number, {trained.name_of(label)}.")
         return trained
 
     def labels(self, trained: TrainedGenerator) -> list[int]:

@@ -27,9 +27,9 @@ class ImageFields(Fields):
     resolution: int = 32
     """Height and width of the images in pixels."""
     image_channels: Literal[1, 3] = 1
-    """1 for gray images, 3 for RGB."""
+    """1 for gray images, 3 for RGB; a new run takes that of its data."""
     num_classes: int = 10
-    """Classes; 1: those of the data are taken as one.
+    """Classes; a new run takes those of its data. 1: they are taken as one.
 
     Labels run from 0 to this less one.
     """

@@ -88,8 +88,6 @@ def changes(then: DataRecord, now: DataRecord) -> str | None:
     if then.class_names != now.class_names:
         return _changed_classes(then.class_names, now.class_names)
     if then.class_counts != now.class_counts:
-        if then.images != now.images:
-            return f"there were {then.images:,} images, and are {now.images:,} now"
         counts = zip(then.class_names, then.class_counts, now.class_counts, strict=True)
         name, before, after = next(each for each in counts if each[1] != each[2])
         return f"the class {name} had {before:,} images, and has {after:,} now"

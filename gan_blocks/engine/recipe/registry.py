@@ -123,9 +123,9 @@ def _load_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, Exception):
-            raise _import_error(str(path), error) from error
-        raise
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise _import_error(str(path), error) from error
     return module
 
 
@@ -152,7 +152,7 @@ def _may_be_a_module(name: str) -> bool:
     return all(part.isidentifier() for part in parts) and parts[0] not in sys.stdlib_module_names
 
 
-def _import_error(subject: str, error: Exception) -> UserError:
+def _import_error(subject: str, error: BaseException) -> UserError:
     """Say what went wrong in a recipe's own code, and where; it may be in a module that the recipe imports."""
     message = error.msg if isinstance(error, SyntaxError) else str(error)
     text = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
@@ -160,7 +160,7 @@ def _import_error(subject: str, error: Exception) -> UserError:
     return UserError(f"{subject} cannot be imported: {text.rstrip('.')}{f' ({line})' if line else ''}.")
 
 
-def _failing_line(error: Exception) -> str | None:
+def _failing_line(error: BaseException) -> str | None:
     """The innermost line that is not of the engine or of the import system, if there is one."""
     if isinstance(error, SyntaxError):
         return f"line {error.lineno} of {error.filename}"

@@ -219,6 +219,10 @@ def _read_checkpoint(path: Path, only: Collection[str] | None, notes: tuple[str,
         raise UserError(f"{path / STATE_NAME} is that of step {saved['step']}.")
     parts = saved["parts"] if only is None else only
     files = {part: read_verified_weights(path / f"{part}.safetensors") for part in parts}
+    for part, (_, about) in files.items():
+        if (about.get("part"), about.get("step")) != (part, saved["step"]):
+            said = f"the {about.get('part')} of step {about.get('step')}"
+            raise UserError(f"{path / part}.safetensors says that it is {said}.")
     tensors = {part: tensors for part, (tensors, _) in files.items()}
     metadata = next((metadata for _, metadata in files.values()), {})
     return Checkpoint(step=saved["step"], path=path, tensors=tensors, metadata=metadata, notes=notes)

@@ -162,7 +162,12 @@ class RunFolder:
         Raises:
             UserError: If data.json has been damaged.
         """
-        return read_object(self.data_path, _DATA_SHAPE) if self.data_path.exists() else None
+        if not self.data_path.exists():
+            return None
+        saved = read_object(self.data_path, _DATA_SHAPE)
+        if len(saved["class_names"]) != len(saved["class_counts"]):
+            raise UserError(f"{self.data_path} is damaged: it does not give each class one name and one count.")
+        return saved
 
     def write_data(self, record: Mapping[str, Any]) -> None:
         """Write down what the run depends on of its data, unless that stands there already.
@@ -185,7 +190,13 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def save(
-        self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], *, keep_last: int, keep_every: int = 0
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        *,
+        keep_last: int,
+        keep_every: int = 0,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write the checkpoint of a step; under another name first, then moved into place.
 
@@ -194,15 +205,15 @@ class RunFolder:
             tensors: State dicts by part, which is also the name of its file.
             keep_last: How many of the newest checkpoints to keep, at least 1.
             keep_every: Steps divisible by this are kept for good; 0: none.
+            metadata: What :meth:`metadata` gave when the session began; None: as it is now.
 
         Raises:
             UserError: If it cannot be written, or a tensor holds NaN or infinite values; the checkpoints before it are
                 whole, and nothing is left of it.
         """
         check_finite(tensors)
-        return save_checkpoint(
-            self.checkpoints, step, tensors, self.metadata(), keep_last=keep_last, keep_every=keep_every
-        )
+        about = self.metadata() if metadata is None else metadata
+        return save_checkpoint(self.checkpoints, step, tensors, about, keep_last=keep_last, keep_every=keep_every)
 
     def newest_checkpoint(self, only: Collection[str] | None = None) -> Checkpoint:
         """Read the newest checkpoint that is whole and finite, or of its parts only those named.

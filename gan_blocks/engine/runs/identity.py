@@ -53,7 +53,9 @@ class RecipeIdentity:
             >>> RecipeIdentity("a:RECIPE", "/a.py", "12").changed_since(RecipeIdentity("a:RECIPE", "/a.py", "34"))
             '/a.py is not as it was when the run was started.'
         """
-        if None in (self.sha256, then.sha256) or self.sha256 == then.sha256:
+        if (self.sha256 is None) != (then.sha256 is None) and ":" in then.reference:
+            return f"The run was started by {then}, and goes on with {self}."
+        if self.sha256 == then.sha256:
             return None
         return f"{self.file} is not as it was when the run was started."
 

@@ -111,15 +111,25 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_verified_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The same, for a file that has been compared with its manifest already."""
     try:
-        open_regular(path).close()
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
-        tensors = load_file(path)
+        with open_regular(path) as opened:
+            place = _utf8_path(path, opened.fileno())
+            with safe_open(place, framework="pt") as file:
+                text = (file.metadata() or {}).get(METADATA_KEY)
+            tensors = load_file(place)
     except (SafetensorError, OSError) as error:
         what = other_content(path)
         reason = error if what is None else f"it {what}"
         raise UserError(f"{path} is not a whole safetensors file: {reason}.") from None
     return tensors, _decode_metadata(path, text)
+
+
+def _utf8_path(path: Path, descriptor: int) -> Path:
+    """The path, or another of the open file where safetensors, which takes UTF-8 alone, cannot take it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return Path(f"/dev/fd/{descriptor}")
+    return path
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import nn
@@ -61,14 +62,17 @@ class TrainedGenerator:
         Raises:
             UserError: If there is no such class.
         """
-        if word in self.class_names:
-            return self.class_names.index(str(word))
+        # A Mac takes letters with their accents apart, a keyboard does not.
+        names = [normalize("NFC", name) for name in self.class_names]
+        if (asked := normalize("NFC", str(word))) in names:
+            return names.index(asked)
         num_classes = self.config.num_classes
         try:
             label = int(word)
         except ValueError:
-            close = get_close_matches(str(word), self.class_names, n=1, cutoff=0.0)
-            perhaps = f" Perhaps you meant {close[0]}." if close else ""
+            close = get_close_matches(asked, names, n=1)
+            listed = f"{', '.join(self.class_names[:10])}{', ...' if len(names) > 10 else ''}"
+            perhaps = f" Perhaps you meant {close[0]}." if close else f" The names are {listed}." if names else ""
             rule = f"names of classes or numbers from 0 to {num_classes - 1}"
             raise UserError(f"--classes must be {rule}, but got {word}.{perhaps}") from None
         if not 0 <= label < num_classes:

@@ -33,7 +33,8 @@ def train_run(run: Path, recipe: Recipe[Any], args: Sequence[str], *, steps: int
     Raises:
         StudyStoppedError: If it does not reach its last step: by a signal, or an error that it has printed.
     """
-    if (run / "checkpoints" / f"step_{steps:06d}") not in list_checkpoints(run / "checkpoints"):
+    newest = RunFolder.open(run).newest_checkpoint() if list_checkpoints(run / "checkpoints") else None
+    if newest is None or newest.step < steps:
         status = recipe.main([*args, "--steps", str(steps), "--run-dir", str(run)])
         if status:
             raise StudyStoppedError(status)

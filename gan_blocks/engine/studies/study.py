@@ -95,6 +95,8 @@ class Study:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(folder)  # as long as there is a study: a second one would train the same runs
+        if not self._path.is_file():
+            self._write()  # before the first run, whose options they are
 
     def train(self, name: str, recipe: Recipe[Any], args: Sequence[str], *, steps: int) -> Path:
         """Train a run, or what is missing of it, and return its folder.

@@ -130,6 +130,8 @@ def _fitted_to_data(config: Any, args: Sequence[str]) -> tuple[Any, tuple[str, .
     if shape is None:
         return config, ()
     found = {"image_channels": shape.channels, "num_classes": shape.num_classes}
+    if shape.num_classes == 1:  # most often a path one level off, of which the reading tells
+        del found["num_classes"]
     taken = {name: value for name, value in found.items() if asked[name] and value != getattr(config, name)}
     if not taken:
         return config, ()

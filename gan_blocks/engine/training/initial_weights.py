@@ -35,7 +35,8 @@ def start_from(state: TrainingState, path: Path, config: TrainingConfig) -> list
     """
     run = RunFolder.open(path)
     checkpoint = newest_checkpoint(run) or run.newest_checkpoint()  # which says that there is none
-    classes = (int(run.config()["num_classes"]), config.num_classes)
+    run.check_unchanged(checkpoint)
+    classes = (int(run.config().get("num_classes", 0)), config.num_classes)
     notes = [*checkpoint.notes, f"Starting from {checkpoint.path}, with fresh optimizers."]
     networks = {"generator": state.generator, "discriminator": state.discriminator, "ema": state.ema.module}
     for part, network in networks.items():

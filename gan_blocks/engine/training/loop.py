@@ -303,7 +303,7 @@ class Run:
             self.folder.checkpoints,
             self.step,
             tensors=tensors,
-            metadata=self.folder.metadata(),
+            metadata=self.opened.metadata,
             keep_last=options.keep_last,
             keep_every=options.keep_every,
         )

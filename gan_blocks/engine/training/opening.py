@@ -3,20 +3,22 @@
 Tested in ``tests/engine/training/test_command.py`` and ``tests/engine/training/test_own_data.py``.
 """
 
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import decided_by_main, say
+from gan_blocks.engine.base.processes import current_world, decided_by_main, say
 from gan_blocks.engine.data.record import DataRecord, changes
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import Checkpoint
-from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.runs.folder import RunFolder, compare_configs
 from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.training.agreement import newest_checkpoint
-from gan_blocks.engine.training.command import NEW_RUNS, TrainingCommand
+from gan_blocks.engine.training.command import CHANGEABLE_ON_RESUME, NEW_RUNS, TrainingCommand
 from gan_blocks.engine.training.initial_weights import start_from
 
 __all__ = ["OpenedRun"]
@@ -45,6 +47,13 @@ class OpenedRun:
         self._lock: FolderLock | None = None
         self.step = 0
         self.folder = self._create() if command.run is None else self._continue(command.run)
+        if current_world().is_main:
+            self.metadata  # noqa: B018 - now, while config.json is the one that was compared
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """What this session's checkpoints say of the run, whatever becomes of the folder's files meanwhile."""
+        return self.folder.metadata()
 
     def close(self) -> None:
         """Let other processes write into the folder."""
@@ -59,6 +68,7 @@ class OpenedRun:
         decided_by_main(lambda: self._hold(run))
         checkpoint = newest_checkpoint(run)
         if checkpoint is None:
+            decided_by_main(lambda: _refuse_lost_checkpoints(run))
             self._start_from_other_run()  # stopped before its first checkpoint: start again
             return decided_by_main(lambda: self._begin_again(run))
         if change := self._recipe.identity.changed_since(run.recipe):
@@ -94,6 +104,10 @@ class OpenedRun:
     def _check(self, run: RunFolder, checkpoint: Checkpoint) -> None:
         """Compare Config and images with those that the run began with, and write down where the images are now."""
         run.check_unchanged(checkpoint)
+        # Again, now that nobody else writes here: the run may have got its first checkpoint since options were read.
+        begun_with = config_to_json(self._recipe.config_from_json(checkpoint.metadata["config"]))
+        given, remedy = config_to_json(self._command.config), f"Another process has begun {run.path} meanwhile."
+        compare_configs(begun_with, given, allowed=CHANGEABLE_ON_RESUME, remedy=remedy)
         saved = run.data()
         if saved is not None:
             then, now = DataRecord.from_dict(saved), self._data
@@ -110,3 +124,15 @@ class OpenedRun:
         if options.init_from is not None:
             for note in start_from(self._state, options.init_from, self._command.config):
                 say(note)
+
+
+def _refuse_lost_checkpoints(run: RunFolder) -> None:
+    """Do not begin a run again whose checkpoints have gone, such as with a disk that is not there."""
+    saved: list[Any] = []
+    with suppress(UserError):  # a damaged log tells of nothing
+        saved = [entry["step"] for entry in run.read_log() if entry.get("event") == "checkpoint"]
+    if saved:
+        remedy = "Bring it back, or name another folder"
+        raise UserError(
+            f"the log of {run.path} tells of a checkpoint of step {saved[-1]}, but there is none. {remedy}."
+        )

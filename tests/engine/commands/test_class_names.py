@@ -1,5 +1,6 @@
 """What every command calls the classes of a run: by the names of the folders that it has learned from."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_classes_are_asked_for_by_name_and_files_are_called_so(
 def test_an_unknown_class_is_one_line(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     for word, rule in (
         ("cats", "names of classes or numbers from 0 to 2, but got cats. Perhaps you meant cat."),
-        ("1.5", "names of classes or numbers from 0 to 2, but got 1.5. Perhaps you meant"),
+        ("1.5", "names of classes or numbers from 0 to 2, but got 1.5. The names are 2, cat, dog/wolf."),
     ):
         assert sample.main(["--run", str(run), "--classes", word, "--out", str(tmp_path / "x.npz")]) == 2
         assert f"--classes must be {rule}" in capfd.readouterr().err
@@ -88,8 +89,12 @@ def test_weights_alone_know_the_names(run: Path, tmp_path: Path):
 
 
 def test_names_of_files_are_short_plain_and_each_once(run: Path, tmp_path: Path):
-    names = ["a b", "A/B", "ä" * 200]
+    names = ["a _2", "a*", "a+"]
     data = json.loads((run / "data.json").read_bytes())
     (run / "data.json").write_text(json.dumps({**data, "class_names": names}))
     trained = load_trained(run=run, weights=None, device=torch.device("cpu"))
-    assert file_names(trained) == ["a_b", "A_B_1", "ä" * 60]
+    assert file_names(trained) == ["a__2", "a_", "a__2_2"]
+    apart = dataclasses.replace(trained, class_names=("ä" * 200, "A/B", "a b"))
+    assert file_names(apart) == ["ä" * 60, "A_B", "a_b_2"]
+    assert apart.label_of("A/B") == 1
+    assert dataclasses.replace(trained, class_names=("Ka\u0308se",)).label_of("Käse") == 0

@@ -40,7 +40,7 @@ def test_the_same_images_elsewhere_have_the_same_record_but_for_their_place(pict
 def test_whatever_makes_it_another_training_is_named(pictures: Path):
     then = record(pictures)
     write_image(pictures / "ant" / "new.png", level=11)
-    assert changes(then, record(pictures)) == "there were 12 images, and are 13 now"
+    assert changes(then, record(pictures)) == "the class ant had 4 images, and has 5 now"
     (pictures / "bee" / "003.png").unlink()
     assert changes(then, record(pictures)) == "the class ant had 4 images, and has 5 now"
     (pictures / "ant" / "new.png").rename(pictures / "bee" / "003.png")

@@ -76,6 +76,17 @@ def test_weights_that_are_none_but_agree_with_the_manifest_are_damaged(run: Path
         assert RunFolder.open(run).newest_checkpoint(only).step == 3
 
 
+def test_a_file_of_another_part_or_step_makes_a_checkpoint_a_damaged_one(run: Path):
+    folder = run / "checkpoints" / "step_000004"
+    generator = (folder / "generator.safetensors").read_bytes()
+    for content in ((folder / "ema.safetensors").read_bytes(), generator.replace(b'\\"step\\": 4', b'\\"step\\": 3')):
+        assert content != generator
+        replace_file(run, "generator.safetensors", content)
+        checkpoint = RunFolder.open(run).newest_checkpoint()
+        assert checkpoint.step == 3
+        assert "generator.safetensors says that it is the " in checkpoint.notes[0]
+
+
 @pytest.mark.parametrize("text", [DEEP, "null", "[]", '{"files": []}', '{"files": {"ema.safetensors": 3}}'])
 def test_a_manifest_that_is_strange_makes_a_checkpoint_a_damaged_one(run: Path, text: str):
     (run / "checkpoints" / "step_000004" / MANIFEST_NAME).write_text(text)

@@ -294,6 +294,8 @@ def test_a_signal_that_was_ignored_stays_ignored():
             "--run-dir must be a path of names of at most 255 bytes, 1,000 in all, but got aaaa",
         ),
         (["--resume", "a/" * 800], "--resume must be a path of names of at most 255 bytes, 1,000 in all, but got a/a"),
+        (["--run-dir", ""], "--run-dir must not be empty."),
+        (["--run-dir="], "--run-dir must not be empty."),
         (["--batch-size", "-1"], "--batch-size must be greater than 0, but got -1."),
         (["--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N, but got tpu."),
         (["--data", "cifar"], "--data"),

@@ -1,5 +1,6 @@
 """Runs on a user's own pictures: what new networks take from them, and what becomes of a run whose pictures change."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -181,6 +182,42 @@ def test_a_config_that_was_edited_is_not_continued_with(
         path.write_text(text.replace(before, after))
         assert biggan_deep.RECIPE.main(["--resume", str(tmp_path / "run"), "--steps", "4"]) == 2
         assert last_line(capfd) == f"biggan_deep: error: {words} {path} was changed since: put it back."
+
+
+def test_a_run_whose_checkpoints_have_gone_is_not_begun_again(
+    pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    run = tmp_path / "run"
+    assert start(pictures, run) == 0
+    log = (run / "log.jsonl").read_bytes()
+    shutil.rmtree(run / "checkpoints" / "step_000001")
+    for option in ("--resume", "--run-dir"):
+        assert (
+            train(option, run, *NETWORK, "--data", f"folder:{pictures}", "--num-classes", 3, "--image-channels", 3) == 2
+        )
+        assert last_line(capfd) == (
+            f"sngan: error: the log of {run} tells of a checkpoint of step 1, but there is none. "
+            "Bring it back, or name another folder."
+        )
+    assert (run / "log.jsonl").read_bytes() == log
+
+
+def test_what_becomes_of_config_and_data_files_while_a_run_trains_is_not_saved_with_it(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = tmp_path / "run"
+    train_step = sngan.RECIPE.train_step
+
+    def spoiling(*arguments: Any) -> Any:
+        (run / "config.json").write_text((run / "config.json").read_text().replace('"seed": 0', '"seed": 1'))
+        (run / "data.json").write_text("{")
+        return train_step(*arguments)
+
+    monkeypatch.setattr(sngan, "RECIPE", dataclasses.replace(sngan.RECIPE, train_step=spoiling))
+    assert start(pictures, run) == 0
+    _, metadata = read_weights(run / "checkpoints" / "step_000001" / "ema.safetensors")
+    assert metadata["config"]["seed"] == 0
+    assert metadata["class_names"] == ["ant", "bee", "cat"]
 
 
 def test_an_option_that_cannot_change_names_the_way_to_change_it(tiny_run: Path, capfd: pytest.CaptureFixture[str]):

@@ -151,6 +151,7 @@ def test_too_few_samples_are_refused_before_anything_is_trained(
 
 def test_what_was_measured_is_said_where_it_cannot_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     study = Study(tmp_path / "study", {})
+    (tmp_path / "study" / "study.json").unlink()
     (tmp_path / "study" / "study.json").mkdir()
     with pytest.raises(UserError, match="was not written"):
         study.result("run", lambda: {"agreement": 0.5})
