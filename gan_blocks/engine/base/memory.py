@@ -3,18 +3,17 @@
 Tested in ``tests/engine/base/test_memory.py``.
 """
 
-import math
 import os
 import re
 import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gan_blocks.engine.base.errors import UserError
 
@@ -28,7 +27,6 @@ __all__ = [
     "within_memory",
 ]
 
-_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 # What torch says of sizes that no machine can hold.
 _TOO_LARGE = re.compile("overflow|negative dimension|can't allocate memory|not enough memory", re.IGNORECASE)
 
@@ -95,13 +93,27 @@ def within_memory(what: str, *, copies: int) -> Iterator[None]:
     Raises:
         UserError: If there is no room for all of it.
     """
+    free = free_memory()
+    seen: dict[int, int] = {}
+
+    def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
+        # Before it is filled. One that a parametrization registers again has the same memory.
+        if parameter is None or parameter.is_meta:
+            return
+        seen[parameter.untyped_storage().data_ptr()] = parameter.nbytes
+        needed = copies * sum(seen.values())
+        if free is not None and needed > free:
+            check_fits(what, needed)
+
+    hook = register_module_parameter_registration_hook(count)
     try:
-        with _Counting(what, copies):
-            yield
+        yield
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         if _TOO_LARGE.search(f"{type(error).__name__} {error}") is None:
             raise
         raise UserError(f"{what} need more memory than any machine has.") from error
+    finally:
+        hook.remove()
 
 
 def out_of_memory(error: BaseException) -> str | None:
@@ -115,30 +127,6 @@ def out_of_memory(error: BaseException) -> str | None:
         asked = re.search(r"allocate (\d+) bytes", str(error))
         return f"out of memory{f': {_gigabytes(int(asked[1]))} more were asked for' if asked else ''}"
     return None
-
-
-class _Counting(TorchFunctionMode):
-    """Adds up the tensors that are made, and refuses the one for which there is no room."""
-
-    def __init__(self, what: str, copies: int) -> None:
-        super().__init__()
-        self._what, self._copies, self._bytes = what, copies, 0
-        self._free = free_memory()
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _FACTORIES and self._free is not None:
-            self._bytes += 4 * self._copies * _elements(*args, **kwargs)
-            if self._bytes > self._free:
-                check_fits(self._what, self._bytes)
-        return func(*args, **kwargs)
-
-
-def _elements(*args: Any, size: Any = None, **_kwargs: Any) -> int:
-    sizes = size if size is not None else args[0] if args and isinstance(args[0], list | tuple) else args
-    return math.prod(each for each in sizes if isinstance(each, int))
 
 
 def _gigabytes(count: float) -> str:
