@@ -158,7 +158,8 @@ class SingularVectorTracker(nn.Module, ABC):
                 "Read it in the forward pass of its layer, which gathers it."
             )
         out, rest = self.u.shape[1], self.v.shape[1]
-        if weight.dim() <= self.dim or weight.shape[self.dim] != out or weight.numel() != out * rest:
+        tracing = torch._C._get_tracing_state()  # sizes are tensors then, which no condition may ask
+        if not tracing and (weight.dim() <= self.dim or weight.shape[self.dim] != out or weight.numel() != out * rest):
             sizes = f"with {out} rows of {rest} elements along dim {self.dim}, as the one that it was made for"
             raise ValueError(
                 f"{type(self).__name__}: `weight` must be {sizes}, but got weight of shape {tuple(weight.shape)}."

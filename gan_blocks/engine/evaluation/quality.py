@@ -69,10 +69,7 @@ class QualityReport:
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON; classes become strings because JSON keys are."""
         by_class = {str(label): share for label, share in self.agreement_by_class.items()}
-        plain = asdict(self) | {"agreement_by_class": by_class}
-        if self.class_names == tuple(map(str, range(len(self.class_names)))):
-            del plain["class_names"]  # nothing but the numbers
-        return plain
+        return asdict(self) | {"agreement_by_class": by_class}
 
     def lines(self, class_names: Sequence[str] | None = None) -> list[str]:
         """Render for a console of 100 columns; of more than 20 classes only the worst are listed."""

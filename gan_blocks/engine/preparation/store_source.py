@@ -94,7 +94,7 @@ def _from_folder(source: DataSource, listing: FolderListing, layouts: Sequence[P
         labels=listing.labels,
         class_names=listing.class_names,
         notes=listing.notes,
-        fingerprint=_fingerprint(_names(source, listing), _sizes(listing), listing.labels, listing.class_names),
+        fingerprint=_fingerprint(_names(source, listing), listing.labels, listing.class_names),
     )
 
 
@@ -137,10 +137,6 @@ def _faces_from_folder(
 
 def _names(source: DataSource, listing: FolderListing) -> list[str]:
     return [os.path.relpath(path, source.path) for path in listing.paths]
-
-
-def _sizes(listing: FolderListing) -> list[int]:
-    return [os.path.getsize(path) if os.path.exists(path) else -1 for path in listing.paths]  # noqa: PTH110, PTH202
 
 
 def _read_file(

@@ -177,7 +177,9 @@ def test_classes_without_real_images_are_left_out(tiny_run: Path, tmp_path: Path
     options = evaluate.Options(run=tiny_run, num=4, data=with_images_of_two_classes(tmp_path))
     capsys.readouterr()
     drawn = evaluate._draw(options, {})
-    assert capsys.readouterr().out == "Left out, for want of real images: 1 of 3 classes, such as class 1.\n"
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("is not what the run has learned from: the class 1 had 20 images, and has 0 now.")
+    assert said[1:] == ["Left out, for want of real images: 1 of 3 classes, such as class 1."]
     assert drawn.labels.tolist() == [0, 0, 2, 2]
     assert list(evaluate._measure(options, {}, drawn).as_dict()["agreement_by_class"]) == ["0", "2"]
 
