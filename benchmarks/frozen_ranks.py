@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+from benchmarks.trials.tiny_data import write_data
 
 TIMEOUT, GRACE = 5.0, 10.0
 OPTIONS = [
@@ -52,7 +52,7 @@ def run_trials(count: int, seed: int) -> int:
     sound = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_data(folder)
+        write_data(folder / "data.npz")
         usual: dict[tuple[int, bool], float] = {}
         for number in range(count):
             size, by_torchrun = rng.choice([2, 3]), rng.random() < 0.5
@@ -216,14 +216,6 @@ def undisturbed_seconds(folder: Path, size: int, by_torchrun: bool) -> float:
             if process.wait():
                 raise RuntimeError(processes.said(0))
         return time.monotonic() - began
-
-
-def write_data(folder: Path) -> None:
-    """Sixty small images of three classes."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    images = rng.integers(0, 80, (60, 16, 16, 1)) + labels[:, None, None, None] * 80
-    np.savez(folder / "data.npz", images=images.astype(np.uint8), labels=labels)
 
 
 def train(folder: Path) -> int:

@@ -1,10 +1,13 @@
 """A tiny data set and the smallest network, on which whole commands run in seconds."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.trials.tiny_data import write_data
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.resampling import area_resample
@@ -41,12 +44,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_tiny_data(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    images = rng.integers(0, 80, (60, 16, 16, 1)) + labels[:, None, None, None] * 80
-    path = folder / "tiny.npz"
-    np.savez(path, images=images.astype(np.uint8), labels=labels)
-    return path
+    return write_data(folder / "tiny.npz")
 
 
 def write_store(
@@ -76,3 +74,11 @@ def write_store(
     )
     replace_durably(folder / INDEX_NAME, index.encode())
     return folder
+
+
+def zip_of(name: str) -> bytes:
+    """A zip archive of one empty file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, b"")
+    return buffer.getvalue()

@@ -1,19 +1,21 @@
 """Commands in forked processes, which have imported torch already, and what became of them."""
 
+import argparse
 import contextlib
 import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 from gan_blocks.engine import Recipe
@@ -21,7 +23,7 @@ from recipes import biggan_deep, dcgan, progan, sngan, wgan_gp
 
 plt.switch_backend("agg")  # imported here once, and not in each child
 
-__all__ = ["RECIPES", "Command", "Outcome", "begin", "finish", "run_in_child", "write_data"]
+__all__ = ["RECIPES", "Command", "Outcome", "begin", "finish", "report", "run_in_child"]
 
 Command = Callable[[Sequence[str]], int]
 
@@ -95,14 +97,35 @@ def _is_unlike_a_sentence(line: str) -> bool:
     return "error: " not in line or len(line) > 2000 or not line.isprintable()
 
 
-def write_data(folder: Path) -> Path:
-    """60 gray images of 16 x 16 pixels in three classes."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    images = rng.integers(0, 80, (60, 16, 16, 1)) + labels[:, None, None, None] * 80
-    path = folder / "data.npz"
-    np.savez(path, images=images.astype(np.uint8), labels=labels)
-    return path
+Trials = Callable[[Path, int, int], Iterator[tuple[str, int | None, str | None]]]
+"""Carries out so many trials in a folder, by a seed; gives what was done, the status, and what is wrong with it."""
+
+
+def report(trials: Trials, argv: Sequence[str] | None, *, about: str | None, count: int, verdict: str) -> int:
+    """The body of a script of trials: carry them out, name the faults, sum up; the exit status is 1 if there are any.
+
+    Args:
+        trials: What to carry out.
+        argv: The command line.
+        about: What ``--help`` says.
+        count: How many there are by default.
+        verdict: End of the last line, after the number of faults; ``{count}`` is how many trials there were.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=count)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--verbose", action="store_true", help="a line for each trial, not just for faults")
+    args = parser.parse_args(argv)
+    faults, ends = 0, Counter[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        for line, status, fault in trials(Path(folder), args.trials, args.seed):
+            ends[str(status)] += 1
+            faults += fault is not None
+            if fault is not None or args.verbose:
+                print(f"{line!r}: {fault or status}", flush=True)
+    counts = ", ".join(f"{number} ended with {status}" for status, number in sorted(ends.items()))
+    print(f"{faults} of {verdict.format(count=args.trials)} ({counts})")
+    return int(faults > 0)
 
 
 def begin(command: Command, args: Sequence[str], folder: Path, output: Path, *, memory: int = 8 * 2**30) -> int:

@@ -7,20 +7,18 @@ paths of all kinds, and now and then what belongs there. Networks are tiny and a
 accepted ends soon.
 """
 
-import argparse
 import contextlib
 import io
 import random
 import re
 import shutil
 import sys
-import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.trials.children import RECIPES, Command, run_in_child, write_data
+from benchmarks.trials.children import RECIPES, Command, report, run_in_child
+from benchmarks.trials.tiny_data import write_data
 from gan_blocks.engine import run_console_command
 from recipes import convert, mixture_of_gaussians
 from recipes.studies import latents, orthogonal, stacked_mnist, top_k
@@ -88,27 +86,14 @@ PATHS = [
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry the trials out; the exit status is 1 if one went wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbose", action="store_true", help="a line for each trial, not just for faults")
-    args = parser.parse_args(argv)
-    faults, ends = 0, Counter[str]()
-    with tempfile.TemporaryDirectory() as folder:
-        for line, status, fault in trials(Path(folder), args.trials, args.seed):
-            ends[str(status)] += 1
-            faults += fault is not None
-            if fault is not None or args.verbose:
-                print(f"{line!r}: {fault or status}", flush=True)
-    counts = ", ".join(f"{count} ended with {status}" for status, count in sorted(ends.items()))
-    print(f"{faults} of {args.trials} command lines led to a traceback, a hang or no clear end ({counts})")
-    return int(faults > 0)
+    verdict = "{count} command lines led to a traceback, a hang or no clear end"
+    return report(trials, argv, about=__doc__, count=5000, verdict=verdict)
 
 
 def trials(folder: Path, count: int, seed: int) -> Iterator[tuple[str, int | None, str | None]]:
     """Carry out so many trials; gives for each what was typed, the exit status, and what is wrong with that."""
     rng = random.Random(seed)
-    data = write_data(folder)
+    data = write_data(folder / "data.npz")
     place = folder / "place"
     template = folder / "template"
     _furnish(template, data)

@@ -8,7 +8,6 @@ execute anything, or touch a file outside the folder. Where training went on to 
 last checkpoint must be that of a run which nobody disturbed.
 """
 
-import argparse
 import json
 import os
 import pickle
@@ -16,7 +15,6 @@ import random
 import shutil
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +22,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from benchmarks.trials.children import RECIPES, run_in_child, write_data
+from benchmarks.trials.children import RECIPES, report, run_in_child
 from benchmarks.trials.killed import last_files
+from benchmarks.trials.tiny_data import write_data
 from gan_blocks.engine import run_console_command
 from gan_blocks.engine.runs.manifest import MANIFEST_NAME, encode_manifest, manifest_entry
 
@@ -35,27 +34,14 @@ VALUES = [None, True, -1, 0, 1.5, 10**30, "", "x", "\udcff\n\x1b[31m", [], [1], 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry the trials out; the exit status is 1 if one went wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbose", action="store_true", help="a line for each trial, not just for faults")
-    args = parser.parse_args(argv)
-    faults, ends = 0, {"0": 0, "2": 0}
-    with tempfile.TemporaryDirectory() as folder:
-        for line, status, fault in trials(Path(folder), args.trials, args.seed):
-            ends[str(status)] = ends.get(str(status), 0) + 1
-            faults += fault is not None
-            if fault is not None or args.verbose:
-                print(f"{line}: {fault or status}", flush=True)
-    counts = ", ".join(f"{count} ended with {status}" for status, count in ends.items())
-    print(f"{faults} of {args.trials} damaged folders led to a traceback, a hang or a wrong result ({counts})")
-    return int(faults > 0)
+    verdict = "{count} damaged folders led to a traceback, a hang or a wrong result"
+    return report(trials, argv, about=__doc__, count=500, verdict=verdict)
 
 
 def trials(folder: Path, count: int, seed: int) -> Iterator[tuple[str, int | None, str | None]]:
     """Carry out so many trials; gives for each what was done, the exit status, and what is wrong with that."""
     rng = random.Random(seed)
-    data = write_data(folder)
+    data = write_data(folder / "data.npz")
     victim = folder / "victim.txt"
     wanted: dict[str, dict[str, bytes]] = {}
     for number in range(count):

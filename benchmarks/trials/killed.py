@@ -17,7 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.trials.children import RECIPES, begin, finish, run_in_child, write_data
+from benchmarks.trials.children import RECIPES, begin, finish, run_in_child
+from benchmarks.trials.tiny_data import write_data
 
 STEPS = 12
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def trials(folder: Path, count: int, seed: int) -> Iterator[str]:
     """Carry out so many trials, the recipes in turn; gives a line for each."""
     rng = random.Random(seed)
-    data = write_data(folder)
+    data = write_data(folder / "data.npz")
     undisturbed: dict[str, tuple[dict[str, bytes], float]] = {}
     for number in range(count):
         name = list(RECIPES)[number % len(RECIPES)]

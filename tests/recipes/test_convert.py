@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import warnings
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from recipes import biggan_deep, convert, sagan
 from recipes.layouts.huggingface_biggan_deep import export_huggingface_biggan_deep, huggingface_config
 from recipes.layouts.key_map import expected_state
 from recipes.layouts.state_dict_file import read_state_dict
+from tests.conftest import zip_of
 
 BIGGAN_PYTORCH = ["--from", "biggan-pytorch"]
 HUGGINGFACE = ["--from", "huggingface-biggan-deep"]
@@ -225,13 +225,6 @@ def torch_script() -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated
         torch.jit.save(torch.jit.script(torch.nn.Identity()), buffer)
-    return buffer.getvalue()
-
-
-def zip_of(name: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, b"")
     return buffer.getvalue()
 
 

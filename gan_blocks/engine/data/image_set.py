@@ -5,14 +5,14 @@ Tested in ``tests/engine/data/test_loading.py``.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from gan_blocks.engine.data.pixels import PixelLayout
 
-__all__ = ["ImageSet", "digest_of_files"]
+__all__ = ["ImageSet", "class_name", "digest_of_files"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +72,11 @@ class ImageSet:
         """
         labels = self.labels.index_select(0, indices)
         return self.read_pixels(indices).float().div_(127.5).sub_(1), labels
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """What to call a class: networks may have more classes than there are names, which have numbers alone."""
+    return names[label] if label < len(names) else str(label)
 
 
 def digest_of_files(files: Iterable[tuple[str, object]]) -> str:

@@ -10,7 +10,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.image_set import ImageSet, class_name
 from gan_blocks.engine.evaluation.neighbors import Neighbors
 from gan_blocks.engine.pictures.captions import caption_font, fitted
 from gan_blocks.engine.pictures.sheets import to_uint8
@@ -62,7 +62,7 @@ def neighbors_sheet(
 
     draw.text((MARGIN + size / 2, HEADER / 2), "sample", "black", large, "mm")
     for row, (query, label) in enumerate(zip(queries, labels.tolist(), strict=True)):
-        cell(MARGIN, row, query, _name(images, label))
+        cell(MARGIN, row, query, class_name(images.class_names, label))
     start = MARGIN + across
     for title, neighbors in found:
         start += 3 * MARGIN
@@ -74,11 +74,7 @@ def neighbors_sheet(
                 if distance == torch.inf:
                     continue
                 number = int(neighbors.numbers[row, column])
-                name = _name(images, int(classes[column]))
+                name = class_name(images.class_names, int(classes[column]))
                 cell(start + column * across, row, pixels[column], name, f"no. {number}", f"{distance:.3g}")
         start += count * across
     return sheet
-
-
-def _name(images: ImageSet, label: int) -> str:
-    return images.class_names[label] if label < images.num_classes else str(label)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.data.image_set import class_name
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, train_classifier
 from gan_blocks.engine.evaluation.distances import mean_pairwise_distance, nearest_distances
 from gan_blocks.engine.evaluation.image_rows import ImageRows, SelectedImages, in_batches
@@ -89,13 +90,11 @@ class QualityReport:
         unseen = f"(unseen real images: {self.classifier_accuracy:.1%})"
         return [f"  agreement {self.agreement:7.1%}  drawn in the class asked for {unseen}"]
 
-    def _name(self, label: int) -> str:
-        return self.class_names[label] if label < len(self.class_names) else str(label)
-
     def _left_out_lines(self) -> list[str]:
         if not self.classes_without_spread:
             return []
-        shown = f"{len(self.classes_without_spread):,}, such as class {self._name(self.classes_without_spread[0])}"
+        first = class_name(self.class_names, self.classes_without_spread[0])
+        shown = f"{len(self.classes_without_spread):,}, such as class {first}"
         return [f"  without a class's diversity, for want of a second real image: {shown}"]
 
     def _class_lines(self, class_names: Sequence[str] | None) -> list[str]:
@@ -103,7 +102,7 @@ class QualityReport:
             return []
         shown = sorted(self.agreement_by_class.items(), key=lambda item: item[1])[:MAX_CLASSES_SHOWN]
         few = len(self.agreement_by_class) <= MAX_CLASSES_SHOWN
-        names = {label: class_names[label] if class_names else self._name(label) for label, _ in shown}
+        names = {label: class_name(class_names or self.class_names, label) for label, _ in shown}
         # A class and its share stay together when the line is wrapped.
         text = ", ".join(f"{names[label]}\xa0{share:.0%}" for label, share in (sorted(shown) if few else shown))
         head = "  by class: " if few else f"  the {MAX_CLASSES_SHOWN} worst of {len(self.agreement_by_class)} classes: "

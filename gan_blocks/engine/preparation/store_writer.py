@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gan_blocks.engine.base.contents import check_regular, is_special
+from gan_blocks.engine.base.contents import check_regular
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.files import replace_durably, sync_directory
+from gan_blocks.engine.base.files import read_regular, replace_durably, sync_directory
 from gan_blocks.engine.base.json_values import DamagedJsonError, is_list_of, is_object, parse_object
 from gan_blocks.engine.base.threads import map_in_threads
 from gan_blocks.engine.data.folder import check_damage, damage_notes
@@ -149,11 +149,8 @@ class StoreWriter:
 
     def _recorded(self, number: int) -> _Part | None:
         """A part that needs not be written again: its shards are there, and no file was damaged that may be mended."""
-        record = self._record(number)
-        if is_special(record):
-            return None
         try:
-            part = _Part.decode(record.read_bytes())
+            part = _Part.decode(read_regular(self._record(number)))
             whole = all((self._folder / shard.name).stat().st_size == shard.bytes for shard in part.shards)
         except (OSError, ValueError, TypeError):
             return None

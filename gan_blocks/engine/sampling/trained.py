@@ -17,7 +17,7 @@ from gan_blocks import Prior, TruncatedBatchNormStatistics
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import within_memory
 from gan_blocks.engine.base.randomness import seeded_construction
-from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.image_set import ImageSet, class_name
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.data.record import DataRecord, changes, record_of
 from gan_blocks.engine.recipe.config import TrainingConfig
@@ -54,7 +54,7 @@ class TrainedGenerator:
 
     def name_of(self, label: int) -> str:
         """What to call a class."""
-        return self.class_names[label] if label < len(self.class_names) else str(label)
+        return class_name(self.class_names, label)
 
     def label_of(self, word: str | int) -> int:
         """The number of a class that is asked for by its name or, where no class is called so, by its number.

@@ -30,7 +30,7 @@ from gan_blocks.engine.base.processes import (
     say,
     telling_others,
 )
-from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.image_set import ImageSet, class_name
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
 from gan_blocks.engine.data.record import DataRecord, record_of
 from gan_blocks.engine.data.sources import absolute
@@ -278,8 +278,7 @@ class Run:
             return
         images, classes = class_sheet(generator, self.prior, self.config)
         path = self.folder.samples_path(self.step)
-        names = self.images.class_names  # of the data, which may have fewer classes than the networks
-        captions = [names[label] if label < len(names) else str(label) for label in classes]
+        captions = [class_name(self.images.class_names, label) for label in classes]
         save_sheet(path, images, columns=10, captions=captions)
 
     def _record(self, entry: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ Tested in ``tests/engine/training/test_command.py`` and ``tests/engine/training/
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 from gan_blocks.engine.base.errors import UserError
@@ -36,6 +35,8 @@ class OpenedRun:
     Attributes:
         folder: The folder.
         step: Steps done so far.
+        metadata: What this session's checkpoints say of the run, whatever becomes of the folder's files meanwhile;
+            empty in other processes than the main one.
 
     Raises:
         UserError: If another process holds the folder, nothing in it is sound, or it was begun with another Config or
@@ -47,13 +48,8 @@ class OpenedRun:
         self._lock: FolderLock | None = None
         self.step = 0
         self.folder = self._create() if command.run is None else self._continue(command.run)
-        if current_world().is_main:
-            self.metadata  # noqa: B018 - now, while config.json is the one that was compared
-
-    @cached_property
-    def metadata(self) -> dict[str, Any]:
-        """What this session's checkpoints say of the run, whatever becomes of the folder's files meanwhile."""
-        return self.folder.metadata()
+        # Once: while config.json is the one that was compared. The main process alone writes.
+        self.metadata = self.folder.metadata() if current_world().is_main else {}
 
     def close(self) -> None:
         """Let other processes write into the folder."""

@@ -3,7 +3,6 @@ import io
 import json
 import os
 import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,7 @@ import pytest
 
 from gan_blocks.engine.base.contents import check_regular, is_special, other_content
 from gan_blocks.engine.base.errors import UserError
-
-
-def a_zip() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("x", "")
-    return buffer.getvalue()
+from tests.conftest import zip_of
 
 
 def a_tar() -> bytes:
@@ -46,7 +39,7 @@ def npy() -> bytes:
         (b"hello", "is a text file"),
         (("x" * 1023 + "é").encode(), "is a text file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file"),
-        (a_zip(), "is a zip archive"),
+        (zip_of("x"), "is a zip archive"),
         (a_tar(), "is a tar archive: unpack it"),
         (gzip.compress(b"x"), "is compressed by gzip: unpack it"),
         (npy(), "is a single array of numpy.save (.npy)"),

@@ -15,6 +15,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data import digits as digit_sources
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images
+from tests.conftest import zip_of
 
 
 def load(spec: str, **options: int | None) -> ImageSet:
@@ -215,13 +216,6 @@ IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
 def npy() -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, IMAGES)
-    return buffer.getvalue()
-
-
-def zip_of(name: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, b"")
     return buffer.getvalue()
 
 

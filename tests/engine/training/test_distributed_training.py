@@ -18,8 +18,11 @@ PARTS = ["generator", "discriminator", "ema", "optimizer_g", "optimizer_d"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All scenarios, carried out by processes forked from one that has imported torch."""
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.engine.training.training_ranks", "together", str(folder)]
+    return carried_out("together", tmp_path_factory.mktemp("ranks"))
+
+
+def carried_out(scenarios: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "tests.engine.training.training_ranks", scenarios, str(folder)]
     subprocess.run(command, cwd=Path(__file__).parents[3], check=True, timeout=500)
     return folder
 

@@ -1,13 +1,11 @@
 """What processes that train together say when one of them is gone, frozen, late, or finds other files than they."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.frozen_ranks import run_trials
-from tests.engine.training.test_distributed_training import said, statuses
+from tests.engine.training.test_distributed_training import carried_out, said, statuses
 
 pytestmark = pytest.mark.slow
 
@@ -15,10 +13,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All scenarios, carried out by processes forked from one that has imported torch."""
-    folder = tmp_path_factory.mktemp("lost")
-    command = [sys.executable, "-m", "tests.engine.training.training_ranks", "lost", str(folder)]
-    subprocess.run(command, cwd=Path(__file__).parents[3], check=True, timeout=500)
-    return folder
+    return carried_out("lost", tmp_path_factory.mktemp("lost"))
 
 
 def error_of(folder: Path, name: str, rank: int) -> str:
