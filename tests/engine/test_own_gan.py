@@ -70,6 +70,7 @@ def test_killed_at_any_moment_and_typed_again_it_trains_to_the_same_bytes(place:
     assert hashes(place / "killed") == hashes(place / "whole")
 
 
+@pytest.mark.slow
 def test_the_console_trains_it_to_the_same_bytes_from_another_folder(place: Path, tmp_path: Path):
     data = ("--data", f"npz:{place / 'tiny.npz'}")
     run(*CONSOLE, "train", str(place / "my_gan.py"), *SMALL, *data, "--steps", "12", "--run-dir", "run", cwd=tmp_path)

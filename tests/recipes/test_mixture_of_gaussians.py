@@ -119,6 +119,7 @@ def test_processes_side_by_side_and_a_stop_in_between_change_no_byte(tmp_path: P
     assert newest_weights(tmp_path / "1") == newest_weights(tmp_path / "2")
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_ends_the_command_with_its_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     run = tmp_path / "run"
     args = [*ARGS, "--run-dir", str(run), "--threads", "2", "--learning-rate", "1e30"]

@@ -78,6 +78,7 @@ def test_a_run_interrupted_and_continued_has_the_same_bytes_as_one_that_was_not(
     assert named == [("start", 0), *losses, ("checkpoint", 3), ("start", 3), (None, 4), ("checkpoint", 4)]
 
 
+@pytest.mark.slow
 def test_a_continued_run_may_begin_to_compute_activations_again_and_keeps_its_bytes(
     tiny_args: list[str], tmp_path: Path
 ):

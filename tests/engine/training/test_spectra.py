@@ -61,6 +61,7 @@ def test_every_layer_of_both_networks_is_logged_every_n_steps_and_drawn_and_show
     assert 'src="spectra.png"' in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_measuring_changes_no_bit_of_the_training_and_is_off_by_default(tiny_args: list[str], tmp_path: Path):
     for name, options in (("plain", []), ("measured", ["--spectra-every", "1", "--sample-every", "2"])):
         assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(tmp_path / name), *options]) == 0

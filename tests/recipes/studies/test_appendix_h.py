@@ -262,6 +262,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_variants_of_the_networks_are_trained_and_sampled(variant: str, tiny_data: Path, tmp_path: Path):
     run = tmp_path / "run"

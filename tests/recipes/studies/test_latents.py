@@ -32,6 +32,7 @@ def results(out: Path) -> dict[str, dict[str, float]]:
     return json.loads(path.read_text())["results"] if path.is_file() else {}
 
 
+@pytest.mark.slow
 def test_a_study_trains_measures_goes_on_where_it_stopped_and_writes_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
