@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import tyro
 
 from gan_blocks.engine.base.checks import require_annotated, shortened
-from gan_blocks.engine.base.console import OutputError, lasting_streams, printable, silence_output
+from gan_blocks.engine.base.console import OutputError, last_word, lasting_streams, printable, silence_output
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples, help_page, option_names
 from gan_blocks.engine.base.memory import out_of_memory
@@ -47,10 +47,10 @@ def _run(name: str, command: Callable[[], int]) -> int:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
+        last_word(f"{name}: error: {printable(str(error))}")
         return 2
     except OutputError as error:
-        print(f"{name}: error: standard output was not written: {error}.", file=sys.stderr)
+        last_word(f"{name}: error: standard output was not written: {error}.")
         silence_output()
         return 2
     except BrokenPipeError:
@@ -62,17 +62,17 @@ def _run(name: str, command: Callable[[], int]) -> int:
         if error.filename is None:
             if not _is_working_directory_gone(error):
                 raise
-            print(f"{name}: error: the working directory is gone: change to another.", file=sys.stderr)
+            last_word(f"{name}: error: the working directory is gone: change to another.")
             return 2
-        print(f"{name}: error: {printable(shortened(str(error.filename)))}: {error.strerror}.", file=sys.stderr)
+        last_word(f"{name}: error: {printable(shortened(str(error.filename)))}: {error.strerror}.")
         return 2
     except (RuntimeError, MemoryError) as error:
         if (problem := out_of_memory(error)) is None:
             raise
-        print(f"{name}: error: {problem}; a smaller --batch-size needs less.", file=sys.stderr)
+        last_word(f"{name}: error: {problem}; a smaller --batch-size needs less.")
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: stopped.", file=sys.stderr)
+        last_word(f"{name}: stopped.")
         return 130
 
 

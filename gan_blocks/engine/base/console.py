@@ -5,6 +5,7 @@ Tested in ``tests/engine/base/test_console.py``.
 
 import io
 import os
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -14,10 +15,14 @@ from typing import Any, TextIO, cast
 
 from tqdm import tqdm
 
-__all__ = ["OutputError", "Progress", "lasting_streams", "printable", "silence_output"]
+__all__ = ["OutputError", "Progress", "last_word", "lasting_streams", "printable", "silence_output"]
 
 SECONDS_A_LINE = 30.0
 LONGEST_LINE = 2000
+LINE_WAITS = 1.0
+"""Seconds that a line on standard error waits for a reader who has stopped reading."""
+ROOM = 1024
+"""Letters that go into a pipe that has any room at all."""
 
 
 class OutputError(Exception):
@@ -66,8 +71,9 @@ class Progress(tqdm):  # type: ignore[type-arg]
 def lasting_streams() -> Iterator[None]:
     """Let a command outlive its terminal: what cannot be said on standard error is not said.
 
-    Standard output is what a command is for: where it cannot be written an :class:`OutputError` says so, but for a
-    closed pipe.
+    That is so where it cannot be written, and where nobody reads on, as in ``less`` or after Ctrl-S, for as long as
+    that lasts. Standard output is what a command is for: where it cannot be written an :class:`OutputError` says so,
+    but for a closed pipe.
     """
     before = sys.stdout, sys.stderr
     sys.stderr = _Stream(before[1], lenient=True)
@@ -78,17 +84,45 @@ def lasting_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def last_word(line: str) -> None:
+    """Say on standard error how a command ends, and wait for a reader as any program does."""
+    if isinstance(sys.stderr, _Stream):
+        sys.stderr.waits = None
+    print(line, file=sys.stderr)
+
+
 class _Stream(io.TextIOBase):
     """Writes to another stream, if that can be written to."""
 
+    waits: float | None = LINE_WAITS
+
     def __init__(self, stream: TextIO | None, *, lenient: bool) -> None:
-        self._stream, self._lenient = stream, lenient
+        self._stream, self._lenient, self._stalled = stream, lenient, False
 
     def write(self, text: str) -> int:
         # Names of files may hold what the console has no letters for, or bytes that are none.
         shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
-        self._try(lambda stream: stream.write(shown))
+        if not self._lenient:
+            self._try(lambda stream: stream.write(shown))
+            return len(text)
+        for start in range(0, len(shown), ROOM):
+            part, lost = shown[start : start + ROOM], self._stalled
+            self._stalled = not self._has_room(part)
+            if not self._stalled:
+                part = f"\n{part}" if lost and not part.startswith(("\n", "\r")) else part
+                self._try(lambda stream, part=part: (stream.write(part), stream.flush()))
         return len(text)
+
+    def _has_room(self, text: str) -> bool:
+        """Whether a write would return; a line waits for that for a moment, a bar, which is drawn again, not at all."""
+        if self.waits is None:
+            return True
+        try:
+            poll = select.poll()
+            poll.register(self.fileno(), select.POLLOUT)
+        except (OSError, ValueError, AttributeError):  # no file, or a system without poll
+            return True
+        return bool(poll.poll(0 if self._stalled or "\r" in text else 1000 * self.waits))
 
     def flush(self) -> None:
         self._try(lambda stream: stream.flush())

@@ -1,8 +1,10 @@
+import contextlib
 import errno
 import io
 import os
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,46 @@ def test_a_command_runs_to_its_end_when_nobody_listens_any_more(tmp_path: Path):
     os.close(read)
     assert process.wait(timeout=120) == 0
     assert (tmp_path / "saved").exists()
+
+
+STALLED = """
+import sys
+from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.base.console import Progress
+from gan_blocks.engine.base.errors import UserError
+def command():
+    with Progress(total=3000, mininterval=0, miniters=1) as bar:
+        for step in range(3000):
+            bar.update()
+            bar.write(f"{step:*>60}", file=sys.stderr)
+    print("trained", flush=True)
+    raise UserError("the end")
+raise SystemExit(run_command("train", command))
+"""
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["less", "Ctrl-S"])
+def test_a_reader_who_stops_reading_holds_nothing_up_but_the_last_word(*, terminal: bool):
+    ours, theirs = os.openpty() if terminal else os.pipe()
+    if terminal:
+        termios.tcflow(theirs, termios.TCOOFF)
+    with subprocess.Popen([sys.executable, "-c", STALLED], stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "trained\n"
+        assert process.poll() is None
+        if terminal:
+            termios.tcflow(theirs, termios.TCOON)
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # so a terminal ends
+            while part := os.read(ours, 65536):
+                said += part
+    os.close(ours)
+    assert process.returncode == 2
+    lines = said.decode().splitlines()
+    assert lines[-1] == "train: error: the end"
+    assert any(line.endswith("*0") for line in lines) != terminal
+    assert not any(line.endswith("2999") for line in lines)
 
 
 def test_streams_are_given_back_after_an_error(capsys: pytest.CaptureFixture[str]):
