@@ -4,6 +4,7 @@ Tested in ``tests/engine/data/test_record.py``.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -45,6 +46,12 @@ class DataRecord:
     def images(self) -> int:
         """How many there are."""
         return sum(self.class_counts)
+
+    @property
+    def digest(self) -> str:
+        """One for all that :func:`changes` compares."""
+        parts = (self.class_names, self.class_counts, self.labels, self.pixels)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; :meth:`from_dict` reads them."""

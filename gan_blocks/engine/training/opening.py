@@ -22,6 +22,8 @@ from gan_blocks.engine.training.initial_weights import start_from
 
 __all__ = ["OpenedRun"]
 
+DATA_KEY = "data"  # of a checkpoint's metadata: the digest of the data record, since data.json may be lost
+
 
 class OpenedRun:
     """A run's folder, held by this session; the state is that of its newest sound checkpoint, if there is one.
@@ -49,7 +51,7 @@ class OpenedRun:
         self.step = 0
         self.folder = self._create() if command.run is None else self._continue(command.run)
         # Once: while config.json is the one that was compared. The main process alone writes.
-        self.metadata = self.folder.metadata() if current_world().is_main else {}
+        self.metadata = {**self.folder.metadata(), DATA_KEY: data.digest} if current_world().is_main else {}
 
     def close(self) -> None:
         """Let other processes write into the folder."""
@@ -104,16 +106,23 @@ class OpenedRun:
         begun_with = config_to_json(self._recipe.config_from_json(checkpoint.metadata["config"]))
         given, remedy = config_to_json(self._command.config), f"Another process has begun {run.path} meanwhile."
         compare_configs(begun_with, given, allowed=CHANGEABLE_ON_RESUME, remedy=remedy)
-        saved = run.data()
-        if saved is not None:
-            then, now = DataRecord.from_dict(saved), self._data
-            if problem := changes(then, now):
-                remedy = f"Give them with --data as they were, or start a new run with --init-from {run.path}"
-                name = self._command.config.data
-                raise UserError(f"{name} is not what the run was started with: {problem}. {remedy}.")
-            if then.files != now.files:
-                say("The names or sizes of the data's files are others than they were; labels and pixels are the same.")
+        self._check_data(run, checkpoint.metadata.get(DATA_KEY))
         run.write_data(self._data.as_dict())
+
+    def _check_data(self, run: RunFolder, digest: str | None) -> None:
+        saved, now = run.data(), self._data
+        then = None if saved is None else DataRecord.from_dict(saved)
+        if then is not None and digest not in (None, then.digest):
+            raise UserError(f"{run.data_path} was changed since the last checkpoint: put it back, or remove it.")
+        problem = None if then is None else changes(then, now)
+        if then is None and digest not in (None, now.digest):
+            problem = f"its digest is another ({run.data_path.name}, which told in what it differs, is gone)"
+        if problem is not None:
+            remedy = f"Give them with --data as they were, or start a new run with --init-from {run.path}"
+            name = self._command.config.data
+            raise UserError(f"{name} is not what the run was started with: {problem}. {remedy}.")
+        if then is not None and then.files != now.files:
+            say("The names or sizes of the data's files are others than they were; labels and pixels are the same.")
 
     def _start_from_other_run(self) -> None:
         options = self._command.options

@@ -154,6 +154,26 @@ def test_a_run_of_an_earlier_version_has_its_data_written_down_when_it_goes_on(p
     assert (run / "data.json").read_bytes() == written
 
 
+def test_a_lost_record_of_the_data_lets_no_other_data_in(
+    pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    run = tmp_path / "run"
+    assert start(pictures, run) == 0
+    record = json.loads((run / "data.json").read_bytes())
+    (run / "data.json").unlink()
+    Image.new("RGB", (16, 16)).save(pictures / "ant" / "0.png")
+    assert train("--resume", run, "--steps", 2) == 2
+    assert last_line(capfd) == (
+        f"sngan: error: folder:{pictures} is not what the run was started with: its digest is another (data.json, "
+        f"which told in what it differs, is gone). Give them with --data as they were, or start a new run with "
+        f"--init-from {run}."
+    )
+    (run / "data.json").write_text(json.dumps(record | {"class_names": ["bee", "ant", "cat"]}))
+    assert train("--resume", run, "--steps", 2) == 2
+    rule = f"{run / 'data.json'} was changed since the last checkpoint: put it back, or remove it."
+    assert last_line(capfd) == f"sngan: error: {rule}"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"source": 1}', "[" * 100_000])
 def test_a_damaged_record_of_the_data_is_one_line(
     text: str, tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
