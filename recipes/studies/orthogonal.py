@@ -26,7 +26,7 @@ from gan_blocks.engine import (
     require_at_least,
 )
 from gan_blocks.engine.base import check_threads, replace_durably
-from gan_blocks.engine.data import load_images_of
+from gan_blocks.engine.data import class_name, load_images_of
 from gan_blocks.engine.evaluation import RealImages, check_sample_count, measure_quality
 from gan_blocks.engine.pictures import save_sheet
 from gan_blocks.engine.sampling import check_truncation, spread_classes, truncated
@@ -109,7 +109,7 @@ def carry_out(options: Options) -> Path:
                 key = _key(coefficient, seed, truncation)
                 study.result(key, partial(_measure_samples, trained, real, truncation, options.num))
             if seed == options.seeds[0]:
-                _draw_sheet(trained, real, options.truncations, options.out / f"sheet_{coefficient:g}.png")
+                _draw_sheet(trained, real, options.truncations, options.out / f"sheet_{_exact(coefficient)}.png")
             replace_durably(options.out / "table.md", _table(study, options).encode())
     return options.out
 
@@ -137,8 +137,7 @@ def _draw_sheet(trained: TrainedGenerator, real: ImageSet, truncations: Sequence
     classes = spread_classes(trained.config.num_classes)
     count = LATENTS_ON_SHEET * len(classes)
     drawn = [draw_samples(truncated(trained, t), count, seed=SEED, classes=classes)[0] for t in truncations]
-    names = real.class_names
-    captions = [names[label] if label < len(names) else str(label) for label in classes]
+    captions = [class_name(real.class_names, label) for label in classes]
     headers = [f"{truncation:g}" for truncation in truncations]
     save_sheet(path, *drawn, columns=LATENTS_ON_SHEET, captions=captions, headers=headers)
 
@@ -164,11 +163,16 @@ def _table(study: Study, options: Options) -> str:
 
 
 def _run_name(coefficient: float, seed: int) -> str:
-    return f"coefficient_{coefficient:g}_seed_{seed}"
+    return f"coefficient_{_exact(coefficient)}_seed_{seed}"
 
 
 def _key(coefficient: float, seed: int, truncation: float) -> str:
-    return f"{_run_name(coefficient, seed)}_truncation_{truncation:g}"
+    return f"{_run_name(coefficient, seed)}_truncation_{_exact(truncation)}"
+
+
+def _exact(value: float) -> str:
+    """As short as it can be told from every other number: names of files and results must differ where values do."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def _shown(values: Sequence[float]) -> str:

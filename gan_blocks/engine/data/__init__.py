@@ -1,5 +1,6 @@
 """Real images: the sources that ``--data`` names, and the sets of labeled images that they become."""
 
+from gan_blocks.engine.data.image_set import class_name
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
@@ -12,6 +13,7 @@ __all__ = [
     "DataSource",
     "ReadRequest",
     "SourceKind",
+    "class_name",
     "load_images_of",
     "stacked_numbers",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.checkpoints import list_checkpoints
 from gan_blocks.engine.runs.folder import RunFolder
+from gan_blocks.engine.training.command import parse_training_command
 
 __all__ = ["StudyStoppedError", "train_for", "train_ok", "train_quietly", "train_run"]
 
@@ -32,12 +33,14 @@ def train_run(run: Path, recipe: Recipe[Any], args: Sequence[str], *, steps: int
 
     Raises:
         StudyStoppedError: If it does not reach its last step: by a signal, or an error that it has printed.
+        UserError: If it is there, but is a run of other options.
     """
     newest = RunFolder.open(run).newest_checkpoint() if list_checkpoints(run / "checkpoints") else None
-    if newest is None or newest.step < steps:
-        status = recipe.main([*args, "--steps", str(steps), "--run-dir", str(run)])
-        if status:
-            raise StudyStoppedError(status)
+    args = [*args, "--steps", str(steps), "--run-dir", str(run)]
+    if newest is not None and newest.step >= steps:
+        parse_training_command(recipe, prog="", args=args)
+    elif status := recipe.main(args):
+        raise StudyStoppedError(status)
 
 
 def train_for(run: Path, recipe: Recipe[Any], args: Sequence[str], *, minutes: float) -> None:

@@ -38,7 +38,7 @@ def results(out: Path) -> dict[str, dict[str, float]]:
 
 
 def test_a_study_trains_measures_and_draws_each_coefficient_and_goes_on_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     args = [*FAST, "--coefficients", "0", "0.01", "--seeds", "0", "--out", str(tmp_path)]
     trained: list[str] = []
@@ -64,6 +64,18 @@ def test_a_study_trains_measures_and_draws_each_coefficient_and_goes_on_where_it
         assert sheet.width > (6 * 18 + 2) * 4
     plain, penalized = (results(tmp_path)[f"coefficient_{c}_seed_0"]["equation_3"] for c in ("0", "0.01"))
     assert penalized < plain
+
+    (tmp_path / "coefficient_0.01_seed_0").rename(tmp_path / "aside")  # whose steps another run has, too
+    (tmp_path / "coefficient_0_seed_0").rename(tmp_path / "coefficient_0.01_seed_0")
+    (tmp_path / "aside").rename(tmp_path / "coefficient_0_seed_0")
+    assert orthogonal.main(args) == 2
+    assert "--generator-orthogonal-penalty is 0.0 here, but the run was started with 0.01." in capsys.readouterr().err
+
+
+def test_coefficients_that_differ_have_results_of_their_own():
+    names = {orthogonal._key(value, 0, 1.0) for value in (0, 0.1, 0.1 + 1e-9, 1e-7)}
+    assert len(names) == 4
+    assert "coefficient_0_seed_0_truncation_1" in names
 
 
 @pytest.mark.slow
