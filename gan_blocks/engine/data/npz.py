@@ -95,6 +95,7 @@ def _missing(missing: list[str], held: dict[str, str]) -> str:
     return (
         f"the file must hold the arrays images and labels, but {' and '.join(missing)} "
         f"{'is' if len(missing) == 1 else 'are'} missing; it holds {listed}{more}."
+        f"{' Without classes give --num-classes 1.' if missing == ['labels'] else ''}"
         f"{' For images in a zip file unpack it and use --data folder:PATH.' if no_arrays else ''}"
     )
 

@@ -133,7 +133,7 @@ def _import_module(name: str, named: str) -> ModuleType:
     if _may_be_a_module(name):
         try:
             return importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             itself = missing is not None and f"{name}.".startswith(f"{missing}.")
             if not itself and _failing_line(error) is not None:

@@ -192,6 +192,8 @@ class Run:
             self.folder.truncate_log(after_step=self.step)
             self._seconds_before = self.folder.trained_seconds()
         say(f"{'Run' if self.step == 0 else f'Continuing after step {self.step}'}: {self.folder.path}")
+        if 0 < self.last_step <= self.step:
+            say(f"Nothing is left to train up to step {self.last_step}; --steps is the number of the last one.")
         machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
         how = {"device": str(self.state.device), "precision": self.options.precision, "processes": self.world.size}
         self._record({"event": "start", "step": self.step, **machine, **how})

@@ -159,6 +159,16 @@ def test_streams_are_given_back_after_an_error(capsys: pytest.CaptureFixture[str
     assert (sys.stdout, sys.stderr) == before
 
 
+def test_a_working_directory_that_is_gone_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run_command("train", lambda: len(Path("data").absolute().parts)) == 2
+    assert capsys.readouterr().err == "train: error: the working directory is gone: change to another.\n"
+
+
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", b"\\xe4\\u03c3\\udcff"), ("utf-8", "äσ\\udcff".encode())])
 def test_names_that_the_console_has_no_letters_for_are_written_out(
     encoding: str, shown: bytes, monkeypatch: pytest.MonkeyPatch

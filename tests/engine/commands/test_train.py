@@ -11,6 +11,9 @@ def test_the_first_word_is_the_recipe(tiny_args: list[str], tmp_path: Path, caps
     assert console.main([*words, "--steps", "1"]) == 0
     assert console.main([*words, "--steps", "2"]) == 0
     assert "Continuing after step 1" in capsys.readouterr().err
+    assert console.main([*words, "--steps", "1"]) == 0
+    expected = "Nothing is left to train up to step 1; --steps is the number of the last one."
+    assert expected in capsys.readouterr().err
 
 
 def test_the_help_names_the_registered_recipes(capsys: pytest.CaptureFixture[str]):

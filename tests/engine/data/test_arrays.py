@@ -224,7 +224,8 @@ def npy() -> bytes:
     [
         (
             {"images": IMAGES},
-            "the file must hold the arrays images and labels, but labels is missing; it holds images.",
+            "the file must hold the arrays images and labels, but labels is missing; it holds images. "
+            "Without classes give --num-classes 1.",
         ),
         (
             {"x": IMAGES, "y": LABELS},

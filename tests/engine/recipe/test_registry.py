@@ -86,9 +86,19 @@ def test_a_module_that_lacks_something_else_says_what(tmp_path: Path, monkeypatc
     )
 
 
+def test_a_module_that_ends_the_program_ends_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "ends_it_all.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as error:
+        find_recipe("ends_it_all")
+    line = f"(line 2 of {tmp_path / 'ends_it_all.py'})"
+    assert str(error.value) == f"the module ends_it_all cannot be imported: SystemExit: 0 {line}."
+
+
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
+        ("import sys\nsys.exit('no')\n", "SystemExit: no (line 2 of {path})."),
         ("import os\n\nsize = unknown\n", "NameError: name 'unknown' is not defined (line 3 of {path})."),
         ("def f(:\n", "SyntaxError: invalid syntax (line 1 of {path})."),
         (
@@ -96,7 +106,7 @@ def test_a_module_that_lacks_something_else_says_what(tmp_path: Path, monkeypatc
             "--size must be greater than 0, but got 0 (line 3 of {path}).",
         ),
     ],
-    ids=["error", "syntax", "check of the engine"],
+    ids=["exit", "error", "syntax", "check of the engine"],
 )
 def test_a_file_that_cannot_be_imported_says_which_line_fails(
     source: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

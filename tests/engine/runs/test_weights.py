@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def test_a_weights_file_alone_gives_back_tensors_recipe_and_config(tmp_path: Pat
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[name], state[name]) for name in state)
     assert [path.name for path in tmp_path.iterdir()] == ["g.safetensors"]
+
+
+def test_a_folder_whose_name_is_no_utf8_is_read_like_any(tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names alone")
+    write_weights(folder / "g.safetensors", {"w": torch.ones(2)}, METADATA)
+    tensors, metadata = read_weights(folder / "g.safetensors")
+    assert (tensors["w"].tolist(), metadata) == ([1, 1], METADATA)
 
 
 def test_other_programs_read_the_file_with_safetensors_alone(tmp_path: Path):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import read_weights
+from gan_blocks.engine.training import loop
 from recipes import biggan_deep, dcgan, sngan
 
 NETWORK = [
@@ -220,6 +221,27 @@ def test_a_run_whose_checkpoints_have_gone_is_not_begun_again(
             "Bring it back, or name another folder."
         )
     assert (run / "log.jsonl").read_bytes() == log
+
+
+def test_a_run_that_another_process_begins_meanwhile_is_not_continued_with_other_options(
+    pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    run, step = tmp_path / "run", "checkpoints/step_000001"
+    assert start(pictures, run) == 0
+    (run / step).rename(tmp_path / "aside")
+    (run / "log.jsonl").unlink()
+
+    def slowly(config: Any) -> Any:
+        (tmp_path / "aside").rename(run / step)
+        return load_images_of(config)
+
+    load_images_of = loop.load_images_of
+    monkeypatch.setattr(loop, "load_images_of", slowly)
+    assert start(pictures, run, "--seed", 1) == 2
+    assert last_line(capfd) == (
+        f"sngan: error: --seed is 1 here, but the run was started with 0. Another process has begun {run} meanwhile."
+    )
+    assert RunFolder.open(run).config()["seed"] == 0
 
 
 def test_what_becomes_of_config_and_data_files_while_a_run_trains_is_not_saved_with_it(
