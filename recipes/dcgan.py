@@ -127,22 +127,21 @@ def build_discriminator(config: Config) -> PlainDiscriminator:
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
     """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
 
-    def discriminator_loss(part: PairBatch) -> Tensor:
+    def discriminator_loss(part: PairBatch) -> dict[str, Tensor]:
         # In one call, batch norm would let real and generated images see each other.
         real_logits, fake_logits = score_separately(state, part, fake_images_of(state, part))
-        return bce_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+        return {"loss_d": bce_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)}
 
-    def generator_loss(fake: FakeBatch) -> Tensor:
+    def generator_loss(fake: FakeBatch) -> dict[str, Tensor]:
         images = state.generator(fake.z, fake.labels)
-        loss = non_saturating_generator_loss(fake_logits=score_generated(state, fake, images))
+        terms = {"loss_g": non_saturating_generator_loss(fake_logits=score_generated(state, fake, images))}
         if config.mode_seeking > 0:
             pairs = mode_seeking_penalty(fake_images=_halves(images), z=_halves(fake.z))
-            loss = loss + config.mode_seeking * pairs
-        return loss
+            terms["mode_seeking_penalty"] = config.mode_seeking * pairs
+        return terms
 
-    loss_d = update_discriminator(state, batches, config, discriminator_loss)
-    loss_g = update_generator(state, batches, config, generator_loss)
-    return {"loss_d": loss_d, "loss_g": loss_g}
+    of_d = update_discriminator(state, batches, config, discriminator_loss)
+    return of_d | update_generator(state, batches, config, generator_loss)
 
 
 def _halves(batch: Tensor) -> tuple[Tensor, Tensor]:

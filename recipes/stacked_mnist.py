@@ -222,27 +222,27 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
     plain = config.loss == "non-saturating"
 
-    def discriminator_loss(part: PairBatch) -> Tensor:
+    def discriminator_loss(part: PairBatch) -> dict[str, Tensor]:
         fake_images = fake_images_of(state, part)
         # In one call, statistics across the batch would let real and generated images see each other.
         real_logits, fake_logits = score_separately(state, part, fake_images)
         if plain:
-            return bce_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+            return {"loss_d": bce_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)}
         loss = wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
-        return loss + gradient_penalty(
+        penalty = gradient_penalty(
             partial(state.discriminator, labels=part.real_labels),
             real_images=part.real_images,
             fake_images=fake_images,
             coefficient=config.gradient_coefficient,
         )
+        return {"loss_d": loss, "gradient_penalty": penalty}
 
-    def generator_loss(fake: FakeBatch) -> Tensor:
+    def generator_loss(fake: FakeBatch) -> dict[str, Tensor]:
         loss = non_saturating_generator_loss if plain else wasserstein_generator_loss
-        return loss(fake_logits=score_fake(state, fake))
+        return {"loss_g": loss(fake_logits=score_fake(state, fake))}
 
-    loss_d = update_discriminator(state, batches, config, discriminator_loss)
-    loss_g = update_generator(state, batches, config, generator_loss)
-    return {"loss_d": loss_d, "loss_g": loss_g}
+    of_d = update_discriminator(state, batches, config, discriminator_loss)
+    return of_d | update_generator(state, batches, config, generator_loss)
 
 
 RECIPE = Recipe(

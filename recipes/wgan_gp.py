@@ -140,26 +140,26 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     """One step: ``discriminator_steps`` updates of the critic, then one of G and of its average."""
     clipping = config.constraint == "weight-clipping"
 
-    def critic_loss(part: PairBatch) -> Tensor:
+    def critic_loss(part: PairBatch) -> dict[str, Tensor]:
         fake_images = fake_images_of(state, part)
         real_logits, fake_logits = score_separately(state, part, fake_images)
         loss = wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
         if clipping:
-            return loss
-        return loss + gradient_penalty(
+            return {"loss_d": loss}
+        penalty = gradient_penalty(
             partial(state.discriminator, labels=part.real_labels),
             real_images=part.real_images,
             fake_images=fake_images,
             coefficient=config.gradient_coefficient,
         )
+        return {"loss_d": loss, "gradient_penalty": penalty}
 
-    def generator_loss(fake: FakeBatch) -> Tensor:
-        return wasserstein_generator_loss(fake_logits=score_fake(state, fake))
+    def generator_loss(fake: FakeBatch) -> dict[str, Tensor]:
+        return {"loss_g": wasserstein_generator_loss(fake_logits=score_fake(state, fake))}
 
     clip = partial(clip_weights_, bound=config.clip_bound) if clipping else None
-    loss_d = update_discriminator(state, batches, config, critic_loss, after_step=clip)
-    loss_g = update_generator(state, batches, config, generator_loss)
-    return {"loss_d": loss_d, "loss_g": loss_g}
+    of_critic = update_discriminator(state, batches, config, critic_loss, after_step=clip)
+    return of_critic | update_generator(state, batches, config, generator_loss)
 
 
 RECIPE = Recipe(

@@ -39,14 +39,15 @@ class HingeTrainingFields(RegularizationFields, AdamFields, TrainingConfig):
 def hinge_train_step(state: TrainingState, batches: StepBatches, config: HingeTrainingFields) -> dict[str, Tensor]:
     """One step: ``discriminator_steps`` updates of D, then one of G and of its average."""
 
-    def discriminator_loss(part: PairBatch) -> Tensor:
-        real_logits, fake_logits, penalty = score_pair_with_r1(state, part, config)
-        return hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits) + penalty
+    def discriminator_loss(part: PairBatch) -> dict[str, Tensor]:
+        real_logits, fake_logits, r1 = score_pair_with_r1(state, part, config)
+        loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
+        return {"loss_d": loss, "r1_penalty": r1} if config.r1_penalty else {"loss_d": loss}
 
-    def generator_loss(fake: FakeBatch) -> Tensor:
-        return hinge_generator_loss(fake_logits=score_fake(state, fake))
+    def generator_loss(fake: FakeBatch) -> dict[str, Tensor]:
+        return {"loss_g": hinge_generator_loss(fake_logits=score_fake(state, fake))}
 
-    orthogonal = partial(generator_weight_penalty, state.generator, config)
-    loss_d = update_discriminator(state, batches, config, discriminator_loss)
-    loss_g = update_generator(state, batches, config, generator_loss, penalties=[orthogonal])
-    return {"loss_d": loss_d, "loss_g": loss_g, **embedding_norms(state.generator)}
+    of_weights = {"orthogonal_penalty": partial(generator_weight_penalty, state.generator, config)}
+    of_d = update_discriminator(state, batches, config, discriminator_loss)
+    of_g = update_generator(state, batches, config, generator_loss, penalties=of_weights)
+    return of_d | of_g | embedding_norms(state.generator)

@@ -181,23 +181,26 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
         assert isinstance(shared, SharedEmbedding)
         seen.follow(shared)
 
-    def discriminator_loss(part: PairBatch) -> Tensor:
-        real_logits, fake_logits, penalty = score_pair_with_r1(state, part, config)
+    def discriminator_loss(part: PairBatch) -> dict[str, Tensor]:
+        real_logits, fake_logits, r1 = score_pair_with_r1(state, part, config)
         loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits, margin=config.hinge_margin)
-        return loss + penalty
+        return {"loss_d": loss, "r1_penalty": r1} if config.r1_penalty else {"loss_d": loss}
 
-    def generator_loss(fake: FakeBatch) -> Tensor:
-        return hinge_generator_loss(fake_logits=score_fake(state, fake))
+    def generator_loss(fake: FakeBatch) -> dict[str, Tensor]:
+        return {"loss_g": hinge_generator_loss(fake_logits=score_fake(state, fake))}
 
-    of_d = [
-        partial(discriminator_penalty, discriminator, config),
-        partial(sigma_penalty, "discriminator", discriminator, config),
-    ]
-    of_g = [partial(generator_penalty, generator, config), partial(sigma_penalty, "generator", generator, config)]
+    of_weights_d = {
+        "weight_penalty_d": partial(discriminator_penalty, discriminator, config),
+        "sigma_penalty_d": partial(sigma_penalty, "discriminator", discriminator, config),
+    }
+    of_weights_g = {
+        "weight_penalty_g": partial(generator_penalty, generator, config),
+        "sigma_penalty_g": partial(sigma_penalty, "generator", generator, config),
+    }
     clip = partial(clip_gradients, config=config)
-    loss_d = update_discriminator(state, batches, config, discriminator_loss, penalties=of_d, before_step=clip)
-    loss_g = update_generator(state, batches, config, generator_loss, penalties=of_g, before_step=clip)
-    return {"loss_d": loss_d, "loss_g": loss_g, **embedding_norms(generator)}
+    of_d = update_discriminator(state, batches, config, discriminator_loss, penalties=of_weights_d, before_step=clip)
+    of_g = update_generator(state, batches, config, generator_loss, penalties=of_weights_g, before_step=clip)
+    return of_d | of_g | embedding_norms(generator)
 
 
 def generator_penalty(generator: nn.Module, config: Config) -> Tensor:

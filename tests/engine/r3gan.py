@@ -101,19 +101,19 @@ class Discriminator(nn.Module):
 
 
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
-    def discriminator_loss(part: PairBatch) -> Tensor:
+    def discriminator_loss(part: PairBatch) -> dict[str, Tensor]:
         real_images, fake_images = part.real_images.requires_grad_(), fake_images_of(state, part).requires_grad_()
         real_logits, fake_logits = score_separately(state, part, fake_images)
         r1 = zero_centered_penalty(real_images, real_logits, config.gamma)
         r2 = zero_centered_penalty(fake_images, fake_logits, config.gamma)
-        return F.softplus(fake_logits - real_logits).mean() + r1 + r2
+        return {"loss_d": F.softplus(fake_logits - real_logits).mean(), "r1_penalty": r1, "r2_penalty": r2}
 
-    def generator_loss(part: PairBatch) -> Tensor:
+    def generator_loss(part: PairBatch) -> dict[str, Tensor]:
         real_logits, fake_logits = score_generator_pair(state, part)
-        return F.softplus(real_logits - fake_logits).mean()
+        return {"loss_g": F.softplus(real_logits - fake_logits).mean()}
 
-    loss_d = update_discriminator(state, batches, config, discriminator_loss, same_labels=True)
-    return {"loss_d": loss_d, "loss_g": update_generator(state, batches, config, generator_loss, same_labels=True)}
+    of_d = update_discriminator(state, batches, config, discriminator_loss, same_labels=True)
+    return of_d | update_generator(state, batches, config, generator_loss, same_labels=True)
 
 
 networks = {"build_generator": Generator, "build_discriminator": Discriminator}

@@ -4,6 +4,7 @@ Tested in ``tests/engine/runs/test_folder.py``.
 """
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,11 @@ __all__ = ["write_report"]
 
 WIDTH, HEIGHT = 640, 200
 MOST_POINTS = 400  # of a curve: more than the page has pixels for only makes it slow
-CHARTS = {"Losses": "loss_", "Norms of the class embeddings": "embedding_norm_"}  # heading: prefix of names in the log
+CHARTS = {  # heading: pattern of names in the log
+    "Losses": r"loss_.*",
+    "Penalties": r".*penalty(_[gd])?",
+    "Norms of the class embeddings": r"embedding_norm_.*",
+}
 COLORS = ("#c0392b", "#2471a3", "#1e8449", "#7d3c98")
 
 PAGE = """<!doctype html>
@@ -60,8 +65,8 @@ def write_report(folder: RunFolder) -> None:
 def _curves(log: Sequence[Mapping[str, Any]]) -> list[str]:
     entries = [entry for entry in log if "event" not in entry]
     parts = []
-    for title, prefix in CHARTS.items():
-        names = [name for name in (entries[-1] if entries else {}) if name.startswith(prefix)]
+    for title, pattern in CHARTS.items():
+        names = [name for name in (entries[-1] if entries else {}) if re.fullmatch(pattern, name)]
         # The lines of a run that an older version began lack what that did not log; those of a recipe may hold more.
         lines = [entry for entry in entries if all(is_number(entry.get(name)) for name in ("step", *names))]
         if names and len(lines) > 1:

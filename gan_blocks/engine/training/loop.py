@@ -239,7 +239,8 @@ class Run:
 
     def _warn_of_large_losses(self, step: int, values: Mapping[str, float]) -> None:
         """Say once in a session that a loss is far beyond what scores of images ever give: divergence needs no NaN."""
-        large = {name: value for name, value in values.items() if name.startswith("loss_") and abs(value) > LARGE_LOSS}
+        terms = {name: value for name, value in values.items() if name.startswith("loss_") or "penalty" in name}
+        large = {name: value for name, value in terms.items() if abs(value) > LARGE_LOSS}
         if large and not self._warned:
             self._warned = True
             named = ", ".join(f"{name} {value:.3g}" for name, value in large.items())

@@ -1,29 +1,27 @@
 """The updates that a training step consists of: a loss goes in, the engine sees to micro-batches and what follows.
 
-A recipe says what the loss of a micro-batch is. Here it is averaged over the batch, that of all processes,
-differentiated and descended; then the singular vectors advance on the new weights and, after an update of G, its
-average moves.
+A recipe says what the loss of a micro-batch is: a tensor, or its terms by name where penalties are to be logged apart
+from it. Here it is averaged over the batch, that of all processes, differentiated and descended; then the singular
+vectors advance on the new weights and, after an update of G, its average moves.
 
 Tested in ``tests/engine/training/test_updates.py``.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, Literal, TypeVar, overload
-from weakref import WeakKeyDictionary
+from typing import Any, Literal, TypeVar, cast, overload
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
-from gan_blocks import advance_power_iteration, frozen_power_iteration, twice_differentiable
+from gan_blocks import twice_differentiable
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import sum_gradients
-from gan_blocks.engine.base.randomness import seeded_noise
+from gan_blocks.engine.base.processes import current_world
 from gan_blocks.engine.recipe.batches import Augment, FakeBatch, PairBatch, StepBatches
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.state import TrainingState
+from gan_blocks.engine.training.descent import NOT_LOGGED, WHOLE, OfNetwork, Penalties, Totals, descend, known_weights
 from gan_blocks.engine.training.top_k import best_of, choose_top_k
 
 __all__ = [
@@ -37,11 +35,7 @@ __all__ = [
     "update_generator",
 ]
 
-_VERSIONS_AT_ADVANCE = WeakKeyDictionary[nn.Module, list[int]]()
-
-Part = TypeVar("Part", bound=FakeBatch | PairBatch)
-Penalty = Callable[[], Tensor]
-OfNetwork = Callable[[nn.Module], None]
+Loss = TypeVar("Loss", Tensor, dict[str, Tensor])
 
 
 def fake_images_of(state: TrainingState, part: PairBatch) -> Tensor:
@@ -133,41 +127,54 @@ def update_discriminator(
     state: TrainingState,
     batches: StepBatches,
     config: TrainingConfig,
-    loss: Callable[[PairBatch], Tensor],
+    loss: Callable[[PairBatch], Loss],
     *,
     same_labels: bool = False,
     augment: Augment | None = None,
-    penalties: Iterable[Penalty] = (),
+    penalties: Penalties = (),
     before_step: OfNetwork | None = None,
     after_step: OfNetwork | None = None,
-) -> Tensor:
+) -> Loss:
     """Update D ``discriminator_steps`` times, each on a batch of its own.
 
     Args:
         state: Both players.
         batches: The step's batches.
         config: Says how many updates.
-        loss: The mean loss of a micro-batch, on the graph of D's weights.
+        loss: The mean loss of a micro-batch, on the graph of D's weights: a tensor, or terms by name, such as
+            ``{"loss_d": ..., "r1_penalty": ...}``, whose sum is descended.
         same_labels: Whether generated images have the labels of the real ones beside them.
         augment: What D sees of an image instead of it, a differentiable function of images.
-        penalties: Terms of the weights alone, added once an update.
+        penalties: Terms of the weights alone, added once an update; by name, or a list of them.
         before_step: Given D when its gradients are complete, such as to clip them.
         after_step: Given D when its weights have moved, such as to clip them.
 
     Returns:
-        The mean of the losses over the updates, detached.
+        What the loss returned, as means over the batch and the updates, detached. Of a loss without names it is one
+        tensor with the penalties in it; of one with names a dict to log, with the named penalties beside them.
     """
     state.discriminator.requires_grad_(True)
-    descend = partial(_descend, state, state.discriminator, state.optimizer_d, config.seed)
-    total = torch.zeros((), device=state.device)
+    total: Totals = {}
     for number in range(config.discriminator_steps):
         parts: Iterable[PairBatch] = batches.discriminator(number)
         if same_labels:
             parts = (replace(part, fake=replace(part.fake, labels=part.real_labels)) for part in parts)
         if augment is not None:
             parts = (replace(part, fake=replace(part.fake, augment=augment)) for part in parts)
-        total = total + descend(parts, loss, penalties, before_step, after_step)
-    return total / config.discriminator_steps
+        terms = descend(
+            state,
+            state.discriminator,
+            state.optimizer_d,
+            config.seed,
+            parts,
+            loss,
+            penalties=penalties,
+            before_step=before_step,
+            after_step=after_step,
+        )
+        total |= {name: total.get(name, torch.zeros_like(term)) + term for name, term in terms.items()}
+    means = {name: term / config.discriminator_steps for name, term in total.items()}
+    return cast("Loss", means.get(WHOLE, means))  # as the loss came, with names or without
 
 
 @overload
@@ -175,14 +182,14 @@ def update_generator(
     state: TrainingState,
     batches: StepBatches,
     config: TrainingConfig,
-    loss: Callable[[FakeBatch], Tensor],
+    loss: Callable[[FakeBatch], Loss],
     *,
     same_labels: Literal[False] = False,
     augment: Augment | None = None,
     k: int | None = None,
-    penalties: Iterable[Penalty] = (),
+    penalties: Penalties = (),
     before_step: OfNetwork | None = None,
-) -> Tensor: ...
+) -> Loss: ...
 
 
 @overload
@@ -190,59 +197,58 @@ def update_generator(
     state: TrainingState,
     batches: StepBatches,
     config: TrainingConfig,
-    loss: Callable[[PairBatch], Tensor],
+    loss: Callable[[PairBatch], Loss],
     *,
     same_labels: Literal[True],
     augment: Augment | None = None,
     k: int | None = None,
-    penalties: Iterable[Penalty] = (),
+    penalties: Penalties = (),
     before_step: OfNetwork | None = None,
-) -> Tensor: ...
+) -> Loss: ...
 
 
 def update_generator(
     state: TrainingState,
     batches: StepBatches,
     config: TrainingConfig,
-    loss: Callable[[Any], Tensor],
+    loss: Callable[[Any], Any],
     *,
     same_labels: bool = False,
     augment: Augment | None = None,
     k: int | None = None,
-    penalties: Iterable[Penalty] = (),
+    penalties: Penalties = (),
     before_step: OfNetwork | None = None,
-) -> Tensor:
+) -> Any:
     """Update G once, then its average; under top-k training from the best samples of the whole batch.
 
     Args:
         state: Both players.
         batches: The step's batches.
         config: Says from which step on the average lags behind G, and how far.
-        loss: The mean loss of a micro-batch, on the graph of G's weights.
+        loss: The mean loss of a micro-batch, on the graph of G's weights; a tensor, or terms by name.
         same_labels: Whether the loss gets pairs, each a real and a generated image of one label;
             :func:`score_generator_pair` scores them.
         augment: What D sees of an image instead of it, a differentiable function of images.
         k: Learn from so many samples of the batch, those that D scores highest; None: as many as the Config's top-k
             fields say.
-        penalties: Terms of the weights alone, added once.
+        penalties: Terms of the weights alone, added once; by name, or a list of them.
         before_step: Given G when its gradients are complete, such as to clip them.
 
     Returns:
-        The loss, detached.
+        As :func:`update_discriminator`.
     """
     state.discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
-    descend = partial(_descend, state, state.generator, state.optimizer_g, config.seed)
     pairs = list(batches.generator_pairs()) if same_labels else []
     fakes = [replace(fake, augment=augment) for fake in ([pair.fake for pair in pairs] or batches.generator())]
     k = batches.k if k is None else k
     if k < config.batch_size:
-        with _known_weights(state):
+        with known_weights(state):
             fakes = choose_top_k(state, fakes, k, config.seed)
     parts: Sequence[FakeBatch | PairBatch] = fakes
     if same_labels:
         parts = [replace(pair, fake=fake) for pair, fake in zip(pairs, fakes, strict=True)]
 
-    def loss_or_zero(part: FakeBatch | PairBatch) -> Tensor:
+    def loss_or_zero(part: FakeBatch | PairBatch) -> Any:
         if part.share > 0:
             return loss(part)
         # None of these samples was chosen, but running statistics move as without top-k, and other processes wait in
@@ -250,61 +256,18 @@ def update_generator(
         fake = part.fake if isinstance(part, PairBatch) else part
         images = fake.seen(state.generator(fake.z, fake.labels))
         nothing: Tensor = 0 * state.discriminator(images, fake.labels).sum()
-        return nothing
+        return {NOT_LOGGED: nothing}
 
-    total = descend(parts, loss_or_zero, penalties, before_step, None)
+    total = descend(
+        state,
+        state.generator,
+        state.optimizer_g,
+        config.seed,
+        parts,
+        loss_or_zero,
+        penalties=penalties,
+        before_step=before_step,
+        some_unchosen=k < config.batch_size and current_world().size > 1,
+    )
     state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else config.ema_decay)
-    return total
-
-
-@contextlib.contextmanager
-def _known_weights(state: TrainingState) -> Iterator[None]:
-    """After an update here no spectral norm has to look whether its weight is still the same, unless somebody wrote."""
-    with contextlib.ExitStack() as held:
-        for network in (state.discriminator, state.generator):
-            if _VERSIONS_AT_ADVANCE.get(network) == _versions(network):
-                held.enter_context(frozen_power_iteration(network))
-        yield
-
-
-def _versions(network: nn.Module) -> list[int]:
-    return [parameter._version for parameter in network.parameters()]
-
-
-def _descend(
-    state: TrainingState,
-    network: nn.Module,
-    optimizer: optim.Optimizer,
-    seed: int,
-    parts: Iterable[Part],
-    loss: Callable[[Part], Tensor],
-    penalties: Iterable[Penalty],
-    before_step: OfNetwork | None,
-    after_step: OfNetwork | None,
-) -> Tensor:
-    optimizer.zero_grad()
-    total = torch.zeros((), device=state.device)
-    with _known_weights(state):
-        for part in parts:
-            with state.autocast(), seeded_noise(seed, *part.noise_key, device=state.device):
-                value = loss(part)
-                if not isinstance(value, Tensor) or value.numel() != 1:
-                    got = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                    raise UserError(f"the loss of a micro-batch must be a tensor of one element, but got {got}.")
-                value = part.share * value
-            value.backward()
-            total = total + value.detach()
-        sum_gradients(network, total)
-        for penalty in penalties:
-            value = penalty()
-            if value.requires_grad:  # a coefficient of 0 leaves a constant
-                value.backward()
-            total = total + value.detach().to(state.device)
-    if before_step is not None:
-        before_step(network)
-    optimizer.step()
-    if after_step is not None:
-        after_step(network)
-    advance_power_iteration(network)
-    _VERSIONS_AT_ADVANCE[network] = _versions(network)
-    return total
+    return total.get(WHOLE, total)

@@ -106,6 +106,43 @@ def test_penalties_differentiate_through_the_augmentation(config: sngan.Config):
     assert values[1] > 2 * values[0]
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_terms_of_a_loss_are_descended_as_their_sum_and_returned_by_name(config: sngan.Config, accumulate: int):
+    config = dataclasses.replace(config, discriminator_steps=2)
+    terms: list[dict[str, Tensor]] = []
+
+    def named(part: PairBatch) -> dict[str, Tensor]:
+        real_logits, fake_logits = score_pair(state, part)
+        terms.append({"loss_d": (fake_logits - real_logits).mean(), "score_penalty": real_logits.square().mean()})
+        return terms[-1] if part.update == 1 else terms[-1] | {"late_penalty": 0.0}  # type: ignore[dict-item]
+
+    def decay() -> Tensor:
+        return sum((p.square().sum() for p in state.discriminator.parameters()), torch.zeros(()))
+
+    def constant() -> Tensor:
+        return torch.ones(())
+
+    state, batches = prepared(config, accumulate=accumulate)
+    penalties = {"decay_penalty": decay, "absent_penalty": constant}
+    logged = update_discriminator(state, batches, config, named, penalties=penalties)
+    by_name, trained = gradients(state.discriminator), state.discriminator
+    assert set(logged) == {"loss_d", "score_penalty", "late_penalty", "decay_penalty"}
+    for name in ("loss_d", "score_penalty"):
+        torch.testing.assert_close(logged[name], torch.stack([term[name] for term in terms]).mean(), check_dtype=False)
+    assert not any(value.requires_grad for value in logged.values())
+
+    state, batches = prepared(config, accumulate=accumulate)
+
+    def whole(part: PairBatch) -> Tensor:
+        loss, *others = named(part).values()
+        return sum(others, loss)
+
+    summed = update_discriminator(state, batches, config, whole, penalties=[decay])
+    torch.testing.assert_close(summed, sum(logged.values()))
+    assert all(map(torch.equal, gradients(state.discriminator), by_name))
+    assert all(map(torch.equal, state.discriminator.parameters(), trained.parameters()))
+
+
 def test_top_k_over_micro_batches_chooses_by_the_augmented_images(config: sngan.Config):
     """Both passes over a micro-batch draw the same numbers, so that what was chosen is the best of what is learned."""
     top = dataclasses.replace(config, top_k_gamma=0.01, top_k_floor=3, top_k_decay_images=1)
@@ -263,6 +300,11 @@ def test_a_loss_and_its_batches_have_to_be_what_the_update_works_with(config: sn
         update_discriminator(state, batches, config, lambda part: 1.0)  # type: ignore[arg-type, return-value]
     with pytest.raises(UserError, match=r"must be a tensor of one element, but got one of shape \(6,\)\.$"):
         update_generator(state, batches, config, lambda fake: score_fake(state, fake))
+    with pytest.raises(UserError, match=r"^the term loss_d of a loss must be a tensor of one element, but got str\.$"):
+        update_discriminator(state, batches, config, lambda part: {"loss_d": "0"})  # type: ignore[dict-item]
+    for unnamed in ({}, {"": torch.zeros(())}):
+        with pytest.raises(UserError, match=r"^the loss of a micro-batch must name its terms, but got \["):
+            update_discriminator(state, batches, config, lambda part, terms=unnamed: terms)
     with pytest.raises(UserError, match=r"same_labels=True\) gives the loss, but got a FakeBatch\.$"):
         update_generator(state, batches, config, lambda fake: score_generator_pair(state, fake)[0].mean())
     with pytest.raises(UserError, match=r"without same_labels=True, but got a PairBatch\.$"):

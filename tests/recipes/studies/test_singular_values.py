@@ -79,9 +79,9 @@ def test_spectral_norm_follows_as_many_singular_values_as_asked_for_or_as_there_
 
 
 @pytest.mark.parametrize("accumulate", ["1", "3"])
-@pytest.mark.parametrize(("network", "loss"), [("generator", "loss_g"), ("discriminator", "loss_d")])
-def test_a_penalty_changes_the_loss_of_its_network_by_its_exact_value(
-    network: str, loss: str, accumulate: str, args: list[str], tmp_path: Path
+@pytest.mark.parametrize(("network", "player"), [("generator", "g"), ("discriminator", "d")])
+def test_a_penalty_is_logged_beside_the_loss_with_its_exact_value(
+    network: str, player: str, accumulate: str, args: list[str], tmp_path: Path
 ):
     """Weights start orthogonal: all singular values of a weight are 1, so its distance from 3 squared is 4."""
     runs: dict[str, list[str]] = {
@@ -94,9 +94,9 @@ def test_a_penalty_changes_the_loss_of_its_network_by_its_exact_value(
     first = {name: losses(tmp_path / name)[0] for name in runs}
     config = RECIPE.config_from_json(RunFolder.open(tmp_path / "plain").config())
     expected = 0.25 * 4 * len(chains(BUILD[network](config)))
-    assert first["penalized"][loss] - first["plain"][loss] == pytest.approx(expected, rel=1e-4)
-    if network == "generator":
-        assert first["penalized"]["loss_d"] == first["plain"]["loss_d"]
+    assert first["penalized"][f"sigma_penalty_{player}"] == pytest.approx(expected, rel=1e-4)
+    assert first["penalized"][f"loss_{player}"] == first["plain"][f"loss_{player}"]
+    assert not any("penalty" in name for name in first["plain"])
 
 
 def test_a_penalty_ratio_counts_the_weights_with_a_second_singular_value():
