@@ -41,11 +41,8 @@ from recipes.families.spectral_layers import spectral_layers
 
 __all__ = ["PRESETS", "RECIPE", "Config"]
 
-EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
+EPS = 1e-4  # in spectral norm, and by default in BatchNorm (Appendix C)
 LAYERS = spectral_layers(EPS)
-
-conditional_norm = partial(ConditionalBatchNorm2d, linear_layer=LAYERS.linear, eps=EPS)
-last_norm = partial(CrossReplicaBatchNorm2d, eps=EPS)
 
 
 @dataclass(frozen=True)
@@ -175,6 +172,16 @@ PRESETS = {
 }
 
 
+def conditional_norm(config: Config) -> Callable[..., nn.Module]:
+    """Factory of the norms in G's blocks."""
+    return partial(ConditionalBatchNorm2d, linear_layer=LAYERS.linear, eps=config.bn_eps)
+
+
+def last_norm(config: Config) -> Callable[[int], nn.Module]:
+    """Factory of the norm before the last convolution."""
+    return partial(CrossReplicaBatchNorm2d, eps=config.last_bn_eps)
+
+
 class Generator(ResidualGenerator):
     """G of Tables 4-6: from (z, class) to images in [-1, 1].
 
@@ -191,8 +198,8 @@ class Generator(ResidualGenerator):
         config: Config,
         *,
         layers: LayerFactories = LAYERS,
-        norm_layer: Callable[..., nn.Module] = conditional_norm,
-        last_norm_layer: Callable[[int], nn.Module] = last_norm,
+        norm_layer: Callable[..., nn.Module] | None = None,
+        last_norm_layer: Callable[[int], nn.Module] | None = None,
         block_layer: Callable[..., nn.Module] = ResidualGeneratorBlock,
     ) -> None:
         skip_z = (HierarchicalSkipZ if config.skip_z else NoSkipZ)(
@@ -201,8 +208,8 @@ class Generator(ResidualGenerator):
         super().__init__(
             config,
             stem_features=skip_z.stem_features,
-            norm_layer=partial(norm_layer, condition_dim=skip_z.condition_dim),
-            last_norm_layer=last_norm_layer,
+            norm_layer=partial(norm_layer or conditional_norm(config), condition_dim=skip_z.condition_dim),
+            last_norm_layer=last_norm_layer or last_norm(config),
             layers=layers,
             block_layer=block_layer,
         )

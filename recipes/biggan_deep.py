@@ -32,16 +32,17 @@ from gan_blocks import (
 )
 from gan_blocks.engine import LatentFields, Recipe, require, require_positive
 from recipes.families.hinge import HingeTrainingFields, hinge_train_step
+from recipes.families.residual_config import BatchNormFields
 from recipes.families.spectral_layers import spectral_layers
 
 __all__ = ["PRESETS", "RECIPE", "Config"]
 
-EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
+EPS = 1e-4  # in spectral norm, and by default in BatchNorm (Appendix C)
 LAYERS = spectral_layers(EPS)
 
 
 @dataclass(frozen=True)
-class Config(HingeTrainingFields, LatentFields):
+class Config(HingeTrainingFields, BatchNormFields, LatentFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
     help_group: ClassVar[str] = "networks"
@@ -184,7 +185,8 @@ class Generator(nn.Module):
         self.skip_z = FullSkipZ(config.latent_dim, config.embedding_dim, num_blocks=2 * len(stages))
 
         def norm(num_features: int) -> nn.Module:
-            return ConditionalBatchNorm2d(num_features, self.skip_z.condition_dim, linear_layer=LAYERS.linear, eps=EPS)
+            condition_dim, eps = self.skip_z.condition_dim, config.bn_eps
+            return ConditionalBatchNorm2d(num_features, condition_dim, linear_layer=LAYERS.linear, eps=eps)
 
         self.stem = LAYERS.linear(self.skip_z.stem_features, widths[0] * 4 * 4)
         self.blocks = nn.ModuleList()
@@ -200,7 +202,7 @@ class Generator(nn.Module):
         # The non-local block follows the block that arrives at its resolution: 4x4 doubled once every two blocks.
         self.attention_after = _doublings(4, config.attention_resolution) * 2 - 1
         self.attention = _attention(config, widths[(self.attention_after + 1) // 2])
-        self.norm = CrossReplicaBatchNorm2d(widths[-1], eps=EPS)
+        self.norm = CrossReplicaBatchNorm2d(widths[-1], eps=config.last_bn_eps)
         rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
         self.to_rgb = LAYERS.conv2d(widths[-1], rgb_channels, 3, padding=1)
         self.image_channels = config.image_channels

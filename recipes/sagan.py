@@ -28,7 +28,7 @@ from recipes.families.spectral_layers import spectral_layers
 
 __all__ = ["PRESETS", "RECIPE", "Config"]
 
-EPS = 1e-4  # in BatchNorm and spectral norm alike (Appendix C)
+EPS = 1e-4  # in spectral norm, and by default in BatchNorm (Appendix C)
 LAYERS = spectral_layers(EPS)
 
 
@@ -132,8 +132,8 @@ class Generator(ResidualGenerator):
         super().__init__(
             config,
             stem_features=config.latent_dim,
-            norm_layer=partial(ClassConditionalBatchNorm2d, num_classes=config.num_classes, eps=EPS),
-            last_norm_layer=partial(CrossReplicaBatchNorm2d, eps=EPS),
+            norm_layer=partial(ClassConditionalBatchNorm2d, num_classes=config.num_classes, eps=config.bn_eps),
+            last_norm_layer=partial(CrossReplicaBatchNorm2d, eps=config.last_bn_eps),
             layers=LAYERS,
         )
 

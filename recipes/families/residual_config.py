@@ -1,16 +1,36 @@
-"""The fields of a Config whose networks are residual blocks: channel tables and attention."""
+"""The fields of a Config whose networks are residual blocks: batch normalization, channel tables and attention."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gan_blocks.engine import LatentFields, require, require_positive
+from gan_blocks.engine import Fields, LatentFields, require, require_positive
 
-__all__ = ["ResidualFields"]
+__all__ = ["BatchNormFields", "ResidualFields"]
 
 
 @dataclass(frozen=True)
-class ResidualFields(LatentFields):
+class BatchNormFields(Fields):
+    """Batch normalization in G."""
+
+    help_group: ClassVar[str] = "networks"
+
+    bn_eps: float = 1e-4
+    """Added to the variance in G's BatchNorm.
+
+    1e-4 in Appendix C. Weights of other code bring their own, and another one draws other images.
+    """
+    last_bn_eps: float = 1e-4
+    """The same in G's last norm."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work."""
+        super().__post_init__()
+        require_positive(self, "bn_eps", "last_bn_eps")
+
+
+@dataclass(frozen=True)
+class ResidualFields(BatchNormFields, LatentFields):
     """Residual networks of SN-GAN's, SA-GAN's and BigGAN's kind."""
 
     help_group: ClassVar[str] = "networks"

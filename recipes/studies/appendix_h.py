@@ -98,10 +98,10 @@ class Generator(biggan.Generator):
             config,
             layers=layers,
             norm_layer=partial(
-                biggan.conditional_norm if by_batch else FiLM2d,
+                biggan.conditional_norm(config) if by_batch else FiLM2d,
                 linear_layer=perceptron if config.embedding_hidden else layers.linear,
             ),
-            last_norm_layer=biggan.last_norm if by_batch else nn.Identity,
+            last_norm_layer=biggan.last_norm(config) if by_batch else nn.Identity,
             block_layer=partial(
                 stage,
                 config.blocks_per_stage,

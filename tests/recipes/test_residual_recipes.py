@@ -11,8 +11,9 @@ from PIL import Image
 from gan_blocks import SelfAttention2d, SpectralNorm
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import sample
+from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
-from recipes import biggan, sagan, sngan
+from recipes import biggan, biggan_deep, sagan, sngan
 
 RECIPES = [biggan.RECIPE, sagan.RECIPE, sngan.RECIPE]
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -234,3 +235,22 @@ def test_attention_may_stand_at_several_places_or_none(recipe: Recipe):
     nowhere = {**TINY, "generator_attention": (), "discriminator_attention": ()}
     for network in build(recipe, recipe.config(**nowhere)):
         assert not layers_of(network, SelfAttention2d)
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, biggan_deep.RECIPE], ids=lambda recipe: recipe.name)
+def test_batch_norm_adds_the_eps_of_the_config_which_older_configs_do_not_say(recipe: Recipe):
+    small = recipe.presets["mnist5k-32"]()
+    saved = config_to_json(small)
+    assert [saved.pop(name) for name in ("bn_eps", "last_bn_eps")] == [1e-4, 1e-4]
+    assert recipe.config_from_json(saved) == small
+
+    with torch.device("meta"):
+        generator = recipe.build_generator(dataclasses.replace(small, bn_eps=1e-5, last_bn_eps=2e-5))
+    last = generator.norm
+    assert last.eps == 2e-5
+    inner = [norm for norm in layers_of(generator, type(last)) if norm is not last]
+    assert inner
+    assert {norm.eps for norm in inner} == {1e-5}
+    for field in ("bn_eps", "last_bn_eps"):
+        with pytest.raises(UserError, match=rf"^--{field.replace('_', '-')} must be greater than 0, but got 0\.$"):
+            dataclasses.replace(small, **{field: 0})
