@@ -55,11 +55,17 @@ class Config(HingeTrainingFields, ResidualFields):
     }
 
     skip_z: bool = True
-    """Cut z into chunks, one for each stage (paper: 4% better and 18% faster than all of z at once)."""
+    """Cut z into chunks, one for each stage.
+
+    In the paper this is 4% better and 18% faster than all of z at once.
+    """
     embedding_dim: int = 64
     """Dimension of G's shared class embedding."""
     embedding_gain: float = 4.5
-    """Factor of its orthogonal start; the paper's 1 is too little for short runs to tell classes apart."""
+    """Factor of its orthogonal start (the paper's is 1).
+
+    1 is too little for short runs to tell classes apart.
+    """
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

@@ -31,6 +31,7 @@ from gan_blocks import (
     init_orthogonal_,
 )
 from gan_blocks.engine import LatentFields, Recipe, require, require_positive
+from recipes.families.attention import attention_names, fit_stages, stages_at
 from recipes.families.hinge import HingeTrainingFields, hinge_train_step
 from recipes.families.residual_config import BatchNormFields
 from recipes.families.spectral_layers import spectral_layers
@@ -50,17 +51,30 @@ class Config(HingeTrainingFields, BatchNormFields, LatentFields):
     channels: int = 16
     """The channel unit ch of Tables 7-9."""
     generator_widths: tuple[int, ...] = (8, 4, 2, 2)
-    """G's widths in units of ch, at 4x4, 8x8, ..."""
+    """G's widths in ch, at 4x4, 8x8, ..."""
     discriminator_widths: tuple[int, ...] = (1, 4, 8, 8)
-    """D's widths in units of ch, after its first convolution and after each stage of two blocks."""
+    """D's, after its first layer and each stage.
+
+    A stage has two blocks.
+    """
     discriminator_final_size: int = 4
     """Height at which D's stages stop halving."""
     attention_resolution: int = 8
-    """Height at which both have a non-local block; 0: none."""
+    """Height of a non-local block in both; 0: none."""
+    generator_attention: tuple[int, ...] = ()
+    """Further heights of G's non-local blocks."""
+    discriminator_attention: tuple[int, ...] = ()
+    """Further heights of D's non-local blocks.
+
+    A height may be there once for each stage that ends at it.
+    """
     embedding_dim: int = 64
     """Dimension of G's shared class embedding."""
     embedding_gain: float = 4.5
-    """Factor of its orthogonal start; the paper's 1 is too little for short runs to tell classes apart."""
+    """Factor of its orthogonal start (the paper's is 1).
+
+    1 is too little for short runs to tell classes apart.
+    """
     wide_rgb_conv: bool = False
     """Give G's last convolution ch outputs and keep the first, as the released weights do."""
 
@@ -82,6 +96,25 @@ class Config(HingeTrainingFields, BatchNormFields, LatentFields):
         require(self, "discriminator_final_size", last in sizes, f"one of {sizes}, where its stages lead")
         places = [0, *(size for size in sizes if size >= max(last, 8))]
         require(self, "attention_resolution", self.attention_resolution in places, f"one of {places}")
+        for field, heights in (
+            ("generator_attention", self.generator_heights),
+            ("discriminator_attention", self.discriminator_heights),
+        ):
+            free = list(heights)
+            if self.attention_resolution:
+                free.remove(self.attention_resolution)
+            require(self, field, fit_stages(getattr(self, field), free), f"some of {list(dict.fromkeys(free))}")
+
+    @property
+    def generator_heights(self) -> list[int]:
+        """Height after each stage of G."""
+        return [8 * 2**number for number in range(len(self.generator_widths) - 1)]
+
+    @property
+    def discriminator_heights(self) -> list[int]:
+        """Height after each stage of D."""
+        halved = [self.resolution // 2**number for number in range(1, len(self.discriminator_widths))]
+        return [max(height, self.discriminator_final_size) for height in halved]
 
 
 def mnist5k_32() -> Config:
@@ -199,9 +232,14 @@ class Generator(nn.Module):
                     in_channels, out_channels, upsample=True, norm_layer=norm, conv_layer=LAYERS.conv2d
                 )
             )
-        # The non-local block follows the block that arrives at its resolution: 4x4 doubled once every two blocks.
-        self.attention_after = _doublings(4, config.attention_resolution) * 2 - 1
-        self.attention = _attention(config, widths[(self.attention_after + 1) // 2])
+        # Each non-local block follows both blocks of the stage that arrives at its height.
+        self.attention_after, self.further_attention_after = _attention_places(
+            config.attention_resolution, config.generator_attention, config.generator_heights
+        )
+        self.attention = _attention(widths, self.attention_after)
+        self.further_attention = nn.ModuleDict(
+            {name: _attention(widths, number) for number, name in self.further_attention_after.items()}
+        )
         self.norm = CrossReplicaBatchNorm2d(widths[-1], eps=config.last_bn_eps)
         rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
         self.to_rgb = LAYERS.conv2d(widths[-1], rgb_channels, 3, padding=1)
@@ -215,6 +253,8 @@ class Generator(nn.Module):
             h = block(h, condition)
             if number == self.attention_after:
                 h = self.attention(h)
+            if number in self.further_attention_after:
+                h = self.further_attention[self.further_attention_after[number]](h)
         h = self.to_rgb(F.relu(self.norm(h)))
         return torch.tanh(h[:, : self.image_channels])
 
@@ -233,17 +273,24 @@ class Discriminator(nn.Module):
         widths = [width * config.channels for width in config.discriminator_widths]
         self.stem = LAYERS.conv2d(config.image_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        size = config.resolution
-        for in_channels, out_channels in pairwise(widths):
-            downsample = size > config.discriminator_final_size
-            size = size // 2 if downsample else size
+        heights = config.discriminator_heights
+        for before, after, (in_channels, out_channels) in zip(
+            [config.resolution, *heights], heights, pairwise(widths), strict=False
+        ):
             self.blocks.append(
-                BottleneckDiscriminatorBlock(in_channels, out_channels, downsample=downsample, conv_layer=LAYERS.conv2d)
+                BottleneckDiscriminatorBlock(
+                    in_channels, out_channels, downsample=after < before, conv_layer=LAYERS.conv2d
+                )
             )
             self.blocks.append(BottleneckDiscriminatorBlock(out_channels, out_channels, conv_layer=LAYERS.conv2d))
-        # The non-local block follows both blocks of the stage at its resolution.
-        self.attention_after = _doublings(config.attention_resolution, config.resolution) * 2 - 1
-        self.attention = _attention(config, widths[(self.attention_after + 1) // 2])
+        # Each non-local block follows both blocks of the stage that arrives at its height.
+        self.attention_after, self.further_attention_after = _attention_places(
+            config.attention_resolution, config.discriminator_attention, heights
+        )
+        self.attention = _attention(widths, self.attention_after)
+        self.further_attention = nn.ModuleDict(
+            {name: _attention(widths, number) for number, name in self.further_attention_after.items()}
+        )
         self.head = ProjectionHead(
             widths[-1], config.num_classes, linear_layer=LAYERS.linear, embedding_layer=LAYERS.embedding
         )
@@ -255,18 +302,23 @@ class Discriminator(nn.Module):
             h = block(h)
             if number == self.attention_after:
                 h = self.attention(h)
+            if number in self.further_attention_after:
+                h = self.further_attention[self.further_attention_after[number]](h)
         features = reduce(F.relu(h), "batch c h w -> batch c", "sum")
         logits: Tensor = self.head(features, labels)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
 
 
-def _doublings(small: int, large: int) -> int:
-    """How often ``small`` doubles until it is ``large``; 0 when there is no attention (a size of 0)."""
-    return (large // small).bit_length() - 1 if small and large else 0
+def _attention_places(first: int, further: tuple[int, ...], heights: list[int]) -> tuple[int, dict[int, str]]:
+    """Numbers of the blocks that non-local blocks follow: the first (-1: none), and the further ones with names."""
+    wanted = (first, *further) if first else further
+    after = 2 * stages_at((first,), heights)[0] + 1 if first else -1
+    names = {2 * stage + 1: name for stage, name in attention_names(wanted, heights).items()}
+    return after, {number: name for number, name in names.items() if number != after}
 
 
-def _attention(config: Config, channels: int) -> nn.Module:
-    return SelfAttention2d(channels, conv_layer=LAYERS.conv2d) if config.attention_resolution else nn.Identity()
+def _attention(widths: list[int], after: int) -> nn.Module:
+    return SelfAttention2d(widths[(after + 1) // 2], conv_layer=LAYERS.conv2d) if after >= 0 else nn.Identity()
 
 
 RECIPE = Recipe(

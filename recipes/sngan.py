@@ -11,14 +11,17 @@ Differences from the papers:
 * The presets for digits and clothes are ours.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from gan_blocks import (
     ClassConditionalBatchNorm2d,
     CrossReplicaBatchNorm2d,
+    ResidualDiscriminatorBlock,
     hinge_discriminator_loss,
     hinge_generator_loss,
 )
@@ -47,6 +50,13 @@ EPS = 1e-4  # in spectral norm, and by default in BatchNorm, as in the other rec
 @dataclass(frozen=True)
 class Config(AdamFields, ResidualFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
+
+    help_group: ClassVar[str] = "networks"
+
+    discriminator_hidden: Literal["output", "input"] = "output"
+    """D's blocks are as wide inside as their output or input."""
+    generator_spectral_norm: bool = False
+    """Normalize the weights of G, too; BigGAN-PyTorch does."""
 
 
 def mnist5k_32() -> Config:
@@ -105,7 +115,8 @@ class Generator(ResidualGenerator):
             stem_features=config.latent_dim,
             norm_layer=partial(ClassConditionalBatchNorm2d, num_classes=config.num_classes, eps=config.bn_eps),
             last_norm_layer=partial(CrossReplicaBatchNorm2d, eps=config.last_bn_eps),
-            layers=LayerFactories(),  # the spectral norm of this paper is D's alone
+            # The spectral norm of this paper is D's alone.
+            layers=spectral_layers(EPS) if config.generator_spectral_norm else LayerFactories(),
         )
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -113,9 +124,21 @@ class Generator(ResidualGenerator):
         return self.render(z, [labels] * len(self.blocks))
 
 
+class ThinDiscriminatorBlock(ResidualDiscriminatorBlock):
+    """D's block with as many channels between its convolutions as in its input."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, conv_layer: Callable[..., nn.Module], **options: Any
+    ) -> None:
+        super().__init__(in_channels, out_channels, conv_layer=conv_layer, **options)
+        self.conv1 = conv_layer(in_channels, in_channels, 3, padding=1)
+        self.conv2 = conv_layer(in_channels, out_channels, 3, padding=1)
+
+
 def build_discriminator(config: Config) -> nn.Module:
     """D with fresh weights from the global random state."""
-    return ResidualDiscriminator(config, layers=spectral_layers(EPS))
+    block_layer = ThinDiscriminatorBlock if config.discriminator_hidden == "input" else ResidualDiscriminatorBlock
+    return ResidualDiscriminator(config, layers=spectral_layers(EPS), block_layer=block_layer)
 
 
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from gan_blocks import ProjectionHead, ResidualDiscriminatorBlock, ResidualGeneratorBlock, SelfAttention2d
+from recipes.families.attention import attention_names
 from recipes.families.layers import LayerFactories
 from recipes.families.residual_config import ResidualFields
 
@@ -47,16 +48,14 @@ class ResidualGenerator(nn.Module):
         self.stem = layers.linear(stem_features, widths[0] * 4 * 4)
         self.blocks = nn.ModuleList()
         self.attention = nn.ModuleDict()
-        self.attention_after: dict[int, str] = {}
-        size = 4
+        self.attention_after = attention_names(config.generator_attention, config.generator_heights)
         for number, (in_channels, out_channels) in enumerate(pairwise(widths)):
-            size = 2 * size
             self.blocks.append(
                 block_layer(in_channels, out_channels, upsample=True, norm_layer=norm_layer, conv_layer=layers.conv2d)
             )
-            if size in config.generator_attention:
-                self.attention[str(size)] = SelfAttention2d(out_channels, conv_layer=layers.conv2d)
-                self.attention_after[number] = str(size)
+            if number in self.attention_after:
+                attention = SelfAttention2d(out_channels, conv_layer=layers.conv2d)
+                self.attention[self.attention_after[number]] = attention
         self.norm = last_norm_layer(widths[-1])
         self.to_rgb = layers.conv2d(widths[-1], config.image_channels, 3, padding=1)
 
@@ -80,7 +79,8 @@ class ResidualDiscriminator(nn.Module):
 
     Attributes:
         blocks: The residual blocks, one for each width; the first has no activation in front.
-        attention: Non-local blocks by the height that they stand at, each after the first block that arrives there.
+        attention: Non-local blocks by the height that they stand at, each after the first block that arrives there; a
+            second of that height, ``"8_2"``, after the second.
         head: The score and the class embeddings.
     """
 
@@ -95,23 +95,22 @@ class ResidualDiscriminator(nn.Module):
         widths = [width * config.channels for width in config.discriminator_widths]
         self.blocks = nn.ModuleList()
         self.attention = nn.ModuleDict()
-        self.attention_after: dict[int, str] = {}
-        size = config.resolution
+        heights = config.discriminator_heights
+        self.attention_after = attention_names(config.discriminator_attention, heights)
         for number, (in_channels, out_channels) in enumerate(pairwise([config.image_channels, *widths])):
-            downsample = size > config.discriminator_final_size
-            size = size // 2 if downsample else size
+            before = heights[number - 1] if number else config.resolution
             self.blocks.append(
                 block_layer(
                     in_channels,
                     out_channels,
-                    downsample=downsample,
+                    downsample=heights[number] < before,
                     preactivation=number > 0,
                     conv_layer=layers.conv2d,
                 )
             )
-            if downsample and size in config.discriminator_attention:
-                self.attention[str(size)] = SelfAttention2d(out_channels, conv_layer=layers.conv2d)
-                self.attention_after[number] = str(size)
+            if number in self.attention_after:
+                attention = SelfAttention2d(out_channels, conv_layer=layers.conv2d)
+                self.attention[self.attention_after[number]] = attention
         self.head = ProjectionHead(
             widths[-1], config.num_classes, linear_layer=layers.linear, embedding_layer=layers.embedding
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gan_blocks.engine import Fields, LatentFields, require, require_positive
+from recipes.families.attention import fit_stages
 
 __all__ = ["BatchNormFields", "ResidualFields"]
 
@@ -49,9 +50,9 @@ class ResidualFields(BatchNormFields, LatentFields):
     channels: int = 16
     """The channel unit ch."""
     generator_widths: tuple[int, ...] = (8, 4, 4, 2)
-    """G's widths in units of ch, at 4x4, 8x8, ..."""
+    """G's widths in ch, at 4x4, 8x8, ..."""
     discriminator_widths: tuple[int, ...] = (2, 4, 8, 8)
-    """D's widths in units of ch, after each block."""
+    """D's widths in ch, after each block."""
     discriminator_final_size: int = 4
     """Height at which D's blocks stop halving."""
     generator_attention: tuple[int, ...] = (16,)
@@ -62,7 +63,8 @@ class ResidualFields(BatchNormFields, LatentFields):
     discriminator_attention: tuple[int, ...] = (16,)
     """Heights at which D has a non-local block.
 
-    The paper has it where G has, or at the largest that fits into memory.
+    The paper has it where G has, or at the largest that fits into memory. A height may be there once for each block
+    that ends at it.
     """
 
     def __post_init__(self) -> None:
@@ -81,15 +83,24 @@ class ResidualFields(BatchNormFields, LatentFields):
         sizes = [size for size in halved if size > 1]
         last = self.discriminator_final_size
         require(self, "discriminator_final_size", last in sizes, f"one of {sizes}, where its blocks lead")
-        of_g = [8 * 2**number for number in range(self.stages)]
-        for field, places in (
-            ("generator_attention", of_g),
-            ("discriminator_attention", [size for size in sizes if size >= last]),
+        for field, heights in (
+            ("generator_attention", self.generator_heights),
+            ("discriminator_attention", self.discriminator_heights),
         ):
-            asked = getattr(self, field)
-            require(self, field, set(asked) <= set(places) and len(set(asked)) == len(asked), f"some of {places}")
+            require(self, field, fit_stages(getattr(self, field), heights), f"some of {list(dict.fromkeys(heights))}")
 
     @property
     def stages(self) -> int:
         """Changes of resolution in G."""
         return len(self.generator_widths) - 1
+
+    @property
+    def generator_heights(self) -> list[int]:
+        """Height after each block of G."""
+        return [8 * 2**number for number in range(self.stages)]
+
+    @property
+    def discriminator_heights(self) -> list[int]:
+        """Height after each block of D."""
+        halved = [self.resolution // 2**number for number in range(1, len(self.discriminator_widths) + 1)]
+        return [max(height, self.discriminator_final_size) for height in halved]

@@ -254,3 +254,14 @@ def test_batch_norm_adds_the_eps_of_the_config_which_older_configs_do_not_say(re
     for field in ("bn_eps", "last_bn_eps"):
         with pytest.raises(UserError, match=rf"^--{field.replace('_', '-')} must be greater than 0, but got 0\.$"):
             dataclasses.replace(small, **{field: 0})
+
+
+def test_sn_gan_may_have_thin_blocks_in_d_and_spectral_norm_in_g():
+    config = sngan.Config(**TINY, discriminator_hidden="input", generator_spectral_norm=True)
+    generator, discriminator = build(sngan.RECIPE, config)
+    inner = [
+        tuple(block.conv1.weight.shape[:2]) + tuple(block.conv2.weight.shape[:2]) for block in discriminator.blocks
+    ]
+    assert inner == [(1, 1, 8, 1), (8, 8, 8, 8), (8, 8, 8, 8)]
+    assert discriminator(torch.zeros(2, 1, 16, 16), torch.tensor([0, 1])).shape == (2,)
+    assert layers_of(generator, SpectralNorm)
