@@ -10,7 +10,7 @@ from PIL import Image
 
 from gan_blocks import SelfAttention2d, SpectralNorm
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.commands import sample
+from gan_blocks.engine.commands import describe, sample
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from recipes import biggan, biggan_deep, sagan, sngan
@@ -59,6 +59,41 @@ def test_parameter_counts_are_the_integers_of_the_published_networks(
     with torch.device("meta"):
         networks = build(recipe, recipe.presets[preset]())
     assert [count(network) for network in networks] == [generator, discriminator]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "preset", "param"),
+    [
+        (sagan.RECIPE, "jft-256-baseline", 317_093_062),
+        (biggan.RECIPE, "jft-256-ch64", 99_349_318),
+        (biggan.RECIPE, "jft-256-ch96", 207_892_710),
+        (biggan.RECIPE, "jft-256-ch128", 355_681_926),
+    ],
+)
+def test_the_counts_of_table_3_are_those_of_g_and_d_without_the_shared_embedding(
+    recipe: Recipe, preset: str, param: int, capsys: pytest.CaptureFixture[str]
+):
+    config = recipe.presets[preset]()
+    assert (config.batch_size, config.generator_attention, config.discriminator_attention) == (2048, (64,), (64,))
+    assert describe.main([recipe.name, "--preset", preset]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Param (G + D without G's shared embedding): {param:,}"
+
+
+def test_appendix_c2_is_row_8_on_cifar10():
+    row_8, config = biggan.PRESETS["table1-row8"](), biggan.PRESETS["cifar10-c2"]()
+    networks = {"generator_widths", "discriminator_widths", "discriminator_final_size", "resolution", "latent_dim"}
+    networks |= {"generator_attention", "discriminator_attention", "data", "num_classes", "planned_steps"}
+    differing = {
+        field.name for field in dataclasses.fields(config) if getattr(config, field.name) != getattr(row_8, field.name)
+    }
+    assert differing == networks
+    assert (config.channels, config.batch_size) == (96, 2048)
+
+
+def test_top_k_sa_gan_on_imagenet_is_row_1_with_gamma_098():
+    config = sagan.PRESETS["top-k-imagenet-128"]()
+    assert config == dataclasses.replace(sagan.PRESETS["table1-row1"](), top_k_gamma=0.98)
+    assert config.top_k_floor == 0.5
 
 
 def test_sn_gan_has_the_parameters_of_its_tables():
