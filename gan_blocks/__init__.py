@@ -92,7 +92,7 @@ from gan_blocks.spectral.regularization import sigma_regularization
 from gan_blocks.spectral.torch_layouts import from_torch_spectral_norm
 from gan_blocks.training.activation_checkpointing import checkpoint_activations
 from gan_blocks.training.ema import ExponentialMovingAverage
-from gan_blocks.training.ramps import cosine_ramp, half_life_decay, linear_ramp
+from gan_blocks.training.ramps import cosine_ramp, gaussian_ramp, half_life_decay, linear_ramp
 from gan_blocks.training.schedules import GrowthPosition, GrowthSchedule
 from gan_blocks.training.standing_statistics import CollectsStatistics, collects_statistics, standing_statistics
 from gan_blocks.training.truncation_statistics import BatchNormTable, TruncatedBatchNormStatistics
@@ -182,6 +182,7 @@ __all__ = [
     "frechet_distance",
     "from_torch_spectral_norm",
     "frozen_power_iteration",
+    "gaussian_ramp",
     "gradient_penalty",
     "half_life_decay",
     "hinge_discriminator_loss",

@@ -3,7 +3,10 @@
 Tested in ``tests/layers/test_noise.py``.
 """
 
+import math
+
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive
@@ -12,21 +15,23 @@ __all__ = ["AdaptiveGaussianNoise", "update_adaptive_noise"]
 
 
 class AdaptiveGaussianNoise(nn.Module):
-    r"""Multiplicative Gaussian noise in a discriminator, the stronger the surer that one is of real images.
+    r"""Multiplicative Gaussian noise in a discriminator, the stronger the surer that one is of generated images.
 
-    .. math:: y = x\,(1 + s\,n), \quad n \sim \mathcal{N}(0, 1), \qquad
+    .. math:: y_{nc} = x_{nc}\,(1 + s\,\sqrt{C}\,\epsilon_{nc}), \quad \epsilon_{nc} \sim \mathcal{N}(0, 1), \qquad
         s = 0.2 \max(0, \hat d - 0.5)^2, \quad \hat d \leftarrow 0.9\,\hat d + 0.1\,d
 
-    It keeps a least-squares GAN from spiralling out of control when the discriminator's output d on real images
-    approaches its target 1. ProGAN has one before each 3x3 and 4x4 convolution. Call :func:`update_adaptive_noise`
-    after each update of the discriminator; forward passes change nothing. In eval mode the input is returned.
+    Every sample n has one draw for each of its C channels, from torch's global generator, as dropout has. d is how sure
+    the discriminator is that generated images are generated, from 0 to 1. The noise keeps a least-squares GAN from
+    spiralling out of control when that approaches 1. ProGAN has one before each 3x3 and 4x4 convolution. Call
+    :func:`update_adaptive_noise` after each training step; forward passes change nothing. In eval mode the input is
+    returned.
 
-    Differences from the paper: it leaves open what d is and which axes n has. Here d is the mean output on real
-    samples, and n is drawn for each element, from torch's global generator, as dropout does.
+    The paper calls d the discriminator's output and leaves the axes of the noise open; both are told here as in its
+    published code. There, generated images have the target 1, so that its output is d. Here larger means more real.
 
     Args:
         strength: The factor 0.2, greater than 0.
-        threshold: The output 0.5 from which on there is noise.
+        threshold: The certainty 0.5 from which on there is noise.
         decay: The decay 0.9 of the average, at least 0 and less than 1.
         device: Device of the average.
         dtype: Dtype of the average.
@@ -35,18 +40,18 @@ class AdaptiveGaussianNoise(nn.Module):
         output_average: The average :math:`\hat d`, a scalar buffer that starts at 0.
 
     Shape:
-        - x: ``(...)``
+        - x: ``(batch, channels, ...)``
         - returns: same as ``x``
 
     Raises:
-        ValueError: If ``strength`` is not greater than 0, or ``decay`` is outside its range.
+        ValueError: If ``strength`` is not greater than 0, ``decay`` is outside its range, or the input has no channels.
 
     References:
         Karras et al. 2018, "Progressive Growing of GANs", Appendix B.
 
     Example:
         >>> noise = AdaptiveGaussianNoise()
-        >>> torch.equal(noise(torch.ones(3)), torch.ones(3))  # the average starts at 0
+        >>> torch.equal(noise(torch.ones(1, 3)), torch.ones(1, 3))  # the average starts at 0
         True
     """
 
@@ -76,54 +81,76 @@ class AdaptiveGaussianNoise(nn.Module):
         nn.init.zeros_(self.output_average)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply every element by a draw around 1, in training mode."""
+        """Multiply every channel of every sample by a draw around 1, in training mode."""
+        if x.dim() < 2:
+            raise bad_shape("AdaptiveGaussianNoise", "x", "(batch, channels, ...)", x)
         if not self.training:
             return x
-        deviation = self.strength * (self.output_average - self.threshold).clamp(min=0).square()
-        return x * (1 + deviation.to(x.dtype) * torch.randn_like(x))
+        batch, channels = x.shape[:2]
+        deviation = self.strength * (self.output_average - self.threshold).clamp(min=0).square() * math.sqrt(channels)
+        draws = torch.randn(batch, channels, *[1] * (x.dim() - 2), device=x.device, dtype=x.dtype)
+        return x * (1 + deviation.to(x.dtype) * draws)
 
-    @torch.no_grad()
-    def update(self, real_logits: Tensor) -> None:
-        """Let the average follow the mean of the discriminator's outputs on real images, ``(batch,)``.
+    def update(self, fake_logits: Tensor) -> None:
+        """Let the average follow the discriminator's outputs on generated images; see :func:`update_adaptive_noise`.
 
         Raises:
-            ValueError: If ``real_logits`` is empty or not one-dimensional.
+            ValueError: If ``fake_logits`` is empty or not one-dimensional.
         """
-        if real_logits.dim() != 1 or real_logits.numel() == 0:
-            raise bad_shape("AdaptiveGaussianNoise", "real_logits", "(batch,) with at least one sample", real_logits)
-        self.output_average.lerp_(real_logits.mean().to(self.output_average), 1 - self.decay)
+        self._follow(_certainty(fake_logits))
+
+    @torch.no_grad()
+    def _follow(self, certainty: Tensor) -> None:
+        self.output_average.lerp_(certainty.to(self.output_average), 1 - self.decay)
 
     def extra_repr(self) -> str:
         """Show the settings."""
         return f"strength={self.strength}, threshold={self.threshold}, decay={self.decay}"
 
 
-def update_adaptive_noise(discriminator: nn.Module, *, real_logits: Tensor) -> None:
-    r"""Tell all :class:`AdaptiveGaussianNoise` layers of a discriminator its latest outputs on real images.
+def update_adaptive_noise(discriminator: nn.Module, *, fake_logits: Tensor) -> None:
+    r"""Tell all :class:`AdaptiveGaussianNoise` layers of a discriminator its latest outputs on generated images.
 
-    .. math:: \hat d \leftarrow 0.9\,\hat d + 0.1\,\frac{1}{n}\sum_i D(x_i)
+    .. math:: \hat d \leftarrow 0.9\,\hat d + 0.1\,d, \qquad
+        d = \min\Bigl(1, \max\Bigl(0, 1 - \frac{1}{n}\sum_i D(G(z_i))\Bigr)\Bigr)
 
-    Call it once per update of the discriminator. A discriminator without such layers is left as it is.
+    Call it once a training step, with the outputs that the discriminator learned from. Its targets are 1 for real and
+    0 for generated images, so d is 1 where it is sure. A discriminator without such layers is left as it is.
 
     Args:
         discriminator: The network that holds the layers.
-        real_logits: Its outputs on a batch of real images.
+        fake_logits: Its outputs on a batch of generated images; larger means more real. Where ``torch.distributed`` is
+            initialized, they are averaged over all processes, each of which has to call this.
 
     Shape:
-        - real_logits: ``(batch,)``
+        - fake_logits: ``(batch,)``
 
     Raises:
-        ValueError: If ``real_logits`` is empty or not one-dimensional.
+        ValueError: If ``fake_logits`` is empty or not one-dimensional.
 
     References:
         Karras et al. 2018, "Progressive Growing of GANs", Appendix B.
 
     Example:
         >>> noise = AdaptiveGaussianNoise()
-        >>> update_adaptive_noise(torch.nn.Sequential(noise), real_logits=torch.tensor([0.5, 1.5]))
+        >>> update_adaptive_noise(torch.nn.Sequential(noise), fake_logits=torch.tensor([0.0, 0.5]))
         >>> round(noise.output_average.item(), 6)
-        0.1
+        0.075
     """
+    certainty = _certainty(fake_logits)
     for module in discriminator.modules():
         if isinstance(module, AdaptiveGaussianNoise):
-            module.update(real_logits)
+            module._follow(certainty)
+
+
+@torch.no_grad()
+def _certainty(fake_logits: Tensor) -> Tensor:
+    """How sure a discriminator is that generated images are generated, over the samples of all processes."""
+    if fake_logits.dim() != 1 or fake_logits.numel() == 0:
+        raise bad_shape("update_adaptive_noise", "fake_logits", "(batch,) with at least one sample", fake_logits)
+    wide = fake_logits.to(torch.promote_types(fake_logits.dtype, torch.float32))
+    total_and_count = torch.stack([wide.sum(), torch.full_like(wide[0], len(wide))])
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(total_and_count)
+    certainty: Tensor = 1 - total_and_count[0] / total_and_count[1]
+    return certainty.clamp(0, 1)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_blocks._checks import bad_kind, bad_shape, bad_value
+from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive
 
 __all__ = [
     "bce_discriminator_loss",
@@ -275,15 +275,16 @@ def wasserstein_generator_loss(*, fake_logits: Logits, reduction: Reduction = "m
 
 
 def least_squares_discriminator_loss(
-    *, real_logits: Logits, fake_logits: Logits, reduction: Reduction = "mean"
+    *, real_logits: Logits, fake_logits: Logits, fake_weight: float = 1.0, reduction: Reduction = "mean"
 ) -> Tensor:
     r"""Squared distances of the discriminator's outputs from 1 for real images, 0 for generated ones.
 
-    .. math:: L_D = \frac{1}{2n}\sum_i (D(x_i) - 1)^2 + \frac{1}{2n'}\sum_j D(G(z_j))^2
+    .. math:: L_D = \frac{1}{2n}\sum_i (D(x_i) - 1)^2 + \frac{w}{2n'}\sum_j D(G(z_j))^2
 
     Args:
         real_logits: Outputs of the discriminator on real images, any real values; larger means more real.
         fake_logits: Its outputs on generated images; their number may differ.
+        fake_weight: The weight w of the second term, greater than 0; 0.1 in ProGAN's published code.
         reduction: ``"mean"`` over each batch, ``"sum"``, or ``"none"`` for the loss of every pair of logits.
 
     Returns:
@@ -296,7 +297,7 @@ def least_squares_discriminator_loss(
 
     Raises:
         ValueError: If a batch is empty, the two differ in their number of scales or, where nothing is reduced, in
-            shape, or ``reduction`` is none of the three.
+            shape, ``reduction`` is none of the three, or ``fake_weight`` is not greater than 0.
 
     References:
         Mao et al. 2017, "Least Squares Generative Adversarial Networks", equation 9; Karras et al. 2018, Appendix B.
@@ -308,8 +309,14 @@ def least_squares_discriminator_loss(
         2.5
     """
     owner = "least_squares_discriminator_loss"
+    check_positive(owner, fake_weight=fake_weight)
     return _of_pairs(
-        owner, real_logits, fake_logits, reduction, lambda real: (real - 1).square() / 2, lambda fake: fake.square() / 2
+        owner,
+        real_logits,
+        fake_logits,
+        reduction,
+        lambda real: (real - 1).square() / 2,
+        lambda fake: fake.square() * (fake_weight / 2),
     )
 
 

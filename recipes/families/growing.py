@@ -25,13 +25,14 @@ from gan_blocks import (
     ProgressiveGeneratorStem,
     ToRGB,
     downsample_average,
+    fade_images,
     fade_in,
     upsample_nearest,
 )
 from recipes.families.growing_config import GrowingFields
 from recipes.families.he_layers import HeLayers
 
-__all__ = ["GrowingDiscriminator", "GrowingGenerator", "GrowingNetwork"]
+__all__ = ["GrowingDiscriminator", "GrowingGenerator", "GrowingNetwork", "real_images_at"]
 
 ConvLayer: TypeAlias = Callable[..., nn.Module]  # called like nn.Conv2d
 
@@ -123,7 +124,8 @@ class GrowingDiscriminator(GrowingNetwork):
         - labels: ``(batch,)``, not looked at
         - returns: ``(batch,)``
 
-    With ``noisy`` its 3x3 and 4x4 convolutions see adaptive noise (Appendix B).
+    With ``noisy`` its 3x3 and 4x4 convolutions see adaptive noise (Appendix B), and it begins by taking all images for
+    real, with logits around 1: the published code has it so, where logits begin around 0 and the targets are swapped.
     """
 
     def __init__(self, config: GrowingFields, *, noisy: bool = False) -> None:
@@ -141,11 +143,18 @@ class GrowingDiscriminator(GrowingNetwork):
             ProgressiveDiscriminatorBlock(after, before, conv_layer=conv) for before, after in pairwise(config.widths)
         )
 
+        def linear(features: int, outputs: int) -> nn.Module:
+            layer = layers.linear(features, outputs)
+            if noisy:
+                assert isinstance(layer.bias, Tensor)
+                nn.init.ones_(layer.bias)
+            return layer
+
         def score(features: int, outputs: int) -> nn.Module:
             if config.batch_statistics != "discrimination":
-                return layers.linear(features, outputs)
+                return linear(features, outputs)
             statistics = MinibatchDiscrimination(features, linear_layer=layers.linear)
-            return nn.Sequential(statistics, layers.linear(features + statistics.num_kernels, outputs))
+            return nn.Sequential(statistics, linear(features + statistics.num_kernels, outputs))
 
         stddev = partial(MinibatchStdDev, group_size=config.stddev_group_size or None)
         self.head = ProgressiveDiscriminatorHead(
@@ -181,6 +190,20 @@ class GrowingDiscriminator(GrowingNetwork):
                 h = self.blocks[number](h)
         logits: Tensor = self.head(h)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
+
+
+def real_images_at(images: Tensor, resolution: int, alpha: float) -> Tensor:
+    """Real images shrunk to a resolution by averaging, and faded with its half as the generator's are.
+
+    Raises:
+        ValueError: If the images are smaller, or their size is no doubling of the resolution.
+    """
+    if images.shape[-1] < resolution:
+        rule = f"of at least {resolution}x{resolution} pixels"
+        raise ValueError(f"real_images_at: `images` must be {rule}, but got shape {tuple(images.shape)}.")
+    while images.shape[-1] > resolution:
+        images = downsample_average(images)
+    return images if alpha == 1 else fade_images(images, alpha)
 
 
 def _level(resolution: int) -> int:

@@ -20,33 +20,33 @@ class GrowingFields(TrainingConfig):
     help_group: ClassVar[str] = "networks"
 
     num_classes: int = 1
-    """1: ProGAN has no classes; those of the data are taken as one."""
+    """1: ProGAN takes the classes of the data as one."""
     widths: tuple[int, ...] = (64, 64, 32, 16)
-    """Channels of both networks at 4x4, 8x8, ... up to the full resolution."""
+    """Channels of both networks at 4x4, 8x8 and so on."""
     latent: Literal["spherical", "normal"] = "spherical"
     """What z is drawn from: the hypersphere, or N(0, I)."""
     latent_dim: int = 64
     """Dimension of z."""
 
     initial_resolution: int = 4
-    """Height and width that training starts with; the full resolution: no growth."""
+    """Pixels a side at first; all of them: no growth."""
     stabilize_images: int = 5000
-    """Real images shown at each resolution before the next one fades in."""
+    """Real images shown before the next size fades in."""
     fade_images: int = 5000
-    """Real images shown while a resolution fades in."""
+    """Real images shown while a size fades in."""
     batch_sizes: tuple[int, ...] = ()
-    """Images in a batch at 4x4, 8x8, ..., one number a resolution; none: --batch-size for all."""
+    """Batch at 4x4, 8x8, ...; none: --batch-size for all."""
 
     generator_norm: Literal["pixel", "batch", "none"] = "pixel"
-    """Norm in G: pixel (of its features, after the activation), batch (before it), or none."""
+    """Norm in G: pixel (after the activation), batch (before it), or none."""
     discriminator_norm: Literal["none", "layer"] = "none"
     """Norm in D before the activations that follow a 3x3 or 4x4 convolution."""
     batch_statistics: Literal["stddev", "discrimination", "none"] = "stddev"
-    """What D sees of the other samples: their standard deviation, Salimans' minibatch discrimination, or nothing."""
+    """What D sees of the other samples (discrimination: that of Salimans)."""
     stddev_group_size: int = 4
-    """Samples whose standard deviation is taken together; 0: the whole batch, as in the paper."""
+    """Samples taken together; 0: all, as in the paper."""
     equalized: bool = True
-    """Scale weights at run time (equalized learning rate); else once, by He's initializer."""
+    """Equalized learning rate; else He's initialization."""
     generator_output: Literal["leaky-linear", "relu-tanh"] = "leaky-linear"
     """G's activations: leaky ReLU and linear images, or ReLU and tanh."""
 
@@ -58,7 +58,6 @@ class GrowingFields(TrainingConfig):
         """
         super().__post_init__()
         require(self, "num_classes", self.num_classes == 1, "1 (ProGAN has no classes)")
-        require(self, "top_k_gamma", self.top_k_gamma == 1, "1 (batches change while the networks grow)")
         require_positive(self, "latent_dim", "stabilize_images", "fade_images", "widths")
         require_at_least(self, 0, "stddev_group_size")
         size = 4 * 2 ** (len(self.widths) - 1)

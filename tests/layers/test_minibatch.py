@@ -62,6 +62,15 @@ def test_the_whole_batch_is_compared_by_default():
     assert torch.equal(MinibatchStdDev()(x)[:, 1:], minibatch_stddev(x))
 
 
+@pytest.mark.parametrize("batch", [16, 14, 6, 3])
+def test_at_the_papers_batches_it_is_the_papers_definition(batch: int):
+    x = draw(batch, 5, 4, 4, seed=batch, mean=2.0)
+    wanted = reference.minibatch_stddev_of_batch(x.numpy())
+    y = MinibatchStdDev()(x)
+    np.testing.assert_allclose(y[:, 5:].numpy(), np.full((batch, 1, 4, 4), wanted), rtol=1e-12)
+    assert torch.equal(y[:, :5], x)
+
+
 def test_the_variance_is_that_of_a_population_and_epsilon_inside_the_root():
     x = torch.tensor([0.0, 2.0], dtype=torch.float64).reshape(2, 1, 1, 1)
     assert per_sample(x)[0].item() == pytest.approx(1.0)  # a sample's variance would give 1.41

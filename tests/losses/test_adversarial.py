@@ -56,6 +56,18 @@ def test_discriminator_losses_equal_the_sum_over_samples(loss, expected, real: l
     assert value.item() == pytest.approx(expected(real, fake), abs=1e-10)
 
 
+@given(real=logits, fake=logits, weight=st.floats(0.01, 3))
+def test_generated_images_may_weigh_less_in_least_squares(real: list[float], fake: list[float], weight: float):
+    loss = least_squares_discriminator_loss(
+        real_logits=torch.tensor(real, dtype=torch.float64),
+        fake_logits=torch.tensor(fake, dtype=torch.float64),
+        fake_weight=weight,
+    )
+    on_real = sum((value - 1) ** 2 for value in real) / (2 * len(real))
+    on_fake = sum(value**2 for value in fake) / (2 * len(fake))
+    assert loss.item() == pytest.approx(on_real + weight * on_fake, abs=1e-10)
+
+
 @pytest.mark.parametrize(("loss", "expected"), GENERATOR_LOSSES)
 @given(fake=logits)
 def test_generator_losses_equal_the_sum_over_samples(loss, expected, fake: list[float]):
@@ -160,6 +172,14 @@ def test_rejects_a_margin_of_zero():
         ValueError, match=r"^hinge_discriminator_loss: `margin` must be greater than 0, but got margin=0\.$"
     ):
         hinge_discriminator_loss(real_logits=torch.zeros(1), fake_logits=torch.zeros(1), margin=0)
+
+
+def test_rejects_a_weight_of_zero():
+    with pytest.raises(
+        ValueError,
+        match=r"^least_squares_discriminator_loss: `fake_weight` must be greater than 0, but got fake_weight=0\.$",
+    ):
+        least_squares_discriminator_loss(real_logits=torch.zeros(1), fake_logits=torch.zeros(1), fake_weight=0)
 
 
 def test_rejects_numbers_in_the_place_of_scales():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gan_blocks import (
     AdaptiveGaussianNoise,
@@ -20,47 +20,18 @@ from gan_blocks import (
 )
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands.describe import describe
-from gan_blocks.engine.data.loading import load_images
-from gan_blocks.engine.recipe.batches import BatchSource
-from gan_blocks.engine.recipe.build import build_state
-from gan_blocks.engine.recipe.options import RunOptions
-from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
 from gan_blocks.engine.sampling.trained import load_trained
 from recipes import progan
 from recipes.families.he_layers import HeLayers
 from tests.drawn import draw
+from tests.recipes.tiny_progan import TINY, TINY_ARGS, Training, spy_on_discriminator
 
-# Batches of 8, so that every phase lasts two steps: 4x4, fade to 8x8, 8x8, fade to 16x16, 16x16.
-TINY = progan.Config(
-    resolution=16, widths=(6, 5, 4), latent_dim=6, batch_size=8, stabilize_images=16, fade_images=16, planned_steps=10
-)
-TINY_ARGS = [
-    *("--resolution", "16", "--widths", "6", "5", "4", "--latent-dim", "6", "--batch-size", "8"),
-    *("--stabilize-images", "16", "--fade-images", "16", "--planned-steps", "10", "--sample-every", "0"),
-]
 POSITIONS = [(4, 1.0), (4, 1.0), (8, 0.0), (8, 0.5), (8, 1.0), (8, 1.0), (16, 0.0), (16, 0.5), (16, 1.0), (16, 1.0)]
 
 
 def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-class Training:
-    """A training step by step, without its folder."""
-
-    def __init__(self, data: Path, config: progan.Config) -> None:
-        options = RunOptions(threads=1, channels_last=False)
-        images = load_images(f"npz:{data}", resolution=config.resolution, channels=1, num_classes=1)
-        self.config, self.source = config, BatchSource(images, progan.RECIPE.build_prior(config), config, options)
-        self.state: TrainingState = build_state(progan.RECIPE, config, options)
-
-    def step(self, step: int) -> dict[str, Tensor]:
-        return progan.RECIPE.train_step(self.state, self.source.step(step), self.config)
-
-    def real_images(self, step: int, update: int = 0) -> Tensor:
-        (part,) = self.source.step(step).discriminator(update)
-        return part.real_images
 
 
 @pytest.fixture
@@ -74,14 +45,6 @@ def training(tiny_data: Path) -> Iterator[Callable[..., Training]]:
     yield make
     for each in made:
         each.source.close()
-
-
-def spy_on_discriminator(state: TrainingState) -> list[tuple[Tensor, Tensor]]:
-    """Images and logits of each of its calls from now on."""
-    calls: list[tuple[Tensor, Tensor]] = []
-    hook = lambda _, args, kwargs, output: calls.append((args[0].detach(), output.detach()))  # noqa: E731
-    state.discriminator.register_forward_hook(hook, with_kwargs=True)
-    return calls
 
 
 def table_2_generator() -> list[tuple[int, int, int]]:
@@ -255,20 +218,6 @@ def test_batches_follow_the_resolution(training: Callable[..., Training]):
     assert {2, 4, 8} == set(sizes)
 
 
-def test_least_squares_noise_follows_the_outputs_on_real_images(training: Callable[..., Training]):
-    run = training(loss="least-squares")
-    calls = spy_on_discriminator(run.state)
-    wanted = 0.0
-    for step in range(1, 4):
-        calls.clear()
-        run.step(step)
-        wanted = 0.9 * wanted + 0.1 * calls[0][1].mean().item()
-    noises = [module for module in run.state.discriminator.modules() if isinstance(module, AdaptiveGaussianNoise)]
-    assert len(noises) == 2 * 2 + 2  # each 3x3 and 4x4 convolution
-    assert [noise.output_average.item() for noise in noises] == pytest.approx([wanted] * 6, rel=1e-5)
-    assert not any(isinstance(module, AdaptiveGaussianNoise) for module in run.state.discriminator.from_rgb.modules())
-
-
 def test_resuming_in_the_middle_of_a_fade_equals_the_run_that_was_never_stopped(tiny_data: Path, tmp_path: Path):
     args = ["--data", f"npz:{tiny_data}", *TINY_ARGS, "--steps"]
     assert progan.RECIPE.main([*args, "9", "--run-dir", str(tmp_path / "whole")]) == 0
@@ -327,7 +276,12 @@ def test_images_smaller_than_the_resolution_are_refused():
         ({"drift_coefficient": -1.0}, "--drift-coefficient must be at least 0, but got -1.0."),
         ({"gradient_target": 0.0}, "--gradient-target must be greater than 0, but got 0.0."),
         ({"fade_images": 0}, "--fade-images must be greater than 0, but got 0."),
-        ({"top_k_gamma": 0.9}, "--top-k-gamma must be 1 (batches change while the networks grow), but got 0.9."),
+        ({"rampup_images": -1}, "--rampup-images must be at least 0, but got -1."),
+        ({"fake_weight": 0.0}, "--fake-weight must be greater than 0, but got 0.0."),
+        (
+            {"joint_updates": True, "discriminator_steps": 5},
+            "--discriminator-steps must be 1 with --joint-updates True, but got 5.",
+        ),
     ],
 )
 def test_rejects_a_config_that_cannot_work(change: dict[str, object], message: str):
@@ -383,29 +337,6 @@ def test_presets_hold_the_layers_of_their_row(
     special |= {PixelNorm, AdaptiveGaussianNoise}
     assert kinds(networks[0]) & special == in_generator
     assert kinds(networks[1]) & special == in_discriminator
-
-
-def test_presets_of_table_1_differ_as_the_table_says():
-    rows = {name: preset() for name, preset in progan.PRESETS.items() if name.startswith("table1")}
-    changes = {
-        ("table1-a", "table1-b"): {"initial_resolution"},
-        ("table1-b", "table1-c"): {"batch_size"},
-        ("table1-d", "table1-e"): {"batch_statistics"},
-        ("table1-e-star", "table1-e"): {"batch_statistics"},
-        ("table1-e", "table1-f"): {"equalized"},
-        ("table1-f", "table1-g"): {"generator_norm"},
-        ("table1-g", "table1-h"): {"widths"},
-    }
-    for (first, second), names in changes.items():
-        differing = {
-            field.name
-            for field in dataclasses.fields(progan.Config)
-            if getattr(rows[first], field.name) != getattr(rows[second], field.name)
-        }
-        assert differing - {"planned_steps"} == names
-    for name, config in rows.items():
-        images = 12_000_000 if name == "table1-h" else 10_000_000
-        assert config.images_before(config.planned_steps) < images <= config.images_before(config.planned_steps + 1)
 
 
 @pytest.mark.parametrize("gain", [1.0, 2.0])

@@ -82,6 +82,26 @@ def minibatch_stddev(x: Array, largest_group: int, eps: float) -> Array:
     return values
 
 
+def minibatch_stddev_of_batch(x: Array) -> float:
+    """Section 3 of ProGAN's paper, sentence by sentence: one value for the whole minibatch."""
+    batch, channels, height, width = x.shape
+    estimates = []
+    for c, h, w in np.ndindex(channels, height, width):  # each feature in each spatial location, over the minibatch
+        mean = math.fsum(float(x[n, c, h, w]) for n in range(batch)) / batch
+        estimates.append(math.sqrt(math.fsum((float(x[n, c, h, w]) - mean) ** 2 for n in range(batch)) / batch + 1e-8))
+    return math.fsum(estimates) / len(estimates)  # over all features and spatial locations
+
+
+def adaptive_noise(x: Array, draws: Array, average: float) -> Array:
+    """Appendix B of the same: ``draws`` is (batch, channels)."""
+    batch, channels, height, width = x.shape
+    magnitude = 0.2 * max(0.0, average - 0.5) ** 2
+    y = np.empty_like(x)
+    for n, c, h, w in np.ndindex(batch, channels, height, width):
+        y[n, c, h, w] = x[n, c, h, w] * (1 + draws[n, c] * magnitude * math.sqrt(channels))
+    return y
+
+
 def minibatch_discrimination(f: Array, tensor: Array) -> Array:
     """The statistics o of Salimans et al.; ``tensor`` T is (in_features, kernels, kernel_dim)."""
     batch, features = f.shape

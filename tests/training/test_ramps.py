@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_blocks import cosine_ramp, half_life_decay, linear_ramp
+from gan_blocks import cosine_ramp, gaussian_ramp, half_life_decay, linear_ramp
 
 values = st.floats(-10, 10)
 ramps = pytest.mark.parametrize("ramp", [linear_ramp, cosine_ramp])
@@ -26,6 +26,13 @@ def test_the_values_between_are_those_of_the_formulas(start: float, end: float, 
     assert cosine_ramp(images, over, start=start, end=end) == pytest.approx(wanted, abs=1e-12)
 
 
+@given(end=values, over=st.integers(1, 1000), images=st.integers(0, 2000))
+def test_the_bell_rises_to_its_end_and_stays(end: float, over: int, images: int):
+    wanted = end if images >= over else end * math.exp(-5 * (1 - images / over) ** 2)
+    assert gaussian_ramp(images, over, end=end) == pytest.approx(wanted, rel=1e-12)
+    assert gaussian_ramp(over + images, over, end=end) == end
+
+
 @given(half_life=st.integers(1, 10_000), batch_size=st.integers(1, 64))
 def test_an_average_forgets_half_in_its_half_life(half_life: int, batch_size: int):
     decay = half_life_decay(half_life, batch_size=batch_size)
@@ -33,12 +40,19 @@ def test_an_average_forgets_half_in_its_half_life(half_life: int, batch_size: in
     assert half_life_decay(0, batch_size=batch_size) == 0
 
 
-@ramps
-def test_rejects_what_is_no_progress(ramp):
+@pytest.mark.parametrize(
+    ("ramp", "ends"),
+    [
+        (linear_ramp, {"start": 0.0, "end": 1.0}),
+        (cosine_ramp, {"start": 0.0, "end": 1.0}),
+        (gaussian_ramp, {"end": 1.0}),
+    ],
+)
+def test_rejects_what_is_no_progress(ramp, ends: dict[str, float]):
     with pytest.raises(ValueError, match=rf"^{ramp.__name__}: `over` must be greater than 0, but got over=0\.$"):
-        ramp(1, 0, start=0.0, end=1.0)
+        ramp(1, 0, **ends)
     with pytest.raises(ValueError, match=rf"^{ramp.__name__}: `images` must be at least 0, but got images=-1\.$"):
-        ramp(-1, 5, start=0.0, end=1.0)
+        ramp(-1, 5, **ends)
 
 
 def test_rejects_half_lives_and_batches_that_there_are_not():

@@ -8,6 +8,7 @@ Tested in ``tests/engine/recipe/test_batches.py``.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -90,13 +91,21 @@ class StepBatches:
     def __init__(self, source: "BatchSource", step: int, real: list[tuple[Tensor, Tensor]]) -> None:
         self._source = source
         self._real = real
+        self._purpose_of_g: tuple[int | str, ...] = ("generator",)
         self.step = step
 
     @property
     def k(self) -> int:
-        """How many samples of the whole batch G learns from in this step."""
+        """How many samples of the whole batch G learns from in this step: a share of it, however large it is."""
         config = self._source.config
-        return self._source.schedule.k(images=config.images_before(self.step))
+        schedule = top_k_schedule(config, len(self._source.images), batch_size=config.batch_size_at(self.step))
+        return schedule.k(images=config.images_before(self.step))
+
+    def with_shared_latents(self) -> "StepBatches":
+        """The same batches, but that G is updated on what D's first update generates: one batch for both."""
+        shared = copy(self)
+        shared._purpose_of_g = ("discriminator", 0)
+        return shared
 
     def discriminator(self, number: int) -> Iterator[PairBatch]:
         """Micro-batches of the step's ``number``-th update of D, counted from 0."""
@@ -112,13 +121,13 @@ class StepBatches:
 
     def generator(self) -> Iterator[FakeBatch]:
         """Micro-batches of the step's update of G."""
-        return self._fake("generator")
+        return self._fake(*self._purpose_of_g)
 
     def generator_pairs(self) -> Iterator[PairBatch]:
         """The same beside real images of the same labels, drawn for this alone."""
         images, labels = self._source.read_for_generator(self.step)
         update = self.step * self._source.config.discriminator_steps
-        for pair in self._pairs(images, labels, self._fake("generator"), update):
+        for pair in self._pairs(images, labels, self.generator(), update):
             yield replace(pair, fake=replace(pair.fake, labels=pair.real_labels))
 
     def _fake(self, *purpose: int | str) -> Iterator[FakeBatch]:
@@ -139,13 +148,13 @@ class StepBatches:
             )
 
 
-def top_k_schedule(config: TrainingConfig, num_images: int) -> TopKSchedule:
-    """How k falls: once every epoch of the real images, or as often as the Config says."""
+def top_k_schedule(config: TrainingConfig, num_images: int, *, batch_size: int) -> TopKSchedule:
+    """How k of a batch falls: once every epoch of the real images, or as often as the Config says."""
     floor = config.top_k_floor
     return TopKSchedule(
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         gamma=config.top_k_gamma,
-        floor=int(floor) if floor > 1 else None,
+        floor=min(int(floor), batch_size) if floor > 1 else None,
         floor_share=None if floor > 1 else floor,
         decay_images=config.top_k_decay_images or num_images,
     )
@@ -158,7 +167,6 @@ class BatchSource:
         self.images, self.prior, self.config, self.options = images, prior, config, options
         self.world = current_world()
         self.device = torch_device(options.device)
-        self.schedule = top_k_schedule(config, len(images))
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
         self._ahead: tuple[int, Future[list[tuple[Tensor, Tensor]]]] | None = None
 

@@ -101,6 +101,7 @@ class Run:
         self.folder, self.step = self.opened.folder, self.opened.step
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
         self._warned = False
+        self._followed = self.config  # by which the optimizers were set last
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         self._saved_step = self.step
         self._seconds_before, self._began = 0.0, time.monotonic()
@@ -146,8 +147,9 @@ class Run:
             UserError: If top-k training finds no image to learn from, or memory runs out.
         """
         config = config_at(self.config, batches.step)
-        if config is not self.config:
+        if config is not self._followed:  # also where a schedule has come to its end
             follow_config(self.recipe, self.state, config)
+            self._followed = config
         try:
             losses = _logged(self.recipe.train_step(self.state, batches, config))
             check_extra(self.state)

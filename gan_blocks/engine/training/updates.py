@@ -241,7 +241,8 @@ def update_generator(
     pairs = list(batches.generator_pairs()) if same_labels else []
     fakes = [replace(fake, augment=augment) for fake in ([pair.fake for pair in pairs] or batches.generator())]
     k = batches.k if k is None else k
-    if k < config.batch_size:
+    some_chosen = k < config.batch_size_at(batches.step)
+    if some_chosen:
         with known_weights(state):
             fakes = choose_top_k(state, fakes, k, config.seed)
     parts: Sequence[FakeBatch | PairBatch] = fakes
@@ -267,7 +268,7 @@ def update_generator(
         loss_or_zero,
         penalties=penalties,
         before_step=before_step,
-        some_unchosen=k < config.batch_size and current_world().size > 1,
+        some_unchosen=some_chosen and current_world().size > 1,
     )
     state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else config.ema_decay)
     return total.get(WHOLE, total)

@@ -79,6 +79,19 @@ def test_every_use_draws_its_own_latents(config: Config):
             assert not torch.equal(draws[first], draws[second])
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_both_players_may_be_updated_on_one_batch(config: Config, accumulate: int):
+    plain = source(config, accumulate=accumulate).step(3)
+    shared = plain.with_shared_latents()
+    for of_d, of_g in zip(shared.discriminator(0), shared.generator(), strict=True):
+        assert torch.equal(of_d.fake.z, of_g.z)
+        assert torch.equal(of_d.fake.labels, of_g.labels)
+        assert (of_d.share, of_d.noise_key) == (of_g.share, of_g.noise_key)
+    assert not torch.equal(next(plain.generator()).z, next(shared.generator()).z)  # the others stay as they are
+    for one, other in zip(plain.discriminator(1), shared.discriminator(1), strict=True):
+        assert torch.equal(one.fake.z, other.fake.z)
+
+
 def test_every_pass_through_the_networks_has_a_noise_of_its_own(config: Config):
     batches = source(config, accumulate=2)
     keys = [
