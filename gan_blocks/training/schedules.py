@@ -95,7 +95,9 @@ class GrowthSchedule:
 
     @classmethod
     def published(cls, final_resolution: int) -> Self:
-        """Give the schedule of the paper: phases of 600,000 images for 1024x1024, of 800,000 for less.
+        """Give the schedule of the paper's text: phases of 600,000 images for 1024x1024, of 800,000 for less.
+
+        The code that made its numbers has 800,000 for 1024x1024 too, and 400,000 for CIFAR-10.
 
         Args:
             final_resolution: 4 doubled any number of times.

@@ -98,6 +98,15 @@ def test_a_discriminator_with_batch_norm_sees_and_ranks_the_batch_of_all_process
     assert_same_run(folder, "plain_3", "plain_1")
 
 
+def test_a_growing_pair_is_updated_together_by_all_processes(folder: Path):
+    assert losses(folder, "growing_1")[6]["k"] == 4  # half of 8
+    (average,) = {
+        value.item() for name, value in tensors(folder, "growing_1").items() if name.endswith("output_average")
+    }
+    assert 0 < average < 0.5
+    assert_same_run(folder, "growing_2", "growing_1")
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_run_of_four_processes_continues_on_fewer(folder: Path, size: int):
     assert statuses(folder, f"continued_{size}") == [0] * size

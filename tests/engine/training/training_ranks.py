@@ -32,8 +32,9 @@ from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.sampling.samples import draw_samples
 from gan_blocks.engine.sampling.trained import load_trained
 from gan_blocks.engine.training.updates import score_pair, update_discriminator
-from recipes import biggan_deep, dcgan
+from recipes import biggan_deep, dcgan, progan
 from tests.conftest import TINY_NETWORK, write_store, write_tiny_data
+from tests.recipes.tiny_progan import TINY_ARGS
 
 NEWEST_WEIGHTS = "checkpoints/step_000003/generator.safetensors"
 
@@ -56,6 +57,19 @@ def plain_options(folder: Path, run: str) -> list[str]:
         *("--data", f"npz:{folder / 'tiny.npz'}", "--resolution", "16", "--widths", "6", "4", "--latent-dim", "5"),
         *("--batch-size", "12", "--precision", "fp64", "--threads", "1", "--run-dir", str(folder / run)),
         *("--planned-steps", "6", "--standing-batches", "2", "--sample-every", "0", "--log-every", "1"),
+    ]
+
+
+def growing_options(folder: Path, run: str) -> list[str]:
+    """A tiny ProGAN in float64 with all that it can do to its updates, and a D that looks at each sample alone.
+
+    The noise has its average, but draws nothing yet: it differs between processes.
+    """
+    return [
+        *("--data", f"npz:{folder / 'tiny.npz'}", *TINY_ARGS, "--batch-statistics", "none"),
+        *("--loss", "least-squares", "--fake-weight", "0.1", "--joint-updates", "True", "--rampup-images", "40"),
+        *("--top-k-gamma", "0.5", "--top-k-decay-images", "16", "--compare-every", "1", "--log-every", "1"),
+        *("--precision", "fp64", "--threads", "1", "--run-dir", str(folder / run), "--steps", "6"),
     ]
 
 
@@ -242,6 +256,8 @@ def train_together(folder: Path) -> None:
     for size in (1, 3):  # D has batch norm, so that a sample's logit depends on those of the other processes
         args = [*plain_options(folder, f"plain_{size}"), "--top-k-gamma", "0.1", "--top-k-floor", "0.25"]
         launch(folder, f"plain_{size}", size, args, command=dcgan.RECIPE.main)
+    for size in (1, 2):
+        launch(folder, f"growing_{size}", size, growing_options(folder, f"growing_{size}"), command=progan.RECIPE.main)
     for size in (1, 2):
         shutil.copytree(folder / "split_4", folder / f"continued_{size}")
         launch(folder, f"continued_{size}", size, options(folder, f"continued_{size}", "--steps", "5"))
