@@ -89,6 +89,9 @@ class GrowingFields(TrainingConfig):
         """Images in a batch at a step, counted from 1."""
         return self.position(step).batch_size
 
+    def _largest_batch(self) -> int:
+        return max((self.batch_size, *self.batch_sizes))
+
     def all_batch_sizes(self) -> tuple[int, ...]:
         """The sizes of the batches at the resolutions from the initial one on."""
         used = (size for resolution, size in self.schedule.batch_sizes if resolution >= self.initial_resolution)

@@ -133,8 +133,9 @@ def test_joint_updates_of_micro_batches_are_those_of_the_whole_batch(training, a
 TOP_K = {"top_k_gamma": 0.1, "top_k_floor": 0.4, "top_k_decay_images": 1}  # 3 of 8 from the second step on
 
 
-def test_top_k_learns_from_the_best_of_the_whole_batch_while_the_networks_grow(training):
-    run = training(**TOP_K)
+@pytest.mark.parametrize("sizes", [{}, {"batch_sizes": (8, 8, 8), "batch_size": 2}])  # which says nothing then
+def test_top_k_learns_from_the_best_of_the_whole_batch_while_the_networks_grow(training, sizes):
+    run = training(**TOP_K, **sizes)
     before = until(run, FADING)
     (fake,) = run.source.step(FADING).generator()
     assert run.source.step(FADING).k == 3
@@ -184,6 +185,10 @@ def test_a_number_is_the_least_k_of_batches_that_have_as_many():
     config = dataclasses.replace(TINY, top_k_gamma=0.1, top_k_floor=5)
     schedules = [top_k_schedule(config, 100, batch_size=size) for size in (16, 14, 6, 3)]
     assert [schedule.k(images=1000) for schedule in schedules] == [5, 5, 5, 3]
+    larger = dataclasses.replace(TINY, batch_sizes=(16, 6, 3), stddev_group_size=0, top_k_gamma=0.1, top_k_floor=12)
+    assert larger.batch_size < 12  # which says nothing where each resolution has a batch of its own
+    with pytest.raises(UserError, match=r"^--top-k-floor must be .* up to the batch of 16, but got 17\.$"):
+        dataclasses.replace(larger, top_k_floor=17)
 
 
 def test_a_growing_run_with_top_k_logs_k_and_goes_on_bit_for_bit(tiny_data: Path, tmp_path: Path):

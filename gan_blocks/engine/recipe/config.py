@@ -93,7 +93,7 @@ class TrainingConfig(TopKFields, ImageFields):
         super().__post_init__()
         require_positive(self, "batch_size", "discriminator_steps", "standing_batches", "planned_steps")
         require(self, "standing_batches", self.standing_batches <= MOST_BATCHES, f"at most {MOST_BATCHES:,}")
-        floor, most = self.top_k_floor, self.batch_size
+        floor, most = self.top_k_floor, self._largest_batch()
         whole = float(floor).is_integer() and 1 < floor <= most
         rule = f"a share greater than 0 and at most 1, or a whole number up to the batch of {most}"
         require(self, "top_k_floor", 0 < floor <= 1 or whole, rule)
@@ -114,6 +114,10 @@ class TrainingConfig(TopKFields, ImageFields):
 
     def batch_size_at(self, step: int) -> int:  # noqa: ARG002
         """Images in a batch at a step, counted from 1; it may change in a network that grows."""
+        return self.batch_size
+
+    def _largest_batch(self) -> int:
+        """The most samples that top-k may learn from at least; asked before a recipe's own fields are checked."""
         return self.batch_size
 
     def all_batch_sizes(self) -> tuple[int, ...]:
