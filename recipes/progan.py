@@ -284,7 +284,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
     position = _grow(state, config, batches.step)
     fake_outputs: dict[int, list[Tensor]] = {}  # of each update of D, by its number
 
-    def discriminator_loss(part: PairBatch) -> Tensor:
+    def discriminator_loss(part: PairBatch) -> dict[str, Tensor]:
         real_images = real_images_at(part.real_images, position.resolution, position.alpha)
         fake_images = fake_images_of(state, part)
         discriminator = partial(state.discriminator, labels=part.real_labels)
@@ -292,11 +292,12 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
         real_logits, fake_logits = discriminator(real_images), discriminator(fake_images)
         if config.loss == "least-squares":
             fake_outputs.setdefault(part.update, []).append(fake_logits.detach())
-            return least_squares_discriminator_loss(
+            loss = least_squares_discriminator_loss(
                 real_logits=real_logits, fake_logits=fake_logits, fake_weight=config.fake_weight
             )
-        loss = wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
-        loss = loss + gradient_penalty(
+            return {"loss_d": loss}
+        terms = {"loss_d": wasserstein_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)}
+        terms["gradient_penalty"] = gradient_penalty(
             discriminator,
             real_images=real_images,
             fake_images=fake_images,
@@ -304,41 +305,40 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
             target=config.gradient_target,
         )
         if config.drift_coefficient > 0:
-            loss = loss + drift_penalty(real_logits=real_logits, coefficient=config.drift_coefficient)
-        return loss
+            terms["drift_penalty"] = drift_penalty(real_logits=real_logits, coefficient=config.drift_coefficient)
+        return terms
 
-    def generator_loss(fake: FakeBatch) -> Tensor:
+    def generator_loss(fake: FakeBatch) -> dict[str, Tensor]:
         loss = least_squares_generator_loss if config.loss == "least-squares" else wasserstein_generator_loss
-        return loss(fake_logits=score_fake(state, fake))
+        return {"loss_g": loss(fake_logits=score_fake(state, fake))}
 
     if config.joint_updates:
-        loss_d, loss_g = _update_together(state, batches, config, discriminator_loss, generator_loss)
+        losses = _update_together(state, batches, config, discriminator_loss, generator_loss)
     else:
-        loss_d = update_discriminator(state, batches, config, discriminator_loss)
-        loss_g = update_generator(state, batches, config, generator_loss)
+        losses = update_discriminator(state, batches, config, discriminator_loss)
+        losses |= update_generator(state, batches, config, generator_loss)
     if config.loss == "least-squares":
         update_adaptive_noise(state.discriminator, fake_logits=torch.cat(fake_outputs[max(fake_outputs)]))
-    return {"loss_d": loss_d, "loss_g": loss_g, **_log_of(config, position)}
+    return losses | _log_of(config, position)
 
 
 def _update_together(
     state: TrainingState,
     batches: StepBatches,
     config: Config,
-    discriminator_loss: Callable[[PairBatch], Tensor],
-    generator_loss: Callable[[FakeBatch], Tensor],
-) -> tuple[Tensor, Tensor]:
+    discriminator_loss: Callable[[PairBatch], dict[str, Tensor]],
+    generator_loss: Callable[[FakeBatch], dict[str, Tensor]],
+) -> dict[str, Tensor]:
     """Both updates from the weights before the step and from the same generated images.
 
     G is updated while D's gradients, complete, wait for D's step: neither has seen the other move.
     """
-    shared, losses_g = batches.with_shared_latents(), list[Tensor]()
+    shared, of_g = batches.with_shared_latents(), dict[str, Tensor]()
 
     def update_g(_discriminator: nn.Module) -> None:
-        losses_g.append(update_generator(state, shared, config, generator_loss))
+        of_g.update(update_generator(state, shared, config, generator_loss))
 
-    loss_d = update_discriminator(state, shared, config, discriminator_loss, before_step=update_g)
-    return loss_d, losses_g[0]
+    return update_discriminator(state, shared, config, discriminator_loss, before_step=update_g) | of_g
 
 
 def _log_of(config: Config, position: GrowthPosition) -> dict[str, Tensor]:
