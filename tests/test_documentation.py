@@ -1,10 +1,15 @@
-"""The examples on the pages of the documentation run; those in docstrings are run by pytest itself."""
+"""The examples on the pages of the documentation run, and the page of the papers leaves nothing out.
+
+Examples in docstrings are run by pytest itself.
+"""
 
 import doctest
 import re
 from pathlib import Path
 
 import pytest
+
+from gan_blocks.engine import find_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -35,3 +40,47 @@ def test_the_programs_on_the_page_run(page: Path):
     names: dict[str, object] = {"__name__": page.name}
     for block in blocks(page, "import ", "from "):
         exec(compile(block, str(page), "exec"), names)
+
+
+PAPERS = {
+    "BigGAN": {"Equation": range(1, 6), "Table": range(1, 10), "Figure": range(1, 30)},
+    "Progressive growing": {"Table": range(1, 5), "Figure": range(1, 19)},
+    "Top-k training": {"Equation": range(1, 3), "Table": range(1, 6), "Figure": range(1, 5)},
+}
+WITHOUT_NUMBER = {
+    "BigGAN": ["Hinge loss", "Truncation trick", "Standing statistics", "CIFAR-10", "Latents", "Negative results"],
+    "Progressive growing": [
+        "Minibatch standard deviation",
+        "Equalized learning rate",
+        "Pixel norm",
+        "Sliced Wasserstein distance",
+        "Gradient penalty with a target",
+        "Moving average",
+        "Drift term",
+        "Noise",
+        "Crop",
+    ],
+    "Top-k training": ["FID", "Top-k update", "k schedule", "Listing"],
+}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_page_of_the_papers_has_a_row_for_every_numbered_item(paper: str):
+    section = (ROOT / "docs" / "papers.md").read_text().partition(f"\n## {paper}\n")[2].partition("\n## ")[0]
+    items = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
+    numbered = [re.match(r"(Equation|Table|Figure)s? (\d+(?:, \d+)*)$", item) for item in items]
+    found = [(match[1], int(number)) for match in numbered if match for number in match[2].split(", ")]
+    assert sorted(found) == sorted((kind, number) for kind, numbers in PAPERS[paper].items() for number in numbers)
+    assert set(WITHOUT_NUMBER[paper]) <= {item.partition(",")[0] for item in items}
+
+
+def test_what_the_page_of_the_papers_names_exists():
+    page = (ROOT / "docs" / "papers.md").read_text()
+    files = set(re.findall(r"`((?:benchmarks|docs|tests)/[\w/]+\.\w+)`", page))
+    assert files
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    named = re.findall(r"`(\w+)` ((?:`[a-z0-9-]+`(?:, | to | and )?)+)", page)
+    pairs = [(recipe, preset) for recipe, presets in named for preset in re.findall(r"`([a-z0-9-]+)`", presets)]
+    pairs += re.findall(r"(?:train |describe |recipes\.)(\w+) --preset ([\w-]+)", page)
+    assert pairs
+    assert [pair for pair in pairs if pair[1] not in find_recipe(pair[0]).presets] == []
