@@ -3,7 +3,7 @@
 ``python -m benchmarks.growing_speed`` times training steps of one pair of networks at every phase of its growth, each
 time in turn with steps at full resolution, so that what else the machine does slows both alike. It prints medians, and
 the ratio of the times that two trainings of equally many images take: by the time the network is fully grown, and after
-the paper's number of images.
+12 million images, the length of a later version of the published code (the paper gives none).
 """
 
 import argparse

@@ -8,6 +8,7 @@ exponential moving average of the generator with standing statistics (Appendix C
 Differences from the paper:
 
 * The small presets (mnist5k-32, cifar10-32) are in no table of the paper: their widths and batches are ours.
+* Tables 7-9 print an RGB convolution to 3; the 50.4M of Appendix B hold for one to ch, as the released weights have it.
 """
 
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def mnist5k_32() -> Config:
 
 
 def cifar10_32() -> Config:
-    """CIFAR-10 with the settings of Table 1, row 8, but a batch of 256; give --data cifar10:PATH."""
+    """CIFAR-10, trained as BigGAN's row 8; ch 64, widths and batch of 256 are ours; give --data cifar10:PATH."""
     return Config(
         data="cifar10:data/cifar-10-binary.tar.gz",
         image_channels=3,
@@ -212,7 +213,7 @@ class Generator(nn.Module):
         super().__init__()
         widths = [width * config.channels for width in config.generator_widths]
         stages = list(pairwise(widths))
-        # The shared embedding alone is not spectrally normalized.
+        # The shared embedding alone is not spectrally normalized: so in published code, the paper does not say.
         embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
         self.embedding = init_orthogonal_(embedding, gain=config.embedding_gain)
         self.skip_z = FullSkipZ(config.latent_dim, config.embedding_dim, num_blocks=2 * len(stages))

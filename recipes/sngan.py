@@ -78,7 +78,7 @@ def fashion_mnist_32() -> Config:
 
 
 def cifar10_32() -> Config:
-    """CIFAR-10 as in the paper; give --data cifar10:PATH."""
+    """CIFAR-10 with the paper's networks and rates, but with classes; give --data cifar10:PATH."""
     return replace(
         mnist5k_32(),
         data="cifar10:data/cifar-10-binary.tar.gz",

@@ -34,8 +34,8 @@ class ConditionalBatchNorm2d(nn.Module):
         num_features: Number of channels of the feature map, at least 1.
         condition_dim: Width of the condition h, at least 1.
         linear_layer: Factory of both projections, called as
-            ``linear_layer(condition_dim, num_features, bias=False)`` like ``nn.Linear``; the paper's are
-            spectrally normalized.
+            ``linear_layer(condition_dim, num_features, bias=False)`` like ``nn.Linear``; those of
+            BigGAN's published code are spectrally normalized.
         eps: Added to the variance, greater than 0.
         momentum: Weight of the newest batch in the running statistics, from 0 to 1.
         statistics: What eval mode normalizes by: ``"running"`` or ``"batch"``.

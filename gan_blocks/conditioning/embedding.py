@@ -24,8 +24,8 @@ class SharedEmbedding(nn.Module):
     classes here takes mixtures of them wherever it takes labels, as interpolations between classes need.
 
     Each conditional BatchNorm projects :math:`c` to its own gains and biases, so that the classes cost one table
-    instead of one per layer. The paper applies spectral normalization to the projections, not to this table, and
-    excludes the table from orthogonal regularization.
+    instead of one per layer. Published code applies spectral normalization to the projections, not to this table, and
+    excludes the table from orthogonal regularization; the paper says neither.
 
     The range of the labels is checked on the CPU only: elsewhere the check would stall the stream, and
     the device reports an index outside the table in its own way.

@@ -27,7 +27,7 @@ class ProjectionHead(nn.Module):
         num_classes: Number of classes, at least 1.
         linear_layer: Factory of the linear score, called as ``linear_layer(in_features, 1)`` like ``nn.Linear``.
         embedding_layer: Factory of the table V, called as ``embedding_layer(num_classes, in_features)`` like
-            ``nn.Embedding``; the paper's is spectrally normalized.
+            ``nn.Embedding``; that of BigGAN's published code is spectrally normalized.
 
     Attributes:
         linear: The linear score, w and b.

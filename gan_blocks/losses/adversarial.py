@@ -43,7 +43,7 @@ def hinge_discriminator_loss(
     Args:
         real_logits: Outputs of the discriminator on real images, any real values; larger means more real.
         fake_logits: Its outputs on generated images.
-        margin: The margin m, greater than 0. The paper saw half of 1 hurt, up to 3 neither help nor harm, and more
+        margin: The margin m, greater than 0. The paper saw half of 1 hurt, up to 3 not prevent collapse, and more
             make training unstable (Appendix G.2).
         reduction: ``"mean"`` over each batch, ``"sum"``, or ``"none"`` for the loss of every pair of logits.
 

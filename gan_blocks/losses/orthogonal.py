@@ -109,8 +109,8 @@ def orthogonal_regularization(
 
     .. math:: R = \sum_l R(W_l)
 
-    Add it to the loss with a coefficient of your own; the paper selects 1e-4, in G, and leaves out the shared class
-    embedding. See :func:`off_diagonal_penalty` for what the coefficient means.
+    Add it to the loss with a coefficient of your own; the paper selects 1e-4, in G. Published code leaves out the
+    shared class embedding. See :func:`off_diagonal_penalty` for what the coefficient means.
 
     A weight is a parameter with two or more dimensions that is not called ``bias`` (or ``bias_...``, ``..._bias``);
     one that several layers share counts once. The filters of a transposed convolution, which torch stores as

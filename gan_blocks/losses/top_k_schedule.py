@@ -36,7 +36,7 @@ class TopKSchedule:
             ``decay_images``, is given, or a number is outside its range.
 
     References:
-        Sinha et al. 2020, "Top-k Training of GANs", section 3.2.
+        Sinha et al. 2020, "Top-k Training of GANs", sections 3.2 and 4.1.
 
     Example:
         >>> schedule = TopKSchedule(batch_size=256, gamma=0.99, floor_share=0.75, decay_steps=2000)

@@ -39,10 +39,10 @@ class LayerSpectrum(NamedTuple):
 class SpectrumMonitor:
     r"""Measure the k largest singular values and the Frobenius norm of every weight matrix of a model.
 
-    The paper found the three largest singular values :math:`\sigma_0, \sigma_1, \sigma_2` of each weight to foretell
-    collapse best: in G a few layers grow until they explode, in D they are noisy; a high :math:`\sigma_0 / \sigma_1`
-    marks a single runaway direction. The Frobenius norm :math:`\|W\|_F` beside them tells that from a growth of the
-    whole weight.
+    Looking for what foretells collapse, the paper found the three largest singular values
+    :math:`\sigma_0, \sigma_1, \sigma_2` of each weight to be the most informative: in G a few layers grow until they
+    explode, in D they are noisy; a high :math:`\sigma_0 / \sigma_1` marks a single runaway direction. The Frobenius
+    norm :math:`\|W\|_F` beside them tells that from a growth of the whole weight.
 
     Measured is every parameter with two dimensions or more, read as (out, rest); where parametrizations make a tensor
     (spectral norm, equalized learning rates), what they start from. Where :func:`clamp_sigma` was registered first,

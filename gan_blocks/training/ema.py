@@ -55,7 +55,7 @@ class ExponentialMovingAverage:
         ValueError: If ``decay`` is outside its range.
 
     References:
-        Brock et al. 2018, section 3 and Appendix C; Karras et al. 2018, "Progressive Growing of GANs", section 4.
+        Brock et al. 2018, section 3 and Appendix C; Karras et al. 2018, "Progressive Growing of GANs", Appendix A.1.
 
     Example:
         >>> model = torch.nn.Linear(1, 1, bias=False)

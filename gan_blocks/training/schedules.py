@@ -19,7 +19,7 @@ class GrowthPosition(NamedTuple):
 
     phase: int
     """Number of the phase, from 0. Phases with an even number train one resolution, those with an odd number fade
-    the next one in. The optimizers start anew whenever it changes."""
+    the next one in. Published code starts the optimizers anew whenever it changes."""
     resolution: int
     """Height and width of the images in pixels."""
     alpha: float

@@ -96,8 +96,8 @@ def require_coefficients(config: Fields, *fields: str) -> None:
 def generator_weight_penalty(generator: nn.Module, config: RegularizationFields) -> Tensor:
     """What G's loss has of its weights: orthogonal regularization (equation 3).
 
-    Tables of classes are no filters: the shared embedding stays out, as in the paper, and so do the gains and biases
-    that each class has in SA-GAN.
+    Tables of classes are no filters: the shared embedding stays out, as in published code, and so do the gains and
+    biases that each class has in SA-GAN.
     """
     return orthogonal_term(generator, config.generator_orthogonal_penalty)
 

@@ -78,7 +78,7 @@ class RegularizerFields(Fields):
     gradient_clip_scope: Literal["network", "parameter"] = "network"
     """What has that norm: the gradient of a whole network, or that of each parameter."""
     hinge_margin: float = 1.0
-    """Margin of D's hinge loss (paper: half of 1 hurts, up to 3 changes nothing, more is unstable)."""
+    """Margin of D's hinge loss (paper: half of 1 hurts, up to 3 prevents no collapse, more is unstable)."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work.
