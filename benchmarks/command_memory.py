@@ -25,9 +25,18 @@ def trained(folder: Path, side: int, images: int, classes: int) -> Path:
     pixels = np.random.default_rng(0).integers(0, 80, (images, side, side, 3), dtype=np.uint8)
     pixels += (labels * (175 // classes)).astype(np.uint8)[:, None, None, None]
     np.savez(folder / "images.npz", images=pixels, labels=labels)
-    levels = ["1"] * (side // 8).bit_length()
+    levels = ["1"] * (side // 4).bit_length()  # at 4x4, 8x8, ... side x side
     words = ["--data", f"npz:{folder / 'images.npz'}", "--resolution", str(side), "--num-classes", str(classes)]
-    words += ["--generator-widths", *levels, "--discriminator-widths", *levels, "--steps", "1", "--sample-every", "0"]
+    words += [
+        "--generator-widths",
+        *levels,
+        "--discriminator-widths",
+        *levels[1:],
+        "--steps",
+        "1",
+        "--sample-every",
+        "0",
+    ]
     command = [sys.executable, "-m", "recipes.sngan", *NETWORK, *words, "--run-dir", str(folder / "run")]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return folder / "run"
