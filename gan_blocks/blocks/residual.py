@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gan_blocks._checks import bad_value, check_feature_map, check_positive
 from gan_blocks.blocks._residuals import apply_norm, check_groups, grouped, zero_weight_
+from gan_blocks.layers._fused_resampling import conv_of_upsampled, downsampled_conv
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
 __all__ = ["ResidualDiscriminatorBlock", "ResidualGeneratorBlock"]
@@ -104,8 +105,9 @@ class ResidualGeneratorBlock(nn.Module):
         shortcut: Tensor = self.shortcut(x)
         h: Tensor = self.act1(apply_norm(owner, self.norm1, x, condition))
         if self.upsample:
-            shortcut, h = self.resample(shortcut), self.resample(h)
-        h = self.conv1(h)
+            shortcut, h = self.resample(shortcut), conv_of_upsampled(self.conv1, h, self.resample)
+        else:
+            h = self.conv1(h)
         h = self.conv2(self.act2(apply_norm(owner, self.norm2, h, condition)))
         return h + shortcut
 
@@ -204,10 +206,12 @@ class ResidualDiscriminatorBlock(nn.Module):
         """Add the residual to the shortcut."""
         check_feature_map("ResidualDiscriminatorBlock", x, self.in_channels)
         h: Tensor = self.conv1(self.act1(self.norm1(x)))
-        h = self.conv2(self.act2(self.norm2(h)))
+        h = self.act2(self.norm2(h))
         shortcut = x
         if self.downsample:
-            shortcut, h = self.resample(shortcut), self.resample(h)
+            shortcut, h = self.resample(shortcut), downsampled_conv(self.conv2, h, self.resample)
+        else:
+            h = self.conv2(h)
         y: Tensor = h + self.shortcut(shortcut)
         return y
 

@@ -1,0 +1,172 @@
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+
+from gan_blocks import equalized_lr, normalized_layer, spectral_norm, upsample_bilinear
+from gan_blocks.layers import _fused_resampling
+from gan_blocks.layers._fused_resampling import conv_of_upsampled, downsampled_conv
+from gan_blocks.layers.resampling import downsample_average, upsample_nearest
+
+Way = Callable[[nn.Module, Tensor], Tensor]
+
+
+def plain_up(conv: nn.Module, x: Tensor) -> Tensor:
+    return conv(upsample_nearest(x))
+
+
+def plain_down(conv: nn.Module, x: Tensor) -> Tensor:
+    return downsample_average(conv(x))
+
+
+WAYS = [(conv_of_upsampled, plain_up), (downsampled_conv, plain_down)]
+both_ways = pytest.mark.parametrize(("fused", "plain"), WAYS, ids=["up", "down"])
+KINDS: dict[str, Callable[[nn.Conv2d], nn.Module]] = {
+    "plain": lambda conv: conv,
+    "spectral": spectral_norm,
+    "equalized": equalized_lr,
+}
+
+
+@pytest.fixture
+def fused_kernels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the kernels of stride 2 that ran."""
+    seen: list[tuple[int, ...]] = []
+
+    def spy(convolution: Callable[..., Tensor], x: Tensor, weight: Tensor, *args: Any, **options: Any) -> Tensor:
+        if options.get("stride") == 2:
+            seen.append(tuple(weight.shape[2:]))
+        return convolution(x, weight, *args, **options)
+
+    for name in ("conv2d", "conv_transpose2d"):
+        monkeypatch.setattr(_fused_resampling.F, name, partial(spy, getattr(F, name)))
+    return seen
+
+
+@given(
+    data=st.data(),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    half=st.tuples(st.integers(8, 11), st.integers(8, 11)),
+    bias=st.booleans(),
+    kind=st.sampled_from(sorted(KINDS)),
+    way=st.sampled_from(range(2)),
+)
+def test_values_and_gradients_equal_the_plain_way(
+    data: st.DataObject, channels: tuple[int, int], half: tuple[int, int], bias: bool, kind: str, way: int
+):
+    rng = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
+    size = half if way == 0 else (2 * half[0], 2 * half[1])
+    conv = KINDS[kind](nn.Conv2d(*channels, 3, padding=1, bias=bias).double())
+    other = copy.deepcopy(conv)
+    x = torch.randn(2, channels[0], *size, dtype=torch.float64, generator=rng, requires_grad=True)
+    y, expected = WAYS[way][0](conv, x), WAYS[way][1](other, x)
+    torch.testing.assert_close(y, expected, atol=1e-10, rtol=1e-10)
+    upstream = torch.randn(y.shape, dtype=torch.float64, generator=rng)
+    found = torch.autograd.grad(y, [x, *conv.parameters()], upstream)
+    wanted = torch.autograd.grad(expected, [x, *other.parameters()], upstream)
+    torch.testing.assert_close(found, wanted, atol=1e-10, rtol=1e-10)
+
+
+@both_ways
+def test_it_is_one_convolution_of_stride_two_from_the_size_where_that_is_faster(
+    fused: Way, plain: Way, fused_kernels: list[tuple[int, ...]]
+):
+    conv = nn.Conv2d(2, 3, 3, padding=1)
+    smallest = 8 if plain is plain_up else 16
+    with torch.no_grad():
+        fused(conv, torch.zeros(1, 2, smallest, smallest))
+        assert fused_kernels == [(4, 4)]
+        fused(conv, torch.zeros(1, 2, smallest, smallest - 2))
+    assert fused_kernels == [(4, 4)]
+
+
+class Noisy(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    "a subclass with a forward of its own": lambda: Noisy(2, 2, 3, padding=1),
+    "several layers": lambda: nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.Tanh()),
+    "another filter": lambda: nn.Conv2d(2, 2, 5, padding=2),
+    "dilated": lambda: nn.Conv2d(2, 2, 3, padding=2, dilation=2),
+    "groups": lambda: nn.Conv2d(2, 2, 3, padding=1, groups=2),
+    "another padding": lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("make", OTHERS.values(), ids=list(OTHERS))
+def test_other_layers_are_called(
+    fused: Way, plain: Way, make: Callable[[], nn.Module], fused_kernels: list[tuple[int, ...]]
+):
+    conv, x = make(), torch.randn(1, 2, 16, 16)
+    assert torch.equal(fused(conv, x), plain(conv, x))
+    assert not fused_kernels
+
+
+@both_ways
+def test_a_layer_that_somebody_looks_at_is_called(fused: Way, plain: Way, fused_kernels: list[tuple[int, ...]]):
+    x = torch.randn(1, 2, 16, 16, requires_grad=True)
+    for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
+        conv, seen = nn.Conv2d(2, 2, 3, padding=1), list[int]()
+        getattr(conv, register)(lambda *_args, seen=seen: seen.append(1))
+        y = fused(conv, x)
+        y.sum().backward()
+        assert seen
+        assert torch.equal(y, plain(conv, x))
+    assert not fused_kernels
+
+
+def test_another_way_to_resample_is_kept():
+    conv, x = nn.Conv2d(2, 2, 3, padding=1), torch.randn(1, 2, 16, 16)
+    assert torch.equal(conv_of_upsampled(conv, x, upsample_bilinear), conv(upsample_bilinear(x)))
+    assert torch.equal(downsampled_conv(conv, x, lambda h: h[..., ::2, ::2]), conv(x)[..., ::2, ::2])
+
+
+@both_ways
+def test_gradients_of_gradients(fused: Way, plain: Way):
+    conv = nn.Conv2d(1, 2, 3, padding=1).double()
+    x = torch.randn(1, 1, *((8, 9) if plain is plain_up else (16, 18)), dtype=torch.float64, requires_grad=True)
+
+    def of(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(Called(fused, conv), {"conv.weight": weight}, x)
+
+    weight = conv.weight.detach().clone().requires_grad_()
+    assert gradcheck(of, (x, weight), fast_mode=True)
+    assert gradgradcheck(of, (x, weight), fast_mode=True)
+
+
+class Called(nn.Module):
+    def __init__(self, way: Way, conv: nn.Module) -> None:
+        super().__init__()
+        self.way, self.conv = way, conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(self.conv, x)
+
+
+@both_ways
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_weights_are_summed_before_they_are_rounded(fused: Way, plain: Way, dtype: torch.dtype):
+    conv, x = nn.Conv2d(8, 8, 3, padding=1).to(dtype), torch.randn(2, 8, 16, 16).to(dtype)
+    exact = plain(copy.deepcopy(conv).double(), x.double())
+    errors = [(way(conv, x).double() - exact).abs().max() for way in (fused, plain)]
+    assert fused(conv, x).dtype == dtype
+    assert errors[0] < 4 * errors[1]  # of a sum of four weights, rounded once
+
+
+@both_ways
+def test_it_compiles_without_graph_breaks(fused: Way, plain: Way):
+    module = Called(fused, normalized_layer(nn.Conv2d)(2, 3, 3, padding=1))
+    x = torch.randn(1, 2, 16, 16)
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), plain(module.conv, x))
