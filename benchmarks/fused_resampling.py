@@ -11,21 +11,22 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.training_steps import timed_in_turn, trainer
-from gan_blocks.layers import _fused_resampling
-from gan_blocks.layers._fused_resampling import conv_of_upsampled, downsampled_conv
-from gan_blocks.layers.resampling import downsample_average, upsample_nearest
+from gan_blocks import conv2d_downsample, upsample_conv2d
+from gan_blocks.engine import Recipe
 from recipes import biggan, biggan_deep
 
+WAYS = {"plain": False, "fused": True}
 SIZES = [  # channels in and out, side of the smaller map, batch
     *((512, 512, 4, 8), (512, 256, 8, 8), (256, 256, 8, 8), (256, 128, 16, 8), (128, 64, 32, 8), (64, 32, 64, 8)),
     *((128, 64, 4, 16), (64, 64, 8, 16), (64, 32, 16, 16)),
 ]
-ALWAYS, NEVER = 1, 10**9
 
 
 def main() -> None:
@@ -39,12 +40,12 @@ def main() -> None:
     for name, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
         for channels_in, channels_out, side, batch in SIZES:
             ratios = []
-            for scale, fused, plain in ((1, conv_of_upsampled, _plain_up), (2, downsampled_conv, _plain_down)):
+            for scale, way in ((1, upsample_conv2d), (2, conv2d_downsample)):
                 conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
                 x = torch.randn(batch, channels_in, scale * side, scale * side)
                 x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-                cases = {"plain": _worker(plain, conv, x, dtype), "fused": _worker(fused, conv, x, dtype)}
-                ratios.append(_ratio(cases, options.rounds, clock, smallest=ALWAYS))
+                cases = {name: _worker(partial(way, conv, x, fused=fused), dtype) for name, fused in WAYS.items()}
+                ratios.append(_ratio(cases, options.rounds, clock))
             sizes = f"{channels_in:4} -> {channels_out:3}, {side:2}x{side:<2} and {2 * side:3}x{2 * side:<3}"
             print(f"{name:8} {sizes}, batch {batch:2}: up {ratios[0]:.2f}, down {ratios[1]:.2f}", flush=True)
     large = replace(biggan.imagenet_128(), channels=32, batch_size=8, discriminator_steps=1)
@@ -52,51 +53,40 @@ def main() -> None:
         ("BigGAN-128, ch 32, batch 8", biggan.RECIPE, large),
         ("BigGAN-deep, mnist5k-32", biggan_deep.RECIPE, biggan_deep.RECIPE.presets["mnist5k-32"]()),
     ):
-        smallest = _fused_resampling._SMALLEST
-        step = trainer(recipe, config)
-        cases = {"plain": _with_smallest(step, NEVER), "fused": _with_smallest(step, smallest)}
+        cases = {"plain": _looked_at(recipe, config), "fused": trainer(recipe, config)}
         print(f"step of {name}: {_ratio(cases, options.rounds, clock):.2f}", flush=True)
 
 
-def _ratio(
-    cases: dict[str, Callable[[int], None]], rounds: int, clock: Callable[[], float], *, smallest: int | None = None
-) -> float:
-    before = _fused_resampling._SMALLEST
-    _fused_resampling._SMALLEST = before if smallest is None else smallest
-    try:
-        times = timed_in_turn(cases, rounds, clock)
-    finally:
-        _fused_resampling._SMALLEST = before
+def _ratio(cases: dict[str, Callable[[int], None]], rounds: int, clock: Callable[[], float]) -> float:
+    times = timed_in_turn(cases, rounds, clock)
     return statistics.median(one / other for one, other in zip(times["plain"], times["fused"], strict=True))
 
 
-def _with_smallest(step: Callable[[int], None], smallest: int) -> Callable[[int], None]:
-    def stepping(number: int) -> None:
-        before = _fused_resampling._SMALLEST
-        _fused_resampling._SMALLEST = smallest
-        step(number)
-        _fused_resampling._SMALLEST = before
+def _looked_at(recipe: Recipe[Any], config: Any) -> Callable[[int], None]:
+    """Steps of networks with a hook at each convolution, which is called therefore."""
 
-    return stepping
+    def hooked(network: nn.Module) -> nn.Module:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_pre_hook(lambda _module, _inputs: None)
+        return network
+
+    return trainer(
+        replace(
+            recipe,
+            build_generator=lambda config: hooked(recipe.build_generator(config)),
+            build_discriminator=lambda config: hooked(recipe.build_discriminator(config)),
+        ),
+        config,
+    )
 
 
-def _worker(
-    way: Callable[[nn.Module, Tensor], Tensor], conv: nn.Module, x: Tensor, dtype: torch.dtype | None
-) -> Callable[[int], None]:
-    def work(_number: int) -> None:
+def _worker(work: Callable[[], Tensor], dtype: torch.dtype | None) -> Callable[[int], None]:
+    def working(_number: int) -> None:
         with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-            way(conv, x).sum().backward()
+            work().sum().backward()
 
-    return work
-
-
-def _plain_up(conv: nn.Module, x: Tensor) -> Tensor:
-    y: Tensor = conv(upsample_nearest(x))
-    return y
-
-
-def _plain_down(conv: nn.Module, x: Tensor) -> Tensor:
-    return downsample_average(conv(x))
+    return working
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from gan_blocks.layers.equalized import (
     EqualizedLinear,
     equalized_lr,
 )
+from gan_blocks.layers.fused_resampling import conv2d_downsample, upsample_conv2d
 from gan_blocks.layers.init import init_orthogonal_
 from gan_blocks.layers.minibatch import MinibatchDiscrimination, MinibatchStdDev, minibatch_stddev
 from gan_blocks.layers.noise import AdaptiveGaussianNoise, update_adaptive_noise
@@ -168,6 +169,7 @@ __all__ = [
     "clamp_sigma",
     "clip_weights_",
     "collects_statistics",
+    "conv2d_downsample",
     "cosine_ramp",
     "discrete_mode_coverage",
     "distributed_top_k",
@@ -219,6 +221,7 @@ __all__ = [
     "twice_differentiable",
     "update_adaptive_noise",
     "upsample_bilinear",
+    "upsample_conv2d",
     "upsample_nearest",
     "wasserstein_discriminator_loss",
     "wasserstein_generator_loss",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gan_blocks._checks import bad_value, check_feature_map, check_positive
 from gan_blocks.blocks._residuals import apply_norm, check_groups, grouped, zero_weight_
-from gan_blocks.layers._fused_resampling import conv_of_upsampled
+from gan_blocks.layers.fused_resampling import upsample_conv2d
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
 __all__ = ["BottleneckDiscriminatorBlock", "BottleneckGeneratorBlock"]
@@ -109,7 +109,7 @@ class BottleneckGeneratorBlock(nn.Module):
         h: Tensor = self.conv1(self.act1(apply_norm(owner, self.norm1, x, condition)))
         h = self.act2(apply_norm(owner, self.norm2, h, condition))
         if self.upsample:
-            shortcut, h = self.resample(shortcut), conv_of_upsampled(self.conv2, h, self.resample)
+            shortcut, h = self.resample(shortcut), upsample_conv2d(self.conv2, h, upsample=self.resample)
         else:
             h = self.conv2(h)
         h = self.conv3(self.act3(apply_norm(owner, self.norm3, h, condition)))

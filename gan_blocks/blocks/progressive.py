@@ -13,8 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_feature_map, check_positive
-from gan_blocks.layers._fused_resampling import conv_of_upsampled
 from gan_blocks.layers.equalized import EqualizedConv2d, EqualizedConvTranspose2d, EqualizedLinear
+from gan_blocks.layers.fused_resampling import upsample_conv2d
 from gan_blocks.layers.minibatch import MinibatchStdDev
 from gan_blocks.layers.normalization import PixelNorm
 from gan_blocks.layers.resampling import downsample_average
@@ -148,7 +148,7 @@ class ProgressiveGeneratorBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Double the resolution."""
         check_feature_map("ProgressiveGeneratorBlock", x, self.in_channels)
-        h: Tensor = self.norm1(self.act1(conv_of_upsampled(self.conv1, x)))
+        h: Tensor = self.norm1(self.act1(upsample_conv2d(self.conv1, x)))
         y: Tensor = self.norm2(self.act2(self.conv2(h)))
         return y
 

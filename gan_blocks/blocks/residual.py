@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gan_blocks._checks import bad_value, check_feature_map, check_positive
 from gan_blocks.blocks._residuals import apply_norm, check_groups, grouped, zero_weight_
-from gan_blocks.layers._fused_resampling import conv_of_upsampled, downsampled_conv
+from gan_blocks.layers.fused_resampling import conv2d_downsample, upsample_conv2d
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
 __all__ = ["ResidualDiscriminatorBlock", "ResidualGeneratorBlock"]
@@ -105,7 +105,7 @@ class ResidualGeneratorBlock(nn.Module):
         shortcut: Tensor = self.shortcut(x)
         h: Tensor = self.act1(apply_norm(owner, self.norm1, x, condition))
         if self.upsample:
-            shortcut, h = self.resample(shortcut), conv_of_upsampled(self.conv1, h, self.resample)
+            shortcut, h = self.resample(shortcut), upsample_conv2d(self.conv1, h, upsample=self.resample)
         else:
             h = self.conv1(h)
         h = self.conv2(self.act2(apply_norm(owner, self.norm2, h, condition)))
@@ -209,7 +209,7 @@ class ResidualDiscriminatorBlock(nn.Module):
         h = self.act2(self.norm2(h))
         shortcut = x
         if self.downsample:
-            shortcut, h = self.resample(shortcut), downsampled_conv(self.conv2, h, self.resample)
+            shortcut, h = self.resample(shortcut), conv2d_downsample(self.conv2, h, downsample=self.resample)
         else:
             h = self.conv2(h)
         y: Tensor = h + self.shortcut(shortcut)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from gan_blocks import equalized_lr, normalized_layer, spectral_norm, upsample_bilinear
-from gan_blocks.layers import _fused_resampling
-from gan_blocks.layers._fused_resampling import conv_of_upsampled, downsampled_conv
+from gan_blocks.layers import fused_resampling
+from gan_blocks.layers.fused_resampling import conv2d_downsample, upsample_conv2d
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
 Way = Callable[[nn.Module, Tensor], Tensor]
@@ -27,7 +27,7 @@ def plain_down(conv: nn.Module, x: Tensor) -> Tensor:
     return downsample_average(conv(x))
 
 
-WAYS = [(conv_of_upsampled, plain_up), (downsampled_conv, plain_down)]
+WAYS = [(upsample_conv2d, plain_up), (conv2d_downsample, plain_down)]
 both_ways = pytest.mark.parametrize(("fused", "plain"), WAYS, ids=["up", "down"])
 KINDS: dict[str, Callable[[nn.Conv2d], nn.Module]] = {
     "plain": lambda conv: conv,
@@ -47,7 +47,7 @@ def fused_kernels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return convolution(x, weight, *args, **options)
 
     for name in ("conv2d", "conv_transpose2d"):
-        monkeypatch.setattr(_fused_resampling.F, name, partial(spy, getattr(F, name)))
+        monkeypatch.setattr(fused_resampling.F, name, partial(spy, getattr(F, name)))
     return seen
 
 
@@ -128,8 +128,8 @@ def test_a_layer_that_somebody_looks_at_is_called(fused: Way, plain: Way, fused_
 
 def test_another_way_to_resample_is_kept():
     conv, x = nn.Conv2d(2, 2, 3, padding=1), torch.randn(1, 2, 16, 16)
-    assert torch.equal(conv_of_upsampled(conv, x, upsample_bilinear), conv(upsample_bilinear(x)))
-    assert torch.equal(downsampled_conv(conv, x, lambda h: h[..., ::2, ::2]), conv(x)[..., ::2, ::2])
+    assert torch.equal(upsample_conv2d(conv, x, upsample=upsample_bilinear), conv(upsample_bilinear(x)))
+    assert torch.equal(conv2d_downsample(conv, x, downsample=lambda h: h[..., ::2, ::2]), conv(x)[..., ::2, ::2])
 
 
 @both_ways
