@@ -37,6 +37,7 @@ LENGTHS = {
     "--discriminator-steps",
     "--frames",
 }
+LENGTHS |= {"--threads"}  # a thousand need more address space than a trial is given
 LENGTHS |= {"--seeds", "--evaluation-samples", "--ms-ssim", "--epochs", "--swd-images", "--processes"}
 LONG = {"100", "2,500", "1_000", "1e30", "2147483647", "2147483648", "9223372036854775807"}
 WORDS = [
