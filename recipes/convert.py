@@ -15,6 +15,7 @@ shapes of all tensors are checked; the networks are recognized by them.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ from gan_blocks.engine.sampling import load_for_export, write_converted_run
 from recipes import biggan_deep
 from recipes.layouts.biggan_pytorch import (
     ARCHITECTURES,
+    LAST_EPS,
+    biggan_pytorch_obstacles,
     biggan_pytorch_options,
     convert_biggan_pytorch,
     export_biggan_pytorch,
@@ -47,7 +50,7 @@ from recipes.layouts.huggingface_biggan_deep import (
     huggingface_config,
 )
 from recipes.layouts.key_map import Converted
-from recipes.layouts.state_dict_file import read_state_dict
+from recipes.layouts.state_dict_file import holds_json, read_pickled_options, read_state_dict
 
 __all__ = [
     "Converted",
@@ -80,7 +83,14 @@ class Options:
     """File with the state dict of D, if there is one (biggan-pytorch only)."""
 
     config: Path | None = None
-    """JSON file with the options of that code, such as its config.json, to check the tensors against."""
+    """Options of that code, to check the tensors against: JSON, such as its config.json, or BigGAN-PyTorch's
+    state_dict.pth."""
+
+    bn_eps: float | None = None
+    """What BatchNorm in G adds to variances (biggan-pytorch only; default: BN_eps of --config, or 1e-5)."""
+
+    last_bn_eps: float | None = None
+    """The same for G's last norm (default: 1e-5)."""
 
     truncation: float = 1.0
     """Truncation of the BatchNorm statistics that ema.safetensors gets when it is used alone; the run keeps all 51
@@ -106,6 +116,11 @@ class Options:
             raise UserError("--from needs --generator FILE.")
         if self.layout == "huggingface-biggan-deep" and self.discriminator is not None:
             raise UserError("the layout huggingface-biggan-deep has no discriminator: --discriminator has no place.")
+        for option, eps in (("--bn-eps", self.bn_eps), ("--last-bn-eps", self.last_bn_eps)):
+            if eps is not None and self.layout != "biggan-pytorch":
+                raise UserError(f"{option} goes with --from biggan-pytorch alone: other files say what it is.")
+            if eps is not None and not 0 < eps < math.inf:
+                raise UserError(f"{option} must be a number greater than 0, but got {eps:g}.")
         if self.to is not None and self.run is None:
             raise UserError("--to needs --run RUN.")
         if not 0 <= self.truncation <= 1:
@@ -117,12 +132,14 @@ def read_run(options: Options) -> None:
     assert options.layout is not None
     assert options.generator is not None
     generator = read_state_dict(options.generator)
-    given = None if options.config is None else _read_json(options.config)
+    given = None if options.config is None else _read_options(options.config)
     if options.layout == "huggingface-biggan-deep":
         converted = convert_huggingface_biggan_deep(generator, config=given, truncation=options.truncation)
     else:
         discriminator = None if options.discriminator is None else read_state_dict(options.discriminator)
-        converted = convert_biggan_pytorch(generator, discriminator, config=given)
+        converted = convert_biggan_pytorch(
+            generator, discriminator, config=given, bn_eps=options.bn_eps, last_bn_eps=options.last_bn_eps
+        )
     folder = write_converted_run(
         options.run_dir,
         recipe=converted.recipe.identity,
@@ -134,6 +151,8 @@ def read_run(options: Options) -> None:
     )
     classes, side = converted.config.num_classes, converted.config.resolution
     print(f"A generator of {converted.recipe.name}, {classes} classes, {side}x{side} pixels: {folder.path}")
+    for note in converted.notes:
+        print(note)
     if converted.discriminator is None:
         print("There is no discriminator: a training with --init-from starts with a fresh one.")
 
@@ -158,9 +177,11 @@ def write_layout(options: Options) -> None:
             print("The run has no tables of statistics: those without truncation stand for every truncation.")
     else:
         generator, discriminator = export_biggan_pytorch(
-            trained.generator, trained.discriminator, config=trained.config
+            trained.generator, trained.discriminator, config=trained.config, last_bn_eps=LAST_EPS
         )
         described = biggan_pytorch_options(trained.config)
+        if reasons := biggan_pytorch_obstacles(trained.config, discriminator=discriminator is not None):
+            print(f"BigGAN-PyTorch itself cannot build these networks from config.json: {'; '.join(reasons)}.")
         if discriminator is not None:
             files["discriminator.safetensors"] = _encode(discriminator)
     files |= {
@@ -176,10 +197,12 @@ def _encode(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_options(path: Path) -> Mapping[str, Any]:
     check_regular(path, "--config")
     try:
-        return parse_object(path.read_bytes(), {})
+        found = parse_object(path.read_bytes(), {}) if holds_json(path) else read_pickled_options(path)
+        inner = found.get("config")
+        return inner if isinstance(inner, Mapping) else found
     except OSError as error:
         raise UserError(f"--config {path} cannot be read as JSON: {error.strerror}.") from None
     except DamagedJsonError:

@@ -1,6 +1,7 @@
-"""What the layout of BigGAN-PyTorch names alike in both its architectures."""
+"""What the layout of BigGAN-PyTorch names alike in all its architectures."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -18,7 +19,9 @@ __all__ = [
     "Names",
     "attention_layers",
     "attention_places",
+    "canonical",
     "channel_unit",
+    "class_tables",
     "conditional_norm",
     "last_norm",
     "rows_of",
@@ -33,12 +36,17 @@ class Architecture(Protocol):
     RECIPE: Recipe[Any]
     STANDARD: Any
     """The Config of the paper's network, to compare tensors of no network with."""
+    MODEL: str
+    """That code's name of it."""
 
     def read_config(self, g: Mapping[str, Tensor], d: Mapping[str, Tensor] | None, channels: int | None) -> Any:
         """The Config of networks in this layout; ``channels`` where the tensors leave their unit open."""
 
-    def describe(self, config: Any) -> dict[str, object]:
-        """That code's options for a Config."""
+    def own_options(self, config: Any) -> dict[str, object]:
+        """That code's options for how z and the class reach the blocks of a Config, and what else is its own."""
+
+    def attention_of(self, config: Any) -> tuple[list[int], list[int]]:
+        """Heights of G's non-local blocks, and the numbers of D's blocks, in that code's count, that one follows."""
 
     def generator_map(self, config: Any) -> KeyMap:
         """Which of G's tensors is which."""
@@ -65,11 +73,38 @@ class Names:
         return {f"{layer}.weight": weight, f"{layer}.u0": u.unsqueeze(0), f"{layer}.sv0": sigma.reshape(1)}
 
 
+def canonical(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same network under the names that one singular vector and plain BatchNorm have there.
+
+    Further singular vectors are left out: nothing depends on them. Nor does anything on ``sv0``, which some files lack.
+    Norms of its ``cross_replica`` and ``mybn`` keep their statistics one level further down; standing statistics of the
+    latter are sums, beside the number of batches.
+    """
+    plain = {}
+    for name, value in state.items():
+        if re.search(r"\.(u|sv)[1-9]\d*$|\.bn\.(accumulation_counter|num_batches_tracked)$", name):
+            continue
+        norm, inner, kind = re.fullmatch(r"(.*?)(\.bn\.(?:stored|running)_(mean|var))?", name, re.DOTALL).groups()  # type: ignore[union-attr]
+        counter = state.get(f"{norm}.bn.accumulation_counter") if inner else None
+        if counter is not None and counter.numel() == 1 and counter.item() > 0:
+            value = value / counter
+        plain[f"{norm}.stored_{kind}" if inner else name] = value
+    for name in [name for name in plain if name.endswith(".u0")]:
+        plain.setdefault(f"{name.removesuffix('u0')}sv0", torch.zeros(1))
+    return plain
+
+
 def conditional_norm(ours: str, theirs: str, embedding_dim: int) -> tuple[list[NormalizedLayer], list[PlainTensor]]:
     """A conditional BatchNorm: two projections of [class vector, z], and the statistics."""
     order = rolled(embedding_dim)
     layers = [NormalizedLayer(f"{ours}.{name}", f"{theirs}.{name}", columns=order) for name in ("gain", "bias")]
     return layers, _statistics(f"{ours}.norm", theirs)
+
+
+def class_tables(ours: str, theirs: str) -> list[PlainTensor]:
+    """A BatchNorm with a table of gains and one of biases for the classes, and the statistics."""
+    tables = [PlainTensor(f"{ours}.{name}.weight", f"{theirs}.{name}.weight") for name in ("gain", "bias")]
+    return [*tables, *_statistics(f"{ours}.norm", theirs)]
 
 
 def last_norm() -> list[PlainTensor]:

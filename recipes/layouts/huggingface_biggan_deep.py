@@ -5,8 +5,10 @@ labels; the first linear layer's output is (height, width, channel); each BatchN
 of the truncations 0, 0.02, ..., 1.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeGuard
 
 import torch
 from einops import rearrange
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from gan_blocks import BatchNormTable, TruncatedBatchNormStatistics
 from gan_blocks.engine import UserError
-from recipes.biggan_deep import EPS, PRESETS, RECIPE, Config, Generator
+from recipes.biggan_deep import PRESETS, RECIPE, Config, Generator
 from recipes.layouts.key_map import (
     Converted,
     KeyMap,
@@ -59,6 +61,8 @@ def convert_huggingface_biggan_deep(
         found = _read_config(state_dict)
     except (KeyError, IndexError, ValueError, ArithmeticError):  # a tensor is missing, or of no such shape
         found = PRESETS["imagenet-128"]()  # what it should have been, to say how it differs
+    if _is_eps(eps := (config or {}).get("eps")):  # no tensor shows it
+        found = replace(found, bn_eps=eps, last_bn_eps=eps)
     _check_config(found, config or {})
     names = _norms(found)
     key_map, expected = _key_map(found), expected_state(Generator, found)
@@ -116,10 +120,12 @@ def export_huggingface_biggan_deep(
     grid = [row / (ROWS - 1) for row in range(ROWS)]
     rows = None if statistics is None else [statistics.at(truncation) for truncation in grid]
     for ours, name in _norms(config).items():
+        # Its config has one eps for all norms; the variances make up for another one of ours.
+        difference = config.last_bn_eps - config.bn_eps if ours == "norm" else 0.0
         own = generator[f"{ours}.running_mean"], generator[f"{ours}.running_var"]
         pairs = [own] * ROWS if rows is None else [row[ours] for row in rows]
         theirs[f"{name}.running_means"] = torch.stack([mean for mean, _ in pairs])
-        theirs[f"{name}.running_vars"] = torch.stack([variance for _, variance in pairs])
+        theirs[f"{name}.running_vars"] = torch.stack([variance for _, variance in pairs]) + difference
     return theirs
 
 
@@ -136,7 +142,7 @@ def huggingface_config(config: Config) -> dict[str, object]:
         "num_classes": config.num_classes,
         "layers": layers,
         "attention_layer_position": _attention_place(config),
-        "eps": EPS,
+        "eps": config.bn_eps,
         "n_stats": ROWS,
     }
 
@@ -170,6 +176,10 @@ def _read_config(state: Mapping[str, Tensor]) -> Config:
         )
     except UserError as error:
         raise UserError(f"{SOURCE} is no BigGAN-deep that recipes.biggan_deep can build: {error}") from None
+
+
+def _is_eps(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _check_config(found: Config, given: Mapping[str, object]) -> None:

@@ -43,6 +43,8 @@ class Converted(NamedTuple):
     """State dict of ``build_discriminator(config)``, when there was a discriminator."""
     statistics: TruncatedBatchNormStatistics | None
     """BatchNorm statistics for every truncation, when the layout has them."""
+    notes: tuple[str, ...] = ()
+    """What to tell the user."""
 
 
 @dataclass(frozen=True)

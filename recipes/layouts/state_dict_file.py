@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_blocks.engine import UserError
 from gan_blocks.engine.base import check_regular, other_content
 
-__all__ = ["read_state_dict"]
+__all__ = ["holds_json", "read_pickled_options", "read_state_dict"]
 
 # What DataParallel and torch.compile put in front of every name.
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -48,6 +48,33 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     while prefix := next((each for each in _WRAPPERS if all(name.startswith(each) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
+
+
+def holds_json(path: Path) -> bool:
+    """Whether a file is none that torch has pickled.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return not file.read(2).startswith((b"PK", b"\x80"))
+
+
+def read_pickled_options(path: Path) -> Mapping[str, Any]:
+    """Read options that torch has pickled, such as BigGAN-PyTorch's ``state_dict.pth``.
+
+    Beside plain values there may be a ReLU, which is how that code keeps its activations.
+
+    Raises:
+        UserError: If the file is damaged, or holds something else.
+    """
+    with torch.serialization.safe_globals([nn.ReLU]):
+        found = _load(path)
+    if not isinstance(found, Mapping) or _is_state_dict(found):
+        raise UserError(
+            f"--config {path} must hold options, such as a JSON object, but holds tensors or a single value."
+        )
+    return found
 
 
 def _load(path: Path) -> Any:

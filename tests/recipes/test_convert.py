@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save, save_file
 from gan_blocks.engine import UserError
 from gan_blocks.engine.commands import evaluate, sample
 from gan_blocks.engine.runs.folder import RunFolder
-from recipes import biggan_deep, convert, sagan
+from recipes import biggan_deep, convert, dcgan
 from recipes.layouts.huggingface_biggan_deep import export_huggingface_biggan_deep, huggingface_config
 from recipes.layouts.key_map import expected_state
 from recipes.layouts.state_dict_file import read_state_dict
@@ -386,8 +386,8 @@ def test_rejects_options_that_do_not_go_together(options: list[str], error: str,
 def test_a_run_that_a_layout_does_not_know_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    RunFolder.create_at(tmp_path / "run", sagan.RECIPE.identity, "tiny", {})
+    RunFolder.create_at(tmp_path / "run", dcgan.RECIPE.identity, "tiny", {})
     for layout in ("biggan-pytorch", "huggingface-biggan-deep"):
         assert convert.main(["--to", layout, "--run", str(tmp_path / "run")]) == 2
-        message = f"the layout {layout} has no networks of sagan."
+        message = f"the layout {layout} has no networks of dcgan."
         assert capsys.readouterr().err == f"convert: error: {message}\n"
