@@ -126,8 +126,9 @@ def attention_places(state: Mapping[str, Tensor]) -> list[int]:
 
 
 def channel_unit(widths: tuple[int, ...], given: int | None) -> int:
-    """The unit of a table of widths: as it is given, or the largest."""
-    return given if given is not None and all(width % given == 0 for width in widths) else math.gcd(*widths)
+    """The unit of a table of widths: as it is given, if our networks can have it, or the largest."""
+    fits = given is not None and given % 8 == 0 and all(width % given == 0 for width in widths)
+    return given if given is not None and fits else math.gcd(*widths)
 
 
 def rows_of(state: Mapping[str, Tensor], pattern: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 Its options are those of its command line, as its ``state_dict.pth`` keeps them: ``G_ch``, ``dim_z``, and so on.
 Most of them show in names and shapes of tensors, which are compared; what none shows, such as ``BN_eps``, is taken from
-them. Tested in ``tests/recipes/layouts/test_biggan_pytorch_options.py``.
+them. Tested in ``tests/recipes/layouts/test_biggan_pytorch_variants.py``.
 """
 
 import math
@@ -183,6 +183,8 @@ def _same(name: str, value: object, given: Mapping[str, object], known: Mapping[
         return _is_true(value) == wanted
     if name in ("G_attn", "D_attn"):
         return _heights(name, value, known) == _heights(name, wanted, known)
+    if name == "ch":
+        return str(value) in (str(wanted), str(known["G_ch"]))
     if name == "dim_z":
         return _floored(_whole_number(value), known) == wanted
     if name == "shared_dim":
