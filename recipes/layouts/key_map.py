@@ -176,7 +176,7 @@ def check_fits(source: str, given: State, expected: State) -> None:
     ]
     missing, unexpected = expected.keys() - given.keys(), given.keys() - expected.keys()
     if missing or unexpected or shapes:
-        raise mismatch_error(source, missing, unexpected, shapes)
+        raise mismatch_error(source, missing, unexpected, shapes, fitting=expected.keys() & given.keys())
 
 
 def shown(value: object) -> str:

@@ -136,6 +136,64 @@ def test_init_from_excludes_a_preset(tiny_run: Path, capsys: pytest.CaptureFixtu
     assert "--preset has no place beside it" in capsys.readouterr().err
 
 
+def test_the_eps_of_the_files_is_asked_for_read_or_guessed_and_said(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A config may be JSON, with the options inside or not, or what that code pickles beside its weights."""
+    g = ["--generator", str(exported / "generator.safetensors")]
+    options = {"BN_eps": 3e-5, "dim_z": 6, "G_activation": torch.nn.ReLU(inplace=True)}
+    torch.save({"itr": 7, "config": options}, tmp_path / "state_dict.pth")
+    (tmp_path / "inside.json").write_text(json.dumps({"config": {"BN_eps": 3e-5}}))
+    for number, (words, blocks, last, said) in enumerate(
+        [
+            ([], 1e-5, 1e-5, "as that code's launch scripts have it, since the files do not say (--bn-eps); in"),
+            (["--config", str(exported / "config.json")], 1e-4, 1e-5, "is 0.0001, as BN_eps in the config says; in"),
+            (["--config", str(tmp_path / "state_dict.pth")], 3e-5, 1e-5, "is 3e-05, as BN_eps in the config says; in"),
+            (
+                ["--config", str(tmp_path / "inside.json"), "--last-bn-eps", "2e-5"],
+                3e-5,
+                2e-5,
+                "last norm 2e-05, as --",
+            ),
+            (["--bn-eps", "1e-3"], 1e-3, 1e-5, "is 0.001, as --bn-eps says; in G's last norm 1e-05, as always"),
+        ]
+    ):
+        path = tmp_path / f"run{number}"
+        assert convert.main([*BIGGAN_PYTORCH, *g, *words, "--run-dir", str(path)]) == 0
+        assert said in capsys.readouterr().out
+        config = json.loads((path / "config.json").read_text())["config"]
+        assert (config["bn_eps"], config["last_bn_eps"]) == (blocks, last)
+
+
+def test_an_export_that_its_code_cannot_build_is_told(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert convert.main(["--to", "biggan-pytorch", "--run", str(tiny_run), "--out", str(tmp_path)]) == 0
+    note = "BigGAN-PyTorch itself cannot build these networks from config.json: its images are RGB; it has no such G; "
+    assert f"\n{note}it has no such D.\n" in "\n" + capsys.readouterr().out
+    options = json.loads((tmp_path / "config.json").read_text())
+    assert (options["model"], options["G_depth"], options["n_classes"], options["BN_eps"]) == ("BigGANdeep", 2, 3, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("weights", "--config {path} must hold options, such as a JSON object, but holds tensors or a single value."),
+        ("code", "{path} is damaged or holds more than tensors: it could run code, and is not read."),
+        ("list", "--config {path} must hold options, such as a JSON object, but holds tensors or a single value."),
+    ],
+)
+def test_a_config_that_holds_something_else_is_one_line(
+    kind: str, error: str, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "state_dict.pth"
+    torch.save({"weights": PLAIN, "code": {"config": Canary(tmp_path / "canary")}, "list": [1]}[kind], path)
+    files = ["--generator", str(exported / "generator.safetensors"), "--config", str(path)]
+    assert convert.main([*BIGGAN_PYTORCH, *files]) == 2
+    assert capsys.readouterr().err == f"convert: error: {error.format(path=path)}\n"
+    assert not (tmp_path / "canary").exists()
+
+
 @pytest.fixture
 def huggingface(tmp_path: Path) -> Path:
     """Random weights in the layout of the released generators, with tables that are not the same at any truncation."""
@@ -376,6 +434,13 @@ def test_a_config_that_makes_no_sense_is_one_line(
         (["--to", "biggan-pytorch"], "--to needs --run RUN."),
         ([*HUGGINGFACE, "--generator", "g", "--discriminator", "d"], "--discriminator has no place."),
         ([*HUGGINGFACE, "--generator", "g", "--truncation", "2"], "--truncation must be from 0 to 1"),
+        ([*HUGGINGFACE, "--generator", "g", "--bn-eps", "1e-4"], "--bn-eps goes with --from biggan-pytorch alone"),
+        (["--to", "biggan-pytorch", "--run", "r", "--last-bn-eps", "1e-4"], "--last-bn-eps goes with --from biggan-"),
+        (
+            [*BIGGAN_PYTORCH, "--generator", "g", "--bn-eps", "0"],
+            "--bn-eps must be a number greater than 0, but got 0.",
+        ),
+        ([*BIGGAN_PYTORCH, "--generator", "g", "--bn-eps", "nan"], "--bn-eps must be a number greater than 0, but got"),
     ],
 )
 def test_rejects_options_that_do_not_go_together(options: list[str], error: str, capsys: pytest.CaptureFixture[str]):

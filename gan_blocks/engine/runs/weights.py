@@ -156,7 +156,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     ]
     missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     if missing or unexpected or shapes:
-        raise mismatch_error(source, missing, unexpected, shapes)
+        raise mismatch_error(source, missing, unexpected, shapes, fitting=expected.keys() & tensors.keys())
     module.load_state_dict(dict(tensors))
 
 
@@ -166,10 +166,23 @@ def _kind(tensor: Tensor) -> tuple[bool, bool]:
 
 
 def mismatch_error(
-    source: str, missing: Collection[str], unexpected: Collection[str], shapes: Collection[str]
+    source: str,
+    missing: Collection[str],
+    unexpected: Collection[str],
+    shapes: Collection[str],
+    *,
+    fitting: Collection[str] = (),
 ) -> UserError:
-    """Name what keeps saved tensors from fitting; of each kind the first ten, and how many there are."""
+    """Name what keeps saved tensors from fitting; of each kind the first ten, and how many there are.
+
+    Where names are many it is said what they have in common and none of the ``fitting`` ones has.
+    """
     listed, lacking, others = _pattern(set(missing), set(unexpected))
+    listed += [
+        f"all {len(names):,} keys {common} are {kind}"
+        for kind, names in (("missing", lacking), ("unexpected", others))
+        if len(names) > SHOWN and (common := _in_common(names, fitting))
+    ]
     kinds = {"missing keys": sorted(lacking), "unexpected keys": sorted(others), "wrong shapes": list(shapes)}
     for kind, names in kinds.items():
         if names:
@@ -187,6 +200,34 @@ def _pattern(missing: set[str], unexpected: set[str]) -> tuple[list[str], set[st
         said = f"{len(unexpected):,} keys lack {_shortened(prefix)} in front, such as {_shortened(min(unexpected))}"
         return [said], missing - {prefix + name for name in unexpected}, set()
     return [], missing, unexpected
+
+
+def _in_common(names: Collection[str], others: Collection[str]) -> str | None:
+    """The part of a network that all names are of, or their common ending, if no other name has it."""
+    for words, step in (("of", 1), ("that end with", -1)):
+        paths, strangers = ([name.split(".")[::step] for name in some] for some in (names, others))
+        shared = _shared(paths)
+        if shared and not any(_begins(path, shared) for path in strangers):
+            return f"{words} {_shortened('.'.join(shared[::step]))}"
+    return None
+
+
+def _shared(paths: Collection[list[str]]) -> list[str]:
+    """The beginning that all paths have, with ``*`` for numbers that differ."""
+    shared = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1 and not all(part.isdecimal() or part == "*" for part in parts):
+            break
+        shared.append(parts[0] if len(set(parts)) == 1 else "*")
+    while shared and shared[-1] == "*":  # which says nothing more
+        shared.pop()
+    return shared
+
+
+def _begins(path: list[str], shared: list[str]) -> bool:
+    return len(path) >= len(shared) and all(
+        part == wanted or (wanted == "*" and part.isdecimal()) for part, wanted in zip(path, shared, strict=False)
+    )
 
 
 def _prefix(names: set[str], longer: set[str]) -> str | None:

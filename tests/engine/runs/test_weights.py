@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.runs import weights
-from gan_blocks.engine.runs.weights import load_weights, read_weights, write_weights
+from gan_blocks.engine.runs.weights import load_weights, mismatch_error, read_weights, write_weights
 
 METADATA = {"recipe": "recipes.biggan:RECIPE", "preset": "small", "config": {"latent_dim": 64}, "part": "ema"}
 
@@ -178,6 +179,35 @@ def test_of_long_lists_the_first_ten_are_named():
     state = {f"{number:02}": torch.ones(1) for number in range(1_014)}
     with pytest.raises(UserError, match=r"unexpected keys: 00, 01, 02, 03, 04, 05, 06, 07, 08, 09 and 1,004 more\.$"):
         load_weights(nn.Identity(), state, "ema.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("absent", "common"),
+    [
+        (lambda name: name.split(".")[2:3] == ["1"], "of blocks.*.1"),
+        (lambda name: name.startswith("blocks.2."), "of blocks.2"),
+        (lambda name: name.endswith(".bias"), "that end with bias"),
+        (lambda name: name.startswith("blocks.2.1."), None),  # they are few
+        (lambda name: name not in ("blocks.0.1.0.bias", "blocks.0.0.0.weight"), None),
+    ],
+)
+def test_what_many_names_have_in_common_is_said(absent: Callable[[str], bool], common: str | None):
+    whole = {
+        f"blocks.{block}.{part}.{layer}.{kind}": torch.ones(1)
+        for block in range(3)
+        for part in range(2)
+        for layer in range(3)
+        for kind in ("weight", "bias")
+    }
+    whole |= {"linear.bias": torch.ones(1), "linear.weight": torch.ones(1)}
+    missing = [name for name in whole if absent(name)]
+    found = mismatch_error("G.pth", missing, [], [], fitting=whole.keys() - set(missing))
+    said = f"; all {len(missing)} keys {common} are missing; missing keys: "
+    assert (said in str(found)) == (common is not None)
+    assert ("; all" in str(found)) == (common is not None)
+    assert ("; all" in str(mismatch_error("G.pth", [], missing, [], fitting=whole.keys() - set(missing)))) == bool(
+        common
+    )
 
 
 def test_all_metadata_is_under_one_key():
