@@ -73,6 +73,7 @@ def convert_biggan_pytorch(
     """
     given = config or {}
     g, d = canonical(generator_state), None if discriminator_state is None else canonical(discriminator_state)
+    _check_places(g, d)
     architecture = _architecture_in(g, d, given)
     recipe = architecture.RECIPE
     try:
@@ -149,11 +150,28 @@ def biggan_pytorch_obstacles(config: Any, *, discriminator: bool = True) -> list
     return obstacles(_architecture_of(config), config, discriminator=discriminator)
 
 
+def _check_places(g: Mapping[str, Tensor], d: Mapping[str, Tensor] | None) -> None:
+    """Refuse networks that are in each other's place, of two kinds, or of a kind that no recipe has."""
+    if "embed.weight" in g and "output_layer.2.weight" not in g:
+        raise UserError(f"{GENERATOR} has the names of a discriminator: that is for --discriminator.")
+    if d is not None and "output_layer.2.weight" in d and "embed.weight" not in d:
+        raise UserError(f"{DISCRIMINATOR} has the names of a generator: that is for --generator.")
+    if d is not None and (deep := _is_deep(g)) != _is_deep(d) and "blocks.0.0.conv1.weight" in d:
+        kinds = ("of BigGAN-deep", "not of BigGAN-deep")
+        raise UserError(f"{GENERATOR} is {kinds[not deep]}, but {DISCRIMINATOR} is {kinds[deep]}.")
+    if {"shared.weight", "linear.weight"} <= g.keys() and not any(key.endswith(".u0") for key in g):
+        raise UserError(f"{GENERATOR} has no u0: without spectral norm in G, only networks with class tables are read.")
+
+
+def _is_deep(state: Mapping[str, Tensor]) -> bool:
+    return any(".conv4." in key for key in state)
+
+
 def _architecture_in(
     g: Mapping[str, Tensor], d: Mapping[str, Tensor] | None, given: Mapping[str, object]
 ) -> Architecture:
     """The networks whose names these are."""
-    if any(".conv4." in key for key in g):
+    if _is_deep(g):
         return biggan_pytorch_deep
     norm = "blocks.0.0.bn1.gain"
     if "shared.weight" in g or f"{norm}.weight" not in g or f"{norm}.u0" in g:

@@ -313,3 +313,26 @@ def test_a_unit_that_our_networks_cannot_have_is_counted_otherwise():
     g, d = in_their_layout(BIGGAN)  # 8 channels are 4 times 2 in its tables
     for given in ({"G_ch": 2, "D_ch": 2}, {"ch": 2}):
         assert convert_biggan_pytorch(g, d, config=given).config.channels == 8
+
+
+def test_networks_in_each_others_place_or_of_two_kinds_are_named():
+    (g, d), (deep_g, deep_d) = in_their_layout(BIGGAN), in_their_layout(DEEP)
+    generator, discriminator = (f"the {name} (layout biggan-pytorch)" for name in ("generator", "discriminator"))
+    for of_g, of_d, message in (
+        (d, None, f"{generator} has the names of a discriminator: that is for --discriminator."),
+        (g, g, f"{discriminator} has the names of a generator: that is for --generator."),
+        (g, deep_d, f"{generator} is not of BigGAN-deep, but {discriminator} is of BigGAN-deep."),
+        (deep_g, d, f"{generator} is of BigGAN-deep, but {discriminator} is not of BigGAN-deep."),
+    ):
+        with pytest.raises(UserError) as error:
+            convert_biggan_pytorch(of_g, of_d)
+        assert str(error.value) == message
+
+
+def test_a_generator_without_spectral_norm_and_with_shared_embedding_says_what_it_lacks():
+    g, _ = in_their_layout(BIGGAN)
+    bare = {name: value for name, value in g.items() if not name.endswith((".u0", ".sv0"))}
+    with pytest.raises(
+        UserError, match=r" has no u0: without spectral norm in G, only networks with class tables are "
+    ):
+        convert_biggan_pytorch(bare)
