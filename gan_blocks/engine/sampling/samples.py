@@ -168,8 +168,14 @@ def _latents(prior: Prior, numbers: Sequence[int], seed: int) -> Tensor:
 def ready_generator(trained: TrainedGenerator) -> nn.Module:
     """The generator as :func:`sampling_generator` prepares it; a converted one as it is, its spectral norms folded."""
     if trained.converted:
-        return fold_spectral_norm(copy.deepcopy(trained.average).eval())
+        return _folded(copy.deepcopy(trained.average).eval())
     return sampling_generator(trained.average, trained.prior, trained.config)
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    """The model itself, with what spectral norm it has folded into its weights."""
+    normalized = any(isinstance(module, SpectralNorm) for module in model.modules())
+    return fold_spectral_norm(model) if normalized else model
 
 
 def sampling_generator(
@@ -185,8 +191,7 @@ def sampling_generator(
     """
     model = copy.deepcopy(average).eval()
     advance_power_iteration(model, n_power_iterations=POWER_ITERATIONS)
-    if any(isinstance(module, SpectralNorm) for module in model.modules()):
-        fold_spectral_norm(model)
+    _folded(model)
     if not collects_statistics(model):
         return model
     reference = next(model.parameters())
