@@ -172,3 +172,17 @@ def test_rejects_to_export_what_the_package_cannot_build(change: dict[str, objec
     config = replace(small("imagenet-128"), **change)
     with pytest.raises(UserError, match=rf"^the layout huggingface-biggan-deep needs {rule}"):
         export_huggingface_biggan_deep(random_state(config), config=config)
+
+
+def test_the_one_eps_of_its_config_is_that_of_all_norms():
+    config = replace(small("imagenet-128"), bn_eps=1e-5, last_bn_eps=3e-5)
+    rng = torch.Generator().manual_seed(0)
+    state = {
+        name: torch.rand(value.shape, generator=rng) + 0.1
+        for name, value in expected_state(biggan_deep.RECIPE.build_generator, config).items()
+    }
+    exported, described = export_huggingface_biggan_deep(state, config=config), huggingface_config(config)
+    assert described["eps"] == 1e-5
+    torch.testing.assert_close(exported["generator.bn.running_vars"][7], state["norm.running_var"] + 2e-5)
+    converted = convert_huggingface_biggan_deep(exported, config=described, truncation=1.0)
+    assert (converted.config.bn_eps, converted.config.last_bn_eps) == (1e-5, 1e-5)
