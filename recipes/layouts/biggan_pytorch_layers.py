@@ -121,8 +121,15 @@ def attention_layers(ours: str, theirs: str) -> tuple[list[NormalizedLayer], lis
 
 
 def attention_places(state: Mapping[str, Tensor]) -> list[int]:
-    """The numbers of the blocks, in its count, that a non-local block follows."""
-    return sorted(int(key.split(".")[1]) for key in state if key.endswith(".theta.weight"))
+    """The numbers of the blocks, in its count, that a non-local block follows.
+
+    Raises:
+        ValueError: If a name has no such number.
+    """
+    places = sorted(int(key.split(".")[1]) for key in state if key.endswith(".theta.weight"))
+    if places and places[-1] >= len(state):
+        raise ValueError("there are not so many blocks")
+    return places
 
 
 def channel_unit(widths: tuple[int, ...], given: int | None) -> int:

@@ -364,3 +364,9 @@ def test_networks_with_class_tables_go_to_a_run_that_is_sampled_and_back(name: s
     assert returned.keys() == g.keys()
     # The eps of both last norms are the same, so that nothing has to be made up for.
     assert all(torch.equal(returned[key], value) for key, value in g.items() if not key.endswith((".u0", ".sv0")))
+
+
+def test_attention_after_no_block_is_no_network():
+    g, _ = in_their_layout(SAGAN)
+    with pytest.raises(UserError, match=r" does not fit the network it is loaded into; "):
+        convert_biggan_pytorch({**g, f"blocks.{'9' * 18}.1.theta.weight": torch.zeros(1)})
