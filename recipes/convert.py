@@ -188,6 +188,9 @@ def write_layout(options: Options) -> None:
         "generator.safetensors": _encode(generator),
         "config.json": json.dumps(described, indent=2).encode() + b"\n",
     }
+    other = options.out / "discriminator.safetensors"
+    if other.name not in files and other.exists():
+        raise UserError(f"{other} is of an earlier call, and there is none to go with this G: name another --out.")
     for name, data in files.items():
         replace_durably(options.out / name, data)
     print(f"{', '.join(sorted(files))} in the layout {options.to}: {options.out}")

@@ -229,6 +229,11 @@ def test_tables_of_statistics_follow_the_truncation_of_the_samples(
         assert sample.main(["--run", str(path), *wrong]) == 2
         assert "its tables of statistics are for --truncation-by scaled from 0 to 1." in capsys.readouterr().err
     out = tmp_path / "back"
+    out.mkdir()
+    (out / "discriminator.safetensors").touch()
+    assert convert.main(["--to", "huggingface-biggan-deep", "--run", str(path), "--out", str(out)]) == 2
+    (out / "discriminator.safetensors").unlink()
+    assert list(out.iterdir()) == []
     assert convert.main(["--to", "huggingface-biggan-deep", "--run", str(path), "--out", str(out)]) == 0
     back = load_file(out / "generator.safetensors")
     assert back.keys() == state.keys()
