@@ -6,6 +6,7 @@ all processes holds the same samples however many they are, and so does what bat
 Tested in ``tests/engine/recipe/test_batches.py``.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
@@ -169,11 +170,15 @@ class BatchSource:
         self.device = torch_device(options.device)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
         self._ahead: tuple[int, Future[list[tuple[Tensor, Tensor]]]] | None = None
+        self.seconds_waited = 0.0
+        """How long training has waited for images."""
 
     def step(self, step: int) -> StepBatches:
         """The batches of ``step``, counted from 1."""
         ready = self._ahead[1] if self._ahead and self._ahead[0] == step else self._reader.submit(self._read, step)
+        began = time.monotonic()
         real = ready.result()
+        self.seconds_waited += time.monotonic() - began
         self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
         return StepBatches(self, step, real)
 

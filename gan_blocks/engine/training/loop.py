@@ -99,6 +99,7 @@ class Run:
             self.spectra = SpectrumRecorder(self.state.generator, self.state.discriminator)
         self.opened = OpenedRun(recipe, command, self.state, self.data)
         self.folder, self.step = self.opened.folder, self.opened.step
+        self.source = BatchSource(self.images, self.prior, self.config, self.options)
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
         self._warned = False
         self._followed = self.config  # by which the optimizers were set last
@@ -110,7 +111,6 @@ class Run:
     def carry_out(self) -> int:
         """Train until the budget is used up or a signal asks to stop; returns the exit status."""
         self._announce()
-        source = BatchSource(self.images, self.prior, self.config, self.options)
         self._began = time.monotonic()
         minutes = self.options.minutes
         deadline = math.inf if minutes is None else self._began + 60 * minutes
@@ -127,11 +127,11 @@ class Run:
                 self._measure_spectra()  # of the initial weights
             while self.step < self.last_step and not self._must_stop(stop, deadline):
                 self.step += 1
-                batches = source.step(self.step)
+                batches = self.source.step(self.step)
                 self._pending.append((self.step, self._train_step(batches)))
                 progress.update()
                 self._do_what_is_due(progress)
-            source.close()
+            self.source.close()
             self._flush_losses(progress)
             self._finish()
         return self._closing_words(stop, time.monotonic() - self._began)
@@ -292,9 +292,10 @@ class Run:
 
     def _save(self) -> None:
         # In the log and not in the checkpoint, whose bytes are to be a function of the training alone.
-        seconds = self._seconds_before + time.monotonic() - self._began
+        spent, waited = time.monotonic() - self._began, self.source.seconds_waited
+        times = {"seconds": self._seconds_before + spent, "waiting_for_data": waited / spent if spent else 0.0}
         decided_by_main(self._write_checkpoint)
-        self._record({"event": "checkpoint", "step": self.step, "seconds": seconds})
+        self._record({"event": "checkpoint", "step": self.step, **times})
         self._saved_step = self.step
 
     def _write_checkpoint(self) -> None:

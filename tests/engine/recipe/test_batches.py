@@ -4,6 +4,7 @@ import torch
 
 from gan_blocks import NormalPrior
 from gan_blocks.engine.data.loading import load_images
+from gan_blocks.engine.recipe import batches
 from gan_blocks.engine.recipe.batches import BatchSource, PairBatch
 from gan_blocks.engine.recipe.options import RunOptions
 from recipes.biggan_deep import Config
@@ -48,6 +49,15 @@ def test_micro_batches_hold_what_the_whole_batch_holds(config: Config, accumulat
     (one,), many = list(whole.generator()), list(split.generator())
     assert torch.equal(one.z, torch.cat([part.z for part in many]))
     assert torch.equal(one.labels, torch.cat([part.labels for part in many]))
+
+
+def test_it_counts_how_long_training_waits_for_images(config: Config, monkeypatch: pytest.MonkeyPatch):
+    now = iter([10.0, 12.5, 20.0, 20.5])
+    monkeypatch.setattr(batches.time, "monotonic", lambda: next(now))
+    walked = source(config)
+    for step in (1, 2):
+        walked.step(step)
+    assert walked.seconds_waited == 3.0
 
 
 def test_a_step_holds_the_same_whatever_came_before_it(config: Config):

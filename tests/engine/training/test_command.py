@@ -46,6 +46,7 @@ def test_a_run_leaves_log_sheet_config_and_checkpoint(tiny_args: list[str], tmp_
     assert [line["step"] for line in lines[1:]] == [1, 2, 3, 4, 4]
     assert lines[-1]["event"] == "checkpoint"
     assert 0 < lines[-1]["seconds"] < 600
+    assert 0 <= lines[-1]["waiting_for_data"] < 1
     assert set(lines[1]) == {"step", "loss_d", "loss_g", "embedding_norm_median", "embedding_norm_largest"}
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["step_000002.png", "step_000004.png"]
     assert json.loads((run / "config.json").read_text())["config"]["latent_dim"] == 6
