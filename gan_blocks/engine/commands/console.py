@@ -8,9 +8,10 @@ Tested in ``tests/engine/commands/test_console.py``.
 
 import ast
 import importlib.util
+import platform
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import cast
 
@@ -41,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         if not words or words[0] in ("-h", "--help"):
             print(_usage())
+            return 0
+        if words[0] == "--version":  # what a report of a fault should say
+            versions = [f"{name} {version(name)}" for name in ("gan_blocks", "torch")]
+            print(f"{', '.join(versions)}, Python {platform.python_version()}")
             return 0
         return _find(words[0])(words[1:], prog=f"gan-blocks {words[0]}")
 
@@ -89,4 +94,4 @@ def _usage() -> str:
 commands:
 {commands}
 
-gan-blocks COMMAND --help lists the options of a command."""
+gan-blocks COMMAND --help lists the options of a command, gan-blocks --version what is installed."""

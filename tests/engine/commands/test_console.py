@@ -9,7 +9,9 @@ from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import pytest
+import torch
 
+import gan_blocks
 from gan_blocks.engine.commands import console
 from tests.engine.own_gan import ROOT
 
@@ -33,6 +35,12 @@ def test_every_command_answers_help_under_its_own_name(name: str, capsys: pytest
     with contextlib.suppress(SystemExit):  # how the parser ends
         assert console.main([name, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: gan-blocks {name}")
+
+
+def test_the_version_is_that_of_the_library_and_of_torch(capsys: pytest.CaptureFixture[str]):
+    assert console.main(["--version"]) == 0
+    versions = f"gan_blocks {gan_blocks.__version__}, torch {torch.__version__.partition('+')[0]}"
+    assert capsys.readouterr().out.startswith(versions)
 
 
 def test_an_option_that_must_be_given_is_named(capsys: pytest.CaptureFixture[str]):
