@@ -75,13 +75,17 @@ from gan_blocks.losses.penalties import (
 from gan_blocks.losses.top_k import bottom_k_mask, select_top_k, select_top_k_pairs, top_k_mask
 from gan_blocks.losses.top_k_global import TopKSelection, distributed_top_k
 from gan_blocks.losses.top_k_schedule import TopKSchedule
+from gan_blocks.metrics.feature_moments import FeatureMoments
 from gan_blocks.metrics.frechet import frechet_distance
+from gan_blocks.metrics.kernel import KernelDistance, kernel_distance
 from gan_blocks.metrics.mode_coverage import (
     DiscreteModeCoverage,
     ModeCoverage,
     discrete_mode_coverage,
     mode_coverage,
 )
+from gan_blocks.metrics.neighborhoods import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from gan_blocks.metrics.predictions import ClassifierScore, classifier_score
 from gan_blocks.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wasserstein_distance
 from gan_blocks.metrics.structural_similarity import multiscale_ssim
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
@@ -109,21 +113,25 @@ __all__ = [
     "CategoricalPrior",
     "CensoredNormalPrior",
     "ClassConditionalBatchNorm2d",
+    "ClassifierScore",
     "CollectsStatistics",
     "ConditionalBatchNorm2d",
     "CrossReplicaBatchNorm2d",
+    "DensityCoverage",
     "DiscreteModeCoverage",
     "EqualizedConv2d",
     "EqualizedConvTranspose2d",
     "EqualizedLearningRate",
     "EqualizedLinear",
     "ExponentialMovingAverage",
+    "FeatureMoments",
     "FiLM2d",
     "FromRGB",
     "FullSkipZ",
     "GrowthPosition",
     "GrowthSchedule",
     "HierarchicalSkipZ",
+    "KernelDistance",
     "LayerSpectrum",
     "LearnedConstant2d",
     "MinibatchDiscrimination",
@@ -135,6 +143,7 @@ __all__ = [
     "PixelNorm",
     "PlainDiscriminatorBlock",
     "PlainGeneratorBlock",
+    "PrecisionRecall",
     "Prior",
     "ProgressiveDiscriminatorBlock",
     "ProgressiveDiscriminatorHead",
@@ -167,10 +176,12 @@ __all__ = [
     "bottom_k_mask",
     "checkpoint_activations",
     "clamp_sigma",
+    "classifier_score",
     "clip_weights_",
     "collects_statistics",
     "conv2d_downsample",
     "cosine_ramp",
+    "density_coverage",
     "discrete_mode_coverage",
     "distributed_top_k",
     "downsample_average",
@@ -190,6 +201,7 @@ __all__ = [
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "init_orthogonal_",
+    "kernel_distance",
     "laplacian_pyramid",
     "lazy_coefficient",
     "least_squares_discriminator_loss",
@@ -207,6 +219,7 @@ __all__ = [
     "orthogonal_penalty",
     "orthogonal_regularization",
     "pixel_norm",
+    "precision_recall",
     "r1_penalty",
     "select_top_k",
     "select_top_k_pairs",

@@ -1,1 +1,1 @@
-"""Measures of generators that no maintained library has."""
+"""Measures of generators: of their images, and of what any network makes of these, features or predictions."""

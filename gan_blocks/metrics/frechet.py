@@ -4,17 +4,19 @@ Tested in ``tests/metrics/test_frechet.py``.
 """
 
 import torch
-from einops import rearrange, reduce
 from torch import Tensor
 
-from gan_blocks._checks import bad_dtype, bad_shape, bad_value
-from gan_blocks._precision import to_float64
+from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks.metrics._samples import check_samples
+from gan_blocks.metrics.feature_moments import FeatureMoments, centered, triangular_root
 
 __all__ = ["frechet_distance"]
 
+Features = Tensor | FeatureMoments
+
 
 @torch.no_grad()
-def frechet_distance(real_features: Tensor, fake_features: Tensor) -> float:
+def frechet_distance(real_features: Tensor | FeatureMoments, fake_features: Tensor | FeatureMoments) -> float:
     r"""Compare two sets of features by their means and covariances alone.
 
     .. math:: d^2 = \|\mu_r - \mu_f\|^2 + \operatorname{tr}\big(\Sigma_r + \Sigma_f
@@ -30,8 +32,9 @@ def frechet_distance(real_features: Tensor, fake_features: Tensor) -> float:
     singular values of :math:`R_r R_f^\top`. All of it is computed in float64.
 
     Args:
-        real_features: Features of real images, one row each, of any floating dtype.
-        fake_features: Features of generated images; their number may differ.
+        real_features: Features of real images, one row each, of any floating dtype; or their moments, pooled over
+            batches where there are too many to be in memory.
+        fake_features: Features of generated images, or their moments; their number may differ.
 
     Returns:
         The distance, at least 0 but for rounding, in squared units of the features.
@@ -42,7 +45,7 @@ def frechet_distance(real_features: Tensor, fake_features: Tensor) -> float:
 
     Raises:
         ValueError: If a set has another shape, fewer than two samples or values that are not finite.
-        TypeError: If a set is not floating point.
+        TypeError: If a set is neither a tensor nor moments, or not floating point.
 
     References:
         Dowson and Landau 1982, "The Fréchet Distance between Multivariate Normal Distributions"; Heusel et al. 2017,
@@ -53,31 +56,29 @@ def frechet_distance(real_features: Tensor, fake_features: Tensor) -> float:
         >>> round(frechet_distance(square, square + 3), 6)  # only the mean moves
         18.0
     """
-    _check("real_features", real_features)
-    _check("fake_features", fake_features)
-    if fake_features.shape[1] != real_features.shape[1]:
-        pattern = f"(samples, {real_features.shape[1]})"
-        raise bad_shape("frechet_distance", "fake_features", pattern, fake_features)
-    (real_mean, real_root), (fake_mean, fake_root) = (_moments(each) for each in (real_features, fake_features))
+    real_mean, real_root = _mean_and_root("real_features", real_features)
+    fake_mean, fake_root = _mean_and_root("fake_features", fake_features)
+    _check_width(fake_features, len(fake_mean), len(real_mean))
     means = (real_mean - fake_mean).square().sum()
     traces = real_root.square().sum() + fake_root.square().sum()
     root_of_product = torch.linalg.svdvals(real_root @ fake_root.mT).sum()
     return float(means + traces - 2 * root_of_product)
 
 
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_root(name: str, features: Features) -> tuple[Tensor, Tensor]:
     """The mean, and a matrix R of which the covariance is the product of its transpose and itself."""
-    wide = to_float64(features)
-    mean = reduce(wide, "sample feature -> feature", "mean")
-    centered = wide - rearrange(mean, "feature -> 1 feature")
-    return mean, torch.linalg.qr(centered, mode="r").R / (len(wide) - 1) ** 0.5
+    if isinstance(features, FeatureMoments):
+        if features.count < 2:
+            raise bad_value("frechet_distance", name, "moments of at least two samples", features)
+        return features.mean, features.covariance_root
+    check_samples("frechet_distance", name, features, 2, "at least two samples")
+    mean, rows = centered(features)
+    return mean, triangular_root(rows, len(rows))
 
 
-def _check(name: str, features: Tensor) -> None:
-    if not features.is_floating_point():
-        raise bad_dtype("frechet_distance", name, "floating point", features)
-    if features.dim() != 2 or len(features) < 2 or features.shape[1] == 0:
-        raise bad_shape("frechet_distance", name, "(samples, features) with at least two samples", features)
-    if not features.isfinite().all():
-        bad = int((~features.isfinite()).sum())
-        raise bad_value("frechet_distance", name, "finite", f"{bad} of {features.numel()} values that are not")
+def _check_width(fake_features: Features, width: int, wanted: int) -> None:
+    if width == wanted:
+        return
+    if isinstance(fake_features, FeatureMoments):
+        raise bad_value("frechet_distance", "fake_features", f"moments of {wanted} features", fake_features)
+    raise bad_shape("frechet_distance", "fake_features", f"(samples, {wanted})", fake_features)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gan_blocks import frechet_distance
 from tests.drawn import draw
+from tests.reference import feature_metrics as reference
 
 
 def by_matrix_root(real: Tensor, fake: Tensor) -> float:
@@ -97,3 +98,47 @@ def test_rejects_sets_of_other_features():
     rule = "frechet_distance: `fake_features` must be of shape (samples, 3), but got fake_features of shape (5, 2)."
     with pytest.raises(ValueError, match="^" + re.escape(rule) + "$"):
         frechet_distance(draw(4, 3), draw(5, 2))
+
+
+@given(
+    dim=st.integers(1, 8),
+    ranks=st.tuples(st.integers(0, 8), st.integers(0, 8)),
+    counts=st.tuples(st.integers(2, 12), st.integers(2, 12)),
+    shift=st.sampled_from([0.0, 1.0, 1000.0]),
+    seed=st.integers(0, 99),
+)
+def test_features_of_any_rank_and_number_equal_the_eigenvalues(dim, ranks, counts, shift, seed: int):
+    """Rank 0: all samples are the same. Fewer samples than features have less rank than these, too."""
+    real, fake = (
+        draw(count, rank, seed=seed + side) @ draw(rank, dim, seed=seed + side + 1) + shift * side
+        for side, (count, rank) in enumerate(zip(counts, ranks, strict=True))
+    )
+    distance = frechet_distance(real, fake)
+    scale = float(real.var(0).sum() + fake.var(0).sum() + (real.mean(0) - fake.mean(0)).square().sum())
+    assert isinstance(distance, float)
+    assert distance == pytest.approx(reference.frechet_distance(real.numpy(), fake.numpy()), abs=1e-6 * scale)
+    assert -1e-12 * scale <= distance <= scale * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 3, 30])
+def test_features_that_are_dead_or_the_same_add_nothing(count: int):
+    real, fake = draw(count, 3, seed=0), draw(count + 1, 3, seed=1)
+    plain = frechet_distance(real, fake)
+    padded = [torch.cat([features, torch.full((len(features), 5), 0.3)], dim=1) for features in (real, fake)]
+    assert frechet_distance(*padded) == pytest.approx(plain, rel=1e-12)
+    # A copy of a feature turns the pair into one that is longer by the root of two.
+    copied = [torch.cat([features, features], dim=1) for features in (real, fake)]
+    assert frechet_distance(*copied) == pytest.approx(2 * plain, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_tiny_and_huge_features_are_no_nan(scale: float):
+    real, fake = draw(9, 4, seed=0).float() * scale, draw(5, 4, seed=1).float() * scale
+    wanted = frechet_distance(real.double() / scale, fake.double() / scale)
+    assert frechet_distance(real, fake) == pytest.approx(wanted * scale**2, rel=1e-6)
+
+
+def test_rejects_what_is_no_tensor():
+    rule = r"^frechet_distance: `fake_features` must be a tensor, but got fake_features of type ndarray\.$"
+    with pytest.raises(TypeError, match=rule):
+        frechet_distance(draw(4, 3), np.ones((4, 3)))
