@@ -24,7 +24,7 @@ class FeatureMoments:
 
     are those of both together, so that a large mean costs no digits. What is kept is a matrix R with
     :math:`R^\top R = S`, and not S, whose root would lose half the digits where features lack rank. It has no more
-    than twice as many rows as there are features: 52 MB for 1,280 of them, in float64, on the device of the latest
+    than twice as many rows as there are features: 26 MB for 1,280 of them, in float64, on the device of the latest
     features. Parts of other processes or machines are pooled by :meth:`merge`.
 
     Args:

@@ -6,7 +6,7 @@ Tested in ``tests/metrics/test_kernel.py``.
 from typing import NamedTuple
 
 import torch
-from einops import einsum
+from einops import reduce
 from torch import Tensor
 
 from gan_blocks._checks import bad_value, check_positive, check_whole
@@ -15,7 +15,7 @@ from gan_blocks.metrics._samples import check_same_width, check_samples
 
 __all__ = ["KernelDistance", "kernel_distance"]
 
-ROWS_AT_ONCE = 1024  # of the kernel's matrix
+ROWS_AT_ONCE = 1024  # of each set
 
 
 class KernelDistance(NamedTuple):
@@ -44,9 +44,10 @@ def kernel_distance(
         - \frac{2}{n^2} \sum_{i, j} k(x_i, y_j)
 
     is computed for random subsets, drawn without replacement from each set. With features of the Inception network it
-    is the KID, of which papers often give a thousand times the value. Its expectation does not depend on the number
-    of samples, as that of :func:`frechet_distance` does, and is 0 for sets of one distribution alone, as far as the
-    third moments tell. The kernel is not that of differences: a common shift or scale of all features changes it.
+    is the KID, of which papers often give a thousand times the value. The expectation for independent samples does not
+    depend on their number, as that of :func:`frechet_distance` does, and is 0 where the first three moments of the
+    distributions are the same. Sets of exactly as many samples of each class are not independent; two such sets of one
+    distribution lie a little below 0. A common shift or scale of all features changes the distance.
 
     Subsets share samples. So the standard deviation says how much an estimate from one subset varies, not how exact
     the mean is. One subset of all samples, of sets of equal size, gives their estimate without any draw.
@@ -102,8 +103,7 @@ def kernel_distance(
 
 
 def _subset(features: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
-    places = torch.randperm(len(features), generator=generator)[:size]
-    return to_float64(features[places.to(features.device)])
+    return features[torch.randperm(len(features), generator=generator)[:size].to(features.device)]
 
 
 def _squared_mmd(real: Tensor, fake: Tensor) -> float:
@@ -114,14 +114,19 @@ def _squared_mmd(real: Tensor, fake: Tensor) -> float:
 
 
 def _kernel_sum(x: Tensor, y: Tensor) -> float:
-    """The sum over all pairs."""
-    return sum(_kernel(rows @ y.mT, y.shape[1]).sum().item() for rows in x.split(ROWS_AT_ONCE))
+    """The sum over all pairs, in blocks, since a large subset has too many."""
+    return sum(
+        _kernel(to_float64(rows) @ to_float64(columns).mT, x.shape[1])
+        for rows in x.split(ROWS_AT_ONCE)
+        for columns in y.split(ROWS_AT_ONCE)
+    )
 
 
 def _own_kernel_sum(x: Tensor) -> float:
     """The sum over all pairs of a sample with itself."""
-    return _kernel(einsum(x, x, "sample feature, sample feature -> sample"), x.shape[1]).sum().item()
+    squares = (reduce(to_float64(rows).square(), "sample feature -> sample", "sum") for rows in x.split(ROWS_AT_ONCE))
+    return sum(_kernel(products, x.shape[1]) for products in squares)
 
 
-def _kernel(products: Tensor, features: int) -> Tensor:
-    return (products / features + 1) ** 3
+def _kernel(products: Tensor, features: int) -> float:
+    return ((products / features + 1) ** 3).sum().item()

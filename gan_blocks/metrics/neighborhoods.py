@@ -67,7 +67,7 @@ def precision_recall(real_features: Tensor, fake_features: Tensor, *, num_neighb
         TypeError: If a set is not floating point, or ``num_neighbors`` not whole.
 
     References:
-        Kynkaanniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative Models", section 2.
+        Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative Models", section 2.
 
     Example:
         >>> real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])  # two modes

@@ -120,6 +120,14 @@ def test_features_of_any_rank_and_number_equal_the_eigenvalues(dim, ranks, count
     assert -1e-12 * scale <= distance <= scale * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("counts", [(20, 25), (20, 200), (200, 20)])
+def test_many_features_of_few_samples_equal_the_eigenvalues(counts: tuple[int, int]):
+    real, fake = (draw(count, 96, seed=count).abs() * (1 + side) for side, count in enumerate(counts))
+    assert frechet_distance(real, fake) == pytest.approx(
+        reference.frechet_distance(real.numpy(), fake.numpy()), rel=1e-6
+    )
+
+
 @pytest.mark.parametrize("count", [2, 3, 30])
 def test_features_that_are_dead_or_the_same_add_nothing(count: int):
     real, fake = draw(count, 3, seed=0), draw(count + 1, 3, seed=1)
