@@ -125,6 +125,8 @@ class Options:
             raise UserError("--to needs --run RUN.")
         if not 0 <= self.truncation <= 1:
             raise UserError(f"--truncation must be from 0 to 1, where the tables are, but got {self.truncation}.")
+        if self.truncation != 1 and self.layout != "huggingface-biggan-deep":
+            raise UserError("--truncation goes with --from huggingface-biggan-deep alone: other files have no tables.")
 
 
 def read_run(options: Options) -> None:
@@ -140,6 +142,9 @@ def read_run(options: Options) -> None:
         converted = convert_biggan_pytorch(
             generator, discriminator, config=given, bn_eps=options.bn_eps, last_bn_eps=options.last_bn_eps
         )
+    for name, value in converted.generator.items():
+        if name.endswith("running_var") and (value < 0).any():
+            raise UserError(f"{options.generator} has a variance below 0, in {name}: it is damaged.")
     folder = write_converted_run(
         options.run_dir,
         recipe=converted.recipe.identity,
@@ -150,7 +155,8 @@ def read_run(options: Options) -> None:
         tables=converted.statistics,
     )
     classes, side = converted.config.num_classes, converted.config.resolution
-    print(f"A generator of {converted.recipe.name}, {classes} classes, {side}x{side} pixels: {folder.path}")
+    both = "generator" if converted.discriminator is None else "generator and discriminator"
+    print(f"A {both} of {converted.recipe.name}, {classes} classes, {side}x{side} pixels: {folder.path}")
     for note in converted.notes:
         print(note)
     if converted.discriminator is None:

@@ -196,7 +196,7 @@ def table1_g() -> Config:
 
 
 def table1_f() -> Config:
-    """Row f, + equalized learning rate, with which the rates rise from 1e-4 to 1e-3."""
+    """Row f, + equalized learning rate, with which the rates are 1e-3, and no longer 1e-4."""
     return replace(table1_g(), generator_norm="none")
 
 

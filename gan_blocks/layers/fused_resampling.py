@@ -5,6 +5,7 @@ is faster.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias, TypeGuard
 
 import torch
@@ -41,7 +42,8 @@ def upsample_conv2d(
             that keep the size, without groups, hooks or a ``forward`` of its own; others are called.
         x: The small feature map.
         upsample: How to double height and width; the cheaper way is that of :func:`upsample_nearest`.
-        fused: Whether to take the cheaper way where there is one; None: where it is faster too, from 8x8 on.
+        fused: Whether to take the cheaper way where there is one; None: where it is faster too, from 8x8 on. A program
+            that is exported with sizes left open holds for those on one side of that: say which way it is to go.
 
     Returns:
         The larger feature map.
@@ -59,7 +61,7 @@ def upsample_conv2d(
         >>> torch.allclose(upsample_conv2d(conv, x), conv(upsample_nearest(x)), atol=1e-5)
         True
     """
-    large = min(x.shape[2:]) >= _SMALLEST if fused is None else fused
+    large = _is_feature_map(x) and (min(x.shape[2:]) >= _SMALLEST if fused is None else fused)
     if large and upsample is upsample_nearest and _is_plain(conv) and type(weight := conv.weight) in _PLAIN:
         kernel = _with_neighbors(weight.flip(2, 3)).transpose(0, 1)
         return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
@@ -95,21 +97,25 @@ def conv2d_downsample(
         >>> torch.allclose(conv2d_downsample(conv, x), downsample_average(conv(x)), atol=1e-5)
         True
     """
-    height, width = x.shape[2:]
-    large = min(height, width) >= 2 * _SMALLEST if fused is None else fused
-    averaged = downsample is downsample_average and height % 2 == width % 2 == 0
+    large = _is_feature_map(x) and (min(x.shape[2:]) >= 2 * _SMALLEST if fused is None else fused)
+    averaged = downsample is downsample_average and x.shape[-1] % 2 == x.shape[-2] % 2 == 0
     if large and averaged and _is_plain(conv) and type(weight := conv.weight) in _PLAIN:
         return F.conv2d(x, _with_neighbors(weight) / 4, conv.bias, stride=2, padding=1)
     return downsample(conv(x))
 
 
+def _is_feature_map(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_floating_point()
+
+
 def _is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether a layer is a 3x3 convolution that keeps the size, and nobody looks on or does something else there."""
-    if not isinstance(conv, nn.Conv2d) or type(conv).forward is not nn.Conv2d.forward:
+    if not isinstance(conv, nn.Conv2d) or not all(map(partial(_is_torchs, conv), ("forward", "_conv_forward"))):
         return False
     hooks = conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks
     return not (
         hooks
+        or type(conv).__call__ is not nn.Module.__call__
         or _has_any_global_hook()
         or conv.kernel_size != (3, 3)
         or conv.padding not in ((1, 1), "same")
@@ -118,6 +124,11 @@ def _is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
         or conv.groups != 1
         or conv.padding_mode != "zeros"
     )
+
+
+def _is_torchs(conv: nn.Conv2d, method: str) -> bool:
+    """Whether neither a subclass nor the layer itself has a method of its own."""
+    return getattr(type(conv), method) is getattr(nn.Conv2d, method) and method not in conv.__dict__
 
 
 def _with_neighbors(weight: Tensor) -> Tensor:

@@ -67,11 +67,17 @@ class GrowingFields(TrainingConfig):
         require(self, "initial_resolution", self.initial_resolution in starts, f"one of {starts}")
         fits = not self.batch_sizes or (len(self.batch_sizes) == len(self.widths) and min(self.batch_sizes) > 0)
         require(self, "batch_sizes", fits, f"{len(self.widths)} numbers greater than 0, as many as --widths, or none")
-        if self.batch_statistics == "stddev" and self.stddev_group_size > 1:
-            for size in self.batch_sizes or (self.batch_size,):
-                divisible = any(size % members == 0 for members in range(2, self.stddev_group_size + 1))
-                rule = f"without a batch of {size}, which has no divisor up to --stddev-group-size"
-                require(self, "batch_sizes" if self.batch_sizes else "batch_size", divisible, rule)
+        for size in self.batch_sizes or (self.batch_size,):
+            rule = f"without a batch of {size}, which has no divisor up to --stddev-group-size"
+            require(self, "batch_sizes" if self.batch_sizes else "batch_size", self.check_part(size) is None, rule)
+
+    def check_part(self, size: int) -> str | None:
+        """Samples that are judged together must make groups for their statistics."""
+        if self.batch_statistics != "stddev" or self.stddev_group_size <= 1:
+            return None
+        if any(size % members == 0 for members in range(2, self.stddev_group_size + 1)):
+            return None
+        return "each needs a divisor from 2 to --stddev-group-size for D's statistics across samples"
 
     @property
     def schedule(self) -> GrowthSchedule:

@@ -7,6 +7,7 @@ them. Tested in ``tests/recipes/layouts/test_biggan_pytorch_variants.py``.
 
 import math
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from gan_blocks.engine import UserError
@@ -106,7 +107,11 @@ def check_options(architecture: Architecture, config: Any, given: Mapping[str, o
         UserError: If they are those of another network, or of one that the recipe cannot build.
     """
     known = describe(architecture, config)
-    for name, value in {**known, "ch": config.channels, "D_thin": not known["D_wide"]}.items():
+    compared = {**known, "ch": config.channels, "D_thin": not known["D_wide"]}
+    if given and given.keys().isdisjoint({*compared, *_ALIASES}):
+        listed = ", ".join(f"{name:.40}" for name in islice(given, 5))
+        raise UserError(f"--config holds none of BigGAN-PyTorch's options, such as G_ch or BN_eps, but {listed}.")
+    for name, value in compared.items():
         alias = next((other for other, real in _ALIASES.items() if real == name and other in given), name)
         if alias not in given or name in _UNCHECKED or (name.startswith("D_") and not discriminator):
             continue

@@ -93,8 +93,28 @@ class Noisy(nn.Conv2d):
         return super().forward(x) + 1
 
 
+class Doubled(nn.Conv2d):
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, 2 * weight, bias)
+
+
+class Counting(nn.Conv2d):
+    def __call__(self, x: Tensor) -> Tensor:
+        return 3 * super().__call__(x)
+
+
+def patched() -> nn.Module:
+    """As adapters and offloading do it."""
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    conv.forward = lambda x: 2 * nn.Conv2d.forward(conv, x)
+    return conv
+
+
 OTHERS: dict[str, Callable[[], nn.Module]] = {
     "a subclass with a forward of its own": lambda: Noisy(2, 2, 3, padding=1),
+    "a layer whose forward was replaced": patched,
+    "a subclass that changes the weight": lambda: Doubled(2, 2, 3, padding=1),
+    "a subclass that is called otherwise": lambda: Counting(2, 2, 3, padding=1),
     "several layers": lambda: nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.Tanh()),
     "another filter": lambda: nn.Conv2d(2, 2, 5, padding=2),
     "dilated": lambda: nn.Conv2d(2, 2, 3, padding=2, dilation=2),
@@ -124,6 +144,12 @@ def test_a_layer_that_somebody_looks_at_is_called(fused: Way, plain: Way, fused_
         assert seen
         assert torch.equal(y, plain(conv, x))
     assert not fused_kernels
+
+
+@both_ways
+def test_what_is_no_batch_of_maps_is_refused_as_by_the_plain_way(fused: Way, plain: Way):
+    with pytest.raises(ValueError, match=r"must be of shape \(batch, channels, height, width\)"):
+        fused(nn.Conv2d(4, 2, 3, padding=1), torch.zeros(4, 16, 16))
 
 
 def test_another_way_to_resample_is_kept():

@@ -439,6 +439,7 @@ def test_a_config_that_makes_no_sense_is_one_line(
         (["--to", "biggan-pytorch"], "--to needs --run RUN."),
         ([*HUGGINGFACE, "--generator", "g", "--discriminator", "d"], "--discriminator has no place."),
         ([*HUGGINGFACE, "--generator", "g", "--truncation", "2"], "--truncation must be from 0 to 1"),
+        ([*BIGGAN_PYTORCH, "--generator", "g", "--truncation", "0.5"], "--truncation goes with --from huggingface-"),
         ([*HUGGINGFACE, "--generator", "g", "--bn-eps", "1e-4"], "--bn-eps goes with --from biggan-pytorch alone"),
         (["--to", "biggan-pytorch", "--run", "r", "--last-bn-eps", "1e-4"], "--last-bn-eps goes with --from biggan-"),
         (

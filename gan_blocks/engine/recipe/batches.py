@@ -26,7 +26,16 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.options import RunOptions
 
-__all__ = ["BatchSource", "FakeBatch", "PairBatch", "StepBatches", "check_split", "sample_inputs", "top_k_schedule"]
+__all__ = [
+    "BatchSource",
+    "FakeBatch",
+    "PairBatch",
+    "StepBatches",
+    "check_parts",
+    "check_split",
+    "sample_inputs",
+    "top_k_schedule",
+]
 
 
 Augment = Callable[[Tensor], Tensor]
@@ -230,6 +239,21 @@ def check_split(config: TrainingConfig, options: RunOptions, world: World) -> No
             of_each = f" of {options.accumulate} micro-batches each" if options.accumulate > 1 else ""
             rule = f"a multiple of {parts} for {world.size} processes{of_each}"
             raise main_rank_only(UserError(f"{option} {rule}, but got {size}; the nearest is {nearest}."))
+
+
+def check_parts(config: TrainingConfig, options: RunOptions, world: World) -> None:
+    """Check that the networks can take every micro-batch of a run whose batches can be shared.
+
+    Raises:
+        UserError: If they cannot.
+    """
+    for size in config.all_batch_sizes():
+        own = size // world.size
+        for part in sorted({own // options.accumulate, -(-own // options.accumulate)}):
+            if (broken := config.check_part(part)) is not None:
+                by = f"--accumulate {options.accumulate}" + (f" and {world.size} processes" if world.size > 1 else "")
+                problem = f"{by} would make micro-batches of {part} of a batch of {size}; {broken}."
+                raise main_rank_only(UserError(problem))
 
 
 def _own_part(whole: Tensor, micro_batches: int, world: World) -> Tensor:

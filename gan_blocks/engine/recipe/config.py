@@ -124,6 +124,10 @@ class TrainingConfig(TopKFields, ImageFields):
         """The sizes of all batches that a run may have."""
         return (self.batch_size,)
 
+    def check_part(self, size: int) -> str | None:  # noqa: ARG002
+        """What rule a micro-batch of a process breaks by its size, for networks that cannot take every one; or None."""
+        return None
+
     def images_before(self, step: int) -> int:
         """Real images that D has seen before a step, counted from 1."""
         return (step - 1) * self.discriminator_steps * self.batch_size_at(step)

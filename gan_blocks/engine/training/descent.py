@@ -4,7 +4,7 @@ Tested in ``tests/engine/training/test_updates.py``.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any, TypeAlias, TypeVar
@@ -20,7 +20,18 @@ from gan_blocks.engine.base.randomness import seeded_noise
 from gan_blocks.engine.recipe.batches import FakeBatch, PairBatch
 from gan_blocks.engine.recipe.state import TrainingState
 
-__all__ = ["NOT_LOGGED", "WHOLE", "OfNetwork", "Penalties", "Penalty", "Totals", "descend", "known_weights"]
+__all__ = [
+    "NOT_LOGGED",
+    "WHOLE",
+    "OfNetwork",
+    "Penalties",
+    "Penalty",
+    "Totals",
+    "check_one_form",
+    "descend",
+    "known_weights",
+    "listed_penalties",
+]
 
 Part = TypeVar("Part", bound=FakeBatch | PairBatch)
 Penalty: TypeAlias = Callable[[], Tensor]
@@ -44,10 +55,9 @@ def descend(
     parts: Iterable[Part],
     loss: Callable[[Part], Any],
     *,
-    penalties: Penalties = (),
+    penalties: Sequence[tuple[str, Penalty]] = (),
     before_step: OfNetwork | None = None,
     after_step: OfNetwork | None = None,
-    some_unchosen: bool = False,
 ) -> Totals:
     """Update a network once.
 
@@ -58,14 +68,16 @@ def descend(
         seed: Of what layers draw.
         parts: The micro-batches of this process.
         loss: The loss of one: a tensor, or terms by name, whose sum is descended.
-        penalties: Terms of the weights alone, perhaps by name.
+        penalties: Terms of the weights alone, with their names (:func:`listed_penalties`).
         before_step: Given the network when its gradients are complete.
         after_step: Given the network when its weights have moved.
-        some_unchosen: Whether there may be a process of whose samples none was chosen, so that it names no terms.
 
     Returns:
         The means over the batch of all processes, detached, by name; that of a loss without names is :data:`WHOLE`,
         and has the penalties in it.
+
+    Raises:
+        UserError: If a loss or a penalty is none, or has names in one micro-batch or process and none in another.
     """
     optimizer.zero_grad()
     # Of one type everywhere: a share may be in float64 where a process has chosen.
@@ -77,16 +89,21 @@ def descend(
             with state.autocast(), seeded_noise(seed, *part.noise_key, device=state.device):
                 terms = _named(loss(part), state.device)
                 value = part.share * reduce(add, terms.values())
+            if not value.requires_grad:
+                raise UserError(
+                    "the loss of a micro-batch must depend on the weights that learn, but it is a constant."
+                )
             value.backward()
             for name, term in terms.items():
                 if name != NOT_LOGGED:
                     totals[name] = totals.get(name, zero) + (part.share * term).detach().reshape(()).to(dtype)
-        if some_unchosen:
-            names = max(gather_objects(list(totals)), key=len)
-            totals = {name: totals.get(name, zero.clone()) for name in names}
+        # A process none of whose samples was chosen names no terms; one may have a term that others lack.
+        names = dict.fromkeys(name for each in gather_objects(list(totals)) for name in each)
+        check_one_form(names)
+        totals = {name: totals.get(name, zero.clone()) for name in names}
         sum_gradients(network, *totals.values())
-        for name, penalty in _named_penalties(penalties):
-            value = penalty()
+        for name, penalty in penalties:
+            value = _number_or_checked(penalty(), f"{name} must return", state.device)
             if value.requires_grad:  # a coefficient of 0 leaves a constant
                 value.backward()
                 name = WHOLE if WHOLE in totals else name
@@ -111,19 +128,50 @@ def _named(value: Any, device: torch.device) -> Totals:
         return {WHOLE: _checked(value, "the loss of a micro-batch must be")}
     if not value or not all(isinstance(name, str) and name for name in value):
         raise UserError(f"the loss of a micro-batch must name its terms, but got {list(value)!r:.200}.")
-    numbers = {name: torch.tensor(term, device=device) for name, term in value.items() if isinstance(term, int | float)}
-    return {name: _checked(term, f"the term {name} of a loss must be") for name, term in {**value, **numbers}.items()}
+    return {
+        name: _number_or_checked(term, f"the term {name} of a loss must be", device) for name, term in value.items()
+    }
+
+
+def check_one_form(names: Collection[str]) -> None:
+    """Check that a loss named its terms always or never.
+
+    Raises:
+        UserError: If it did so at times.
+    """
+    if WHOLE in names and len(names) > 1:
+        raise UserError("a loss must name its terms in every micro-batch and update, or in none.")
+
+
+def _number_or_checked(value: Any, rule: str, device: torch.device) -> Tensor:
+    if isinstance(value, int | float):
+        return torch.tensor(float(value), device=device)
+    return _checked(value, rule)
 
 
 def _checked(value: Any, rule: str) -> Tensor:
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        got = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex():
+        got = type(value).__name__
+        if isinstance(value, Tensor):
+            got = "a complex one" if value.is_complex() else f"one of shape {tuple(value.shape)}"
         raise UserError(f"{rule} a tensor of one element, but got {got}.")
     return value
 
 
-def _named_penalties(penalties: Penalties) -> Iterable[tuple[str, Penalty]]:
-    return penalties.items() if isinstance(penalties, Mapping) else [("penalty", penalty) for penalty in penalties]
+def listed_penalties(penalties: Penalties) -> list[tuple[str, Penalty]]:
+    """Penalties with their names, which are all ``penalty`` where none are given.
+
+    Raises:
+        UserError: If they are none.
+    """
+    rule = "penalties must be functions without arguments, in a list or by name"
+    if not isinstance(penalties, Iterable):
+        raise UserError(f"{rule}, but got {type(penalties).__name__}.")
+    named = list(penalties.items()) if isinstance(penalties, Mapping) else [("penalty", each) for each in penalties]
+    for name, penalty in named:
+        if not isinstance(name, str) or not name or not callable(penalty):
+            raise UserError(f"{rule}, but got {name!r:.60}: {type(penalty).__name__}.")
+    return named
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
 from gan_blocks.engine.data.record import DataRecord, record_of
 from gan_blocks.engine.data.sources import absolute
 from gan_blocks.engine.pictures.sheets import save_sheet
-from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_split
+from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_parts, check_split
 from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
@@ -89,6 +89,7 @@ class Run:
         self.world = current_world()
         check_same_start(recipe, command)
         check_split(self.config, self.options, self.world)
+        check_parts(self.config, self.options, self.world)
         self.prior = recipe.build_prior(self.config)
         self.images, self.data = self._load_images()
         check_same_data(self.data)
@@ -224,7 +225,7 @@ class Run:
         """
         if not self._pending:
             return
-        speed = (progress.format_dict["rate"] or 0.0) * self.config.batch_size_at(self.step)
+        rate = progress.format_dict["rate"]  # None in the first moments
         for step, losses in self._pending:
             values = {name: loss.item() for name, loss in losses.items()}
             if not all(map(math.isfinite, values.values())):
@@ -237,7 +238,8 @@ class Run:
                 say(f"Step {step}: {left_out} generated images have no score but NaN; top-k training leaves them out.")
         self._pending.clear()
         shown = {name: f"{value:.3f}" for name, value in values.items() if name.startswith("loss_")}
-        progress.set_postfix(shown | {"images/s": f"{speed:.0f}"})
+        speed = {"images/s": f"{rate * self.config.batch_size_at(self.step):.0f}"} if rate else {}
+        progress.set_postfix(shown | speed)
 
     def _warn_of_large_losses(self, step: int, values: Mapping[str, float]) -> None:
         """Say once in a session that a loss is far beyond what scores of images ever give: divergence needs no NaN."""

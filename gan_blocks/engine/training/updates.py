@@ -17,11 +17,20 @@ from torch import Tensor, nn
 
 from gan_blocks import twice_differentiable
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import current_world
 from gan_blocks.engine.recipe.batches import Augment, FakeBatch, PairBatch, StepBatches
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.state import TrainingState
-from gan_blocks.engine.training.descent import NOT_LOGGED, WHOLE, OfNetwork, Penalties, Totals, descend, known_weights
+from gan_blocks.engine.training.descent import (
+    NOT_LOGGED,
+    WHOLE,
+    OfNetwork,
+    Penalties,
+    Totals,
+    check_one_form,
+    descend,
+    known_weights,
+    listed_penalties,
+)
 from gan_blocks.engine.training.top_k import best_of, choose_top_k
 
 __all__ = [
@@ -155,6 +164,7 @@ def update_discriminator(
     """
     state.discriminator.requires_grad_(True)
     total: Totals = {}
+    listed = listed_penalties(penalties)
     for number in range(config.discriminator_steps):
         parts: Iterable[PairBatch] = batches.discriminator(number)
         if same_labels:
@@ -168,10 +178,11 @@ def update_discriminator(
             config.seed,
             parts,
             loss,
-            penalties=penalties,
+            penalties=listed,
             before_step=before_step,
             after_step=after_step,
         )
+        check_one_form({**total, **terms})
         total |= {name: total.get(name, torch.zeros_like(term)) + term for name, term in terms.items()}
     means = {name: term / config.discriminator_steps for name, term in total.items()}
     return cast("Loss", means.get(WHOLE, means))  # as the loss came, with names or without
@@ -241,8 +252,7 @@ def update_generator(
     pairs = list(batches.generator_pairs()) if same_labels else []
     fakes = [replace(fake, augment=augment) for fake in ([pair.fake for pair in pairs] or batches.generator())]
     k = batches.k if k is None else k
-    some_chosen = k < config.batch_size_at(batches.step)
-    if some_chosen:
+    if k < config.batch_size_at(batches.step):
         with known_weights(state):
             fakes = choose_top_k(state, fakes, k, config.seed)
     parts: Sequence[FakeBatch | PairBatch] = fakes
@@ -266,9 +276,8 @@ def update_generator(
         config.seed,
         parts,
         loss_or_zero,
-        penalties=penalties,
+        penalties=listed_penalties(penalties),
         before_step=before_step,
-        some_unchosen=some_chosen and current_world().size > 1,
     )
     state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else config.ema_decay)
     return total.get(WHOLE, total)

@@ -25,7 +25,7 @@ from gan_blocks.engine.base.processes import (
     sum_gradients,
 )
 from gan_blocks.engine.base.roll_call import RollCall
-from gan_blocks.engine.recipe.batches import check_split
+from gan_blocks.engine.recipe.batches import check_parts, check_split
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.runs.folder import RunFolder
@@ -83,6 +83,23 @@ def test_each_batch_of_a_growing_network_must_be_shared(batch_size: int):
         "--batch-sizes must each be a multiple of 4 for 4 processes, but got 6; the nearest is 8."
     )
     check_split(dataclasses.replace(config, initial_resolution=32), RunOptions(), World(rank=0, size=4))
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "processes", "words"),
+    [
+        (2, 1, "--accumulate 2 would make micro-batches of 5 of a batch of 10"),
+        (4, 2, "--accumulate 4 and 2 processes would make micro-batches of 1 of a batch of 8"),
+    ],
+)
+def test_samples_that_a_discriminator_compares_must_make_groups(accumulate: int, processes: int, words: str):
+    config = progan.Config(batch_sizes=(8, 8, 10, 8))
+    check_parts(config, RunOptions(), World(rank=0, size=1))
+    check_parts(dataclasses.replace(config, stddev_group_size=0), RunOptions(accumulate=2), World(rank=0, size=1))
+    with pytest.raises(UserError) as error:
+        check_parts(config, RunOptions(accumulate=accumulate), World(rank=0, size=processes))
+    rule = "each needs a divisor from 2 to --stddev-group-size for D's statistics across samples."
+    assert str(error.value) == f"{words}; {rule}"
 
 
 @pytest.mark.parametrize(

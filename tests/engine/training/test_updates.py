@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,39 @@ def test_the_terms_of_a_loss_are_descended_as_their_sum_and_returned_by_name(con
     torch.testing.assert_close(summed, sum(logged.values()))
     assert all(map(torch.equal, gradients(state.discriminator), by_name))
     assert all(map(torch.equal, state.discriminator.parameters(), trained.parameters()))
+
+
+def loss_of(state: TrainingState) -> Callable[[PairBatch], Tensor]:
+    return lambda part: score_pair(state, part)[1].square().mean()
+
+
+def test_penalties_that_can_be_gone_through_once_count_in_every_update(config: sngan.Config):
+    config = dataclasses.replace(config, discriminator_steps=3)
+    state, batches = prepared(config)
+    one = next(state.discriminator.parameters())
+    counted: list[int] = []
+
+    def penalty() -> Tensor:
+        counted.append(1)
+        return one.square().sum()
+
+    update_discriminator(state, batches, config, loss_of(state), penalties=(each for each in [penalty]))
+    assert len(counted) == 3
+
+
+@pytest.mark.parametrize("where", ["micro-batch", "update"])
+def test_a_loss_names_its_terms_always_or_never(config: sngan.Config, where: str):
+    config = dataclasses.replace(config, discriminator_steps=2)
+    state, batches = prepared(config, accumulate=2)
+    calls: list[int] = []
+
+    def loss(part: PairBatch) -> Any:
+        calls.append(1)
+        value = loss_of(state)(part)
+        return {"loss_d": value} if len(calls) <= (1 if where == "micro-batch" else 2) else value
+
+    with pytest.raises(UserError, match=r"^a loss must name its terms in every micro-batch and update, or in none\.$"):
+        update_discriminator(state, batches, config, loss)
 
 
 def test_top_k_over_micro_batches_chooses_by_the_augmented_images(config: sngan.Config):
@@ -302,6 +336,15 @@ def test_a_loss_and_its_batches_have_to_be_what_the_update_works_with(config: sn
         update_generator(state, batches, config, lambda fake: score_fake(state, fake))
     with pytest.raises(UserError, match=r"^the term loss_d of a loss must be a tensor of one element, but got str\.$"):
         update_discriminator(state, batches, config, lambda part: {"loss_d": "0"})  # type: ignore[dict-item]
+    with pytest.raises(UserError, match=r"must depend on the weights that learn, but it is a constant\.$"):
+        update_discriminator(state, batches, config, lambda part: {"loss_d": torch.zeros(())})
+    with pytest.raises(UserError, match=r"a tensor of one element, but got a complex one\.$"):
+        update_discriminator(state, batches, config, lambda part: score_pair(state, part)[0].mean() * 1j)
+    for wrong in ({"p": 1.0}, {"": torch.zeros}, [None], 3):
+        with pytest.raises(UserError, match=r"^penalties must be functions without arguments, in a list or by name"):
+            update_discriminator(state, batches, config, lambda part: torch.zeros(()), penalties=wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^decay must return a tensor of one element, but got NoneType\.$"):
+        update_discriminator(state, batches, config, loss_of(state), penalties={"decay": lambda: None})  # type: ignore[dict-item, return-value]
     for unnamed in ({}, {"": torch.zeros(())}):
         with pytest.raises(UserError, match=r"^the loss of a micro-batch must name its terms, but got \["):
             update_discriminator(state, batches, config, lambda part, terms=unnamed: terms)

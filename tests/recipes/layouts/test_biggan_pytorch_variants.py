@@ -303,6 +303,14 @@ def test_rejects_an_eps_that_is_none(eps: object):
         read_epsilons({"BN_eps": eps}, None, None, recorded=True)
 
 
+def test_a_file_of_other_things_is_no_config():
+    with pytest.raises(UserError) as error:
+        check_options(biggan_pytorch_residual, BIGGAN, {"param_groups": 1, "state": 2}, discriminator=True)
+    assert str(error.value) == (
+        "--config holds none of BigGAN-PyTorch's options, such as G_ch or BN_eps, but param_groups, state."
+    )
+
+
 def test_says_where_the_eps_comes_from():
     g, _ = in_their_layout(SAGAN)
     (asked,) = convert_biggan_pytorch(g, bn_eps=2e-5, last_bn_eps=1e-4, config={"BN_eps": 1e-3}).notes
