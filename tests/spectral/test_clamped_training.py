@@ -1,5 +1,6 @@
 """The clamp through a whole training: a small SN-GAN without batch normalization, on 8x8 images of soft discs."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
@@ -68,6 +69,7 @@ def ratio(weight: Tensor) -> float:
     return (sigmas[0] / sigmas[1]).item()
 
 
+@pytest.mark.slow
 def test_a_clamp_to_the_second_singular_value_holds_in_every_layer_throughout_the_training_of_an_sn_gan(
     rng: torch.Generator,
 ):

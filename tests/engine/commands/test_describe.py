@@ -26,6 +26,7 @@ def test_every_preset_is_described(preset: str):
     assert tables["Generator"][-1].output_shape == (rgb_channels, config.resolution, config.resolution)
 
 
+@pytest.mark.slow
 def test_describing_needs_less_than_a_gibibyte_and_not_the_compiler():
     program = (
         "import resource, sys; from gan_blocks.engine.commands import describe; from recipes import biggan_deep;"

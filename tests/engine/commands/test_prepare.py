@@ -205,6 +205,7 @@ def killed_before(count: int, options: prepare.Options) -> bool:
     return status == 1
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_store_is_refused_or_whole_and_the_same_command_completes_it(
     pictures: Path, tmp_path: Path
 ):

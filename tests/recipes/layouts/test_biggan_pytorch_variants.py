@@ -357,6 +357,7 @@ def test_a_generator_without_spectral_norm_and_with_shared_embedding_says_what_i
         convert_biggan_pytorch(bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sngan", "sagan"])
 def test_networks_with_class_tables_go_to_a_run_that_is_sampled_and_back(name: str, tmp_path: Path):
     g, d = ({key: value.float() for key, value in state.items()} for state in in_their_layout(CONFIGS[name]))

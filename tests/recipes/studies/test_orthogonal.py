@@ -96,6 +96,7 @@ def test_the_table_has_means_and_deviations_over_seeds(tmp_path: Path, capsys: p
             assert float(found[2]) == pytest.approx(abs(first - second) / 2**0.5, abs=5.1e-4)
 
 
+@pytest.mark.slow
 def test_more_coefficients_seeds_and_truncations_may_be_added_later(tmp_path: Path):
     args = ["--preset", "tiny", "--steps", "1", "--num", "12", "--out", str(tmp_path)]
     assert orthogonal.main([*args, "--coefficients", "0", "--seeds", "0", "--truncations", "1"]) == 0
