@@ -174,3 +174,21 @@ def test_the_small_presets_stay_as_they_were(preset: str):
     assert differing <= {"data", "ema_decay", "planned_steps"}
     assert (config.planned_steps, config.stddev_group_size, config.batch_size, config.ema_decay) == (6250, 4, 16, 0.99)
     assert {name: getattr(config, name) for name in NEW_FIELDS} == NEW_FIELDS
+
+
+@pytest.mark.parametrize("preset", [name for name in progan.PRESETS if name.startswith("table1")])
+def test_the_page_shows_what_a_row_of_table_1_consists_of(preset: str):
+    page = (Path(__file__).parents[2] / "docs" / "progan.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{preset}` | ")]
+    config = progan.PRESETS[preset]()
+    assert row.strip("| ").split(" | ")[1:] == [
+        config.generator_norm,
+        config.discriminator_norm,
+        config.generator_output,
+        f"{config.latent}, {config.latent_dim}",
+        config.batch_statistics,
+        "equalized" if config.equalized else "He",
+        str(config.discriminator_steps),
+        f"{config.adam_beta2:g}",
+        f"{config.drift_coefficient:g}",
+    ]
