@@ -79,6 +79,7 @@ def test_the_console_trains_it_to_the_same_bytes_from_another_folder(place: Path
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
 
 
+@pytest.mark.slow
 def test_it_is_sampled_evaluated_searched_described_and_listed(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -211,6 +211,7 @@ def huggingface(tmp_path: Path) -> Path:
     return tmp_path / "pytorch_model.bin"
 
 
+@pytest.mark.slow
 def test_tables_of_statistics_follow_the_truncation_of_the_samples(
     huggingface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -61,6 +61,7 @@ def test_an_unknown_class_is_one_line(run: Path, tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr().err == "sample: error: --classes must lie in 0 to 2, but got 7.\n"
 
 
+@pytest.mark.slow
 def test_captions_and_tables_have_the_names(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):

@@ -101,6 +101,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_each_command_is_a_module_of_the_recipes_too():
     names = ["sample", "evaluate", "neighbors", "prepare", "describe", "convert"]
     words = [sys.executable, "-c", ASK_ALL, *names]

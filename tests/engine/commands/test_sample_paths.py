@@ -66,6 +66,7 @@ def test_named_classes_are_the_stations_of_the_paths(tiny_run: Path, tmp_path: P
     assert np.abs(images[:, -1] - plain(tiny_run, [1, 3], [0, 2])).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_straight_path_is_another_one(tiny_run: Path, tmp_path: Path):
     straight = sheet(tiny_run, tmp_path / "a.png", "--path", "linear")
     circle = sheet(tiny_run, tmp_path / "b.png", "--path", "spherical")

@@ -52,6 +52,7 @@ def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "brightness", metric)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brightness")
 def test_a_metric_from_elsewhere_takes_part_in_everything(tiny_run: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):

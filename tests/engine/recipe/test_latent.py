@@ -160,6 +160,7 @@ def test_a_run_interrupted_and_continued_has_the_same_bytes_as_one_that_was_not(
         assert (whole / file).read_bytes() == (parts / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_is_not_continued_with_another_latent(
     tiny_args: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):

@@ -365,6 +365,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000002"]
 
 
+@pytest.mark.slow
 def test_options_with_underscores_are_the_same_options(tiny_args: list[str], tmp_path: Path):
     run = str(tmp_path / "run")
     assert biggan_deep.RECIPE.main([*tiny_args, "--run_dir", run, "--steps", "1"]) == 0
