@@ -20,9 +20,10 @@ __all__ = ["write_report"]
 
 WIDTH, HEIGHT = 640, 200
 MOST_POINTS = 400  # of a curve: more than the page has pixels for only makes it slow
+PENALTIES = "Penalties"
 CHARTS = {  # heading: pattern of names in the log
     "Losses": r"loss_.*",
-    "Penalties": r".*penalty(_[gd])?",
+    PENALTIES: r".*penalty(_[gd])?",
     "Norms of the class embeddings": r"embedding_norm_.*",
 }
 COLORS = ("#c0392b", "#2471a3", "#1e8449", "#7d3c98")
@@ -71,7 +72,10 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> list[str]:
         lines = [entry for entry in entries if all(is_number(entry.get(name)) for name in ("step", *names))]
         if names and len(lines) > 1:
             steps, *curves = (np.array([line[name] for line in lines], dtype=float) for name in ("step", *names))
-            parts += [f"<h2>{title}</h2>", _chart(steps, dict(zip(names, curves, strict=True)))]
+            named = dict(zip(names, curves, strict=True))
+            # Penalties have sizes of their own: on one axis the smaller would be flat.
+            charts = [{name: curve} for name, curve in named.items()] if title == PENALTIES else [named]
+            parts += [f"<h2>{title}</h2>", *(_chart(steps, each) for each in charts)]
     return parts
 
 
@@ -90,8 +94,8 @@ def _chart(x: npt.NDArray[np.float64], curves: Mapping[str, npt.NDArray[np.float
         lines.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.2"/>')
         lines.append(f'<text x="{caption_at}" y="12" fill="{color}">{html.escape(name)}</text>')
         caption_at += 20 + 7 * len(name)
-    lines.append(f'<text x="45" y="{HEIGHT - 22}" text-anchor="end">{low:.2f}</text>')
-    lines.append(f'<text x="45" y="20" text-anchor="end">{high:.2f}</text>')
+    lines.append(f'<text x="45" y="{HEIGHT - 22}" text-anchor="end">{low:.3g}</text>')
+    lines.append(f'<text x="45" y="20" text-anchor="end">{high:.3g}</text>')
     lines.append(f'<text x="{WIDTH - 10}" y="{HEIGHT - 5}" text-anchor="end">step {x[-1]:,.0f}</text>')
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">' + "".join(lines) + "</svg>"
 
