@@ -73,10 +73,13 @@ _SMALL_DCGAN = [
 ]
 
 
-def test_a_flat_folder_trains_networks_without_classes(pictures: Path, tmp_path: Path):
+def test_a_flat_folder_trains_networks_without_classes_and_a_batch_beyond_it_is_said(
+    pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     args = ["--data", f"folder:{pictures / 'cat'}", *_SMALL_DCGAN, "--run-dir", str(tmp_path / "r")]
     assert dcgan.RECIPE.main(args) == 0
     assert config(tmp_path / "r")["image_channels"] == 3
+    assert "A batch of 8 shows each image 2 times; --batch-size makes it smaller.\n" in capfd.readouterr().err
 
 
 def test_a_run_among_the_images_is_refused(
