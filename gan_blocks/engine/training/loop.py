@@ -193,9 +193,8 @@ class Run:
         say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
         batch = self.config.batch_size_at(self.step + 1)
         if batch > len(self.images):
-            say(
-                f"A batch of {batch:,} shows each image {batch / len(self.images):.3g} times; --batch-size makes it smaller."
-            )
+            times = f"{batch / len(self.images):.3g} times"
+            say(f"A batch of {batch:,} shows each image {times}; --batch-size makes it smaller.")
         if self.world.is_main:
             self.folder.truncate_log(after_step=self.step)
             self._seconds_before = self.folder.trained_seconds()
