@@ -121,7 +121,8 @@ class Trial:
         """Train in this folder, which is made, and disturb it."""
         with Processes(folder, self.size, self.by_torchrun) as processes:
             time.sleep(self.moment)
-            os.kill(processes.pids[self.victim], self.signal)
+            with suppress(ProcessLookupError):  # the training is over already
+                os.kill(processes.pids[self.victim], self.signal)
             began, clock = time.monotonic(), time.time()
             others = [rank for rank in range(self.size) if rank != self.victim]
             while any(processes.is_alive(rank) for rank in others) and time.monotonic() < began + 4 * (TIMEOUT + GRACE):
