@@ -27,16 +27,8 @@ def trained(folder: Path, side: int, images: int, classes: int) -> Path:
     np.savez(folder / "images.npz", images=pixels, labels=labels)
     levels = ["1"] * (side // 4).bit_length()  # at 4x4, 8x8, ... side x side
     words = ["--data", f"npz:{folder / 'images.npz'}", "--resolution", str(side), "--num-classes", str(classes)]
-    words += [
-        "--generator-widths",
-        *levels,
-        "--discriminator-widths",
-        *levels[1:],
-        "--steps",
-        "1",
-        "--sample-every",
-        "0",
-    ]
+    words += ["--generator-widths", *levels, "--discriminator-widths", *levels[1:]]
+    words += ["--steps", "1", "--sample-every", "0"]
     command = [sys.executable, "-m", "recipes.sngan", *NETWORK, *words, "--run-dir", str(folder / "run")]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return folder / "run"

@@ -6,9 +6,7 @@ autocast, channels_last, at sizes of BigGAN and of the networks for digits; then
 """
 
 import argparse
-import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.training_steps import timed_in_turn, trainer
+from benchmarks.timing import add_clock_option, clock_of, machine, timed_in_turn
+from benchmarks.training_steps import trainer
 from gan_blocks import conv2d_downsample, upsample_conv2d
 from gan_blocks.engine import Recipe
 from recipes import biggan, biggan_deep
@@ -33,10 +32,10 @@ def main() -> None:
     """Time all sizes, then whole steps."""
     parser = argparse.ArgumentParser(description="Fused resampling against the plain way.")
     parser.add_argument("--rounds", type=int, default=9, help="measurements, of which the median counts")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    add_clock_option(parser)
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
+    clock = clock_of(options)
+    print(machine())
     for name, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
         for channels_in, channels_out, side, batch in SIZES:
             ratios = []

@@ -7,14 +7,11 @@ the ratio of the times that two trainings of equally many images take: by the ti
 """
 
 import argparse
-import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-
+from benchmarks.timing import add_clock_option, clock_of, machine
 from benchmarks.training_steps import trainer
 from recipes import progan
 
@@ -29,9 +26,9 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=64, help="of the full networks")
     parser.add_argument("--batch", type=int, default=16, help="images in a batch")
     parser.add_argument("--rounds", type=int, default=3, help="measurements at each phase, of which the median counts")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    add_clock_option(parser)
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
+    clock = clock_of(options)
     widths = WIDTHS[: options.resolution.bit_length() - 2]
     config = replace(
         progan.table1_g(),
@@ -46,10 +43,7 @@ def main() -> None:
     growing, full = (
         trainer(progan.RECIPE, each) for each in (config, replace(config, initial_resolution=options.resolution))
     )
-    print(
-        f"{options.resolution}x{options.resolution}, batch {options.batch}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(f"{options.resolution}x{options.resolution}, batch {options.batch}, {machine()}")
     seconds: list[float] = []
     at_full: list[float] = []
     for phase in range(2 * len(widths) - 1):

@@ -11,9 +11,7 @@ D is that of BigGAN-128 and that of BigGAN-deep's demo.
 """
 
 import argparse
-import os
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from benchmarks.training_steps import timed_in_turn
+from benchmarks.timing import add_clock_option, clock_of, machine, timed_in_turn
 from gan_blocks import advance_power_iteration, fold_spectral_norm, frozen_power_iteration, hinge_discriminator_loss
 from recipes import biggan, biggan_deep
 
@@ -32,10 +30,10 @@ def main() -> None:
     """Time the cases of both networks, print medians and ratios."""
     parser = argparse.ArgumentParser(description="Cost of noticing that a weight has changed.")
     parser.add_argument("--rounds", type=int, default=9, help="measurements, of which the median counts")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    add_clock_option(parser)
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
+    clock = clock_of(options)
+    print(machine())
     large = replace(biggan.imagenet_128(), channels=32, batch_size=8)
     for name, recipe, config, updates in (
         ("BigGAN-128, ch 32, batch 8", biggan.RECIPE, large, 1),

@@ -9,17 +9,15 @@ them:
 """
 
 import argparse
-import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from benchmarks.training_steps import timed_in_turn, trainer
+from benchmarks.timing import add_clock_option, clock_of, machine, timed_in_turn
+from benchmarks.training_steps import trainer
 from gan_blocks import hinge_discriminator_loss, hinge_generator_loss, r1_penalty
 from gan_blocks.engine import (
     FakeBatch,
@@ -42,9 +40,9 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=32, help="channel multiplier")
     parser.add_argument("--batch", type=int, default=8, help="images in a batch")
     parser.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    add_clock_option(parser)
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
+    clock = clock_of(options)
     config = replace(biggan.imagenet_128(), channels=options.channels, batch_size=options.batch, discriminator_steps=2)
     with_r1 = replace(config, r1_penalty=GAMMA)
     cases: dict[str, Callable[[int], None]] = {
@@ -53,10 +51,7 @@ def main() -> None:
         "R1 from a pass of its own": trainer(biggan.RECIPE, config, step_with_own_pass),
     }
     times = timed_in_turn(cases, options.rounds, clock)
-    print(
-        f"channels {options.channels}, batch {options.batch}, {config.discriminator_steps} updates of D, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(f"channels {options.channels}, batch {options.batch}, {config.discriminator_steps} updates of D, {machine()}")
     for name, measured in times.items():
         ratios = [other / one for other, one in zip(times["R1 from a pass of its own"], measured, strict=True)]
         print(f"{name}: {statistics.median(measured):.2f} s, {statistics.median(ratios):.2f} times as fast as the last")

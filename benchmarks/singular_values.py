@@ -12,13 +12,11 @@ worst relative one of all values, against float64.
 
 import argparse
 import json
-import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain_biggan import Discriminator, Generator, initialize, train, weights
+from benchmarks.timing import add_clock_option, clock_of, machine
 from gan_blocks import top_singular_triplets
 
 PARAMETERS = {96: (70_433_988, 87_982_370), 64: (31_978_628, 39_448_258)}
@@ -235,11 +234,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="runs of which the median counts")
     parser.add_argument("--folder", type=Path, help="where weights are kept and looked for")
     parser.add_argument("--only", default="", help="measure only methods whose name this regular expression matches")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    add_clock_option(parser)
     parser.add_argument("--measure", nargs=2, metavar=("SET", "METHOD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        clock = time.process_time if options.cpu_time else time.perf_counter
+        clock = clock_of(options)
         weight_set, name = options.measure
         print(json.dumps(measure(options.folder, weight_set, name, options.repeats, clock)))
         return
@@ -248,9 +247,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "trained.json").exists():
             make_weights(folder, options.channels, options.steps, options.batch)
-        print(
-            f"BigGAN-128, {torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
-        )
+        print(f"BigGAN-128, {machine()}")
         for weight_set in ("perturbed", "trained"):
             report(folder, weight_set, options.repeats, options.only, cpu_time=options.cpu_time)
 

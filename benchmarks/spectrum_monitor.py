@@ -6,13 +6,12 @@ machine does then slows both. The first step and each pair's first, cold, measur
 """
 
 import argparse
-import os
 import statistics
-import time
 
 import torch
 
 from benchmarks.plain_biggan import Discriminator, Generator, initialize, train
+from benchmarks.timing import add_clock_option, clock_of, machine
 from gan_blocks import SpectrumMonitor
 
 
@@ -23,9 +22,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images in a training step")
     parser.add_argument("--every", type=int, default=10, help="steps from one measurement to the next")
     parser.add_argument("--measurements", type=int, default=15, help="warm measurements, of which the median counts")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    add_clock_option(parser)
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
+    clock = clock_of(options)
     generator = torch.Generator().manual_seed(0)
     g, d = Generator(options.channels), Discriminator(options.channels)
     initialize(g, generator)
@@ -46,8 +45,7 @@ def main() -> None:
     share = 100 / options.every
     lowest, *_, highest = statistics.quantiles(ratios, n=4)
     print(
-        f"channels {options.channels}, batch {options.batch}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n"
+        f"channels {options.channels}, batch {options.batch}, {machine()}\n"
         f"medians: step {statistics.median(steps[1:]):.3f} s, measurement {statistics.median(warm):.3f} s "
         f"(cold {statistics.median(cold):.3f} s)\n"
         f"a measurement every {options.every} steps adds {share * statistics.median(ratios):.2f} % "

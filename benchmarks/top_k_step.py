@@ -8,15 +8,14 @@
 """
 
 import argparse
-import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from benchmarks.timing import add_clock_option, clock_of, machine
 from gan_blocks import hinge_generator_loss, select_top_k, top_k_mask
 from recipes import biggan
 
@@ -27,9 +26,9 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=16, help="channel multiplier")
     parser.add_argument("--batch", type=int, default=8, help="samples in an update")
     parser.add_argument("--rounds", type=int, default=9, help="measurements, of which the median counts")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: on a busy machine, with one thread")
+    add_clock_option(parser)
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
+    clock = clock_of(options)
     random = torch.Generator().manual_seed(0)
     config = replace(biggan.PRESETS["imagenet-128"](), channels=options.channels)
     g, d = biggan.RECIPE.build_generator(config), biggan.RECIPE.build_discriminator(config).requires_grad_(False)
@@ -63,10 +62,7 @@ def main() -> None:
             hinge_generator_loss(fake_logits=judge()).backward()
             if number:  # the first is warm-up
                 times[name].append(clock() - began)
-    print(
-        f"channels {options.channels}, batch {options.batch}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(f"channels {options.channels}, batch {options.batch}, {machine()}")
     for name, measured in times.items():
         ratios = [one / plain for one, plain in zip(measured, times["all samples"], strict=True)]
         print(f"{name}: {statistics.median(measured):.3f} s, {statistics.median(ratios):.2f} of all samples")

@@ -1,6 +1,6 @@
-"""Training steps of a recipe on images of noise, and a way to time them, for the benchmarks."""
+"""Training steps of a recipe on images of noise, for the benchmarks to time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from gan_blocks.engine.recipe.batches import BatchSource
 from gan_blocks.engine.recipe.build import build_state
 from gan_blocks.engine.recipe.options import RunOptions
 
-__all__ = ["timed_in_turn", "trainer"]
+__all__ = ["trainer"]
 
 Step = Callable[[TrainingState, StepBatches, Any], dict[str, Tensor]]
 
@@ -40,25 +40,3 @@ def trainer(recipe: Recipe[Any], config: TrainingConfig, step: Step | None = Non
         taken(state, source.step(number), config)
 
     return train
-
-
-def timed_in_turn(
-    cases: Mapping[str, Callable[[int], None]], rounds: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Seconds that each case takes in every round.
-
-    In each round all have their turn, so that what else the machine does slows all of them.
-
-    Args:
-        cases: What to time, called with the number of the round, from 1.
-        rounds: How many count; there is one more before them, to warm up.
-        clock: Tells the time in seconds.
-    """
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(rounds + 1):
-        for name, case in cases.items():
-            began = clock()
-            case(number + 1)
-            if number:
-                times[name].append(clock() - began)
-    return times
