@@ -42,7 +42,7 @@ def hinge_train_step(state: TrainingState, batches: StepBatches, config: HingeTr
     def discriminator_loss(part: PairBatch) -> dict[str, Tensor]:
         real_logits, fake_logits, r1 = score_pair_with_r1(state, part, config)
         loss = hinge_discriminator_loss(real_logits=real_logits, fake_logits=fake_logits)
-        return {"loss_d": loss, "r1_penalty": r1} if config.r1_penalty else {"loss_d": loss}
+        return {"loss_d": loss, **r1}
 
     def generator_loss(fake: FakeBatch) -> dict[str, Tensor]:
         return {"loss_g": hinge_generator_loss(fake_logits=score_fake(state, fake))}

@@ -126,8 +126,8 @@ def _parameters_of(layer: nn.Module, name: str) -> list[nn.Parameter]:
 
 def score_pair_with_r1(
     state: TrainingState, part: PairBatch, config: RegularizationFields
-) -> tuple[Tensor, Tensor, Tensor]:
-    """D's logits of real and of generated images, and what R1 adds to the loss: 0 in updates in which it is not due.
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """D's logits of real and of generated images, and what R1 adds to the loss by name: 0 in updates that are not due.
 
     Where it is due, the two are judged in calls of their own: only that of the real images needs the slower kernels
     which can be differentiated twice.
@@ -135,10 +135,10 @@ def score_pair_with_r1(
     gamma = lazy_coefficient(config.r1_penalty, interval=config.r1_interval, update=part.update)
     if not gamma:
         real_logits, fake_logits = score_pair(state, part)
-        return real_logits, fake_logits, real_logits.new_zeros(())
+        return real_logits, fake_logits, {"r1_penalty": real_logits.new_zeros(())} if config.r1_penalty else {}
     part = replace(part, real_images=part.real_images.detach().requires_grad_())
     real_logits, fake_logits = score_separately(state, part, fake_images_of(state, part))
-    return real_logits, fake_logits, zero_centered_penalty(part.real_images, real_logits, gamma)
+    return real_logits, fake_logits, {"r1_penalty": zero_centered_penalty(part.real_images, real_logits, gamma)}
 
 
 @torch.no_grad()

@@ -134,6 +134,7 @@ def read_epsilons(given: Mapping[str, object], blocks: float | None, last: float
         UserError: If the option is no positive number.
     """
     said = given.get("BN_eps", given.get("bn_eps"))
+    guessed = blocks is None and said is None
     if blocks is not None:
         source = "as --bn-eps says"
     elif said is not None:
@@ -143,7 +144,7 @@ def read_epsilons(given: Mapping[str, object], blocks: float | None, last: float
     of_last = "as --last-bn-eps says" if last is not None else "as always in that code (--last-bn-eps)"
     last = LAST_EPS if last is None else last
     note = f"BatchNorm's eps is {blocks:g}, {source}; in G's last norm {last:g}, {of_last}."
-    if not recorded and source.endswith("(--bn-eps)"):
+    if guessed and not recorded:
         note += " Without sv0 it may be a released generator that it converted: those have --bn-eps 1e-4."
     return Epsilons(blocks, last, note)
 

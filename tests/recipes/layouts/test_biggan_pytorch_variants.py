@@ -25,7 +25,7 @@ from recipes.layouts.biggan_pytorch import (
     export_biggan_pytorch,
 )
 from recipes.layouts.biggan_pytorch_options import check_options, read_epsilons
-from tests.recipes.layouts.test_biggan_pytorch import random_states
+from tests.recipes.layouts.test_biggan_pytorch import SMALL_DEEP, random_states
 from tests.reference import biggan_pytorch as reference
 
 State = dict[str, Tensor]
@@ -159,19 +159,12 @@ def test_layouts_of_its_options_hold_the_same_network(variant: str, config: Any)
             torch.testing.assert_close(after[name], value, rtol=1e-12, atol=0)
 
 
-DEEP = biggan_deep.Config(
-    resolution=32,
-    image_channels=3,
-    num_classes=3,
-    channels=8,
+DEEP = replace(
+    SMALL_DEEP,
     generator_widths=(4, 4, 4, 4),
     discriminator_widths=(4, 4, 4, 4),
-    discriminator_final_size=8,
-    attention_resolution=16,
     generator_attention=(8, 32),
     discriminator_attention=(8, 8),
-    latent_dim=5,
-    embedding_dim=6,
 )
 
 
