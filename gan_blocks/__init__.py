@@ -90,6 +90,7 @@ from gan_blocks.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wass
 from gan_blocks.metrics.structural_similarity import multiscale_ssim
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
+from gan_blocks.spectral.caching import cached_spectral_norm
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma
 from gan_blocks.spectral.monitor import LayerSpectrum, SpectrumMonitor
 from gan_blocks.spectral.normalization import SpectralNorm, estimated_singular_values, fold_spectral_norm, spectral_norm
@@ -174,6 +175,7 @@ __all__ = [
     "advance_power_iteration",
     "bce_discriminator_loss",
     "bottom_k_mask",
+    "cached_spectral_norm",
     "checkpoint_activations",
     "clamp_sigma",
     "classifier_score",

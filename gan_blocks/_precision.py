@@ -12,12 +12,15 @@ from torch import Tensor
 
 __all__ = ["exact_products", "full_precision", "has_float64", "to_float64", "wide_dtype"]
 
+_WIDE = (torch.float32, torch.float64)
 _WITHOUT_FLOAT64 = {"mps"}  # kinds of devices
 
 
 def wide_dtype(weight: Tensor) -> torch.dtype:
     """Return the dtype to compute in: that of the weight, or float32 when it is narrower."""
-    return torch.promote_types(weight.dtype, torch.float32)
+    dtype = weight.dtype
+    # Asked at every read of every weight: what need not be promoted is known without a call of torch.
+    return dtype if dtype in _WIDE else torch.promote_types(dtype, torch.float32)
 
 
 def to_float64(values: Tensor) -> Tensor:

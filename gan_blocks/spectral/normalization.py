@@ -3,7 +3,7 @@
 Tested in ``tests/spectral/test_normalization.py``.
 """
 
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from gan_blocks.spectral.tracking import (
 )
 
 __all__ = [
+    "CachedWeight",
     "SpectralNorm",
     "advance_power_iteration",
     "estimated_singular_values",
@@ -33,6 +34,22 @@ __all__ = [
 ]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class CachedWeight(NamedTuple):
+    """What :func:`gan_blocks.cached_spectral_norm` has made of a weight."""
+
+    weight: Tensor
+    version: int
+    normalized: Tensor
+
+    def of(self, weight: Tensor) -> Tensor | None:
+        """What a read of a weight is to give, or None: of another weight, one that has changed, or without a graph."""
+        if weight is not self.weight or (not torch.compiler.is_compiling() and weight._version != self.version):
+            return None
+        if weight.requires_grad and torch.is_grad_enabled():
+            return self.normalized if self.normalized.requires_grad else None
+        return self.normalized.detach()
 
 
 class SpectralNorm(SingularVectorTracker):
@@ -56,6 +73,7 @@ class SpectralNorm(SingularVectorTracker):
     Attributes:
         u: Left singular vectors, rows orthonormal, in float32 or wider.
         v: Right singular vectors.
+        cached: What :func:`cached_spectral_norm` has computed, inside of it.
 
     Shape:
         - u: ``(n, out)``
@@ -73,6 +91,8 @@ class SpectralNorm(SingularVectorTracker):
         >>> SpectralNorm(weight, warmup_iterations=50)(weight).diag().tolist()
         [1.0, 0.5, 0.25]
     """
+
+    cached: CachedWeight | None = None
 
     def __init__(
         self,
@@ -98,6 +118,9 @@ class SpectralNorm(SingularVectorTracker):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the normalized weight."""
+        if self.cached is not None and (normalized := self.cached.of(weight)) is not None:
+            self.end_read()
+            return normalized
         if weight.is_meta:
             return weight.clone()
         with full_precision(weight):
@@ -108,6 +131,9 @@ class SpectralNorm(SingularVectorTracker):
     def extra_repr(self) -> str:
         """Show the settings."""
         return f"{super().extra_repr()}, eps={self.eps}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "cached": None}
 
 
 def spectral_norm(

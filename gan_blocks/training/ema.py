@@ -5,7 +5,6 @@ Tested in ``tests/training/test_ema.py``.
 
 import copy
 from collections.abc import Collection, Mapping
-from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
@@ -98,7 +97,9 @@ class ExponentialMovingAverage:
                 continue
             group = copied if decay == 0 or average.kind == "copied" else moving
             group[0].append(average.tensor)
-            group[1].append(values[name].tensor.to(average.tensor))  # they may live on two devices
+            value = values[name].tensor
+            alike = value.dtype == average.tensor.dtype and value.device == average.tensor.device
+            group[1].append(value if alike else value.to(average.tensor))
         if moving[0]:
             torch._foreach_lerp_(*moving, weight=1 - decay)
         if copied[0]:
@@ -144,9 +145,10 @@ def _tensors(model: nn.Module) -> dict[str, _Entry]:
     found: dict[str, _Entry] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        advancing = ("u", "v", "reference") if isinstance(module, SingularVectorTracker) else ()
-        copied = _copied_buffers(module) if module._buffers else ()
-        for name, tensor in chain(module._parameters.items(), module._buffers.items()):
+        buffers = module._buffers
+        advancing = ("u", "v", "reference") if buffers and isinstance(module, SingularVectorTracker) else ()
+        copied = _copied_buffers(module) if buffers else ()
+        for name, tensor in (*module._parameters.items(), *buffers.items()):
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
                 linear = (tensor.is_floating_point() or tensor.is_complex()) and name not in copied
@@ -165,9 +167,11 @@ def _copied_buffers(module: nn.Module) -> Collection[str]:
 
 
 def _check_alike(averages: dict[str, _Entry], values: dict[str, _Entry]) -> None:
-    shapes = [{name: entry.tensor.shape for name, entry in entries.items()} for entries in (averages, values)]
-    if shapes[0] == shapes[1]:
+    if averages.keys() == values.keys() and all(
+        entry.tensor.shape == values[name].tensor.shape for name, entry in averages.items()
+    ):
         return
+    shapes = [{name: entry.tensor.shape for name, entry in entries.items()} for entries in (averages, values)]
     for name in [*averages, *values]:
         wanted, got = (f"{name} of shape {tuple(shape[name])}" if name in shape else f"no {name}" for shape in shapes)
         if wanted != got:

@@ -3,6 +3,7 @@
 Tested in ``tests/engine/base/test_memory.py``.
 """
 
+import ctypes
 import os
 import re
 import resource
@@ -22,6 +23,7 @@ __all__ = [
     "check_fits",
     "check_memory",
     "free_memory",
+    "keep_freed_memory",
     "out_of_memory",
     "physical_memory",
     "within_memory",
@@ -29,6 +31,25 @@ __all__ = [
 
 # What torch says of sizes that no machine can hold.
 _TOO_LARGE = re.compile("overflow|negative dimension|can't allocate memory|not enough memory", re.IGNORECASE)
+
+# From malloc.h of the GNU C library.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_KEPT = 32 * 2**20  # bytes; the library takes no larger number
+
+
+def keep_freed_memory() -> bool:
+    """Let the process keep the memory of tensors up to 32 MiB that are freed, for those that come next.
+
+    By default the GNU C library returns each large one to the system, which hands it back filled with zeros: in the
+    training of small networks on the CPU that takes a tenth of the time.
+
+    Returns:
+        Whether the C library knows how.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if tune is None:
+        return False
+    return all([tune(_M_MMAP_THRESHOLD, _LARGEST_KEPT), tune(_M_TRIM_THRESHOLD, 2**31 - 1)])
 
 
 def free_memory() -> int | None:

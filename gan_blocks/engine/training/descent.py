@@ -3,22 +3,20 @@
 Tested in ``tests/engine/training/test_updates.py``.
 """
 
-import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn, optim
 
-from gan_blocks import advance_power_iteration, frozen_power_iteration
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.processes import gather_objects, sum_gradients
 from gan_blocks.engine.base.randomness import seeded_noise
 from gan_blocks.engine.recipe.batches import FakeBatch, PairBatch
 from gan_blocks.engine.recipe.state import TrainingState
+from gan_blocks.engine.training.spectral_norms import advance_norms, cached_weights, known_weights
 
 __all__ = [
     "NOT_LOGGED",
@@ -29,7 +27,6 @@ __all__ = [
     "Totals",
     "check_one_form",
     "descend",
-    "known_weights",
     "listed_penalties",
 ]
 
@@ -43,8 +40,6 @@ WHOLE = ""
 """The name of a loss that comes without names for its terms."""
 NOT_LOGGED = "\0"
 """The name of a term that is differentiated and not logged."""
-
-_VERSIONS_AT_ADVANCE = WeakKeyDictionary[nn.Module, list[int]]()
 
 
 def descend(
@@ -85,18 +80,19 @@ def descend(
     zero = torch.zeros((), device=state.device, dtype=dtype)
     totals: Totals = {}
     with known_weights(state):
-        for part in parts:
-            with state.autocast(), seeded_noise(seed, *part.noise_key, device=state.device):
-                terms = _named(loss(part), state.device)
-                value = part.share * reduce(add, terms.values())
-            if not value.requires_grad:
-                raise UserError(
-                    "the loss of a micro-batch must depend on the weights that learn, but it is a constant."
-                )
-            value.backward()
-            for name, term in terms.items():
-                if name != NOT_LOGGED:
-                    totals[name] = totals.get(name, zero) + (part.share * term).detach().reshape(()).to(dtype)
+        with cached_weights(state):
+            for part in parts:
+                with state.autocast(), seeded_noise(seed, *part.noise_key, device=state.device):
+                    terms = _named(loss(part), state.device)
+                    value = part.share * reduce(add, terms.values())
+                if not value.requires_grad:
+                    raise UserError(
+                        "the loss of a micro-batch must depend on the weights that learn, but it is a constant."
+                    )
+                value.backward()
+                for name, term in terms.items():
+                    if name != NOT_LOGGED:
+                        totals[name] = totals.get(name, zero) + (part.share * term).detach().reshape(()).to(dtype)
         # A process none of whose samples was chosen names no terms; one may have a term that others lack.
         names = dict.fromkeys(name for each in gather_objects(list(totals)) for name in each)
         check_one_form(names)
@@ -113,8 +109,7 @@ def descend(
     optimizer.step()
     if after_step is not None:
         after_step(network)
-    advance_power_iteration(network)
-    _VERSIONS_AT_ADVANCE[network] = _versions(network)
+    advance_norms(network)
     return totals
 
 
@@ -172,17 +167,3 @@ def listed_penalties(penalties: Penalties) -> list[tuple[str, Penalty]]:
         if not isinstance(name, str) or not name or not callable(penalty):
             raise UserError(f"{rule}, but got {name!r:.60}: {type(penalty).__name__}.")
     return named
-
-
-@contextlib.contextmanager
-def known_weights(state: TrainingState) -> Iterator[None]:
-    """After an update here no spectral norm has to look whether its weight is still the same, unless somebody wrote."""
-    with contextlib.ExitStack() as held:
-        for network in (state.discriminator, state.generator):
-            if _VERSIONS_AT_ADVANCE.get(network) == _versions(network):
-                held.enter_context(frozen_power_iteration(network))
-        yield
-
-
-def _versions(network: nn.Module) -> list[int]:
-    return [parameter._version for parameter in network.parameters()]

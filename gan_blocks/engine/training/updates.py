@@ -28,9 +28,9 @@ from gan_blocks.engine.training.descent import (
     Totals,
     check_one_form,
     descend,
-    known_weights,
     listed_penalties,
 )
+from gan_blocks.engine.training.spectral_norms import cached_weights, known_weights
 from gan_blocks.engine.training.top_k import best_of, choose_top_k
 
 __all__ = [
@@ -253,7 +253,7 @@ def update_generator(
     fakes = [replace(fake, augment=augment) for fake in ([pair.fake for pair in pairs] or batches.generator())]
     k = batches.k if k is None else k
     if k < config.batch_size_at(batches.step):
-        with known_weights(state):
+        with known_weights(state), cached_weights(state):
             fakes = choose_top_k(state, fakes, k, config.seed)
     parts: Sequence[FakeBatch | PairBatch] = fakes
     if same_labels:

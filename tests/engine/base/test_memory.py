@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -72,3 +75,29 @@ def test_errors_of_memory_are_known_and_end_a_command_with_one_line(capfd: pytes
 
     with pytest.raises(RuntimeError, match="mat1"):
         run_command("draw", other)
+
+
+_FAULTS = """
+import resource, sys, torch
+from gan_blocks.engine.base.memory import keep_freed_memory
+
+torch.set_num_threads(1)
+if not keep_freed_memory():
+    print("unknown")
+    sys.exit()
+before = 0
+for number in range(50):
+    if number == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    first, second = torch.ones(2**22), torch.ones(2**20)
+    del first, second
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_the_memory_of_tensors_that_are_freed_is_used_again_without_a_page_fault():
+    command = [sys.executable, "-c", _FAULTS]
+    faults = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if faults == "unknown":
+        pytest.skip("this C library has no mallopt")
+    assert int(faults) < 100  # thousands without

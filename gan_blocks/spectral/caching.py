@@ -1,0 +1,178 @@
+"""Normalized weights that are computed once and shared by all forward passes until the next update.
+
+Tested in ``tests/spectral/test_caching.py``.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from gan_blocks._precision import full_precision, wide_dtype
+from gan_blocks._transforms import is_transformed
+from gan_blocks.spectral.advancing import group_key
+from gan_blocks.spectral.normalization import CachedWeight, SpectralNorm
+from gan_blocks.spectral.power_iteration import matrix_axes, to_matrix, to_weight
+
+__all__ = ["cached_spectral_norm"]
+
+
+def cached_spectral_norm(model: nn.Module) -> AbstractContextManager[None]:
+    r"""Compute every spectrally normalized weight of a model once: inside, all its forward passes share it.
+
+    For the time between two updates, whatever is read how often: two critic calls, micro-batches, recomputed forward
+    passes. Up to rounding the values are those of a read outside, and so are the gradients: each backward pass adds up
+    those of all reads at the normalized weight and sends the sum once through
+
+    .. math:: \frac{\partial L}{\partial W} = \frac{1}{\sigma}\Big(G - \langle G, \bar W \rangle\, u_0 v_0^\top\Big),
+        \qquad G = \frac{\partial L}{\partial \bar W}
+
+    (only :math:`G / \epsilon` where :math:`\sigma < \epsilon`). As with :func:`torch.nn.utils.parametrize.cached`,
+    whose graph however serves a single backward pass, an update of the weights belongs after the context. Should one
+    come inside, the reads after it compute what they need themselves.
+
+    An update before the context is noticed when it begins; inside, the singular vectors stay. Where a tensor has other
+    parametrizations beside its spectral norm, or a dtype narrower than float32, it is read as always.
+
+    Args:
+        model: Any module; without spectral norms nothing happens.
+
+    Returns:
+        A context manager. It looks up the layers of the model when it is made, and can be entered any number of times.
+
+    References:
+        Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", equation 10.
+
+    Example:
+        >>> from gan_blocks import cached_spectral_norm, spectral_norm
+        >>> critic = spectral_norm(torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.Adam(critic.parameters())
+        >>> with cached_spectral_norm(critic):
+        ...     for x in torch.ones(4, 2, 8):
+        ...         critic(x).mean().backward()
+        >>> optimizer.step()
+    """
+    return _Cache(model)
+
+
+class _Cache(AbstractContextManager[None]):
+    """What :func:`cached_spectral_norm` returns."""
+
+    def __init__(self, model: nn.Module) -> None:
+        chains = [part for part in model.modules() if isinstance(part, ParametrizationList) and len(part) == 1]
+        self.sources = [(part[0], part) for part in chains if isinstance(part[0], SpectralNorm) and part.is_tensor]
+        self.layouts: object = None
+        self.groups: list[list[int]] = []
+        self.before: list[list[tuple[SpectralNorm, CachedWeight | None]]] = []
+
+    def __enter__(self) -> None:
+        before = []
+        if not is_transformed():
+            found = [(norm, source.original) for norm, source in self.sources]
+            layouts = [(type(weight), weight.dtype, weight.device, weight.stride()) for _, weight in found]
+            if layouts != self.layouts:
+                self.layouts, self.groups = layouts, _grouped(found)
+            made = [_Normalized([found[index] for index in group]) for group in self.groups]
+            weights = [weight for group in made for weight in group.weights]
+            values = _Normalize.apply(made, *weights) if made else ()  # type: ignore[no-untyped-call]
+            norms = [norm for group in made for norm in group.norms]
+            for norm, weight, value in zip(norms, weights, values, strict=True):
+                before.append((norm, norm.cached))
+                _set(norm, CachedWeight(weight, weight._version, value), norm.frozen + 1)
+        self.before.append(before)
+
+    def __exit__(self, *_: object) -> None:
+        for norm, cached in self.before.pop():
+            _set(norm, cached, norm.frozen - 1)
+
+
+def _set(norm: SpectralNorm, cached: CachedWeight | None, frozen: int) -> None:
+    # Not by attribute, for which a module first looks whether it is a parameter: ten times as long.
+    vars(norm).update(cached=cached, frozen=frozen)
+
+
+def _grouped(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[list[int]]:
+    """The numbers of those whose weight is an ordinary parameter, grouped as they can be computed together."""
+    groups = defaultdict[object, list[int]](list)
+    for index, (norm, weight) in enumerate(found):
+        if type(weight) is nn.Parameter and not weight.is_meta and weight.dtype == wide_dtype(weight):
+            groups[norm.eps, group_key(norm, weight)].append(index)
+    return list(groups.values())
+
+
+class _Normalized:
+    """Weights that agree in shape as matrices, dtype and device, and what they become."""
+
+    def __init__(self, pairs: Sequence[tuple[SpectralNorm, Tensor]]) -> None:
+        self.norms, self.weights = zip(*pairs, strict=True)
+        self.versions = [weight._version for weight in self.weights]
+        self.axes = [matrix_axes(weight, norm.dim) for norm, weight in pairs]
+        with torch.no_grad(), full_precision(self.weights[0]):
+            vectors = [norm.vectors_to_read(weight) for norm, weight in pairs]
+            # Copies: an advance after the context must not reach a graph that waits for its backward pass.
+            us, vs = (torch.stack(side) for side in zip(*vectors, strict=True))
+            self.us, self.vs = us[:, :1], vs[:, :1]
+            self.made = self.make()
+
+    def make(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return sigma, what divides and the normalized weights: ``(n, 1, 1)`` twice and ``(n, out, rest)``."""
+        matrices = self.matrices(self.weights)
+        sigmas = self.us @ (matrices @ self.vs.mT)
+        divisors = sigmas.clamp(min=self.norms[0].eps)
+        return sigmas, divisors, matrices / divisors
+
+    def gradients(self, of_normalized: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The gradients of the weights."""
+        if all(gradient is None for gradient in of_normalized):
+            return [None] * len(of_normalized)
+        # A second derivative passes through sigma, too.
+        sigmas, divisors, normalized = self.make() if torch.is_grad_enabled() else self.made
+        given = [g if g is not None else torch.zeros_like(w) for g, w in zip(of_normalized, self.weights, strict=True)]
+        matrices = self.matrices(given)
+        products = torch.linalg.vecdot(matrices.flatten(1), normalized.flatten(1))[:, None, None]
+        slopes = torch.where(sigmas >= divisors, -products / divisors, 0)  # where eps divides, it is a constant
+        results = self.tensors((matrices / divisors).baddbmm_(self.us.mT * slopes, self.vs))
+        return [None if g is None else result for g, result in zip(of_normalized, results, strict=True)]
+
+    def matrices(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Weights, or gradients of their shapes, as ``(n, out, rest)``."""
+        each = [to_matrix(tensor, axes) for tensor, axes in zip(tensors, self.axes, strict=True)]
+        return torch.stack(each) if len(each) > 1 else each[0][None]
+
+    def tensors(self, matrices: Tensor) -> list[Tensor]:
+        """Undo :meth:`matrices`."""
+        parts = zip(matrices.unbind(), self.weights, self.axes, strict=True)
+        return [to_weight(matrix, weight, axes) for matrix, weight, axes in parts]
+
+
+class _Normalize(torch.autograd.Function):
+    """Divide weights by their norms, in a graph that any number of backward passes may use.
+
+    For that nothing goes through ``save_for_backward``, which frees what it holds after the first of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, groups: Sequence[_Normalized], *_weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.groups = groups
+        ctx.set_materialize_grads(False)
+        return tuple(chain.from_iterable(group.tensors(group.made[2]) for group in groups))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        results: list[Tensor | None] = [None]
+        for group in ctx.groups:
+            for weight, version in zip(group.weights, group.versions, strict=True):
+                if weight._version != version:
+                    raise RuntimeError(
+                        f"cached_spectral_norm: a weight of shape {tuple(weight.shape)} was written between a forward "
+                        "and its backward pass. Update weights after the context."
+                    )
+            first = len(results) - 1
+            with full_precision(group.us):
+                results += group.gradients(gradients[first : first + len(group.weights)])
+        return tuple(results)

@@ -1,0 +1,277 @@
+import contextlib
+import copy
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
+
+from gan_blocks import (
+    advance_power_iteration,
+    cached_spectral_norm,
+    checkpoint_activations,
+    clamp_sigma,
+    frozen_power_iteration,
+    spectral_norm,
+    zero_centered_penalty,
+)
+from tests.drawn import draw
+
+Context = Callable[[nn.Module], AbstractContextManager[None]]
+
+
+def plain(_model: nn.Module) -> AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+class Double(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+def critic(
+    *, channels: int = 4, channels_last: bool = False, count: int = 1, eps: float = 1e-4, doubled: bool = True
+) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(2, channels, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(channels, channels, 1),
+        nn.ConvTranspose2d(channels, 3, 2),
+        nn.Flatten(),
+        nn.Linear(3 * 25, 5),
+        nn.Linear(5, 5),
+        nn.Linear(5, 5),
+        nn.Linear(5, 1),
+    ]
+    model = nn.Sequential(*layers).double()
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    for layer in layers:
+        if hasattr(layer, "weight"):
+            spectral_norm(layer, num_singular_values=min(count, layer.weight.shape[0]), eps=eps)
+    if doubled:  # which is read as always
+        register_parametrization(model[4], "weight", Double())
+    return model
+
+
+def batches() -> Iterator[Tensor]:
+    for number in range(3):
+        yield draw(2, 2, 4, 4, seed=number).requires_grad_()
+
+
+def gradients(model: nn.Module, context: Context, *, penalty: bool = False, second: bool = False) -> list[Tensor]:
+    """Those of three micro-batches, of which each is scored twice."""
+    with context(model):
+        for images in batches():
+            logits = model(images)
+            loss = logits.square().mean() + model(-images).mean()
+            if penalty:
+                loss = loss + zero_centered_penalty(images, logits)
+            if second:
+                given = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+                loss = loss + sum(each.square().sum() for each in given)
+            loss.backward()
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@given(
+    channels=st.integers(1, 7),
+    channels_last=st.booleans(),
+    count=st.integers(1, 2),
+    eps=st.sampled_from([1e-4, 100.0]),
+    penalty=st.booleans(),
+    second=st.booleans(),
+)
+def test_gradients_are_those_of_plain_reads(channels, channels_last, count, eps, penalty, second):
+    found, expected = (
+        gradients(
+            critic(channels=channels, channels_last=channels_last, count=count, eps=eps),
+            context,
+            penalty=penalty,
+            second=second,
+        )
+        for context in (cached_spectral_norm, plain)
+    )
+    assert len(found) == len(expected) > 10
+    largest = max(float(each.abs().max()) for each in expected)  # that of a single element is zero but for rounding
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * largest)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_large_weights_which_are_not_stacked_have_the_same_gradients(channels_last: bool):
+    def wide() -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential(spectral_norm(nn.Conv2d(64, 65, 3)), spectral_norm(nn.Conv2d(65, 65, 3))).double()
+        return model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+    found = []
+    for context in (cached_spectral_norm, plain):
+        model, images = wide(), draw(1, 64, 6, 6)
+        with context(model):
+            model(images).square().sum().backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_all_reads_share_one_tensor_and_outside_each_has_its_own():
+    layer = spectral_norm(nn.Linear(4, 3))
+    with cached_spectral_norm(layer):
+        assert layer.weight is layer.weight
+        with torch.no_grad():
+            assert torch.equal(layer.weight, layer.weight)
+            assert not layer.weight.requires_grad
+    assert layer.weight is not layer.weight
+    assert layer.parametrizations.weight[0].cached is None
+
+
+def test_an_update_before_the_context_is_noticed_and_none_advances_inside():
+    cached, read = critic(doubled=False), critic(doubled=False)
+    for model in (cached, read):
+        for parameter in model.parameters():
+            parameter.data.mul_(-1.5).add_(0.1)
+    vectors = [rows.clone() for rows in cached.buffers()]
+    context = cached_spectral_norm(cached)
+    with context:
+        after = [rows.clone() for rows in cached.buffers()]
+        advance_power_iteration(cached)
+        cached(next(batches()))
+    read(next(batches()))
+    assert not all(torch.equal(*pair) for pair in zip(vectors, after, strict=True))
+    for one, other, third in zip(cached.buffers(), after, read.buffers(), strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, third, rtol=1e-12, atol=1e-12)
+    advance_power_iteration(cached)
+    assert not all(torch.equal(*pair) for pair in zip(cached.buffers(), after, strict=True))
+
+
+def test_the_context_can_be_entered_again_after_updates_and_moves():
+    model, alone = critic(), critic()
+    context = cached_spectral_norm(model)
+    optimizers = [torch.optim.Adam(each.parameters(), 1e-2) for each in (model, alone)]
+    for turn in range(4):
+        if turn == 2:
+            model.to(memory_format=torch.channels_last)
+            alone.to(memory_format=torch.channels_last)
+        for each, around, optimizer in zip((model, alone), (context, plain(alone)), optimizers, strict=True):
+            optimizer.zero_grad()
+            with around:
+                for images in batches():
+                    each(images).square().sum().backward()
+            optimizer.step()
+            advance_power_iteration(each)
+    for one, other in zip(model.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_weight_written_inside_is_read_as_it_is_and_gives_no_gradient_through_what_was_read_before():
+    layer = spectral_norm(nn.Linear(4, 3).double())
+    with cached_spectral_norm(layer):
+        before = layer(torch.ones(1, 4).double()).sum()
+        stale = layer.weight
+        with torch.no_grad():
+            layer.parametrizations.weight.original.mul_(3)
+        with frozen_power_iteration(layer):
+            torch.testing.assert_close(layer.weight, stale)  # normalized: the factor cancels
+        assert layer.weight is not stale
+        with pytest.raises(
+            RuntimeError, match=r"^cached_spectral_norm: a weight of shape \(3, 4\) was written between"
+        ):
+            before.backward()
+
+
+def test_contexts_nest_and_an_error_inside_leaves_none_behind():
+    layer = spectral_norm(nn.Linear(4, 3))
+    context = cached_spectral_norm(layer)
+    with context:
+        first = layer.weight
+        with context, cached_spectral_norm(layer):
+            assert layer.weight is not first
+        assert layer.weight is first
+    with pytest.raises(KeyError), context:
+        raise KeyError
+    assert layer.parametrizations.weight[0].cached is None
+    assert layer.parametrizations.weight[0].frozen == 0
+
+
+def test_without_a_graph_at_the_start_a_read_that_needs_one_makes_it():
+    layer = spectral_norm(nn.Linear(4, 3))
+    with torch.no_grad(), cached_spectral_norm(layer):
+        assert not layer.weight.requires_grad
+        with torch.enable_grad():
+            layer.weight.sum().backward()
+    assert layer.parametrizations.weight.original.grad is not None
+
+
+def test_a_copy_made_inside_and_other_weights_are_read_as_always():
+    model = critic()
+    with cached_spectral_norm(model):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other[0].parametrizations.weight.original.neg_()
+        torch.testing.assert_close(other[0].weight, -model[0].weight)
+        norm = model[0].parametrizations.weight[0]
+        weight = model[0].parametrizations.weight.original.detach()
+        torch.testing.assert_close(norm(3 * weight), model[0].weight)
+        named = {name: 2 * value for name, value in model.named_parameters()}
+        torch.func.functional_call(model, named, (next(batches()),))
+
+
+def test_narrower_weights_clamps_and_models_without_norms_are_left_alone():
+    half = spectral_norm(nn.Linear(4, 3)).bfloat16()
+    clamped = clamp_sigma(nn.Linear(4, 3), maximum=1.0)
+    with cached_spectral_norm(nn.ModuleList([half, clamped, nn.Linear(2, 2)])):
+        assert half.weight is not half.weight
+        assert clamped.weight is not clamped.weight
+        assert half.weight.dtype == torch.bfloat16
+    with cached_spectral_norm(spectral_norm(nn.Linear(4, 3, device="meta"))):
+        pass
+
+
+def test_under_autocast_it_computes_in_float32():
+    layer = spectral_norm(nn.Linear(64, 64))
+    with frozen_power_iteration(layer):
+        expected = layer.weight
+        with torch.autocast("cpu", torch.bfloat16), cached_spectral_norm(layer):
+            torch.testing.assert_close(layer.weight, expected, rtol=1e-6, atol=1e-7)
+            layer.weight.square().sum().backward()
+    with frozen_power_iteration(layer):
+        found, layer.parametrizations.weight.original.grad = layer.parametrizations.weight.original.grad, None
+        layer.weight.square().sum().backward()
+    torch.testing.assert_close(found, layer.parametrizations.weight.original.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_recomputed_activations_read_the_same_weights():
+    found = []
+    for context in (cached_spectral_norm, plain):
+        model = critic()
+        checkpoint_activations(model[2])
+        checkpoint_activations(model[4])
+        with context(model):
+            for images in batches():
+                model(images).square().sum().backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_nothing_is_kept_alive_after_the_context():
+    layer = spectral_norm(nn.Linear(4, 3))
+    gc.disable()  # what is left must go without the help of the collector
+    try:
+        with cached_spectral_norm(layer):
+            watched = weakref.ref(layer.weight)
+            layer(torch.ones(1, 4)).sum().backward()
+        assert watched() is None
+    finally:
+        gc.enable()
