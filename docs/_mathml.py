@@ -1,10 +1,13 @@
 """Equations as MathML, which browsers draw by themselves: the pages need no script and no network to be read.
 
 docutils translates the usual LaTeX; a command that it does not know is a warning, and so an error in ``make docs``.
+
+Tested in ``tests/test_formulas.py``.
 """
 
 import re
 from typing import Any
+from xml.etree import ElementTree
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -18,6 +21,9 @@ SYNONYMS = (
     (re.compile(r"\\textstyle(?![A-Za-z])"), ""),
 )
 
+# Signs above a letter: what docutils writes, and what math fonts have.
+ACCENTS = {"ˉ": "¯", "_": "¯", "\u02c6": "^", "~": "~", "˙": "˙", "→": "→"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -26,10 +32,33 @@ def mathml(node: nodes.Element, *, as_block: bool) -> str:
     for pattern, replacement in SYNONYMS:
         latex = pattern.sub(replacement, latex)
     try:
-        return str(tex2mathml(latex, as_block=as_block))
+        return redrawn(str(tex2mathml(latex, as_block=as_block)))
     except MathError as error:
         logger.warning("%s, in the equation %s", error, node.astext(), location=node)
         return f"<code>{nodes.unescape(node.astext())}</code>"
+
+
+def redrawn(equation: str) -> str:
+    """Mend what docutils draws wrong: bars without ink, and the index of an accented letter under the letter."""
+    ElementTree.register_namespace("", "http://www.w3.org/1998/Math/MathML")
+    root = ElementTree.fromstring(equation)
+    for element in root.iter():
+        kind, children = element.tag.rpartition("}")[2], list(element)
+        if kind not in ("mover", "munderover") or (children[-1].text or "") not in ACCENTS:
+            continue
+        sign = children[-1]
+        # A bar over several letters is as long as they are.
+        sign.set("stretchy", "true" if sign.text == "_" else "false")
+        sign.text = ACCENTS[sign.text or ""]
+        if kind == "munderover":
+            base, index = children[:2]
+            for child in children:
+                element.remove(child)
+            letter = ElementTree.SubElement(element, element.tag.replace("munderover", "mover"), accent="true")
+            letter.extend([base, sign])
+            element.append(index)
+            element.tag = element.tag.replace("munderover", "msub")
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
 
 def visit_math(writer: Any, node: nodes.Element) -> None:
