@@ -8,18 +8,14 @@ autocast, channels_last, at sizes of BigGAN and of the networks for digits; then
 import argparse
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import add_clock_option, clock_of, machine, timed_in_turn
-from benchmarks.training_steps import trainer
+from benchmarks.training_steps import SYSTEMS, changed, trainer, unfused
 from gan_blocks import conv2d_downsample, upsample_conv2d
-from gan_blocks.engine import Recipe
-from recipes import biggan, biggan_deep
 
 WAYS = {"plain": False, "fused": True}
 SIZES = [  # channels in and out, side of the smaller map, batch
@@ -47,37 +43,15 @@ def main() -> None:
                 ratios.append(_ratio(cases, options.rounds, clock))
             sizes = f"{channels_in:4} -> {channels_out:3}, {side:2}x{side:<2} and {2 * side:3}x{2 * side:<3}"
             print(f"{name:8} {sizes}, batch {batch:2}: up {ratios[0]:.2f}, down {ratios[1]:.2f}", flush=True)
-    large = replace(biggan.imagenet_128(), channels=32, batch_size=8, discriminator_steps=1)
-    for name, recipe, config in (
-        ("BigGAN-128, ch 32, batch 8", biggan.RECIPE, large),
-        ("BigGAN-deep, mnist5k-32", biggan_deep.RECIPE, biggan_deep.RECIPE.presets["mnist5k-32"]()),
-    ):
-        cases = {"plain": _looked_at(recipe, config), "fused": trainer(recipe, config)}
+    for name in ("BigGAN-128", "demo"):
+        recipe, config = SYSTEMS[name]
+        cases = {"plain": trainer(changed(recipe, unfused), config), "fused": trainer(recipe, config)}
         print(f"step of {name}: {_ratio(cases, options.rounds, clock):.2f}", flush=True)
 
 
 def _ratio(cases: dict[str, Callable[[int], None]], rounds: int, clock: Callable[[], float]) -> float:
     times = timed_in_turn(cases, rounds, clock)
     return statistics.median(one / other for one, other in zip(times["plain"], times["fused"], strict=True))
-
-
-def _looked_at(recipe: Recipe[Any], config: Any) -> Callable[[int], None]:
-    """Steps of networks with a hook at each convolution, which is called therefore."""
-
-    def hooked(network: nn.Module) -> nn.Module:
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):
-                module.register_forward_pre_hook(lambda _module, _inputs: None)
-        return network
-
-    return trainer(
-        replace(
-            recipe,
-            build_generator=lambda config: hooked(recipe.build_generator(config)),
-            build_discriminator=lambda config: hooked(recipe.build_discriminator(config)),
-        ),
-        config,
-    )
 
 
 def _worker(work: Callable[[], Tensor], dtype: torch.dtype | None) -> Callable[[int], None]:

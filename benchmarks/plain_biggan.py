@@ -4,7 +4,7 @@ Names, shapes and depths are those of the paper's Table 4; the parameter counts 
 ``benchmarks.singular_values``. It is written without gan_blocks, so that what is measured does not depend on it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-__all__ = ["Discriminator", "Generator", "initialize", "train", "weights"]
+__all__ = ["Discriminator", "Generator", "initialize", "train", "trainer", "weights"]
 
 
 class ConditionalNorm(nn.Module):
@@ -162,14 +162,28 @@ def weights(*models: nn.Module) -> dict[str, Tensor]:
     return {name: weight.detach() for name, weight in found.items()}
 
 
-def train(g: Generator, d: Discriminator, *, batch: int, seed: int = 0) -> Iterator[int]:
-    """Train on smooth random images with the paper's hinge loss, rates and two D steps a G step; yield each step."""
+def trainer(channels: int, *, batch: int, discriminator_steps: int = 2) -> Callable[[int], None]:
+    """A function that takes one step of fresh networks."""
+    random = torch.Generator().manual_seed(0)
+    g, d = Generator(channels), Discriminator(channels)
+    initialize(g, random)
+    initialize(d, random)
+    training = train(g, d, batch=batch, discriminator_steps=discriminator_steps)
+
+    def step(_number: int) -> None:
+        next(training)
+
+    return step
+
+
+def train(g: Generator, d: Discriminator, *, batch: int, discriminator_steps: int = 2, seed: int = 0) -> Iterator[int]:
+    """Train on smooth random images with the paper's hinge loss and rates; yield each step."""
     random = torch.Generator().manual_seed(seed)
     d_optimizer = torch.optim.Adam(d.parameters(), lr=2e-4, betas=(0.0, 0.999), fused=True)
     g_optimizer = torch.optim.Adam(g.parameters(), lr=5e-5, betas=(0.0, 0.999), fused=True)
     step = 0
     while True:
-        for _ in range(2):
+        for _ in range(discriminator_steps):
             z, y = _latents(batch, random)
             coarse = torch.randn(batch, 3, 8, 8, generator=random)
             real = torch.tanh(F.interpolate(coarse, size=128, mode="bicubic"))
@@ -180,7 +194,9 @@ def train(g: Generator, d: Discriminator, *, batch: int, seed: int = 0) -> Itera
             d_optimizer.step()
         g_optimizer.zero_grad()
         z, y = _latents(batch, random)
+        d.requires_grad_(False)
         (-d(g(z, y), y).mean()).backward()
+        d.requires_grad_(True)
         g_optimizer.step()
         step += 1
         yield step
