@@ -8,18 +8,16 @@ PY := $(VENV)/bin/python
 # Modules are compiled when first imported: compiling all of torch, scipy and their like takes longer than the rest.
 INSTALL := $(PY) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 DEMO_RUN ?= runs/demo
-# What benchmarks share is there too; only files that can be run are.
-BENCHMARKS := $(shell grep -l '^if __name__ ==' benchmarks/*.py 2>/dev/null)
 
 # Where it is set, every process of the tests would compile what it imports, torch above all, once more.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all checks references lint docs bench clean
+.PHONY: help demo test test-all checks references lint docs bench bench-peers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options: PYTHON=python3.12 (which Python makes .venv), DEMO_RUN=DIR (where the demo trains),"
 	@echo "           PYTEST_ARGS='-k attention' (passed on to pytest)."
 
@@ -54,13 +52,12 @@ docs: $(VENV)/.installed-dev ## build the documentation into docs/_build/html
 	$(VENV)/bin/sphinx-build -q -W -n --keep-going -j 2 docs docs/_build/html
 	@echo "The documentation is in docs/_build/html/index.html"
 
-bench: $(VENV)/.installed-dev ## run every script of benchmarks/ (the machine should be idle)
-ifeq ($(BENCHMARKS),)
-	@echo "There is no benchmark in benchmarks/ yet."
-endif
-	@set -e; for script in $(BENCHMARKS:benchmarks/%.py=%); do \
-		echo "== benchmarks.$$script"; $(PY) -m "benchmarks.$$script"; \
-	done
+bench: $(VENV)/.installed-dev ## measure speed and memory, 25 minutes (the machine should be idle)
+	$(PY) -m benchmarks.run
+
+bench-peers: $(VENV)/.installed-dev ## measure published code in PEERS=FOLDER beside it (see docs/speed.md)
+	@test -n "$(PEERS)" || { echo "Name a folder with checkouts of published code: make bench-peers PEERS=FOLDER" >&2; exit 2; }
+	$(PY) -m benchmarks.peers "$(PEERS)"
 
 clean: ## remove built files and caches; keeps .venv and runs
 	rm -rf build dist docs/_build docs/api/generated .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

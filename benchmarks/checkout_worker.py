@@ -1,7 +1,7 @@
 """The process of ``benchmarks.checkouts``: trains with whatever checkout is first in its path.
 
-It is run as a file and imports nothing beside that checkout and torch. Of each line that it reads, a number of steps, it
-prints the seconds of each as JSON. It knows the engine's places today and those before it was part of the library.
+It is run as a file and imports nothing beside that checkout and torch. Of each line that it reads, a number of steps,
+it prints the seconds of each as JSON. It knows the engine's places today and those before it was part of the library.
 """
 
 import importlib

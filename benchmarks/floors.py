@@ -2,8 +2,8 @@
 
 A step is taken once while every such operation, forward and backward, is written down with its shapes, strides and
 types; they are then replayed in their order on noise. What is left out is all the rest: normalization, activations,
-weights, optimizers, Python. The floor of the fused arithmetic is that of a step as the recipe takes it, the floor of the
-plain arithmetic that of a step with a plain 3x3 convolution beside each change of resolution.
+weights, optimizers, Python. The floor of the fused arithmetic is that of a step as the recipe takes it, the floor of
+the plain arithmetic that of a step with a plain 3x3 convolution beside each change of resolution.
 
 ``python -m benchmarks.floors [SYSTEM]`` times both in turn with the step and says where the rest goes.
 Tested in ``tests/benchmarks/test_floors.py``.
@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map
 
 from benchmarks.results import Ratio, Table, render_table, table
 from benchmarks.step_profile import shares_of_step
+from benchmarks.suite import Turn
 from benchmarks.timing import add_clock_option, clock_of, fast_bf16, machine, timed_in_turn
 from benchmarks.training_steps import SYSTEMS, changed, plain_trainer, trainer, unfused
 from gan_blocks.engine import Recipe, TrainingConfig
@@ -42,15 +43,19 @@ class _Like:
         return (self.shape, self.stride, self.dtype, position)
 
     def make(self) -> Tensor:
-        made = torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
-        return made.normal_(std=0.1) if self.dtype.is_floating_point else made.zero_()
+        # Strides may be 0, where a gradient was expanded: what lies behind them is filled, not what is seen.
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.stride, strict=True))
+        behind = torch.zeros(last + 1, dtype=self.dtype)
+        if self.dtype.is_floating_point:
+            behind.normal_(std=0.1)
+        return behind.as_strided(self.shape, self.stride)
 
 
 class _Recorder(TorchDispatchMode):
     """Writes down the operations that count."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,13 +75,15 @@ def floor_of(train: Callable[[int], object]) -> Callable[[int], None]:
         train(1)
     tensors: dict[tuple[Any, ...], Tensor] = {}
 
-    def made(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(
-            tensors.setdefault(each.key(position), each.make()) if isinstance(each, _Like) else each
-            for position, each in enumerate(arguments)
-        )
+    def made(position: int, argument: Any) -> Any:
+        if not isinstance(argument, _Like):
+            return argument
+        key = argument.key(position)
+        if key not in tensors:
+            tensors[key] = argument.make()
+        return tensors[key]
 
-    calls = [(func, made(args), kwargs) for func, args, kwargs in recorder.calls]
+    calls = [(func, [made(*each) for each in enumerate(args)], kwargs) for func, args, kwargs in recorder.calls]
 
     @torch.no_grad()
     def replay(_number: int) -> None:
@@ -90,10 +97,8 @@ def floor_table(
     name: str,
     recipe: Recipe[Any],
     config: TrainingConfig,
-    clock: Callable[[], float],
+    turn: Turn,
     *,
-    rounds: int,
-    seconds: float = math.inf,
     others: Mapping[str, Callable[[int], object]] | None = None,
 ) -> Table:
     """A system's step in turn with its floors and the plain way to take it, and where its time goes.
@@ -102,9 +107,7 @@ def floor_table(
         name: What the system is called.
         recipe: Builds it.
         config: Its Config.
-        clock: Tells the time.
-        rounds: How many count.
-        seconds: Begin no round after so many.
+        turn: How to measure.
         others: More ways to take the step, each compared with ours.
     """
     step = trainer(recipe, config)
@@ -122,7 +125,7 @@ def floor_table(
         cases |= {"ours, bfloat16": half, "floor, fused arithmetic, bfloat16": floor_of(half)}
         ratios += [Ratio("ours, float32", "ours, bfloat16"), Ratio("plain way", "ours, bfloat16")]
         ratios += [Ratio("ours, bfloat16", "floor, fused arithmetic, bfloat16")]
-    measured = timed_in_turn(cases, rounds, clock, seconds=seconds)
+    measured = timed_in_turn(cases, turn.rounds, turn.clock, seconds=turn.seconds)
     shares = shares_of_step(step, steps=1)
     goes = "Where the float32 step goes: " + ", ".join(f"{part} {share:.1%}" for part, share in shares.items()) + "."
     batch, updates = config.batch_size, config.discriminator_steps
@@ -138,7 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     print(machine())
     for name in options.systems or ["BigGAN-128"]:
-        found = floor_table(name, *SYSTEMS[name], clock_of(options), rounds=options.rounds)
+        found = floor_table(name, *SYSTEMS[name], Turn(clock_of(options), options.rounds, math.inf))
         print(f"\n{render_table(found)}", flush=True)
 
 

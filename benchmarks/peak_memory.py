@@ -1,7 +1,7 @@
 """The most memory that a process holds while it trains, each way in a process of its own.
 
 ``python -m benchmarks.peak_memory`` takes two steps of BigGAN-128 (ch 32, batch 8) as the recipe does, with the
-activations of blocks computed again, in bfloat16, and the plain way (torch's spectral norm, no fused convolutions, NCHW).
+activations of blocks computed again, in bfloat16, and the plain way (torch's spectral norm, no fused convolutions).
 It prints what the process holds at its peak, and how much of it came after everything was imported.
 Tested in ``tests/benchmarks/test_run.py``.
 """

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks.results import Ratio, Table, render_table, table
+from benchmarks.suite import Turn
 from benchmarks.timing import add_clock_option, clock_of, fast_bf16, machine, timed_in_turn
 from gan_blocks.engine import Recipe, TrainingConfig
 from gan_blocks.engine.sampling.samples import draw_latents, generate, sampling_generator
@@ -58,10 +59,8 @@ def sampling_table(
     recipe: Recipe[Any],
     config: TrainingConfig,
     batch: int,
-    clock: Callable[[], float],
+    turn: Turn,
     *,
-    rounds: int,
-    seconds: float = math.inf,
     others: dict[str, Callable[[int], object]] | None = None,
 ) -> Table:
     """All ways in turn."""
@@ -73,7 +72,7 @@ def sampling_table(
     }
     if fast_bf16():
         cases["ours, bfloat16"] = sampler(ready, recipe, config, batch, bf16=True)
-    measured = timed_in_turn(cases, rounds, clock, seconds=seconds)
+    measured = timed_in_turn(cases, turn.rounds, turn.clock, seconds=turn.seconds)
     ratios = [
         Ratio(other, ours) for other in ("plain way", *(others or {})) for ours in ("ours, float32", "ours, bfloat16")
     ]
@@ -87,8 +86,9 @@ def main() -> None:
     add_clock_option(parser)
     options = parser.parse_args()
     print(machine())
+    turn = Turn(clock_of(options), options.rounds, math.inf)
     for batch in BATCHES:
-        print(render_table(sampling_table(*SYSTEM, batch, clock_of(options), rounds=options.rounds)), flush=True)
+        print(render_table(sampling_table(*SYSTEM, batch, turn)), flush=True)
 
 
 if __name__ == "__main__":

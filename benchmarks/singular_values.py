@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.singular_values`` makes the weights (a few training steps, minutes at full size), measures each
 method in a process of its own and prints one table for each set of weights. ``--folder`` keeps the weights for
-another run; ``--channels 16`` is a quick look.
+another run; ``--channels 16`` is a quick look. ``--large`` measures the perturbed weights of both sides at least 256
+alone, cold, and trains nothing: orthogonal weights with noise are the hard case, and large ones take most of the time.
 
 The sets: *perturbed*, orthogonal plus normal noise of standard deviation 0.02 (at the orthogonal start every value is
 1 and there is nothing to find); *trained*, after 11 training steps; warm methods start from what they found, or from
@@ -135,8 +136,16 @@ BARS = [
 ]
 
 
-def make_weights(folder: Path, channels: int, steps: int, batch: int) -> None:
-    """Save the sets of weights as NumPy archives."""
+LARGE = 256
+
+
+def is_large(weight: Tensor) -> bool:
+    """Whether no side is short."""
+    return min(len(weight), weight[0].numel()) >= LARGE
+
+
+def make_weights(folder: Path, channels: int, steps: int, batch: int, *, large: bool) -> None:
+    """Save the sets of weights as NumPy archives; with ``large`` the perturbed ones alone."""
     generator = torch.Generator().manual_seed(0)
     g, d = Generator(channels), Discriminator(channels)
     counts = tuple(sum(p.numel() for p in model.parameters()) for model in (g, d))
@@ -146,8 +155,14 @@ def make_weights(folder: Path, channels: int, steps: int, batch: int) -> None:
     initialize(d, generator)
     save(
         folder / "perturbed",
-        {n: w + 0.02 * torch.randn(w.shape, generator=generator) for n, w in weights(g, d).items()},
+        {
+            name: weight + 0.02 * torch.randn(weight.shape, generator=generator)
+            for name, weight in weights(g, d).items()
+            if not large or is_large(weight)
+        },
     )
+    if large:
+        return
     for step in train(g, d, batch=batch):
         print(f"step {step} of {steps + 1}", file=sys.stderr)
         if step == steps:
@@ -233,6 +248,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="images in a training step")
     parser.add_argument("--repeats", type=int, default=5, help="runs of which the median counts")
     parser.add_argument("--folder", type=Path, help="where weights are kept and looked for")
+    parser.add_argument("--large", action="store_true", help="large perturbed weights alone")
     parser.add_argument("--only", default="", help="measure only methods whose name this regular expression matches")
     add_clock_option(parser)
     parser.add_argument("--measure", nargs=2, metavar=("SET", "METHOD"), help=argparse.SUPPRESS)
@@ -245,10 +261,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "trained.json").exists():
-            make_weights(folder, options.channels, options.steps, options.batch)
+        sets = ("perturbed",) if options.large else ("perturbed", "trained")
+        if not (folder / f"{sets[-1]}.json").exists():
+            make_weights(folder, options.channels, options.steps, options.batch, large=options.large)
         print(f"BigGAN-128, {machine()}")
-        for weight_set in ("perturbed", "trained"):
+        for weight_set in sets:
             report(folder, weight_set, options.repeats, options.only, cpu_time=options.cpu_time)
 
 

@@ -5,10 +5,10 @@
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 from benchmarks.results import Ratio, Table, render_table, table
+from benchmarks.suite import Turn
 from benchmarks.timing import add_clock_option, clock_of, machine, timed_in_turn
 from benchmarks.training_steps import (
     SYSTEMS,
@@ -24,9 +24,7 @@ __all__ = ["class_costs", "spectral_norm_costs"]
 MANY, FEW = 18_000, 10
 
 
-def spectral_norm_costs(
-    name: str, system: System, clock: Callable[[], float], *, rounds: int, seconds: float = math.inf
-) -> Table:
+def spectral_norm_costs(name: str, system: System, turn: Turn) -> Table:
     """The library's spectral norm, torch's and none."""
     recipe, config = system
     cases = {
@@ -34,18 +32,16 @@ def spectral_norm_costs(
         "torch's": trainer(changed(recipe, with_torch_spectral_norm), config),
         "none": trainer(changed(recipe, without_spectral_norm), config),
     }
-    measured = timed_in_turn(cases, rounds, clock, seconds=seconds)
+    measured = timed_in_turn(cases, turn.rounds, turn.clock, seconds=turn.seconds)
     ratios = [Ratio("ours", "none"), Ratio("torch's", "none"), Ratio("torch's", "ours")]
     return table(f"Spectral norm in the training step of {name}", measured, ratios)
 
 
-def class_costs(
-    name: str, system: System, clock: Callable[[], float], *, rounds: int, seconds: float = math.inf
-) -> Table:
+def class_costs(name: str, system: System, turn: Turn) -> Table:
     """A step with many classes over one with few."""
     recipe, config = system
     cases = {f"{count:,} classes": trainer(recipe, replace(config, num_classes=count)) for count in (MANY, FEW)}
-    measured = timed_in_turn(cases, rounds, clock, seconds=seconds)
+    measured = timed_in_turn(cases, turn.rounds, turn.clock, seconds=turn.seconds)
     return table(f"Classes in the training step of {name}", measured, [Ratio(*cases)])
 
 
@@ -62,7 +58,8 @@ def main() -> None:
     options = parser.parse_args()
     print(machine())
     measure = COSTS[options.cost]
-    print(render_table(measure(options.system, SYSTEMS[options.system], clock_of(options), rounds=options.rounds)))
+    turn = Turn(clock_of(options), options.rounds, math.inf)
+    print(render_table(measure(options.system, SYSTEMS[options.system], turn)))
 
 
 if __name__ == "__main__":

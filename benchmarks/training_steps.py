@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Step = Callable[[TrainingState, StepBatches, Any], dict[str, Tensor]]
-System = tuple[Recipe[Any], TrainingConfig]
+System = tuple[Recipe[Any], Any]  # with its Config
 Change = Callable[[nn.Module], nn.Module]
 
 
@@ -55,15 +55,14 @@ SYSTEMS: dict[str, System] = {
     "BigGAN-128, 2 D steps, ortho": (biggan.RECIPE, _biggan_128(2, 1e-4)),
     "BigGAN-deep-128": (biggan_deep.RECIPE, replace(biggan_deep.imagenet_128(), channels=32, batch_size=8)),
     "ProGAN-64": (progan.RECIPE, _progan_64()),
-    "SN-GAN-32": (sngan.RECIPE, replace(sngan.cifar10_32(), batch_size=16, discriminator_steps=1)),
+    "SN-GAN-32": (sngan.RECIPE, replace(sngan.cifar10_32(), batch_size=16)),
     "demo": (biggan_deep.RECIPE, biggan_deep.mnist5k_32()),
 }
 """What is measured, by name; BigGAN-deep with 2 updates of D and orthogonal regularization, as its preset."""
 
-_TINY = {"channels": 8, "batch_size": 4}
 TINY_SYSTEMS: dict[str, System] = {
-    "BigGAN-128": (biggan.RECIPE, replace(biggan.mnist5k_32(), **_TINY)),
-    "demo": (biggan_deep.RECIPE, replace(biggan_deep.mnist5k_32(), **_TINY)),
+    "BigGAN-128": (biggan.RECIPE, replace(biggan.mnist5k_32(), channels=8, batch_size=4)),
+    "demo": (biggan_deep.RECIPE, replace(biggan_deep.mnist5k_32(), channels=8, batch_size=4)),
     "ProGAN-64": (progan.RECIPE, replace(progan.mnist5k_32(), widths=(8, 8, 8, 8), batch_size=4)),
 }
 """Small ones under the same names, to try the benchmarks themselves."""
@@ -138,7 +137,7 @@ def _normalized(network: nn.Module) -> list[nn.Module]:
         module
         for module in network.modules()
         if parametrize.is_parametrized(module, "weight")
-        and any(isinstance(part, SpectralNorm) for part in module.parametrizations["weight"])  # type: ignore[index, union-attr]
+        and any(isinstance(part, SpectralNorm) for part in module.parametrizations["weight"])  # type: ignore[index]
     ]
 
 

@@ -1,0 +1,23 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import checkouts
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        checkouts.main([str(tmp_path)])
+    assert end.value.code == 2
+    assert "must be a checkout of this repository" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_checkouts_take_turns(tmp_path):
+    words = [str(ROOT), "--warm-up", "1", "--steps", "1", "--rounds", "2", "--out", str(tmp_path / "page")]
+    assert checkouts.main(words) == 0
+    (found,) = json.loads((tmp_path / "page.json").read_text())["tables"]
+    assert [len(case["values"]) for case in found["cases"].values()] == [2, 2]

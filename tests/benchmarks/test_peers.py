@@ -1,0 +1,40 @@
+import sys
+
+import pytest
+
+from benchmarks.peers.__main__ import main
+from benchmarks.peers.folders import NAMES, folder_of, imported
+
+
+def test_a_folder_that_is_missing_is_named_with_what_it_must_be(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path), "progan-64"])
+    assert end.value.code == 2
+    rule = "pytorch_GAN_zoo must be a checkout of facebookresearch/pytorch_GAN_zoo on GitHub, but has no"
+    assert rule in capsys.readouterr().err
+
+
+def test_without_any_peer_there_is_nothing_to_measure(tmp_path):
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path)])
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_checkout_is_known_by_a_file(tmp_path, name):
+    file = tmp_path / name / NAMES[name][1]
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert folder_of(tmp_path, name) == tmp_path / name
+
+
+def test_modules_with_common_names_are_imported_and_forgotten(tmp_path):
+    (tmp_path / "layers.py").write_text("import notinstalled.inside\nfrom notinstalled import Thing\nVALUE = 3\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("raise ImportError\n")
+    (tmp_path / "package" / "model.py").write_text("import layers\nVALUE = layers.VALUE\n")
+    unneeded = ["notinstalled", "notinstalled.inside"]
+    (model,) = imported(tmp_path, ["package.model"], unneeded=unneeded, bare=["package"])
+    assert model.VALUE == 3
+    assert not {"layers", "package", "package.model", *unneeded} & set(sys.modules)
+    assert str(tmp_path) not in sys.path

@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from benchmarks.results import BEGIN, END, Ratio, main, render_table, table, write_page
+from benchmarks.timing import spread_of, timed_in_turn
+
+
+def test_ratios_are_medians_of_the_ratios_of_rounds():
+    found = table("Step", {"slow": [4.0, 9.0, 8.0], "fast": [2.0, 3.0, 2.0]}, [Ratio("slow", "fast")])
+    assert found["ratios"]["slow / fast"]["median"] == 3.0  # of the medians it would be 4
+    assert "| slow / fast | 3.00 (2.50, 3.50) |" in render_table(found)
+
+
+def test_what_was_not_measured_is_in_no_ratio():
+    assert table("Step", {"slow": [1.0]}, [Ratio("slow", "fast")])["ratios"] == {}
+
+
+def test_one_value_is_its_own_quartiles():
+    assert spread_of([2.0]) == (2.0, 2.0, 2.0)
+
+
+def test_turns_end_with_the_time_but_not_before_three_rounds():
+    order = []
+    cases = {"a": lambda number: order.append(("a", number)), "b": lambda number: order.append(("b", number))}
+    times = timed_in_turn(cases, 100, lambda: 0.0, seconds=0.0)
+    assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
+    assert order[:4] == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+
+
+def test_tables_go_into_the_place_of_a_page(tmp_path, monkeypatch):
+    write_page(tmp_path / "one", "One", "make bench", [table("Step", {"ours": [1.0]})])
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    monkeypatch.setattr("sys.argv", ["results", str(tmp_path / "one.json"), "--into", str(page)])
+    main()
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert "### Step" in text
+    assert json.loads((tmp_path / "one.json").read_text())["command"] == "make bench"
+
+
+def test_a_page_without_a_place_is_refused(tmp_path, monkeypatch, capsys):
+    write_page(tmp_path / "one", "One", "make bench", [])
+    (tmp_path / "page.md").write_text("nothing\n")
+    monkeypatch.setattr("sys.argv", ["results", str(tmp_path / "one.json"), "--into", str(tmp_path / "page.md")])
+    with pytest.raises(SystemExit):
+        main()
+    assert "must have a line" in capsys.readouterr().err
