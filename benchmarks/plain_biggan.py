@@ -162,13 +162,20 @@ def weights(*models: nn.Module) -> dict[str, Tensor]:
     return {name: weight.detach() for name, weight in found.items()}
 
 
-def trainer(channels: int, *, batch: int, discriminator_steps: int = 2) -> Callable[[int], None]:
+def trainer(
+    channels: int,
+    *,
+    batch: int,
+    discriminator_steps: int = 2,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> Callable[[int], None]:
     """A function that takes one step of fresh networks."""
     random = torch.Generator().manual_seed(0)
     g, d = Generator(channels), Discriminator(channels)
     initialize(g, random)
     initialize(d, random)
-    training = train(g, d, batch=batch, discriminator_steps=discriminator_steps)
+    training = train(g.to(device), d.to(device), batch=batch, discriminator_steps=discriminator_steps, bf16=bf16)
 
     def step(_number: int) -> None:
         next(training)
@@ -176,31 +183,45 @@ def trainer(channels: int, *, batch: int, discriminator_steps: int = 2) -> Calla
     return step
 
 
-def train(g: Generator, d: Discriminator, *, batch: int, discriminator_steps: int = 2, seed: int = 0) -> Iterator[int]:
+def train(
+    g: Generator,
+    d: Discriminator,
+    *,
+    batch: int,
+    discriminator_steps: int = 2,
+    bf16: bool = False,
+    seed: int = 0,
+) -> Iterator[int]:
     """Train on smooth random images with the paper's hinge loss and rates; yield each step."""
     random = torch.Generator().manual_seed(seed)
+    device = next(g.parameters()).device
     d_optimizer = torch.optim.Adam(d.parameters(), lr=2e-4, betas=(0.0, 0.999), fused=True)
     g_optimizer = torch.optim.Adam(g.parameters(), lr=5e-5, betas=(0.0, 0.999), fused=True)
     step = 0
+
+    def latents() -> tuple[Tensor, Tensor]:
+        z, y = torch.randn(batch, 120, generator=random), torch.randint(1000, (batch,), generator=random)
+        return z.to(device), y.to(device)
+
     while True:
         for _ in range(discriminator_steps):
-            z, y = _latents(batch, random)
-            coarse = torch.randn(batch, 3, 8, 8, generator=random)
+            z, y = latents()
+            coarse = torch.randn(batch, 3, 8, 8, generator=random).to(device)
             real = torch.tanh(F.interpolate(coarse, size=128, mode="bicubic"))
-            with torch.no_grad():
-                fake = g(z, y)
             d_optimizer.zero_grad()
-            (F.relu(1 - d(real, y)).mean() + F.relu(1 + d(fake, y)).mean()).backward()
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                with torch.no_grad():
+                    fake = g(z, y)
+                loss = F.relu(1 - d(real, y)).mean() + F.relu(1 + d(fake, y)).mean()
+            loss.backward()
             d_optimizer.step()
         g_optimizer.zero_grad()
-        z, y = _latents(batch, random)
+        z, y = latents()
         d.requires_grad_(False)
-        (-d(g(z, y), y).mean()).backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = -d(g(z, y), y).mean()
+        loss.backward()
         d.requires_grad_(True)
         g_optimizer.step()
         step += 1
         yield step
-
-
-def _latents(batch: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    return torch.randn(batch, 120, generator=random), torch.randint(1000, (batch,), generator=random)

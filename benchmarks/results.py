@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="a Markdown page with a place for tables")
     options = parser.parse_args()
     pages = [json.loads(file.read_text()) for file in options.files]
-    text = "\n".join(f"## {page['title']}\n\n{render(page, level=3)}" for page in pages)
+    text = "\n".join(f"### {page['title']}\n\n{render(page, level=4)}" for page in pages)
     if options.into is None:
         print(text, end="")
         return

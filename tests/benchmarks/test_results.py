@@ -38,7 +38,7 @@ def test_tables_go_into_the_place_of_a_page(tmp_path, monkeypatch):
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    assert "### Step" in text
+    assert "#### Step" in text
     assert json.loads((tmp_path / "one.json").read_text())["command"] == "make bench"
 
 

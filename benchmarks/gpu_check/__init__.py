@@ -1,0 +1,1 @@
+"""Everything on a GPU, once: ``python -m benchmarks.gpu_check``."""

@@ -1,0 +1,93 @@
+"""Everything on a GPU in one call, within six minutes: ``python -m benchmarks.gpu_check``.
+
+Checked are every block forward, backward and twice backward against the CPU in float32, bfloat16 and channels_last; a
+step and a resumed step of every recipe; NCCL with one process; speed and memory of BigGAN-128 at full width against
+plain torch; compiled networks. Failures are listed, and keep nothing from its turn; a page in ``benchmarks/results``
+and the JSON beside it grow with each part. ``--device cpu --tiny`` tries the check itself where there is no GPU.
+
+Tested in ``tests/benchmarks/test_gpu_check.py``.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu_check.blocks import check_blocks
+from benchmarks.gpu_check.findings import Findings
+from benchmarks.gpu_check.speed import BATCH, PRECISIONS, speed_tables
+from benchmarks.gpu_check.trainings import RECIPES, check_compiled, check_group, check_recipes
+from benchmarks.results import Table, render_table, table, write_page
+
+__all__ = ["main"]
+
+PARTS = ("blocks", "group", "speed", "recipes", "compile")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check all; the status is 1 if something has failed, 2 if there is no GPU."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description="Check everything on a GPU.")
+    parser.add_argument("parts", nargs="*", help=f"which (default: all): {', '.join(PARTS)}")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: with --tiny, to try the check")
+    parser.add_argument("--tiny", action="store_true", help="small networks and fewer recipes")
+    parser.add_argument("--batch", type=int, default=BATCH, help="images in a batch of the full-width BigGAN-128")
+    parser.add_argument("--out", type=Path, help="page of results, without its suffix")
+    options = parser.parse_args(arguments)
+    if unknown := [part for part in options.parts if part not in PARTS]:
+        parser.error(f"there is no part {unknown[0]}; the parts are {', '.join(PARTS)}.")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU here; --device cpu --tiny tries the check itself.")
+    if options.device == "cpu" and not options.tiny:
+        parser.error("--device cpu goes with --tiny.")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    device, out = torch.device(options.device), options.out or _page(options.device)
+    findings, tables = Findings(), list[Table]()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for part in PARTS:
+            if part in options.parts or not options.parts:
+                _parts(findings, tables, device, options, Path(folder))[part]()
+                summary = table("Checks", {}, notes=findings.notes())
+                write_page(out, "GPU check", "python -m benchmarks.gpu_check", [summary, *tables])
+                print(f"({part} after {time.perf_counter() - began:.0f} s)", flush=True)
+    print("\n".join(["", *(render_table(each) for each in tables), *findings.notes()]))
+    return 1 if findings.failures else 0
+
+
+def _parts(
+    findings: Findings, tables: list[Table], device: torch.device, options: argparse.Namespace, folder: Path
+) -> dict[str, Callable[[], None]]:
+    def measured(precision: str) -> None:
+        rounds = 1 if options.tiny else 5
+        tables.extend(speed_tables(device, precision, tiny=options.tiny, rounds=rounds, batch=options.batch))
+
+    def speed() -> None:
+        for precision in PRECISIONS:
+            findings.check(f"speed in {precision}", partial(measured, precision))
+
+    recipes = list(RECIPES)[:1] if options.tiny else list(RECIPES)
+    return {
+        "blocks": lambda: check_blocks(findings, device),
+        "group": lambda: check_group(findings, device, folder),
+        "speed": speed,
+        "recipes": lambda: check_recipes(findings, device, folder, recipes),
+        "compile": lambda: check_compiled(findings, device, backend="eager" if options.tiny else "inductor"),
+    }
+
+
+def _page(device: str) -> Path:
+    """Where the results go: the hardware is the GPU's name."""
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    hardware = re.sub(r"[^a-z0-9]+", "", name.lower().replace("nvidia", ""))
+    folder = Path(__file__).parents[1] / "results"
+    return folder / f"gpu_check_{hardware}_{time.strftime('%Y%m')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
