@@ -49,13 +49,14 @@ def sampling(peers: Path, turn: Turn) -> list[Table]:
     ]
 
 
-def memory(peers: Path, _turn: Turn) -> list[Table]:
+def memory(peers: Path, turn: Turn) -> list[Table]:
     """Peak memory of the BigGAN-128 step."""
     commands: dict[str, Sequence[str]] = {
         "BigGAN-PyTorch": ["-m", "benchmarks.peers", str(peers), "--measure-memory"],
         **commands_of("BigGAN-128", tiny=False),
     }
-    return [memory_table("Peak memory of the step of BigGAN-128", commands, "BigGAN-PyTorch")]
+    title = "Peak memory of the step of BigGAN-128"
+    return [memory_table(title, commands, "BigGAN-PyTorch", rounds=min(turn.rounds, 3))]
 
 
 def _biggan(system: str) -> tuple[str, Comparison, float]:
