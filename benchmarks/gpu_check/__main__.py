@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.gpu_check.blocks import check_blocks
 from benchmarks.gpu_check.findings import Findings
-from benchmarks.gpu_check.speed import BATCH, PRECISIONS, speed_tables
+from benchmarks.gpu_check.speed import BATCH, speed_tables
 from benchmarks.gpu_check.trainings import RECIPES, check_compiled, check_group, check_recipes
 from benchmarks.results import Table, render_table, table, write_page
 
@@ -63,13 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parts(
     findings: Findings, tables: list[Table], device: torch.device, options: argparse.Namespace, folder: Path
 ) -> dict[str, Callable[[], None]]:
-    def measured(precision: str) -> None:
+    def measured(bf16: bool) -> None:
         rounds = 1 if options.tiny else 5
-        tables.extend(speed_tables(device, precision, tiny=options.tiny, rounds=rounds, batch=options.batch))
+        tables.extend(speed_tables(device, bf16=bf16, tiny=options.tiny, rounds=rounds, batch=options.batch))
 
     def speed() -> None:
-        for precision in PRECISIONS:
-            findings.check(f"speed in {precision}", partial(measured, precision))
+        for bf16 in (False, True):
+            findings.check(f"speed in {'bfloat16' if bf16 else 'float32'}", partial(measured, bf16))
 
     recipes = list(RECIPES)[:1] if options.tiny else list(RECIPES)
     return {

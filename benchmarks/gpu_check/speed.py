@@ -13,10 +13,9 @@ from benchmarks.training_steps import TINY_SYSTEMS, trainer
 from gan_blocks.engine.recipe.options import RunOptions
 from recipes import biggan
 
-__all__ = ["PRECISIONS", "speed_tables"]
+__all__ = ["speed_tables"]
 
 CHANNELS, BATCH = 96, 64
-PRECISIONS = ("float32", "float32 with TF32", "bfloat16")
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
@@ -35,19 +34,16 @@ def _allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
-def speed_tables(
-    device: torch.device, precision: str, *, tiny: bool, rounds: int = 5, batch: int = BATCH
-) -> list[Table]:
+def speed_tables(device: torch.device, *, bf16: bool, tiny: bool, rounds: int = 5, batch: int = BATCH) -> list[Table]:
     """Steps with 2 updates of D in turn, and the most memory that each of them takes.
 
     Args:
         device: Where to train.
-        precision: One of :data:`PRECISIONS`.
+        bf16: In bfloat16; else in float32 without and with TF32, by the same networks, which take a while to build.
         tiny: Whether to take small networks, to try this itself.
         rounds: How many count.
         batch: Images in a batch.
     """
-    bf16 = precision == "bfloat16"
     recipe, config = TINY_SYSTEMS["BigGAN-128"]
     channels = 8
     if not tiny:
@@ -55,26 +51,28 @@ def speed_tables(
         config = replace(biggan.imagenet_128(), channels=channels, generator_orthogonal_penalty=0.0)
     batch = 2 if tiny else batch
     config = replace(config, batch_size=batch)
-    _allow_tf32("TF32" in precision)
-    try:
-        options = RunOptions(device=device.type, precision="bf16" if bf16 else "fp32")
-        cases: dict[str, Callable[[int], object]] = {
-            "ours": trainer(recipe, config, options=options),
-            "plain torch": plain_biggan.trainer(channels, batch=batch, device=device, bf16=bf16),
-        }
-        measured = timed_in_turn(cases, rounds, _clock(device))
-        memory = {name: [_peak(case, device)] for name, case in cases.items()}
-    finally:
-        _allow_tf32(False)
-    rates = {
-        name: [batch * config.discriminator_steps / seconds for seconds in each] for name, each in measured.items()
+    options = RunOptions(device=device.type, precision="bf16" if bf16 else "fp32")
+    cases: dict[str, Callable[[int], object]] = {
+        "ours": trainer(recipe, config, options=options),
+        "plain torch": plain_biggan.trainer(channels, batch=batch, device=device, bf16=bf16),
     }
-    title = f"BigGAN-128 of {channels} channels, batch {batch}, {config.discriminator_steps} updates of D, {precision}"
-    ratios = [Ratio("ours", "plain torch")]
-    return [
-        table(f"{title}: real images a second", rates, ratios, unit="images/s"),
-        table(f"{title}: peak memory beyond all networks", memory, ratios, unit="MiB"),
-    ]
+    tables = []
+    for precision in ("bfloat16",) if bf16 else ("float32", "float32 with TF32"):
+        _allow_tf32("TF32" in precision)
+        try:
+            measured = timed_in_turn(cases, rounds, _clock(device))
+            memory = {name: [_peak(case, device)] for name, case in cases.items()}
+        finally:
+            _allow_tf32(False)
+        images = batch * config.discriminator_steps
+        rates = {name: [images / seconds for seconds in each] for name, each in measured.items()}
+        title = (
+            f"BigGAN-128 of {channels} channels, batch {batch}, {config.discriminator_steps} updates of D, {precision}"
+        )
+        ratios = [Ratio("ours", "plain torch")]
+        tables.append(table(f"{title}: real images a second", rates, ratios, unit="images/s"))
+        tables.append(table(f"{title}: peak memory beyond all networks", memory, ratios, unit="MiB"))
+    return tables
 
 
 def _peak(case: Callable[[int], object], device: torch.device) -> float:
