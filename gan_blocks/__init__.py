@@ -1,6 +1,7 @@
 """Reusable GAN building blocks for PyTorch."""
 
 from gan_blocks.blocks.bottleneck import BottleneckDiscriminatorBlock, BottleneckGeneratorBlock
+from gan_blocks.blocks.folding import fold_generator_blocks
 from gan_blocks.blocks.layer_factories import normalize_layers, normalized_layer
 from gan_blocks.blocks.plain import PlainDiscriminatorBlock, PlainGeneratorBlock
 from gan_blocks.blocks.progressive import (
@@ -193,6 +194,7 @@ __all__ = [
     "estimated_singular_values",
     "fade_images",
     "fade_in",
+    "fold_generator_blocks",
     "fold_spectral_norm",
     "frechet_distance",
     "from_torch_spectral_norm",

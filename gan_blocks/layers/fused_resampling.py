@@ -6,7 +6,7 @@ is faster.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
-__all__ = ["conv2d_downsample", "upsample_conv2d"]
+__all__ = ["conv2d_downsample", "upsample_by_kernel", "upsample_conv2d", "upsampling_kernel"]
 
 Resample: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -61,12 +61,24 @@ def upsample_conv2d(
         >>> torch.allclose(upsample_conv2d(conv, x), conv(upsample_nearest(x)), atol=1e-5)
         True
     """
+    kernel = upsampling_kernel(conv, x, upsample=upsample, fused=fused)
+    y: Tensor = conv(upsample(x)) if kernel is None else upsample_by_kernel(conv, x, kernel)
+    return y
+
+
+def upsampling_kernel(
+    conv: nn.Module, x: Tensor, *, upsample: Resample = upsample_nearest, fused: bool | None = None
+) -> Tensor | None:
+    """The kernel for :func:`upsample_by_kernel`; None where :func:`upsample_conv2d` is not to go the cheaper way."""
     large = _is_feature_map(x) and (min(x.shape[2:]) >= _SMALLEST if fused is None else fused)
     if large and upsample is upsample_nearest and _is_plain(conv) and type(weight := conv.weight) in _PLAIN:
-        kernel = _with_neighbors(weight.flip(2, 3)).transpose(0, 1)
-        return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
-    y: Tensor = conv(upsample(x))
-    return y
+        return _with_neighbors(weight.flip(2, 3)).transpose(0, 1)
+    return None
+
+
+def upsample_by_kernel(conv: Any, x: Tensor, kernel: Tensor) -> Tensor:
+    """Upsample and convolve as one transposed convolution, with the kernel that was made of the layer's."""
+    return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
 
 
 def conv2d_downsample(

@@ -45,6 +45,17 @@ def test_imagenet_presets_keep_all_channels_of_the_rgb_convolution_as_the_releas
     assert all(preset().wide_rgb_conv for name, preset in biggan_deep.PRESETS.items() if name.startswith("imagenet"))
 
 
+def test_of_a_wide_rgb_convolution_only_the_outputs_that_are_kept_are_computed():
+    wide = biggan_deep.Generator(dataclasses.replace(TINY, wide_rgb_conv=True)).double().eval()
+    h = torch.randn(2, 8, 16, 16, dtype=torch.float64)
+    plain = torch.nn.functional.conv2d(h, wide.to_rgb.weight, wide.to_rgb.bias, padding=1)
+    rgb = wide.to_rgb(h)
+    torch.testing.assert_close(rgb, plain[:, :1])
+    assert wide.to_rgb.weight.shape[0] == 8
+    (gradient,) = torch.autograd.grad(rgb.sum(), wide.to_rgb.bias)
+    assert gradient.tolist() == [512.0, *[0.0] * 7]
+
+
 @pytest.mark.parametrize("preset", list(biggan_deep.PRESETS))
 def test_every_preset_has_attention_where_its_tables_say(preset: str):
     config = biggan_deep.PRESETS[preset]()

@@ -40,6 +40,7 @@ from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.registry import find_recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.report import write_report
+from gan_blocks.engine.sampling.inference import SamplingPrecision
 from gan_blocks.engine.sampling.samples import (
     TruncationKind,
     check_truncation,
@@ -82,6 +83,9 @@ class Options(Fields):
 
     data: str | None = None
     """Where the real images are, when they have moved since the training."""
+
+    precision: SamplingPrecision = "fp32"
+    """Draw the samples in fp32 or bf16 (autocast, faster where the processor has it)."""
 
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ... or auto."""
@@ -153,6 +157,7 @@ def _draw(options: Options, asked: Asked) -> Drawn:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     trained = load_trained(run=options.run, weights=None, device=torch_device(options.device), recipe=options.recipe)
+    trained = replace(trained, precision=options.precision)
     require_same("the file of the weights", str(trained.source))
     if current_world().is_main:
         for note in trained.notes:
@@ -263,7 +268,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
             print("\n".join(report.lines()), flush=True)
         finally:
             what = {"weights": str(drawn.source.relative_to(folder.path))}
-            what |= {name: getattr(options, name) for name in ("seed", "truncation", "truncation_by")}
+            what |= {name: getattr(options, name) for name in ("seed", "truncation", "truncation_by", "precision")}
             found = json.dumps(what | report.as_dict(), indent=2).encode() + b"\n"
             replace_durably(folder.evaluation_path, found, remedy="The figures above are not saved.")
         write_report(folder)

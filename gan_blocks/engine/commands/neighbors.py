@@ -70,7 +70,12 @@ class Options(TruncatedOptions):
         if not self.by:
             raise UserError("--by must name at least one of pixels, features and crop.")
         if self.samples is not None:
-            for name, given in (("--classes", self.classes), ("--truncation", self.truncation)):
+            drawn = (
+                ("--classes", self.classes),
+                ("--truncation", self.truncation),
+                ("--precision", self.precision != "fp32"),
+            )
+            for name, given in drawn:
                 if given:
                     raise UserError(f"{name} is for samples that are drawn here, but --samples gives them.")
 

@@ -251,7 +251,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks sample") 
         options = parse_choice(KINDS, prog=prog, description=__doc__ or "", args=argv)
         trained = options.load()
         what = options.draw(trained)
-        print(f"{what} from {trained.source}: {options.out}")
+        rounded = " in bf16" if options.precision == "bf16" else ""
+        print(f"{what}{rounded} from {trained.source}: {options.out}")
         return 0
 
     return run_command("sample", command)

@@ -6,7 +6,7 @@ Tested in ``tests/engine/commands/test_sample.py``.
 import math
 import os
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
 from gan_blocks.engine.base.memory import check_memory, physical_memory
+from gan_blocks.engine.sampling.inference import SamplingPrecision
 from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation, drawn_shape, truncated
 from gan_blocks.engine.sampling.trained import TrainedGenerator, load_trained
 
@@ -71,6 +72,9 @@ class SampleOptions:
     batch_size: int = 64
     """Images generated at once; the images do not depend on it."""
 
+    precision: SamplingPrecision = "fp32"
+    """fp32 or bf16 (autocast, faster where the processor has it; the images differ by rounding)."""
+
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ... or auto."""
 
@@ -111,6 +115,7 @@ class SampleOptions:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         trained = load_trained(run=self.run, weights=self.weights, device=torch_device(self.device), recipe=self.recipe)
+        trained = replace(trained, precision=self.precision)
         for note in trained.notes:
             print(note)
         for word, label in zip(self.classes, self.labels(trained), strict=True):

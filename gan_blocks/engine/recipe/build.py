@@ -8,7 +8,6 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from gan_blocks import ExponentialMovingAverage, Prior, checkpoint_activations
@@ -18,6 +17,7 @@ from gan_blocks.engine.base.memory import within_memory
 from gan_blocks.engine.base.processes import main_rank_only
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction, seeded_noise
 from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.memory_format import to_channels_last
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
@@ -38,8 +38,8 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
     with within_memory(what, copies=2), seeded_construction(config.seed, "discriminator"):
         discriminator = recipe.build_discriminator(config).to(device, dtype)
     if options.channels_last:
-        _to_channels_last(generator)
-        _to_channels_last(discriminator)
+        to_channels_last(generator)
+        to_channels_last(discriminator)
     optimizer_g, optimizer_d = recipe.build_optimizers(config, generator, discriminator)
     ema = ExponentialMovingAverage(generator, config.ema_decay)
     if options.checkpoint_activations:
@@ -146,21 +146,3 @@ def check_extra(state: TrainingState) -> None:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             got = f"{name!r}: {type(value).__name__}"
             raise main_rank_only(UserError(f"state.extra must hold tensors by name, but holds {got}."))
-
-
-def _to_channels_last(network: nn.Module) -> None:
-    """Keep the convolutions' weights as NHWC, which makes them give NHWC whatever they are given."""
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.in_channels == 1:
-            module.register_forward_pre_hook(_as_channels_last)
-
-
-def _as_channels_last(_convolution: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """Give a map of one channel the strides of NHWC: its memory is that of both formats, and torch takes it for NCHW.
-
-    D's first and largest blocks would work on NCHW maps otherwise; see ``tests/engine/recipe/test_build.py``.
-    """
-    return (rearrange(inputs[0], "batch 1 height width -> batch height width 1").permute(0, 3, 1, 2),)

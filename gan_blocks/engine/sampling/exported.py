@@ -16,7 +16,7 @@ from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import load_weights
-from gan_blocks.engine.sampling.samples import POWER_ITERATIONS, ready_generator
+from gan_blocks.engine.sampling.samples import POWER_ITERATIONS, sampling_generator
 from gan_blocks.engine.sampling.trained import TrainedGenerator, load_trained
 
 __all__ = ["ExportedRun", "load_for_export"]
@@ -56,7 +56,7 @@ def load_for_export(path: Path, *, recipe: Recipe[Any] | None = None) -> Exporte
     average = trained.average
     generator = dict(average.state_dict())
     if not trained.converted:
-        sampled = ready_generator(trained).state_dict()
+        sampled = sampling_generator(average, trained.prior, trained.config).state_dict()
         advance_power_iteration(average, n_power_iterations=POWER_ITERATIONS)
         settled = {name: value for name, value in sampled.items() if name.endswith(STATISTICS)}
         generator = {**average.state_dict(), **settled}

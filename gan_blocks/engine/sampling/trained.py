@@ -27,6 +27,7 @@ from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.identity import RecipeIdentity
 from gan_blocks.engine.runs.weights import load_weights, read_weights
 from gan_blocks.engine.sampling.converted import read_tables
+from gan_blocks.engine.sampling.inference import SamplingPrecision
 
 __all__ = ["TrainedGenerator", "load_trained"]
 
@@ -51,6 +52,8 @@ class TrainedGenerator:
     """Of the data that it has learned from; the networks may have more classes, which have numbers alone."""
     record: DataRecord | None = None
     """What was written down of these data, where it comes from a run that has it."""
+    precision: SamplingPrecision = "fp32"
+    """What it is sampled in."""
 
     def name_of(self, label: int) -> str:
         """What to call a class."""

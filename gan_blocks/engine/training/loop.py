@@ -42,6 +42,7 @@ from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import list_checkpoints, save_checkpoint
 from gan_blocks.engine.runs.report import write_report
 from gan_blocks.engine.runs.weights import first_not_finite
+from gan_blocks.engine.sampling.inference import for_inference
 from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
 from gan_blocks.engine.training.agreement import (
     check_same_data,
@@ -288,7 +289,7 @@ class Run:
         generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=standing_batches)
         if not self.world.is_main:
             return
-        images, classes = class_sheet(generator, self.prior, self.config)
+        images, classes = class_sheet(for_inference(generator), self.prior, self.config)
         path = self.folder.samples_path(self.step)
         captions = [class_name(self.images.class_names, label) for label in classes]
         save_sheet(path, images, columns=10, captions=captions)

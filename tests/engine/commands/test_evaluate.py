@@ -163,6 +163,7 @@ def test_the_evaluation_says_of_what_it_is(tiny_run: Path, tmp_path: Path, capsy
     found = json.loads((run / "evaluation.json").read_text())
     told = {"weights": "checkpoints/step_000003/ema.safetensors", "seed": 5, "truncation": 0.7, "truncation_by": None}
     assert {name: found[name] for name in told} == told
+    assert found["precision"] == "fp32"
     assert "checkpoints/step_000003/ema.safetensors" in (run / "report.html").read_text()
 
 
