@@ -13,6 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+from gan_blocks.engine.base.chunked_content import ChunkedContent
 from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
@@ -81,10 +82,10 @@ def read_regular(path: Path | str) -> bytes:
         return file.read()
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes | ChunkedContent) -> None:
     """Write a new file and wait until the disk has it. A crash meanwhile leaves a part of it."""
     with _noting_free_space(path.parent), open_fresh(path) as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data)
         _sync(file)
 
 
@@ -105,7 +106,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_durably(path: Path, data: bytes, *, remedy: str = "") -> None:
+def replace_durably(path: Path, data: bytes | ChunkedContent, *, remedy: str = "") -> None:
     """Give a file new content in one step: readers and crashes meet the old or the new content, never a part.
 
     Its folder is made when missing.

@@ -17,11 +17,12 @@ from typing import Any
 
 from torch import Tensor
 
+from gan_blocks.engine.base.chunked_content import ChunkedContent
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import sync_directory, write_durably, writing
 from gan_blocks.engine.base.json_values import is_count, read_object
 from gan_blocks.engine.runs.manifest import MANIFEST_NAME, encode_manifest, find_damage, manifest_entry
-from gan_blocks.engine.runs.weights import encode_weights, first_not_finite, read_verified_weights
+from gan_blocks.engine.runs.weights import first_not_finite, read_verified_weights, weights_content
 
 __all__ = [
     "Checkpoint",
@@ -167,14 +168,14 @@ def _remove(path: Path) -> None:
 
 def _encode_files(
     step: int, tensors: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, Any]
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[tuple[str, bytes | ChunkedContent]]:
     for part, state_dict in tensors.items():
-        yield f"{part}.safetensors", encode_weights(state_dict, {**metadata, "part": part, "step": step})
+        yield f"{part}.safetensors", weights_content(state_dict, {**metadata, "part": part, "step": step})
     text = json.dumps({"step": step, "parts": list(tensors)}, indent=2, sort_keys=True)
     yield STATE_NAME, text.encode() + b"\n"
 
 
-def _write_whole(final: Path, files: Iterable[tuple[str, bytes]]) -> None:
+def _write_whole(final: Path, files: Iterable[tuple[str, bytes | ChunkedContent]]) -> None:
     """Make the folder ``final`` with these files and a manifest, or nothing."""
     temporary, replaced = final.with_name(f"{final.name}.tmp"), final.with_name(f"{final.name}.replaced")
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -189,13 +190,12 @@ def _write_whole(final: Path, files: Iterable[tuple[str, bytes]]) -> None:
         remove_stale_temporaries(final.parent)
 
 
-def _write_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+def _write_files(folder: Path, files: Iterable[tuple[str, bytes | ChunkedContent]]) -> None:
     folder.mkdir()
     entries = {}
     for name, data in files:
         write_durably(folder / name, data)
         entries[name] = manifest_entry(data)
-        del data  # else two of the largest files would be in memory at once
     write_durably(folder / MANIFEST_NAME, encode_manifest(entries))
     sync_directory(folder)
 

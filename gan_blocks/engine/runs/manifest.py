@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from gan_blocks.engine.base.chunked_content import ChunkedContent
 from gan_blocks.engine.base.files import open_regular, read_regular
 
 __all__ = ["MANIFEST_NAME", "encode_manifest", "find_damage", "find_file_damage", "manifest_entry"]
@@ -17,8 +18,10 @@ __all__ = ["MANIFEST_NAME", "encode_manifest", "find_damage", "find_file_damage"
 MANIFEST_NAME = "MANIFEST.json"
 
 
-def manifest_entry(data: bytes) -> dict[str, Any]:
+def manifest_entry(data: bytes | ChunkedContent) -> dict[str, Any]:
     """What the manifest says of a file with this content."""
+    if isinstance(data, ChunkedContent):
+        return data.entry()
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
