@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from gan_blocks.engine.data.opening import open_image
-from gan_blocks.engine.data.resampling import area_resample
+from gan_blocks.engine.data.resampling import area_resample_planes
 
 __all__ = [
     "GRAY_MODES",
@@ -105,10 +105,8 @@ def to_pixels(image: Image.Image, layout: PixelLayout) -> NDArray[np.uint8]:
     square = _center_square(to_mode(image, layout.mode))
     if square.width < layout.resolution:
         square = square.resize((layout.resolution, layout.resolution), Image.Resampling.BICUBIC)
-    pixels = np.asarray(square).reshape(square.height, square.width, layout.channels)
-    if square.width > layout.resolution:
-        pixels = area_resample(pixels, layout.resolution)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    planes = _planes(square)
+    return area_resample_planes(planes, layout.resolution) if square.width > layout.resolution else planes
 
 
 def read_file(path: str, layout: PixelLayout) -> tuple[NDArray[np.uint8], ImageFacts]:
@@ -195,6 +193,12 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
         opaque = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
     return image if image.mode == mode else image.convert("RGB").convert(mode)
+
+
+def _planes(image: Image.Image) -> NDArray[np.uint8]:
+    """The channels one after the other, as Pillow unpacks its own pixels."""
+    bands = [np.frombuffer(image.tobytes("raw", band), np.uint8) for band in image.getbands()]
+    return np.stack(bands).reshape(len(bands), image.height, image.width)
 
 
 def _center_square(image: Image.Image) -> Image.Image:

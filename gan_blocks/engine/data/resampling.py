@@ -6,16 +6,18 @@ the edge of a window wrongly. torch's ``interpolate(mode="area")`` has the same 
 Tested in ``tests/engine/data/test_resampling.py``.
 """
 
+import math
+import threading
 from functools import lru_cache
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["area_resample"]
+__all__ = ["area_resample", "area_resample_planes"]
 
 _BLOCK = 8
-_Float = Literal["float32", "float64"]
+_LARGEST_KEPT = 16 * 2**20  # bytes
 
 
 def area_resample(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -38,29 +40,61 @@ def area_resample(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Raises:
         ValueError: If the image is not square or smaller than ``size``.
     """
-    side = len(pixels)
-    if pixels.shape[:2] != (side, side) or not 0 < size <= side:
-        raise ValueError(f"area_resample: cannot shrink pixels of shape {pixels.shape} to size={size}.")
-    # float32 holds the sums over one axis exactly below side 65,793; both axes together need float64.
-    rows = _weighted_sums(pixels, size, "float32" if side < 65_793 else "float64")
-    total = _weighted_sums(rows.swapaxes(0, 1), size, "float64")
-    total += side * side / 2
+    return np.ascontiguousarray(area_resample_planes(pixels.transpose(2, 0, 1), size).transpose(1, 2, 0))
+
+
+def area_resample_planes(planes: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The same for an image whose channels lie one after the other.
+
+    Shape:
+        - planes: ``(channels, side, side)``
+        - returns: ``(channels, size, size)``
+
+    Raises:
+        ValueError: If the image is not square or smaller than ``size``.
+    """
+    channels, side, width = planes.shape
+    if side != width or not 0 < size <= side:
+        shape = (side, width, channels)
+        raise ValueError(f"area_resample: cannot shrink pixels of shape {shape} to size={size}.")
+    pixels = _SCRATCH.array("pixels", planes.shape, np.float32)
+    np.copyto(pixels, planes)
+    rows = _SCRATCH.array("rows", (channels, size, side), np.float32 if side < 65_793 else np.float64)
+    for first, start, weights in _windows(side, size, rows.dtype.name):
+        np.matmul(weights, pixels[:, start : start + weights.shape[1]], out=rows[:, first : first + len(weights)])
+    rows -= 128 * side  # around gray, sums are half as large: float32 holds those over both axes up to a side of 362
+    columns = rows.reshape(channels * size, side).T
+    sums = _SCRATCH.array("sums", (size, channels * size), np.float32 if side <= 362 else np.float64)
+    for first, start, weights in _windows(side, size, sums.dtype.name):
+        np.matmul(weights, columns[start : start + weights.shape[1]], out=sums[first : first + len(weights)])
+    total = _SCRATCH.array("total", (channels * size, size), np.float64)
+    np.copyto(total, sums.T)
+    total += side * side * 128.5  # gray, and half a level to round by
     total /= side * side
-    return np.ascontiguousarray(total.astype(np.uint8).swapaxes(0, 1))
+    return total.astype(np.uint8).reshape(channels, size, size)
 
 
-def _weighted_sums(pixels: NDArray[np.generic], size: int, dtype: _Float) -> NDArray[np.floating]:
-    """Sum the first axis over ``size`` windows of equal length, in units of 1 / size of a pixel."""
-    flat = pixels.reshape(len(pixels), -1)
-    sums = np.empty((size, flat.shape[1]), dtype)
-    for first, start, weights in _windows(len(flat), size, dtype):
-        columns = flat[start : start + weights.shape[1]].astype(dtype)
-        np.matmul(weights, columns, out=sums[first : first + len(weights)])
-    return sums.reshape(size, *pixels.shape[1:])
+class _Scratch(threading.local):
+    """Memory that each thread uses again for every image: fresh memory takes longer to get than to compute in."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: type[np.floating]) -> NDArray[Any]:
+        """An array of any content, until the next one of this name."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if size > _LARGEST_KEPT:
+            return np.empty(shape, dtype)
+        if name not in self._kept or self._kept[name].nbytes < size:
+            self._kept[name] = np.empty(size, np.uint8)
+        return self._kept[name][:size].view(dtype).reshape(shape)
+
+
+_SCRATCH = _Scratch()
 
 
 @lru_cache(maxsize=1024)
-def _windows(side: int, size: int, dtype: _Float) -> list[tuple[int, int, NDArray[np.floating]]]:
+def _windows(side: int, size: int, dtype: str) -> list[tuple[int, int, NDArray[np.floating]]]:
     """Return blocks of windows: the first window, its first pixel, and how much of each pixel each window covers.
 
     Covers are whole numbers of 1 / size. One matrix for all windows would be nearly all zeros, one for each would spend

@@ -48,7 +48,9 @@ def write_report(folder: RunFolder) -> None:
         step = int(sheet.stem.removeprefix("step_"))
         source = sheet.relative_to(folder.path)
         parts.append(f'<h2>Samples at step {step:,}</h2>\n<p><img src="{source}" alt="Sample sheet"></p>')
-    parts += _curves(folder.read_log())
+    log = folder.read_log()
+    parts += _curves(log)
+    parts += _times(log)
     if folder.spectra_path.is_file():
         picture = f'<img src="{folder.spectra_path.name}" alt="Largest singular values of every layer by step">'
         parts.append(f"<h2>Spectra</h2>\n<p>{picture}</p>")
@@ -77,6 +79,17 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> list[str]:
             charts = [{name: curve} for name, curve in named.items()] if title == PENALTIES else [named]
             parts += [f"<h2>{title}</h2>", *(_chart(steps, each) for each in charts)]
     return parts
+
+
+def _times(log: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How long the training took, and what share of the last session's time it waited for images."""
+    saved = [entry for entry in log if entry.get("event") == "checkpoint" and is_number(entry.get("seconds"))]
+    if not saved:
+        return []
+    times = {"Seconds of training": f"{saved[-1]['seconds']:,.0f}"}
+    if is_number(waited := saved[-1].get("waiting_for_data")):
+        times["Share of them spent waiting for images"] = f"{waited:.1%}"
+    return [_table("Time", times)]
 
 
 def _chart(x: npt.NDArray[np.float64], curves: Mapping[str, npt.NDArray[np.float64]]) -> str:

@@ -1,9 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan_blocks.engine.data.resampling import area_resample
+from gan_blocks.engine.data.resampling import area_resample, area_resample_planes
 from tests.reference import area_resampling as reference
 
 
@@ -43,6 +46,30 @@ def test_channels_rows_and_columns_stay_apart():
 @pytest.mark.parametrize(("side", "size"), [(700, 100), (701, 19), (33, 32), (5, 5)])
 def test_a_plain_image_keeps_its_level_however_large(side: int, size: int):
     assert (area_resample(np.full((side, side, 3), 255, np.uint8), size) == 255).all()
+
+
+def by_whole_numbers(pixels: np.ndarray, size: int) -> np.ndarray:
+    side = len(pixels)
+    pixel, window = np.arange(side), np.arange(size)[:, None]
+    cover = np.minimum((pixel + 1) * size, (window + 1) * side) - np.maximum(pixel * size, window * side)
+    cover = cover.clip(min=0).astype(np.int64)
+    return (2 * (cover @ pixels.astype(np.int64) @ cover.T) + side**2) // (2 * side**2)
+
+
+@pytest.mark.parametrize("side", [361, 362, 363, 500])
+@pytest.mark.parametrize("size", [1, 7, 128])
+def test_sums_are_exact_on_both_sides_of_what_float32_holds(side: int, size: int):
+    black_and_white = 255 * (random_square(side, 1)[..., 0] > 250).astype(np.uint8)
+    for pixels in (random_square(side, 1)[..., 0], black_and_white, 255 - black_and_white):
+        assert np.array_equal(area_resample_planes(pixels[None], size)[0], by_whole_numbers(pixels, size))
+
+
+def test_threads_do_not_share_the_memory_that_is_used_again():
+    images = [random_square(side, 3, seed=side) for side in range(40, 120)]
+    expected = [area_resample(image, 17) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        for number, got in enumerate(pool.map(partial(area_resample, size=17), images * 5)):
+            assert np.array_equal(got, expected[number % len(images)])
 
 
 @pytest.mark.parametrize(("shape", "size"), [((4, 5, 1), 2), ((4, 4, 1), 5), ((4, 4, 1), 0)])

@@ -266,6 +266,12 @@ def test_each_penalty_has_a_chart_of_its_own_in_the_report(run: RunFolder):
     write_report(run)
     page = run.report_path.read_text()
     assert re.findall("<h2>(Losses|Penalties)</h2>", page) == ["Losses", "Penalties"]
+    assert "<h2>Time</h2>" not in page
+    run.append_log({"event": "checkpoint", "step": 3, "seconds": 1234.5, "waiting_for_data": 0.0123})
+    write_report(run)
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", run.report_path.read_text())
+    assert ("Seconds of training", "1,234") in rows
+    assert ("Share of them spent waiting for images", "1.2%") in rows
     charts = re.findall(r"<svg.*?</svg>", page)
     assert [re.findall(r">(\w+_\w+)</text>", chart) for chart in charts] == [
         ["loss_d", "loss_g"],
