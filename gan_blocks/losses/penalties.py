@@ -12,13 +12,14 @@ Tested in ``tests/losses/test_penalties.py``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive, check_real_floating
+from gan_blocks._transforms import uncompiled
 
 __all__ = [
     "clip_weights_",
@@ -39,7 +40,8 @@ def twice_differentiable() -> AbstractContextManager[None]:
 
     A context manager for the forward pass of a discriminator whose slopes are to be penalized:
     :class:`SelfAttention2d`, and whatever else calls :func:`torch.nn.functional.scaled_dot_product_attention`, takes
-    the plain kernel inside. It is slower, so that a pass that needs no slopes is better made outside.
+    the plain kernel inside. It is slower, so that a pass that needs no slopes is better made outside. Compiled models,
+    which have first derivatives alone, run uncompiled inside.
 
     Returns:
         The context manager.
@@ -53,7 +55,13 @@ def twice_differentiable() -> AbstractContextManager[None]:
         >>> zero_centered_penalty(images, logits).requires_grad
         True
     """
-    return sdpa_kernel(SDPBackend.MATH)
+    return _plain_kernels()
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    with sdpa_kernel(SDPBackend.MATH), uncompiled():
+        yield
 
 
 def zero_centered_penalty(images: Tensor, logits: Tensor | Sequence[Tensor], gamma: float = 10.0) -> Tensor:

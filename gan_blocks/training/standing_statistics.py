@@ -3,9 +3,8 @@
 Tested in ``tests/training/test_standing_statistics.py``.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gan_blocks._checks import bad_kind, bad_value
 from gan_blocks._precision import to_float64
+from gan_blocks._transforms import uncompiled
 from gan_blocks.layers._moments import Moments, gather_rows
 
 __all__ = ["CollectsStatistics", "collects_statistics", "standing_statistics"]
@@ -105,7 +105,7 @@ def standing_statistics(
     if not layers:
         rule = "a module with a batch norm in it, or another norm that collects statistics"
         raise bad_value("standing_statistics", "model", rule, type(model).__name__)
-    with _collecting(model, layers), torch.no_grad(), _uncompiled():
+    with _collecting(model, layers), torch.no_grad(), uncompiled():
         num_batches = 0
         for batch in batches:
             if not isinstance(batch, tuple):
@@ -131,12 +131,6 @@ def collects_statistics(model: nn.Module) -> bool:
         [True, False]
     """
     return bool(_collecting_norms(model))
-
-
-def _uncompiled() -> AbstractContextManager[object]:
-    """Lets compiled models run as they were written; importing the compiler for that would take seconds."""
-    compiler_in_use = "torch._dynamo" in sys.modules
-    return torch.compiler.set_stance("force_eager") if compiler_in_use else nullcontext()
 
 
 def _collecting_norms(model: nn.Module) -> list[CollectsStatistics]:

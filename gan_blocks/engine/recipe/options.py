@@ -86,6 +86,9 @@ class RunOptions(MonitoringOptions):
     checkpoint_activations: bool = False
     """Compute blocks again in the backward pass, to save memory: same bits, more time."""
 
+    compile: bool = False
+    """Run G and D compiled: minutes before the first step, then faster; other last bits. For GPUs and long runs."""
+
     timeout: float = 600.0
     """Seconds that a process waits for the others."""
 

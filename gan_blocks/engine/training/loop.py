@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.console import Progress
+from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.memory import keep_freed_memory, out_of_memory
@@ -50,6 +51,7 @@ from gan_blocks.engine.training.agreement import (
     check_same_state,
 )
 from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
+from gan_blocks.engine.training.compiling import check_compiler, compile_networks, needs_second_derivative
 from gan_blocks.engine.training.opening import OpenedRun
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
 from gan_blocks.engine.training.spectra_figure import draw_spectra
@@ -89,6 +91,7 @@ class Run:
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
         self.world = current_world()
+        check_compiler(self.options, torch_device(self.options.device))
         check_same_start(recipe, command)
         check_split(self.config, self.options, self.world)
         check_parts(self.config, self.options, self.world)
@@ -102,6 +105,8 @@ class Run:
             self.spectra = SpectrumRecorder(self.state.generator, self.state.discriminator)
         self.opened = OpenedRun(recipe, command, self.state, self.data)
         self.folder, self.step = self.opened.folder, self.opened.step
+        if self.options.compile:
+            compile_networks(self.state)
         self.source = BatchSource(self.images, self.prior, self.config, self.options)
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
         self._warned = False
@@ -160,6 +165,10 @@ class Run:
             what = f"D gives no generated image a score but NaN at step {self.step}"
             raise main_rank_only(self._divergence(what)) from None
         except (RuntimeError, MemoryError) as error:
+            if self.options.compile and needs_second_derivative(error):
+                rule = "compiled networks have no second derivatives, which this recipe's training step takes"
+                remedy = "run D inside twice_differentiable() there, or leave --compile out"
+                raise main_rank_only(UserError(f"{rule}: {remedy}.")) from error
             if problem := out_of_memory(error):
                 remedy = (
                     "--accumulate 2 or more, --checkpoint-activations True, a smaller --batch-size or bf16 need less"
