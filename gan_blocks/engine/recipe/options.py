@@ -32,7 +32,7 @@ class MonitoringOptions:
     """How many of the newest checkpoints to keep."""
 
     keep_every: int = 0
-    """Keep those of each multiple of so many steps; 0: none."""
+    """Keep each multiple of so many steps; 0: none."""
 
     sample_every: int = 250
     """Steps between sample sheets; 0: only at the end.
@@ -87,7 +87,10 @@ class RunOptions(MonitoringOptions):
     """Compute blocks again in the backward pass, to save memory: same bits, more time."""
 
     compile: bool = False
-    """Run G and D compiled: minutes before the first step, then faster; other last bits. For GPUs and long runs."""
+    """Compile G and D: minutes at first, then faster.
+
+    The results agree up to rounding.
+    """
 
     timeout: float = 600.0
     """Seconds that a process waits for the others."""
