@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gan_blocks import ExponentialMovingAverage, Prior, checkpoint_activations
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.memory import within_memory
+from gan_blocks.engine.base.memory import keep_freed_memory, within_memory
 from gan_blocks.engine.base.processes import main_rank_only
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction, seeded_noise
 from gan_blocks.engine.recipe.config import TrainingConfig
@@ -32,6 +32,7 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
         UserError: If there is no room for them.
     """
     device, dtype = torch_device(options.device), options.dtype()
+    keep_freed_memory()
     what = "the networks of these options"
     with within_memory(what, copies=3), seeded_construction(config.seed, "generator"):  # weights, gradients, average
         generator = recipe.build_generator(config).to(device, dtype)

@@ -21,7 +21,7 @@ from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
-from gan_blocks.engine.base.memory import keep_freed_memory, out_of_memory
+from gan_blocks.engine.base.memory import out_of_memory
 from gan_blocks.engine.base.processes import (
     current_world,
     decided_by_main,
@@ -87,7 +87,6 @@ class Run:
     def __init__(self, recipe: Recipe[Any], command: TrainingCommand) -> None:
         self.recipe, self.config, self.options = recipe, command.config, command.options
         self.notes = command.notes
-        keep_freed_memory()
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
         self.world = current_world()
