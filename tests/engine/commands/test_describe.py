@@ -95,8 +95,8 @@ PRESETS = [
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
-def test_the_readme_or_the_table_of_the_papers_rows_shows_the_parameters_of_every_preset(name: str, preset: str):
-    page = ROOT / ("docs/recipes.md" if preset.startswith("table1") else "README.md")
+def test_the_list_of_presets_or_the_table_of_the_papers_rows_shows_the_parameters_of_every_preset(name: str, preset: str):
+    page = ROOT / (f"docs/{'recipes' if preset.startswith('table1') else 'presets'}.md")
     lines = page.read_text().splitlines()
     (row,) = [line for line in lines if line.startswith(f"| `{name}` |") and f"`{preset}`" in line]
     tables = describe.describe(RECIPES[name], RECIPES[name].presets[preset]())
