@@ -1,4 +1,4 @@
-"""Whether a transform of ``torch.func``, such as vmap or grad, is under way; and compiled models run as they were.
+"""What else goes on in a forward pass: transforms of ``torch.func``, compiled models, and hooks of modules.
 
 Tested in ``tests/spectral/test_noticing.py``, ``tests/conditioning/test_batchnorm.py`` and
 ``tests/training/test_standing_statistics.py``.
@@ -8,8 +8,9 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
-__all__ = ["is_transformed", "uncompiled"]
+__all__ = ["is_transformed", "is_watched", "uncompiled"]
 
 
 def is_transformed() -> bool:
@@ -23,3 +24,9 @@ def uncompiled() -> AbstractContextManager[object]:
     """Lets compiled models run as they were written; importing the compiler for that would take seconds."""
     compiler_in_use = "torch._dynamo" in sys.modules and not torch.compiler.is_compiling()
     return torch.compiler.set_stance("force_eager") if compiler_in_use else nullcontext()
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody looks on, or does something else in the module's place: then it has to be called."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(hooks) or "forward" in vars(module) or type(module).__call__ is not nn.Module.__call__

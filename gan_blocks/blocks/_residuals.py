@@ -3,6 +3,7 @@
 Tested in ``tests/blocks/test_residual_options.py``.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,20 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from gan_blocks._checks import bad_kind, bad_value, check_positive
+from gan_blocks.conditioning.batchnorm import project_together
 
-__all__ = ["apply_norm", "check_groups", "grouped", "zero_weight_"]
+__all__ = ["check_groups", "grouped", "norms_for", "zero_weight_"]
 
 
-def apply_norm(owner: str, norm: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
+def norms_for(
+    owner: str, norms: Sequence[nn.Module], x: Tensor, condition: Tensor | None
+) -> list[Callable[[Tensor], Tensor]]:
+    """The norms of a block with its condition, as functions of a feature map; all projections are one product."""
+    together = project_together(norms, len(x), condition)
+    return together or [partial(_apply_norm, owner, norm, condition) for norm in norms]
+
+
+def _apply_norm(owner: str, norm: nn.Module, condition: Tensor | None, x: Tensor) -> Tensor:
     """Normalize; the condition goes to a norm with a true attribute ``takes_condition``, and to no other."""
     takes_condition = getattr(norm, "takes_condition", False)
     if takes_condition and condition is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_value, check_feature_map, check_positive
-from gan_blocks.blocks._residuals import apply_norm, check_groups, grouped, zero_weight_
+from gan_blocks.blocks._residuals import check_groups, grouped, norms_for, zero_weight_
 from gan_blocks.layers.fused_resampling import upsample_conv2d
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
@@ -106,14 +106,15 @@ class BottleneckGeneratorBlock(nn.Module):
         owner = "BottleneckGeneratorBlock"
         check_feature_map(owner, x, self.in_channels)
         shortcut = x[:, : self.out_channels]
-        h: Tensor = self.conv1(self.act1(apply_norm(owner, self.norm1, x, condition)))
-        h = self.act2(apply_norm(owner, self.norm2, h, condition))
+        norm1, norm2, norm3, norm4 = norms_for(owner, [self.norm1, self.norm2, self.norm3, self.norm4], x, condition)
+        h: Tensor = self.conv1(self.act1(norm1(x)))
+        h = self.act2(norm2(h))
         if self.upsample:
             shortcut, h = self.resample(shortcut), upsample_conv2d(self.conv2, h, upsample=self.resample)
         else:
             h = self.conv2(h)
-        h = self.conv3(self.act3(apply_norm(owner, self.norm3, h, condition)))
-        h = self.conv4(self.act4(apply_norm(owner, self.norm4, h, condition)))
+        h = self.conv3(self.act3(norm3(h)))
+        h = self.conv4(self.act4(norm4(h)))
         return h + shortcut
 
     def extra_repr(self) -> str:

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_feature_map
+from gan_blocks._transforms import is_watched
 from gan_blocks.blocks.bottleneck import BottleneckGeneratorBlock
 from gan_blocks.blocks.residual import ResidualGeneratorBlock
 from gan_blocks.conditioning.batchnorm import ConditionalBatchNorm2d
@@ -177,7 +178,7 @@ def _is_foldable(block: nn.Module) -> TypeGuard[BottleneckGeneratorBlock | Resid
         return False
     convs, norms, acts = _parts(block)
     plain = all(type(conv) is nn.Conv2d for conv in convs) and all(type(act) is nn.ReLU for act in acts)
-    untouched = not any(map(_is_watched, block.modules()))
+    untouched = not any(map(is_watched, block.modules()))
     return plain and untouched and not block.training and all(map(_has_statistics, norms))
 
 
@@ -188,8 +189,3 @@ def _has_statistics(norm: nn.Module) -> bool:
         and norm.gain.bias is norm.bias.bias is None
         and norm.norm.running_mean is not None
     )
-
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether somebody looks on, or does something else in the module's place."""
-    return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_value, check_feature_map, check_positive
-from gan_blocks.blocks._residuals import apply_norm, check_groups, grouped, zero_weight_
+from gan_blocks.blocks._residuals import check_groups, grouped, norms_for, zero_weight_
 from gan_blocks.layers.fused_resampling import conv2d_downsample, upsample_conv2d
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
@@ -103,12 +103,13 @@ class ResidualGeneratorBlock(nn.Module):
         owner = "ResidualGeneratorBlock"
         check_feature_map(owner, x, self.in_channels)
         shortcut: Tensor = self.shortcut(x)
-        h: Tensor = self.act1(apply_norm(owner, self.norm1, x, condition))
+        norm1, norm2 = norms_for(owner, [self.norm1, self.norm2], x, condition)
+        h: Tensor = self.act1(norm1(x))
         if self.upsample:
             shortcut, h = self.resample(shortcut), upsample_conv2d(self.conv1, h, upsample=self.resample)
         else:
             h = self.conv1(h)
-        h = self.conv2(self.act2(apply_norm(owner, self.norm2, h, condition)))
+        h = self.conv2(self.act2(norm2(h)))
         return h + shortcut
 
     def extra_repr(self) -> str:

@@ -3,19 +3,23 @@
 Tested in ``tests/conditioning/test_batchnorm.py``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from gan_blocks._checks import bad_shape, check_classes, check_feature_map, check_positive
+from gan_blocks._transforms import is_watched
 from gan_blocks.conditioning._modulation import FoldableBatchNorm2d
 from gan_blocks.layers._modulation import modulate
 from gan_blocks.layers.batchnorm import Statistics
 
-__all__ = ["ClassConditionalBatchNorm2d", "ConditionalBatchNorm2d"]
+__all__ = ["ClassConditionalBatchNorm2d", "ConditionalBatchNorm2d", "project_together"]
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -102,7 +106,52 @@ class ConditionalBatchNorm2d(nn.Module):
         if condition.shape != (x.shape[0], self.condition_dim):
             pattern = f"({x.shape[0]}, {self.condition_dim})"
             raise bad_shape("ConditionalBatchNorm2d", "condition", pattern, condition)
-        return _normalize(self.norm, x, 1 + self.gain(condition), self.bias(condition))
+        return self.modulate(x, self.gain(condition), self.bias(condition))
+
+    def modulate(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        """Normalize ``x`` with projections that are at hand, ``(batch, num_features)`` each; the gain lacks its 1."""
+        check_feature_map("ConditionalBatchNorm2d", x, self.norm.num_features)
+        return _normalize(self.norm, x, 1 + gain, bias)
+
+
+def project_together(
+    norms: Sequence[nn.Module], batch: int, condition: Tensor | None
+) -> list[Callable[[Tensor], Tensor]] | None:
+    """Compute the gains and biases of several norms as one matrix product.
+
+    Args:
+        norms: The norms.
+        batch: The batch size of their feature maps.
+        condition: What they have in common.
+
+    Returns:
+        What each norm makes of its feature map; None where they are not all :class:`ConditionalBatchNorm2d` with
+        ordinary linear layers, somebody looks on, or the condition is not theirs.
+    """
+    # A compiler joins small products by itself.
+    if condition is None or torch.compiler.is_compiling() or _has_any_global_hook():
+        return None
+    layers: list[nn.Module] = []
+    for norm in norms:
+        if type(norm) is not ConditionalBatchNorm2d or condition.shape != (batch, norm.condition_dim):
+            return None
+        if is_watched(norm):
+            return None
+        layers += [norm.gain, norm.bias]
+    if not all(isinstance(layer, nn.Linear) and _is_torchs(layer) and not is_watched(layer) for layer in layers):
+        return None
+    weights = [layer.weight for layer in layers]
+    if not all(type(weight) in (Tensor, nn.Parameter) for weight in weights):  # a shard of one cannot be joined
+        return None
+    projected = F.linear(condition, torch.cat(weights)).split([len(weight) for weight in weights], dim=1)
+    return [
+        partial(norm.modulate, gain=gain, bias=bias)
+        for norm, gain, bias in zip(norms, projected[::2], projected[1::2], strict=True)
+    ]
+
+
+def _is_torchs(layer: nn.Linear) -> bool:
+    return type(layer).forward is nn.Linear.forward and layer.bias is None
 
 
 class _ZeroTable(nn.Embedding):

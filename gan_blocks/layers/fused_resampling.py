@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from gan_blocks._transforms import is_watched
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
 __all__ = ["conv2d_downsample", "upsample_by_kernel", "upsample_conv2d", "upsampling_kernel"]
@@ -124,10 +125,8 @@ def _is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether a layer is a 3x3 convolution that keeps the size, and nobody looks on or does something else there."""
     if not isinstance(conv, nn.Conv2d) or not all(map(partial(_is_torchs, conv), ("forward", "_conv_forward"))):
         return False
-    hooks = conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks
     return not (
-        hooks
-        or type(conv).__call__ is not nn.Module.__call__
+        is_watched(conv)
         or _has_any_global_hook()
         or conv.kernel_size != (3, 3)
         or conv.padding not in ((1, 1), "same")

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from gan_blocks import (
     ResidualGeneratorBlock,
     downsample_average,
     downsample_filtered,
+    normalized_layer,
     spectral_norm,
     upsample_bilinear,
     upsample_nearest,
@@ -154,3 +156,34 @@ def test_a_residual_is_zero_again_after_reset_parameters_and_in_a_copy():
             module.reset_parameters()
     assert (block.conv2.weight == 0).all()
     assert (block.conv1.weight != 0).any()
+
+
+@generators
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+def test_projections_of_a_block_as_one_product_equal_each_alone(make: Any, normalized: bool, training: bool):
+    linear = normalized_layer(nn.Linear) if normalized else nn.Linear
+    torch.manual_seed(0)
+    block = make(8, 8, norm_layer=partial(ConditionalBatchNorm2d, condition_dim=5, linear_layer=linear)).double()
+    alone = copy.deepcopy(block)
+    norms = [module for module in alone.modules() if isinstance(module, ConditionalBatchNorm2d)]
+    calls = []
+    for norm in norms:  # which has to be called therefore
+        norm.register_forward_hook(lambda norm, *_: calls.append(norm))
+    results = []
+    for each in (block, alone):
+        each.train(training)
+        x, condition = draw(3, 8, 4, 4).requires_grad_(), draw(3, 5, seed=1).requires_grad_()
+        y = each(x, condition)
+        y.square().sum().backward()
+        results.append([y, x.grad, condition.grad, *(parameter.grad for parameter in each.parameters())])
+        results[-1] += [*each.buffers()]
+    assert calls == norms
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_a_condition_of_another_batch_is_refused_as_by_a_norm_alone():
+    block = BottleneckGeneratorBlock(8, 8, norm_layer=partial(ConditionalBatchNorm2d, condition_dim=5))
+    with pytest.raises(ValueError, match=r"^ConditionalBatchNorm2d: `condition` must be of shape \(3, 5\)"):
+        block(draw(3, 8, 4, 4).float(), draw(2, 5).float())

@@ -95,7 +95,9 @@ PRESETS = [
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
-def test_the_list_of_presets_or_the_table_of_the_papers_rows_shows_the_parameters_of_every_preset(name: str, preset: str):
+def test_the_list_of_presets_or_the_table_of_the_papers_rows_shows_the_parameters_of_every_preset(
+    name: str, preset: str
+):
     page = ROOT / (f"docs/{'recipes' if preset.startswith('table1') else 'presets'}.md")
     lines = page.read_text().splitlines()
     (row,) = [line for line in lines if line.startswith(f"| `{name}` |") and f"`{preset}`" in line]
