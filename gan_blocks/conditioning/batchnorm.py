@@ -5,6 +5,7 @@ Tested in ``tests/conditioning/test_batchnorm.py``.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -131,27 +132,27 @@ def project_together(
     # A compiler joins small products by itself.
     if condition is None or torch.compiler.is_compiling() or _has_any_global_hook():
         return None
-    layers: list[nn.Module] = []
+    known: list[ConditionalBatchNorm2d] = []
+    weights: list[Tensor] = []
     for norm in norms:
         if type(norm) is not ConditionalBatchNorm2d or condition.shape != (batch, norm.condition_dim):
             return None
-        if is_watched(norm):
-            return None
-        layers += [norm.gain, norm.bias]
-    if not all(isinstance(layer, nn.Linear) and _is_torchs(layer) and not is_watched(layer) for layer in layers):
-        return None
-    weights = [layer.weight for layer in layers]
+        known.append(norm)
+        for layer in (norm.gain, norm.bias):
+            if not _is_plain(layer) or is_watched(norm) or is_watched(layer):
+                return None
+            weights.append(layer.weight)
     if not all(type(weight) in (Tensor, nn.Parameter) for weight in weights):  # a shard of one cannot be joined
         return None
     projected = F.linear(condition, torch.cat(weights)).split([len(weight) for weight in weights], dim=1)
     return [
         partial(norm.modulate, gain=gain, bias=bias)
-        for norm, gain, bias in zip(norms, projected[::2], projected[1::2], strict=True)
+        for norm, gain, bias in zip(known, projected[::2], projected[1::2], strict=True)
     ]
 
 
-def _is_torchs(layer: nn.Linear) -> bool:
-    return type(layer).forward is nn.Linear.forward and layer.bias is None
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    return isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward and layer.bias is None
 
 
 class _ZeroTable(nn.Embedding):
