@@ -90,4 +90,5 @@ def _influence(
     to_own = torch.linalg.pinv(root, rtol=1e-10) @ turn
     to_other = other_root.mT @ other_turn
     transported = ((x @ to_own) * (x @ to_other)).sum(dim=1)
-    return x.square().sum(dim=1) - transported + 2 * (x @ shift)
+    influence: Tensor = x.square().sum(dim=1) - transported + 2 * (x @ shift)
+    return influence

@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive, check_whole
+from gan_blocks._checks import bad_shape, check_positive, check_whole
 from gan_blocks._precision import to_float64
 
 __all__ = ["NearestNeighbors", "Rows", "nearest_in_blocks", "nearest_neighbors"]
@@ -52,7 +52,12 @@ class NearestNeighbors(NamedTuple):
 
 @torch.no_grad()
 def nearest_neighbors(
-    queries: Tensor | Rows, references: Tensor | Rows, *, num_neighbors: int = 1, excluded: Tensor | None = None
+    queries: Tensor | Rows,
+    references: Tensor | Rows,
+    *,
+    num_neighbors: int = 1,
+    excluded: Tensor | None = None,
+    rows_at_once: int | None = None,
 ) -> NearestNeighbors:
     r"""Search all references for the nearest of every query.
 
@@ -68,6 +73,7 @@ def nearest_neighbors(
         num_neighbors: How many, at least 1.
         excluded: For every query the number of one reference that does not count: the query itself, where it is one of
             the references.
+        rows_at_once: Samples of each set that are read at once, at least 1; None: up to 4096 and 128 MB.
 
     Returns:
         Distances and numbers.
@@ -78,8 +84,8 @@ def nearest_neighbors(
         - excluded: ``(queries,)``, int64
 
     Raises:
-        ValueError: If ``num_neighbors`` is less than 1, there are too few references, or shapes do not fit.
-        TypeError: If ``num_neighbors`` is not whole.
+        ValueError: If a number is less than 1, there are too few references, or shapes do not fit.
+        TypeError: If a number is not whole.
 
     Example:
         >>> points = torch.tensor([[0.0], [1.0], [5.0]])
@@ -90,6 +96,9 @@ def nearest_neighbors(
     owner = "nearest_neighbors"
     check_whole(owner, num_neighbors=num_neighbors)
     check_positive(owner, num_neighbors=num_neighbors)
+    if rows_at_once is not None:
+        check_whole(owner, rows_at_once=rows_at_once)
+        check_positive(owner, rows_at_once=rows_at_once)
     least = num_neighbors + (excluded is not None)
     if len(references) < least or queries.shape[1:] != references.shape[1:]:
         pattern = ", ".join(map(str, ("references", *queries.shape[1:])))
@@ -102,10 +111,12 @@ def nearest_neighbors(
         torch.empty(shape, dtype=torch.float64, device=queries.device),
         torch.empty(shape, dtype=torch.int64, device=queries.device),
     )
-    for start, rows in _blocks(queries):
+    for start, rows in _blocks(queries, rows_at_once):
         part = slice(start, start + len(rows))
         left_out = None if excluded is None else excluded[part].to(rows.device)
-        nearest = nearest_in_blocks(rows, _blocks(references), torch.cdist, num_neighbors, excluded=left_out)
+        nearest = nearest_in_blocks(
+            rows, _blocks(references, rows_at_once), torch.cdist, num_neighbors, excluded=left_out
+        )
         found.distances[part], found.numbers[part] = nearest
     return found
 
@@ -141,9 +152,9 @@ def nearest_in_blocks(
     return NearestNeighbors(nearest, numbers)
 
 
-def _blocks(samples: Tensor | Rows) -> Iterator[tuple[int, Tensor]]:
+def _blocks(samples: Tensor | Rows, rows_at_once: int | None) -> Iterator[tuple[int, Tensor]]:
     """Number of the first sample and flat samples in float64."""
-    rows = max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, math.prod(samples.shape[1:]))))
+    rows = rows_at_once or max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, math.prod(samples.shape[1:]))))
     for start in range(0, len(samples), rows):
         numbers = torch.arange(start, min(start + rows, len(samples)))
         yield start, to_float64(rearrange(samples[numbers], "sample ... -> sample (...)"))

@@ -20,6 +20,14 @@ def test_agrees_with_all_pairs_whatever_the_blocks(rows: int, rng: torch.Generat
     assert torch.equal(found.numbers, expected.indices)
 
 
+@pytest.mark.parametrize("rows", [1, 6])
+def test_as_many_samples_are_read_at_once_as_it_is_told(rows: int, rng: torch.Generator):
+    read = InAFile(torch.rand(9, 4, generator=rng))
+    found = nearest_neighbors(read, read, rows_at_once=rows)
+    assert torch.equal(found.numbers, torch.arange(9)[:, None])
+    assert read.most == rows
+
+
 def test_leaves_out_what_is_excluded_also_behind_the_first_block(rng: torch.Generator, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(nearest, "MAX_BLOCK_ROWS", 4)
     points = torch.rand(10, 3, generator=rng)

@@ -50,12 +50,17 @@ def nearest_distances(queries: ImageRows, references: ImageRows, *, excluded: Te
     Returns:
         Distances in float64, of shape ``(queries,)``.
     """
-    return nearest_neighbors(queries, references, excluded=excluded).distances[:, 0]
+    rows = _rows_at_once(queries)
+    return nearest_neighbors(queries, references, excluded=excluded, rows_at_once=rows).distances[:, 0]
 
 
 def _blocks(images: ImageRows, *, after: int = 0) -> Iterator[tuple[int, Tensor]]:
     """Number of the first image and flat images in float64, from the image ``after`` on."""
-    rows = max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, math.prod(images.shape[1:]))))
+    rows = _rows_at_once(images)
     for start in range(after, len(images), rows):
         numbers = torch.arange(start, min(start + rows, len(images)))
         yield start, rearrange(images[numbers].detach(), "image ... -> image (...)").double()
+
+
+def _rows_at_once(images: ImageRows) -> int:
+    return max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, math.prod(images.shape[1:]))))

@@ -30,6 +30,7 @@ from gan_blocks.engine.base.processes import (
     say,
     telling_others,
 )
+from gan_blocks.engine.data.held_out import split_held_out
 from gan_blocks.engine.data.image_set import ImageSet, class_name
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
 from gan_blocks.engine.data.record import DataRecord, record_of
@@ -91,7 +92,7 @@ class Run:
         check_split(self.config, self.options, self.world)
         check_parts(self.config, self.options, self.world)
         self.prior = recipe.build_prior(self.config)
-        self.images, self.data = self._load_images()
+        self.images, self.held_out, self.data = self._load_images()
         check_same_data(self.data)
         self.state: TrainingState = build_state(recipe, self.config, self.options)
         check_networks(self.state, self.prior, self.config)
@@ -177,11 +178,13 @@ class Run:
             return bool(agreed)
         return bool(largest(time.monotonic() >= deadline))
 
-    def _load_images(self) -> tuple[ImageSet, DataRecord]:
+    def _load_images(self) -> tuple[ImageSet, ImageSet | None, DataRecord]:
+        """The images to train on, those held out, and the record of both together."""
         config = self.config
         images = load_images_of(config)
         record = record_of(images, absolute(config.data), seed=config.seed)
-        return with_mirror_images(images) if config.mirror else images, record
+        training, held_out = split_held_out(images, config.hold_out, seed=config.seed)
+        return with_mirror_images(training) if config.mirror else training, held_out, record
 
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
@@ -191,6 +194,8 @@ class Run:
             say(classes)
         sizes = [sum(p.numel() for p in net.parameters()) for net in (self.state.generator, self.state.discriminator)]
         say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
+        if self.held_out is not None:
+            say(f"{len(self.held_out):,} more images are held out.")
         batch = self.config.batch_size_at(self.step + 1)
         if batch > len(self.images):
             times = f"{batch / len(self.images):.3g} times"
