@@ -50,6 +50,7 @@ from gan_blocks.engine.training.agreement import (
     check_same_state,
 )
 from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
+from gan_blocks.engine.training.evaluator import Evaluator
 from gan_blocks.engine.training.opening import OpenedRun
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
 from gan_blocks.engine.training.spectra_figure import draw_spectra
@@ -92,7 +93,8 @@ class Run:
         check_split(self.config, self.options, self.world)
         check_parts(self.config, self.options, self.world)
         self.prior = recipe.build_prior(self.config)
-        self.images, self.held_out, self.data = self._load_images()
+        training, self.held_out, self.data = self._load_images()
+        self.images = with_mirror_images(training) if self.config.mirror else training
         check_same_data(self.data)
         self.state: TrainingState = build_state(recipe, self.config, self.options)
         check_networks(self.state, self.prior, self.config)
@@ -101,6 +103,9 @@ class Run:
             self.spectra = SpectrumRecorder(self.state.generator, self.state.discriminator)
         self.opened = OpenedRun(recipe, command, self.state, self.data)
         self.folder, self.step = self.opened.folder, self.opened.step
+        self.evaluator: Evaluator | None = None
+        if self.options.evaluate_every:
+            self.evaluator = Evaluator(training, self.held_out, self.config, self.folder.path)
         self.source = BatchSource(self.images, self.prior, self.config, self.options)
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
         self._warned = False
@@ -184,7 +189,7 @@ class Run:
         images = load_images_of(config)
         record = record_of(images, absolute(config.data), seed=config.seed)
         training, held_out = split_held_out(images, config.hold_out, seed=config.seed)
-        return with_mirror_images(training) if config.mirror else training, held_out, record
+        return training, held_out, record
 
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
@@ -214,10 +219,13 @@ class Run:
         options = self.options
         save = self.step % options.checkpoint_every == 0
         measure = options.spectra_every and self.step % options.spectra_every == 0
-        if save or measure or self.step % options.log_every == 0:
+        evaluate = options.evaluate_every and self.step % options.evaluate_every == 0
+        if save or measure or evaluate or self.step % options.log_every == 0:
             self._flush_losses(progress)
         if measure:
             self._measure_spectra()
+        if evaluate:
+            self._evaluate()
         if options.compare_every and self.step % options.compare_every == 0:
             check_same_state(self.state.tensors(), self.step)
         if options.sample_every and self.step % options.sample_every == 0:
@@ -272,6 +280,14 @@ class Run:
         except WeightsNotFiniteError as error:
             self.folder.append_log({"event": "not finite", "step": self.step, "weight": str(error)})
             raise self._divergence(f"a weight is not finite after step {self.step} ({error})") from None
+
+    def _evaluate(self) -> None:
+        """Write a small evaluation to the log."""
+        assert self.evaluator is not None
+        generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=SHEET_STANDING_BATCHES)
+        if self.world.is_main:
+            found = self.evaluator.measure(generator, self.state.discriminator, self.prior)
+            self.folder.append_log({"event": "evaluation", "step": self.step, **found})
 
     def _divergence(self, what: str) -> UserError:
         """The error that ends a training that has diverged; its spectra are drawn, being what one looks at then."""
