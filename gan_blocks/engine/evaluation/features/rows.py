@@ -5,6 +5,7 @@ Tested in ``tests/engine/evaluation/features/test_kept_features.py``.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,7 +60,11 @@ class FeatureSet:
             yield self.network.features(self.rows[numbers]).contiguous()
 
     def moments(self) -> FeatureMoments:
-        """Their mean and covariance."""
+        """Their mean and covariance, pooled once."""
+        return self._moments
+
+    @cached_property
+    def _moments(self) -> FeatureMoments:
         moments = FeatureMoments(self.network.num_features)
         for batch in self.batches():
             moments.update(batch)

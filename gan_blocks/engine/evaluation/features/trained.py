@@ -49,9 +49,16 @@ def kept_classifier(
         return {**trained.classifier.state_dict(), ACCURACY: accuracy}
 
     key = (digest, digest_of_tensors({"labels": labels}), num_classes, seed, torch.get_num_threads())
-    weights = dict(cache.tensors("classifier", key, train))
-    accuracy = weights.pop(ACCURACY).item()
-    return restored_classifier(weights, images.shape[1], num_classes, accuracy, images.device)
+
+    def restored(weights: dict[str, Tensor]) -> TrainedClassifier:
+        parts = dict(weights)
+        accuracy = parts.pop(ACCURACY).item()
+        return restored_classifier(parts, images.shape[1], num_classes, accuracy, images.device)
+
+    try:
+        return restored(cache.tensors("classifier", key, train))
+    except (RuntimeError, KeyError):  # whoever may write the cache may have put anything there
+        return restored(train())
 
 
 def classifier_network(trained: TrainedClassifier) -> FeatureNetwork:
