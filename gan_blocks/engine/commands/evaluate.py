@@ -19,7 +19,7 @@ Tested in ``tests/engine/commands/test_evaluate.py``.
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -42,7 +42,7 @@ from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.features.cache import Cache
 from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages, StoredImages
-from gan_blocks.engine.evaluation.memorization import MEMORIZATION
+from gan_blocks.engine.evaluation.memorization import MEMORIZATION, Critic
 from gan_blocks.engine.evaluation.metric import Plan, Report, Samples
 from gan_blocks.engine.evaluation.metrics import METRICS
 from gan_blocks.engine.evaluation.quality import check_same_size
@@ -88,7 +88,7 @@ class Drawn(NamedTuple):
     """None in other processes than the main one."""
     side: RealSide | None = None
     """These with all that is made of them."""
-    critic: Callable[[Tensor, Tensor], Tensor] | None = None
+    critic: Critic | None = None
     """D of the run, where it is asked."""
 
 
@@ -131,20 +131,23 @@ def _draw(options: Options, asked: Asked, known: RealSide | None = None) -> Draw
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.images is not None:
-        return decided_by_main(lambda: _given(options, asked))
+        return _given(options, asked)
     device = torch_device(options.device)
     trained = load_trained(run=options.run, weights=None, device=device, recipe=options.recipe)
     require_same("the file of the weights", str(trained.source))
     if current_world().is_main:
         for note in trained.notes:
             print(note)
-    critic = _critic(options, asked, device)
     trained = truncated(trained, options.truncation, options.truncation_by)
     sides: list[RealSide] = [] if known is None else [known]
+    critics: list[Critic] = []
 
     def load_and_check() -> tuple[int, list[int]]:
         if not sides:
             sides.append(_real_side(options, trained, device))
+        if getattr(asked.get(MEMORIZATION.name), "memorization", 0):
+            assert options.run is not None
+            critics.append(load_critic(options.run, device=device, recipe=options.recipe))
         real = sides[0].real
         classes = _classes_to_draw(trained, real)
         count = len(classes) or trained.config.num_classes
@@ -159,7 +162,7 @@ def _draw(options: Options, asked: Asked, known: RealSide | None = None) -> Draw
 
     num, classes = decided_by_main(load_and_check)
     images, labels = _draw_images(trained, num, classes, options.seed)
-    side = sides[0] if sides else None
+    side, critic = sides[0] if sides else None, critics[0] if critics else None
     return Drawn(trained.config, trained.source, images, labels, side.real if side else None, side, critic)
 
 
@@ -192,24 +195,22 @@ def _side(
 
 
 def _given(options: Options, asked: Asked) -> Drawn:
-    """The images that --images and --against name."""
-    assert options.images is not None
-    assert options.against is not None
-    given = load_given_images(options.images, options.against, options.resolution)
-    for note in given.notes:
-        print(note)
-    images = given.images
-    plan = Plan(given.config, len(images), given.real, given=images, features=options.features)
-    _check(asked, plan)
-    side = _side(options, given.real, None, given.config.num_classes, torch_device(options.device))
-    return Drawn(given.config, None, RealImages(images), images.labels, given.real, side)
+    """The images that --images and --against name, in the main process; nothing in the others."""
+    drawn = [Drawn(ImageFields(), None, torch.empty(0), torch.empty(0), None)]
 
+    def load_and_check() -> None:
+        assert options.images is not None
+        assert options.against is not None
+        given = load_given_images(options.images, options.against, options.resolution)
+        for note in given.notes:
+            print(note)
+        images = given.images
+        _check(asked, Plan(given.config, len(images), given.real, given=images, features=options.features))
+        side = _side(options, given.real, None, given.config.num_classes, torch_device(options.device))
+        drawn[0] = Drawn(given.config, None, RealImages(images), images.labels, given.real, side)
 
-def _critic(options: Options, asked: Asked, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
-    memorization = asked.get(MEMORIZATION.name)
-    if options.run is None or not getattr(memorization, "memorization", 0) or not current_world().is_main:
-        return None
-    return load_critic(options.run, device=device, recipe=options.recipe)
+    decided_by_main(load_and_check)
+    return drawn[0]
 
 
 def _classes_to_draw(trained: TrainedGenerator, real: ImageSet) -> list[int]:

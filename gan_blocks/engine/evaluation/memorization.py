@@ -19,7 +19,7 @@ from gan_blocks.engine.evaluation.image_rows import ImageRows, SelectedImages
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 from gan_blocks.engine.evaluation.scores.score import share_interval
 
-__all__ = ["MEMORIZATION", "MemorizationReport", "called_real", "measure_memorization"]
+__all__ = ["MEMORIZATION", "Critic", "MemorizationReport", "called_real", "measure_memorization"]
 
 SEEN_AT_ONCE = 64
 

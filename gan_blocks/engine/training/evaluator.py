@@ -67,6 +67,8 @@ class Evaluator:
         count = max(SAMPLES, 2 * config.num_classes)
         labels = even_labels(count, range(config.num_classes))
         images = generate(generator, draw_latents(prior, count, seed=config.seed), labels).clamp_(-1, 1)
+        if not images.isfinite().all():
+            return {}  # the next losses tell of it
         samples = Samples(
             images,
             labels,

@@ -285,9 +285,8 @@ class Run:
         """Write a small evaluation to the log."""
         assert self.evaluator is not None
         generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=SHEET_STANDING_BATCHES)
-        if self.world.is_main:
-            found = self.evaluator.measure(generator, self.state.discriminator, self.prior)
-            self.folder.append_log({"event": "evaluation", "step": self.step, **found})
+        measure = partial(self.evaluator.measure, generator, self.state.discriminator, self.prior)
+        decided_by_main(lambda: self._record({"event": "evaluation", "step": self.step, **measure()}))
 
     def _divergence(self, what: str) -> UserError:
         """The error that ends a training that has diverged; its spectra are drawn, being what one looks at then."""

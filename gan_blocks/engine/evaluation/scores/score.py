@@ -11,6 +11,7 @@ from torch import Tensor
 
 __all__ = ["CONFIDENT", "Counts", "Score", "ScoreReport", "mean_interval", "share_interval"]
 
+NAME_WIDTH = 34
 CONFIDENT = 1.96  # standard errors to either side: 95 % of a normal distribution
 
 
@@ -63,7 +64,8 @@ class Score:
     def line(self) -> str:
         """Render for a console of 100 columns."""
         name = self.name if self.scale == 1 else f"{self.name} x {self.scale:,.0f}"
-        shown = f"  {name:<34} {self._shown(self.value):>9}"
+        name = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
+        shown = f"  {name:<{NAME_WIDTH}} {self._shown(self.value):>9}"
         low_high = (
             "" if self.interval is None else f"{self._shown(self.interval[0])} to {self._shown(self.interval[1])}"
         )
