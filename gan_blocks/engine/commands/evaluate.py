@@ -284,7 +284,7 @@ def _parse(prog: str, args: Sequence[str] | None) -> tuple[Options, dict[str, Fi
         (f"{prog} --run RUN", "agreement, diversity, novelty"),
         (f"{prog} --run RUN --swd 1000", "and the distance of patches"),
         (f"{prog} --run RUN --features efflite0-128", "and those of features"),
-        (f"{prog} --images A --against B --features efflite0-128", "two folders, without a run"),
+        (f"{prog} --images A --against B", "two folders, without a run"),
     ]
     parsed = parse_options(command, prog=prog, description=__doc__ or "", args=args, examples=examples)
     return parsed.evaluation, {name: getattr(parsed, name) for name in METRICS}
@@ -310,6 +310,8 @@ def _carry_out(options: Options, asked: Asked, known: RealSide | None = None) ->
         if sheet := folder.newest_samples():
             print(f"Sample sheet: {sheet}")
     else:
+        if options.features is None:
+            print("Note: pixels alone are compared; --features efflite0-128 adds what a network sees.")
         print(f"Figures: {path}")
     return drawn.side, found
 

@@ -77,7 +77,7 @@ class Options(Fields):
             require_at_least(self, 2, "num")
         require(self, "seed", -(2**63) <= self.seed < 2**63, "a whole number of 64 bits")
         check_threads(self.threads)
-        check_truncation(self.truncation, self.truncation_by)
+        check_truncation(min(self.truncation_sweep, default=self.truncation), self.truncation_by)
         require_positive(self, "resolution")
         if self.features is not None:
             parse_features(self.features)

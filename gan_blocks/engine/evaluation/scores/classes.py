@@ -6,7 +6,6 @@ Tested in ``tests/engine/evaluation/scores/test_scores.py``.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from gan_blocks import ClassifierScore, classifier_score
 from gan_blocks.engine.base.checks import Fields
@@ -16,7 +15,7 @@ from gan_blocks.engine.evaluation.features.sets import FeatureSets
 from gan_blocks.engine.evaluation.metric import Metric, Samples
 from gan_blocks.engine.evaluation.scores.score import CONFIDENT, Score, ScoreReport
 
-__all__ = ["CLASSIFIER_SCORE", "classes_score", "real_classes_score"]
+__all__ = ["CLASSIFIER_SCORE", "classes_score"]
 
 PARTS = 10  # as in the papers, of which each should hold a hundred images
 IN_PART = 100
@@ -29,43 +28,38 @@ class ClassifierScoreOptions(Fields):
 
 def classes_score(sets: FeatureSets) -> Score | None:
     """The score of the samples beside that of as many real images; None where the network has no logits."""
-    logits = sets.generated.logits()
-    if logits is None:
+    if not _has_logits(sets.generated):
         return None
-    found = _of_parts(logits, sets.seed)
-    parts = _parts(len(logits))
-    error = CONFIDENT * found.standard_deviation / (parts - 1) ** 0.5 if parts > 1 else None
+    found = _of_parts(sets.generated, sets.seed)
+    parts = _parts(len(sets.generated))
+    interval = None
+    if parts > 1:
+        error = CONFIDENT * found.standard_deviation / (parts - 1) ** 0.5
+        interval = found.mean - error, found.mean + error
+    floor = sets.of_floor("classifier score", lambda _real, other: _of_parts(other, sets.seed).mean)
+    name = f"CS-{sets.network.name}"
     more = {"standard_deviation": found.standard_deviation, "parts": parts}
-    interval = None if error is None else (found.mean - error, found.mean + error)
-    return Score(
-        "classifier_score",
-        f"CS-{sets.network.name}",
-        found.mean,
-        interval,
-        real_classes_score(sets),
-        sets.counts,
-        more=more,
-    )
+    return Score("classifier_score", name, found.mean, interval, floor, sets.counts, more=more)
 
 
-def real_classes_score(sets: FeatureSets) -> float:
-    """That of as many other real images as there are samples, or as many as there are."""
-
-    def of_real(_real: FeatureSet, other: FeatureSet) -> float:
-        logits = other.logits()
-        assert logits is not None
-        return _of_parts(logits, sets.seed).mean
-
-    return float(sets.of_floor("classifier score", of_real))
+def _has_logits(features: FeatureSet) -> bool:
+    return features.among(torch.arange(1)).logits() is not None
 
 
 def _parts(count: int) -> int:
     return max(1, min(PARTS, count // IN_PART))
 
 
-def _of_parts(logits: Tensor, seed: int) -> ClassifierScore:
-    order = torch.randperm(len(logits), generator=random_stream(seed, "classifier score"))
-    return classifier_score(logits[order], splits=_parts(len(logits)))
+def _of_parts(features: FeatureSet, seed: int) -> ClassifierScore:
+    """Of one part after the other, since a thousand logits of each image need not be in memory."""
+    order = torch.randperm(len(features), generator=random_stream(seed, "classifier score"))
+    scores = []
+    for part in order.tensor_split(_parts(len(features))):
+        logits = features.among(part).logits()
+        assert logits is not None
+        scores.append(classifier_score(logits, splits=1).mean)
+    deviation, mean = torch.std_mean(torch.tensor(scores, dtype=torch.float64), correction=0)
+    return ClassifierScore(mean.item(), deviation.item())
 
 
 def _measure(_options: ClassifierScoreOptions, samples: Samples) -> ScoreReport | None:
