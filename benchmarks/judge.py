@@ -3,7 +3,8 @@
 ``python -m benchmarks.judge --data npz:cifar10.npz`` takes real images that no generator has touched, corrupts others
 of them in twelve ways, each in three grades, and asks every metric of ``gan-blocks evaluate``. A metric orders a
 corruption rightly where its values get worse with every grade, the first being that of images as they are. The table
-gives the least number of samples from which it does, for each network; ``-`` where it does with none of them.
+gives the least number of samples from which it does, for each network; ``-`` where it does with none of them. It takes
+an hour or two.
 """
 
 import argparse
@@ -268,8 +269,10 @@ def main() -> None:
     channels = 3 if shape is None else shape.channels
     images = load_images(options.data, resolution=side_of_source(source), channels=channels, num_classes=None)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(options.seed))
-    real = selected_images(images, order[: options.real])
-    others = selected_images(images, order[options.real : options.real + max(options.sizes)])
+    count = min(options.real, len(images) // 2)
+    real = selected_images(images, order[:count])
+    others = selected_images(images, order[count:])
+    sizes = sorted(size for size in options.sizes if size <= len(others))
     print(f"{len(real):,} real images of {options.data}, {len(others):,} others; {machine()}", flush=True)
     everything = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -284,7 +287,7 @@ def main() -> None:
                 device=torch.device("cpu"),
             )
             print(f"\n{features}", flush=True)
-            found = judged(side, others, options.sizes, options.seed, options.only)
+            found = judged(side, others, sizes, options.seed, options.only)
             everything[features] = found
             print("\n".join(table(found)), flush=True)
     if options.out is not None:

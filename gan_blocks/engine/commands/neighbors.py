@@ -28,6 +28,7 @@ from gan_blocks.engine.data.npz import read_npz
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.evaluation.features.choice import CLASSIFIER, parse_features
+from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.neighbors import MEASURES, Measure, Neighbors, classifier_features, nearest_images
 from gan_blocks.engine.evaluation.neighbors_sheet import cell_bytes, neighbors_sheet
 from gan_blocks.engine.evaluation.quality import check_same_size
@@ -107,6 +108,7 @@ def search(options: Options) -> Search:
     real, notes = trained.load_images(options.data)
     for note in notes:
         print(note)
+    network = _network(options, real)
     if options.samples is None:
         check_same_size(drawn_shape(trained), real.layout.shape)
         _check_sheet(options, real, options.num)
@@ -119,7 +121,7 @@ def search(options: Options) -> Search:
         _check_sheet(options, real, len(queries))
     found = []
     for name in options.by:
-        measure = _measure(name, real, options, num_classes=config.num_classes)
+        measure = _measure(name, real, network, num_classes=config.num_classes, seed=options.seed)
         within = labels if options.among == "class" else None
         found.append(
             (measure.title, nearest_images(queries, real, measure, count=options.neighbors, query_labels=within))
@@ -150,13 +152,19 @@ def _channels(count: int) -> str:
     return "1 channel" if count == 1 else f"{count} channels"
 
 
-def _measure(name: str, real: ImageSet, options: Options, *, num_classes: int) -> Measure:
+def _network(options: Options, real: ImageSet) -> FeatureNetwork | None:
+    """The network that --features names; None: the classifier of the real images, which is trained when it is asked."""
+    if options.features is None or (choice := parse_features(options.features)).kind == CLASSIFIER:
+        return None
+    return choice.load(torch_device(options.device), real.resolution)
+
+
+def _measure(name: str, real: ImageSet, network: FeatureNetwork | None, *, num_classes: int, seed: int) -> Measure:
     if name in MEASURES:
         return MEASURES[name]
-    if options.features is None or (choice := parse_features(options.features)).kind == CLASSIFIER:
-        look = classifier_features(real, num_classes=num_classes, seed=options.seed)
+    if network is None:
+        look = classifier_features(real, num_classes=num_classes, seed=seed)
         return Measure("L2 in classifier features", 2.0, look)
-    network = choice.load(torch_device(options.device), real.resolution)
     return Measure(f"L2 in {network.name} features", 2.0, lambda images: network.features(network.rows(images)))
 
 

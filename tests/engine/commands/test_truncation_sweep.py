@@ -21,10 +21,12 @@ def test_the_operating_points_are_those_of_table_2():
 
 def test_a_sweep_draws_a_curve_and_keeps_the_figures_of_each_point(tiny_run: Path, capsys: pytest.CaptureFixture[str]):
     args = ["--run", str(tiny_run), "--num", "30", "--features", "classifier", "--truncation-sweep", "1", "0.5"]
+    args += ["--truncation-by", "scaled"]
     assert evaluate.main(args) == 0
     printed = capsys.readouterr().out
     found = json.loads((tiny_run / "truncation.json").read_bytes())
     assert [point["truncation"] for point in found["points"]] == [0.5, 1.0, None]
+    assert found["by"] == "scaled"
     distances = [point["frechet_distance"]["value"] for point in found["points"]]
     assert len(set(distances)) == 3
     assert found["operating_points"]["least distance"]["distance"] == min(distances)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import open_regular, read_regular, replace_durably, replacing
+from gan_blocks.engine.base.json_values import is_number
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.features.rows import computed_rows
 from gan_blocks.engine.evaluation.image_rows import ImageRows, StoredImages, in_batches
@@ -99,14 +100,15 @@ class Cache:
         return made
 
     def values(self, name: str, key: tuple[object, ...], make: Callable[[], Any]) -> Any:
-        """JSON values that are a function of the key."""
+        """Figures that are a function of the key: a number, None, or a list of these."""
         if self.folder is None:
             return make()
         path = self._path(name, *key, suffix=".json")
         with suppress(OSError, ValueError):
             kept = json.loads(read_regular(path))
-            self._note(path)
-            return kept
+            if _is_figure(kept):
+                self._note(path)
+                return kept
         made = make()
         self._keep(lambda: replace_durably(path, json.dumps(made).encode()))
         return made
@@ -128,6 +130,11 @@ class Cache:
                 raise
             print(f"Nothing is kept of the real images: {error}")
             self.folder = None
+
+
+def _is_figure(kept: object) -> bool:
+    values = kept if isinstance(kept, list) else [kept]
+    return all(value is None or is_number(value) for value in values)
 
 
 class _KeptRows(StoredImages):

@@ -20,7 +20,7 @@ __all__ = ["FeatureSet", "computed_rows", "feature_set"]
 READ_AT_ONCE = 256
 SEEN_AT_ONCE = 16  # larger batches leave the caches of a CPU
 SEEN_AT_ONCE_BY_GPU = 128
-POOLED_AT_ONCE = 4096
+POOLED_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,8 @@ def _measure(_options: KernelOptions, samples: Samples) -> ScoreReport | None:
         return None
     score = kernel_score(samples.features)
     more = score.more or {}
-    return ScoreReport((score,), (f"    mean of {SUBSETS} subsets of {more['subset_size']}",))
+    deviation = f"s.d. {score.scale * more['standard_deviation']:.3g}"
+    return ScoreReport((score,), (f"    mean of {SUBSETS} subsets of {more['subset_size']:,}, {deviation}",))
 
 
 KERNEL = Metric(name="kernel", options=KernelOptions, measure=_measure)

@@ -6,6 +6,7 @@ Tested in ``tests/engine/evaluation/scores/test_scores.py``.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -53,7 +54,7 @@ class Score:
     floor: float | None
     counts: Counts
     scale: float = 1.0
-    more: Mapping[str, object] | None = None
+    more: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""

@@ -92,6 +92,16 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, counted: Counted, damage:
     assert cache.values("floor", (1,), lambda: [1.5]) == kept
 
 
+def test_an_entry_of_other_content_is_made_again(tmp_path: Path):
+    cache = Cache(tmp_path)
+    assert cache.values("floor", (1,), lambda: [1.5, None]) == [1.5, None]
+    (path,) = tmp_path.iterdir()
+    path.write_text('{"a": 1}')
+    assert cache.values("floor", (1,), lambda: 2.0) == 2.0
+    assert cache.values("floor", (1,), lambda: 3.0) == 2.0
+    assert cache.found == [path.name]
+
+
 def test_a_folder_that_cannot_be_written_costs_nothing_but_the_cache(
     tmp_path: Path, counted: Counted, capsys: pytest.CaptureFixture[str]
 ):
