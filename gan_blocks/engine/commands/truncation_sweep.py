@@ -43,9 +43,8 @@ def evaluate_or_sweep(options: Options, asked: Mapping[str, Fields], carry_out: 
     side: RealSide | None = None
     found: list[tuple[float | None, Found]] = []
     for truncation in (*sorted(set(options.truncation_sweep)), None):  # last what evaluation.json keeps
-        one = replace(options, truncation=truncation, truncation_sweep=(), out=None)
-        if truncation is None:
-            one = replace(one, truncation_by=None)
+        kind = None if truncation is None else options.truncation_by
+        one = replace(options, truncation=truncation, truncation_by=kind, truncation_sweep=(), out=None)
         if side is not None or truncation is not None:
             print(f"Truncation {'none' if truncation is None else f'{truncation:g}'}:")
         known, values = carry_out(one, asked, side)
