@@ -29,7 +29,7 @@ from gan_blocks.engine import load_images
 from gan_blocks.engine.data.held_out import selected_images
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.sources import parse_source, shape_of_source, side_of_source
-from gan_blocks.engine.evaluation import METRICS, Samples
+from gan_blocks.engine.evaluation import METRICS
 from gan_blocks.engine.evaluation.features.cache import Cache
 from gan_blocks.engine.evaluation.features.sets import FeatureSets
 from gan_blocks.engine.evaluation.real_side import RealSide
@@ -185,10 +185,8 @@ def corruptions(training: ImageSet) -> dict[str, Corruption]:
 
 def measured(side: RealSide, sets: FeatureSets, images: Tensor, labels: Tensor) -> dict[str, float]:
     """The value of every metric, by the part of its name before the network."""
-    real, count = side.real, len(sets.generated)
-    samples = Samples(
-        images[:count], labels[:count], side.images, real.labels, side.num_classes, side.seed, features=sets
-    )
+    count = len(sets.generated)
+    samples = side.samples(images[:count], labels[:count], sets=sets)
     found: dict[str, float] = {}
     for name in ASKED:
         report: Any = METRICS[name].measure(METRICS[name].options(), samples)

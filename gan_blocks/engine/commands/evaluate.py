@@ -31,9 +31,16 @@ from torch import Tensor
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.base.command_line import parse_options, parse_some, run_command
 from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.memory import check_disk_space
-from gan_blocks.engine.base.processes import current_world, decided_by_main, joined_processes, require_same
+from gan_blocks.engine.base.processes import (
+    current_world,
+    decided_by_main,
+    joined_processes,
+    main_rank_only,
+    require_same,
+)
 from gan_blocks.engine.commands.evaluate_images import load_given_images
 from gan_blocks.engine.commands.evaluate_options import Options, one_run_each
 from gan_blocks.engine.commands.evaluate_tables import Found, doubts, encoded, table
@@ -43,7 +50,7 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.features.cache import Cache
 from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages, StoredImages
 from gan_blocks.engine.evaluation.memorization import MEMORIZATION, Critic
-from gan_blocks.engine.evaluation.metric import Plan, Report, Samples
+from gan_blocks.engine.evaluation.metric import Plan, Report
 from gan_blocks.engine.evaluation.metrics import METRICS
 from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.evaluation.real_side import RealSide
@@ -84,10 +91,8 @@ class Drawn(NamedTuple):
     """The file that the weights came from; None where images were given."""
     images: ImageRows
     labels: Tensor
-    real: ImageSet | None
-    """None in other processes than the main one."""
-    side: RealSide | None = None
-    """These with all that is made of them."""
+    side: RealSide | None
+    """The real images; None in other processes than the main one."""
     critic: Critic | None = None
     """D of the run, where it is asked."""
 
@@ -163,7 +168,7 @@ def _draw(options: Options, asked: Asked, known: RealSide | None = None) -> Draw
     num, classes = decided_by_main(load_and_check)
     images, labels = _draw_images(trained, num, classes, options.seed)
     side, critic = sides[0] if sides else None, critics[0] if critics else None
-    return Drawn(trained.config, trained.source, images, labels, side.real if side else None, side, critic)
+    return Drawn(trained.config, trained.source, images, labels, side, critic)
 
 
 def _check(asked: Asked, plan: Plan) -> None:
@@ -207,7 +212,7 @@ def _given(options: Options, asked: Asked) -> Drawn:
         images = given.images
         _check(asked, Plan(given.config, len(images), given.real, given=images, features=options.features))
         side = _side(options, given.real, None, given.config.num_classes, torch_device(options.device))
-        drawn[0] = Drawn(given.config, None, RealImages(images), images.labels, given.real, side)
+        drawn[0] = Drawn(given.config, None, RealImages(images), images.labels, side)
 
     decided_by_main(load_and_check)
     return drawn[0]
@@ -246,29 +251,12 @@ def _image_bytes(shape: Sequence[int]) -> int:
     return 4 * math.prod(shape)
 
 
-def _measure(options: Options, asked: Asked, drawn: Drawn) -> Evaluation:
-    assert drawn.real is not None
-    side, real = drawn.side, drawn.real
-    samples = Samples(
-        drawn.images,
-        drawn.labels,
-        RealImages(real),
-        real.labels,
-        drawn.config.num_classes,
-        options.seed,
-        real.class_names,
-    )
-    if side is not None:
-        samples = samples._replace(
-            held_out=side.held_out_images,
-            held_out_labels=None if side.held_out is None else side.held_out.labels,
-            features=side.sets(drawn.images, drawn.labels),
-            judge=side.judge,
-            critic=drawn.critic,
-        )
+def _measure(_options: Options, asked: Asked, drawn: Drawn) -> Evaluation:
+    assert drawn.side is not None
+    samples = drawn.side.samples(drawn.images, drawn.labels, critic=drawn.critic)
     found = {name: metric.measure(asked.get(name) or metric.options(), samples) for name, metric in METRICS.items()}
     reports = {name: report for name, report in found.items() if report is not None}
-    return Evaluation(reports, tuple(doubts(reports, real)))
+    return Evaluation(reports, tuple(doubts(reports, drawn.side.real)))
 
 
 def _parse(prog: str, args: Sequence[str] | None) -> tuple[Options, dict[str, Fields]]:
@@ -290,11 +278,14 @@ def _parse(prog: str, args: Sequence[str] | None) -> tuple[Options, dict[str, Fi
     return parsed.evaluation, {name: getattr(parsed, name) for name in METRICS}
 
 
-def _carry_out(options: Options, asked: Asked, known: RealSide | None = None) -> tuple[RealSide | None, Found | None]:
-    """Draw, measure, print and save; nothing is found in other processes than the main one."""
+def _carry_out(options: Options, asked: Asked, known: RealSide | None) -> tuple[RealSide | None, Found]:
+    """Draw, measure, print and save, in one process."""
     drawn = _draw(options, asked, known)
-    if not current_world().is_main:
-        return None, None
+    return drawn.side, _report(options, asked, drawn)
+
+
+def _report(options: Options, asked: Asked, drawn: Drawn) -> Found:
+    """Measure what was drawn, print and save it."""
     report = _measure(options, asked, drawn)
     folder = None if options.run is None else RunFolder.open(options.run)
     try:  # neither figures that cannot be saved nor a console that is gone shall lose them
@@ -309,11 +300,11 @@ def _carry_out(options: Options, asked: Asked, known: RealSide | None = None) ->
         write_report(folder)
         if sheet := folder.newest_samples():
             print(f"Sample sheet: {sheet}")
-    else:
-        if options.features is None:
-            print("Note: pixels alone are compared; --features efflite0-128 adds what a network sees.")
-        print(f"Figures: {path}")
-    return drawn.side, found
+        return found
+    if options.features is None:
+        print("Note: pixels alone are compared; --features efflite0-128 adds what a network sees.")
+    print(f"Figures: {path}")
+    return found
 
 
 def _settings(options: Options, drawn: Drawn, folder: RunFolder | None) -> Found:
@@ -336,18 +327,33 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
         for options, _ in jobs:
             if options.run is not None:
                 RunFolder.open(options.run)
+        alone = len(jobs) == 1 and not jobs[0][0].truncation_sweep
         with joined_processes(jobs[0][0].device) as device:
             jobs = [(replace(options, device=device), asked) for options, asked in jobs]
-            several: dict[str, Found | None] = {}
-            for options, asked in jobs:
-                if len(jobs) > 1 and current_world().is_main:
-                    print(f"{'' if not several else chr(10)}{options.run}:")
-                one = replace(options, out=None) if len(jobs) > 1 else options
-                several[str(options.run)] = evaluate_or_sweep(one, asked, _carry_out)
-        if len(jobs) > 1 and current_world().is_main:
-            print("\n" + "\n".join(table(several)))
-            if (out := jobs[0][0].out) is not None:
-                replace_durably(out, encoded({"runs": several}), remedy="The figures above are not saved.")
+            if not alone and current_world().size > 1:
+                problem = "several runs and --truncation-sweep are for one process: leave out torchrun."
+                raise main_rank_only(UserError(problem))
+            drawn = _draw(*jobs[0]) if alone else None
+            if not current_world().is_main:
+                return 0
+        if drawn is not None:
+            _report(*jobs[0], drawn)
+        elif len(jobs) == 1:
+            evaluate_or_sweep(*jobs[0], _carry_out)
+        else:
+            _compare(jobs)
         return 0
 
     return run_command("evaluate", command)
+
+
+def _compare(jobs: Sequence[tuple[Options, Asked]]) -> None:
+    """Evaluate one run after the other, and print a table of all."""
+    found: dict[str, Found] = {}
+    for options, asked in jobs:
+        print(f"{options.run}:")
+        found[str(options.run)] = evaluate_or_sweep(replace(options, out=None), asked, _carry_out)
+        print()
+    print("\n".join(table(found)))
+    if (out := jobs[0][0].out) is not None:
+        replace_durably(out, encoded({"runs": found}), remedy="The figures above are not saved.")

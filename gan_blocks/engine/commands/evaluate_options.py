@@ -62,7 +62,7 @@ class Options(Fields):
     """Where the real images are, when they have moved since the training."""
 
     out: Path | None = None
-    """Where the figures go as JSON (default: evaluation.json in the run, or here)."""
+    """A .json for the figures (default: evaluation.json in the run, or here)."""
 
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ... or auto."""
@@ -79,6 +79,8 @@ class Options(Fields):
         check_threads(self.threads)
         check_truncation(min(self.truncation_sweep, default=self.truncation), self.truncation_by)
         require_positive(self, "resolution")
+        if self.out is not None and self.out.suffix != ".json":
+            raise UserError(f"--out must end in .json, but got {self.out}.")
         if self.features is not None:
             parse_features(self.features)
         self._check_what()

@@ -29,9 +29,9 @@ def encoded(found: Mapping[str, Any]) -> bytes:
     return json.dumps(found, indent=2).encode() + b"\n"
 
 
-def table(found: Mapping[str, Found | None]) -> list[str]:
+def table(found: Mapping[str, Found]) -> list[str]:
     """One row a figure that all of them have, one column a run; more runs than a line holds follow below."""
-    figures = {_column(name, found): dict(_figures(values or {})) for name, values in found.items()}
+    figures = {_column(name, found): dict(_figures(values)) for name, values in found.items()}
     names = [name for name in next(iter(figures.values())) if all(name in each for each in figures.values())]
     lines: list[str] = []
     columns = list(figures)

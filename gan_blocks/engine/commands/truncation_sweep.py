@@ -17,7 +17,7 @@ from gan_blocks.engine.pictures.figures import new_figure, save_figure
 
 __all__ = ["Point", "draw_curve", "evaluate_or_sweep", "operating_points"]
 
-CarryOut = Callable[[Options, Mapping[str, Fields], RealSide | None], tuple[RealSide | None, Found | None]]
+CarryOut = Callable[[Options, Mapping[str, Fields], RealSide | None], tuple[RealSide | None, Found]]
 QUALITY = "classifier_score", "precision"  # the first of these that was measured
 VARIETY = "frechet_distance"
 
@@ -36,8 +36,8 @@ class Point(NamedTuple):
         return "none" if self.truncation is None else f"{self.truncation:g}"
 
 
-def evaluate_or_sweep(options: Options, asked: Mapping[str, Fields], carry_out: CarryOut) -> Found | None:
-    """Evaluate without a sweep; with one first without truncation and then with each, all against the same images."""
+def evaluate_or_sweep(options: Options, asked: Mapping[str, Fields], carry_out: CarryOut) -> Found:
+    """Evaluate; with a sweep at each truncation and then without, all against the same images."""
     if not options.truncation_sweep:
         return carry_out(options, asked, None)[1]
     side: RealSide | None = None
@@ -45,13 +45,10 @@ def evaluate_or_sweep(options: Options, asked: Mapping[str, Fields], carry_out: 
     for truncation in (*sorted(set(options.truncation_sweep)), None):  # last what evaluation.json keeps
         kind = None if truncation is None else options.truncation_by
         one = replace(options, truncation=truncation, truncation_by=kind, truncation_sweep=(), out=None)
-        if side is not None or truncation is not None:
-            print(f"Truncation {'none' if truncation is None else f'{truncation:g}'}:")
-        known, values = carry_out(one, asked, side)
-        side = known or side
-        if values is not None:
-            found.append((truncation, values))
-    return _told(options, found) if found else None
+        print(f"Truncation {'none' if truncation is None else f'{truncation:g}'}:")
+        side, values = carry_out(one, asked, side)
+        found.append((truncation, values))
+    return _told(options, found)
 
 
 def _told(options: Options, found: list[tuple[float | None, Found]]) -> Found:

@@ -18,6 +18,8 @@ from gan_blocks.engine.evaluation.features.rows import FeatureSet, feature_set
 from gan_blocks.engine.evaluation.features.sets import FeatureSets
 from gan_blocks.engine.evaluation.features.trained import classifier_network, kept_classifier
 from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages
+from gan_blocks.engine.evaluation.memorization import Critic
+from gan_blocks.engine.evaluation.metric import Samples
 
 __all__ = ["RealSide"]
 
@@ -93,6 +95,35 @@ class RealSide:
             seed=self.seed,
             cache=self.cache,
             digest=self.digest,
+        )
+
+    def samples(
+        self, generated: ImageRows, labels: Tensor, *, critic: Critic | None = None, sets: FeatureSets | None = None
+    ) -> Samples:
+        """What metrics measure: generated images beside these.
+
+        Args:
+            generated: Images in [-1, 1], ``(images, channels, height, width)``.
+            labels: The classes that were asked for.
+            critic: D, where there is one to ask.
+            sets: Features of all of them, where they are known already.
+
+        Raises:
+            UserError: If a feature is not finite.
+        """
+        return Samples(
+            generated,
+            labels,
+            self.images,
+            self.real.labels,
+            self.num_classes,
+            self.seed,
+            self.real.class_names,
+            self.held_out_images,
+            None if self.held_out is None else self.held_out.labels,
+            sets or self.sets(generated, labels),
+            self.judge,
+            critic,
         )
 
     def sets(self, generated: ImageRows, labels: Tensor) -> FeatureSets | None:

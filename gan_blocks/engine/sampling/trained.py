@@ -29,7 +29,7 @@ from gan_blocks.engine.runs.identity import RecipeIdentity
 from gan_blocks.engine.runs.weights import load_weights, read_weights
 from gan_blocks.engine.sampling.converted import read_tables
 
-__all__ = ["TrainedGenerator", "load_critic", "load_trained"]
+__all__ = ["TrainedGenerator", "critic_of", "load_critic", "load_trained"]
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,16 @@ def load_critic(
     with within_memory(f"the networks of {run}", copies=1), seeded_construction(config.seed, "discriminator"):
         discriminator = recipe.build_discriminator(config).to(device)
     load_weights(discriminator, checkpoint.tensors["discriminator"], str(checkpoint.path))
-    discriminator.eval().requires_grad_(False)
-    dtype = next(discriminator.parameters()).dtype
+    return critic_of(discriminator.eval().requires_grad_(False))
+
+
+def critic_of(discriminator: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """D as a function from images in [-1, 1] and labels, wherever they lie, to logits on the CPU, without gradients."""
+    reference = next(discriminator.parameters())
 
     @torch.no_grad()
     def logits(images: Tensor, labels: Tensor) -> Tensor:
-        found: Tensor = discriminator(images.to(device, dtype), labels.to(device))
+        found: Tensor = discriminator(images.to(reference), labels.to(reference.device))
         return found.float().cpu()
 
     return logits

@@ -68,6 +68,18 @@ def test_a_set_against_itself_has_no_distance(here: Path):
     assert found["frechet_distance"]["name"] == "FD-means-16"
 
 
+def test_without_features_pixels_are_compared(here: Path, capsys: pytest.CaptureFixture[str]):
+    pictures(here / "a", 8)
+    pictures(here / "b", 12)
+    assert evaluate.main(["--images", "a", "--against", "b"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [
+        "Note: pixels alone are compared; --features efflite0-128 adds what a network sees.",
+        "Figures: evaluation.json",
+    ]
+    assert json.loads((here / "evaluation.json").read_bytes())["num_real"] == 12
+
+
 def test_other_sizes_and_channels_are_converted_and_said(here: Path):
     pictures(here / "a", 6)
     pictures(here / "b", 6, side=24, channels=3)
@@ -130,6 +142,7 @@ def test_classes_that_cannot_be_compared_are_named(here: Path, a: tuple[str, ...
         ),
         (["--images", "a", "--against", "a", "--features", "classifier"], "needs real images of two or more classes"),
         (["--images", "a", "--against", "a", "--features", "no.pt"], "--features no.pt cannot be read"),
+        (["--images", "a", "--against", "a", "--out", "a"], "--out must end in .json, but got a."),
         (["--images", "a", "--against", "a", "--resolution", "0"], "--resolution must be greater than 0, but got 0."),
     ],
 )

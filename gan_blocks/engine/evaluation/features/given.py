@@ -73,7 +73,7 @@ def function_network(spec: str, side: int | None, images_side: int, device: torc
     place, _, name = spec.rpartition(":")
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"--features {spec} cannot be imported: {type(error).__name__}: {_first_line(error)}."
         ) from error
@@ -123,6 +123,7 @@ def _load_file(path: Path) -> Any:
     if str(path.resolve().parent) not in sys.path:
         sys.path.insert(0, str(path.resolve().parent))
     module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
 

@@ -62,7 +62,7 @@ def frechet_of_classes(sets: FeatureSets) -> tuple[dict[int, float], float | Non
         found = [_distance(*part) for part in parts if min(map(len, part)) > 1]
         return sum(found) / len(found) if found else None
 
-    return distances, sets.of_floor("frechet of classes", of_real) if distances else None
+    return distances, sets.of_floor(f"frechet of classes {list(distances)}", of_real) if distances else None
 
 
 def _measure(_options: FrechetOptions, samples: Samples) -> ScoreReport | None:
