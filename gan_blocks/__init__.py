@@ -78,6 +78,7 @@ from gan_blocks.losses.top_k_global import TopKSelection, distributed_top_k
 from gan_blocks.losses.top_k_schedule import TopKSchedule
 from gan_blocks.metrics.feature_moments import FeatureMoments
 from gan_blocks.metrics.frechet import frechet_distance
+from gan_blocks.metrics.frechet_error import frechet_standard_error
 from gan_blocks.metrics.kernel import KernelDistance, kernel_distance
 from gan_blocks.metrics.mode_coverage import (
     DiscreteModeCoverage,
@@ -85,7 +86,15 @@ from gan_blocks.metrics.mode_coverage import (
     discrete_mode_coverage,
     mode_coverage,
 )
-from gan_blocks.metrics.neighborhoods import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from gan_blocks.metrics.nearest import NearestNeighbors, nearest_neighbors
+from gan_blocks.metrics.neighborhoods import (
+    DensityCoverage,
+    NeighborhoodMembers,
+    PrecisionRecall,
+    density_coverage,
+    neighborhood_members,
+    precision_recall,
+)
 from gan_blocks.metrics.predictions import ClassifierScore, classifier_score
 from gan_blocks.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wasserstein_distance
 from gan_blocks.metrics.structural_similarity import multiscale_ssim
@@ -139,6 +148,8 @@ __all__ = [
     "MinibatchDiscrimination",
     "MinibatchStdDev",
     "ModeCoverage",
+    "NearestNeighbors",
+    "NeighborhoodMembers",
     "NoSkipZ",
     "NormalBernoulliPrior",
     "NormalPrior",
@@ -197,6 +208,7 @@ __all__ = [
     "fold_generator_blocks",
     "fold_spectral_norm",
     "frechet_distance",
+    "frechet_standard_error",
     "from_torch_spectral_norm",
     "frozen_power_iteration",
     "gaussian_ramp",
@@ -216,6 +228,8 @@ __all__ = [
     "mode_coverage",
     "mode_seeking_penalty",
     "multiscale_ssim",
+    "nearest_neighbors",
+    "neighborhood_members",
     "non_saturating_generator_loss",
     "normalize_layers",
     "normalized_layer",

@@ -9,6 +9,7 @@ Tested in ``tests/metrics/test_neighborhoods.py``.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,16 @@ from torch import Tensor
 from gan_blocks._checks import check_positive, check_whole
 from gan_blocks._precision import to_float64
 from gan_blocks.metrics._samples import check_same_width, check_samples
+from gan_blocks.metrics.nearest import nearest_in_blocks
 
-__all__ = ["DensityCoverage", "PrecisionRecall", "density_coverage", "precision_recall"]
+__all__ = [
+    "DensityCoverage",
+    "NeighborhoodMembers",
+    "PrecisionRecall",
+    "density_coverage",
+    "neighborhood_members",
+    "precision_recall",
+]
 
 ROWS_AT_ONCE = 1024  # of each set; 16 MB of features for 2,048, and 8 MB of distances
 
@@ -80,10 +89,8 @@ def precision_recall(real_features: Tensor, fake_features: Tensor, *, num_neighb
     for name, features in (("real_features", real_features), ("fake_features", fake_features)):
         check_samples(owner, name, features, num_neighbors + 1, _rule(num_neighbors))
     check_same_width(owner, real_features, fake_features)
-    return PrecisionRecall(
-        precision=_share_inside(fake_features, real_features, num_neighbors),
-        recall=_share_inside(real_features, fake_features, num_neighbors),
-    )
+    balls, _, recalled = _members(real_features, fake_features, (num_neighbors,), num_neighbors)
+    return PrecisionRecall(precision=_share(balls[0] > 0), recall=_share(recalled))
 
 
 class DensityCoverage(NamedTuple):
@@ -147,14 +154,78 @@ def density_coverage(real_features: Tensor, fake_features: Tensor, *, num_neighb
     check_samples(owner, "real_features", real_features, num_neighbors + 1, _rule(num_neighbors))
     check_samples(owner, "fake_features", fake_features, 1, "at least one sample")
     check_same_width(owner, real_features, fake_features)
-    balls, covered = 0, torch.zeros(len(real_features), dtype=torch.bool)
-    for rows, _, inside in _inside_balls(real_features, fake_features, num_neighbors):
-        balls += int(inside.sum())
-        covered[rows] |= inside.any(dim=1).cpu()
+    balls, covered, _ = _members(real_features, fake_features, (num_neighbors,), None)
     return DensityCoverage(
-        density=balls / (num_neighbors * len(fake_features)),
-        coverage=int(covered.sum()) / len(real_features),
+        density=int(balls.sum()) / (num_neighbors * len(fake_features)),
+        coverage=_share(covered[0]),
     )
+
+
+class NeighborhoodMembers(NamedTuple):
+    """Which samples make up precision and recall, density and coverage, which are means of these."""
+
+    precise: Tensor
+    """Whether a generated sample is inside a ball of a real one, bool, ``(fake,)``; the mean is the precision."""
+    recalled: Tensor
+    """Whether a real sample is inside a ball of a generated one, bool, ``(real,)``; the mean is the recall."""
+    density: Tensor
+    """Real balls around a generated sample, over their number of neighbors, float64, ``(fake,)``."""
+    covered: Tensor
+    """Whether a real sample's ball holds a generated one, bool, ``(real,)``; the mean is the coverage."""
+
+
+@torch.no_grad()
+def neighborhood_members(
+    real_features: Tensor, fake_features: Tensor, *, recall_neighbors: int = 3, density_neighbors: int = 5
+) -> NeighborhoodMembers:
+    r"""Find which samples lie among those of the other set: what a poor precision or recall is due to.
+
+    .. math:: \text{precise}_j = 1\Big[y_j \in \bigcup_i B_k(x_i)\Big], \qquad
+        \text{density}_j = \frac{1}{k'} \sum_i 1\big[y_j \in B_{k'}(x_i)\big]
+
+    with the terms of :func:`precision_recall` for k neighbors and of :func:`density_coverage` for k', whose values are
+    the means. All four are found in half of the time of these two.
+
+    Args:
+        real_features: Features of real images, one row each, of any floating dtype.
+        fake_features: Features of generated images; their number may differ.
+        recall_neighbors: Number k of the neighbor for precision and recall, at least 1.
+        density_neighbors: Number k' of the neighbor for density and coverage, at least 1.
+
+    Returns:
+        A value for every sample, on the CPU.
+
+    Shape:
+        - real_features: ``(real, features)``, more samples than either number of neighbors
+        - fake_features: ``(fake, features)``, more than ``recall_neighbors`` samples
+
+    Raises:
+        ValueError: If a number of neighbors is less than 1, a set has another shape, too few samples or values that are
+            not finite.
+        TypeError: If a set is not floating point, or a number not whole.
+
+    Example:
+        >>> real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])  # two modes
+        >>> fake = torch.tensor([[0.0], [0.5], [1.0], [5.0]])  # one of them, and a sample between
+        >>> members = neighborhood_members(real, fake, recall_neighbors=1, density_neighbors=1)
+        >>> members.precise.tolist(), members.recalled.tolist()
+        ([True, True, True, False], [True, True, False, False])
+    """
+    owner = "neighborhood_members"
+    check_whole(owner, recall_neighbors=recall_neighbors, density_neighbors=density_neighbors)
+    check_positive(owner, recall_neighbors=recall_neighbors, density_neighbors=density_neighbors)
+    most = max(recall_neighbors, density_neighbors)
+    check_samples(owner, "real_features", real_features, most + 1, f"more than {most} samples")
+    rule = f"more than recall_neighbors={recall_neighbors} samples"
+    check_samples(owner, "fake_features", fake_features, recall_neighbors + 1, rule)
+    check_same_width(owner, real_features, fake_features)
+    counts = (recall_neighbors, density_neighbors)
+    balls, covered, recalled = _members(real_features, fake_features, counts, recall_neighbors)
+    return NeighborhoodMembers(balls[0] > 0, recalled, balls[1].double() / density_neighbors, covered[1])
+
+
+def _share(members: Tensor) -> float:
+    return int(members.sum()) / len(members)
 
 
 def _check_neighbors(owner: str, num_neighbors: int) -> None:
@@ -166,28 +237,46 @@ def _rule(num_neighbors: int) -> str:
     return f"more than num_neighbors={num_neighbors} samples"
 
 
-def _share_inside(points: Tensor, centers: Tensor, num_neighbors: int) -> float:
-    """The share of the points that are inside any ball."""
-    found = torch.zeros(len(points), dtype=torch.bool)
-    for _, columns, inside in _inside_balls(centers, points, num_neighbors):
-        found[columns] |= inside.any(dim=0).cpu()
-    return int(found.sum()) / len(points)
+def _members(
+    real_features: Tensor, fake_features: Tensor, real_neighbors: tuple[int, ...], fake_neighbors: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which balls hold samples of the other set, by one pass over the pairs.
 
-
-def _inside_balls(centers: Tensor, points: Tensor, num_neighbors: int) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Some centers, some points, and which of those balls hold which of these, ``(centers, points)``; all in turn."""
+    Returns:
+        For each of ``real_neighbors``: how many of these balls of real samples hold each generated one, ``(counts,
+        fake)``, and which of them hold any, ``(counts, real)``; and which real samples are inside a ball of a generated
+        one, ``(real,)``, if there is a number of neighbors for these.
+    """
     # Not quite the mean, but near the data: what counts is that squares are no larger than they need to be.
-    origin = reduce(to_float64(centers[:ROWS_AT_ONCE]), "sample feature -> 1 feature", "mean")
-    for rows, some in _blocks(centers, origin):
-        farthest = torch.full((len(some), num_neighbors), torch.inf, dtype=some.dtype, device=some.device)
-        for columns, others in _blocks(centers, origin):
-            distances = _squared_distances(some, others, rounding=1)
-            if rows == columns:
-                distances.fill_diagonal_(torch.inf)
-            farthest = torch.cat([farthest, distances], dim=1).topk(num_neighbors, largest=False).values
-        radii = farthest[:, -1:]
-        for columns, others in _blocks(points, origin):
-            yield rows, columns, _squared_distances(some, others, rounding=-1) <= radii
+    origin = reduce(to_float64(real_features[:ROWS_AT_ONCE]), "sample feature -> 1 feature", "mean")
+    real_radii = _radii(real_features, origin, real_neighbors)
+    fake_radii = None if fake_neighbors is None else _radii(fake_features, origin, (fake_neighbors,))
+    balls = torch.zeros(len(real_neighbors), len(fake_features), dtype=torch.int64)
+    covered = torch.zeros(len(real_neighbors), len(real_features), dtype=torch.bool)
+    recalled = torch.zeros(len(real_features), dtype=torch.bool)
+    for rows, some in _blocks(real_features, origin):
+        for columns, others in _blocks(fake_features, origin):
+            distances = _squared_distances(some, others, rounding=-1)
+            for number in range(len(real_neighbors)):
+                inside = distances <= real_radii[rows, number : number + 1]
+                balls[number, columns] += inside.sum(dim=0).cpu()
+                covered[number, rows] |= inside.any(dim=1).cpu()
+            if fake_radii is not None:
+                recalled[rows] |= (distances <= fake_radii[columns].mT).any(dim=1).cpu()
+    return balls, covered, recalled
+
+
+def _radii(features: Tensor, origin: Tensor, num_neighbors: tuple[int, ...]) -> Tensor:
+    """Squared distances to some of the nearest neighbors, with the most that may have been rounded off."""
+    places = [number - 1 for number in num_neighbors]
+    distances = partial(_squared_distances, rounding=1)
+    radii = []
+    for rows, some in _blocks(features, origin):
+        itself = torch.arange(rows.start, rows.start + len(some), device=some.device)
+        others = ((columns.start, block) for columns, block in _blocks(features, origin))
+        nearest = nearest_in_blocks(some, others, distances, max(num_neighbors), excluded=itself)
+        radii.append(nearest.distances.sort(dim=1).values[:, places])
+    return torch.cat(radii)
 
 
 def _blocks(features: Tensor, origin: Tensor) -> Iterator[tuple[slice, Tensor]]:

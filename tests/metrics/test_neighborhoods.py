@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_blocks import density_coverage, precision_recall
+from gan_blocks import density_coverage, neighborhood_members, precision_recall
 from gan_blocks.metrics import neighborhoods
 from tests.drawn import draw
 from tests.reference import feature_metrics as reference
@@ -205,3 +205,36 @@ def test_rejects_other_wrong_arguments(metric: Metric):
     ):
         with pytest.raises(error, match="^" + re.escape(f"{metric.__name__}: {message}") + "$"):
             metric(**{"real_features": torch.zeros(9, 3), "fake_features": torch.zeros(9, 3), **options})
+
+
+def test_the_means_of_members_are_the_metrics(rng: torch.Generator):
+    real, fake = torch.randn(60, 4, generator=rng), 1.3 * torch.randn(45, 4, generator=rng)
+    fake[:5] = real[:5]
+    members = neighborhood_members(real, fake, recall_neighbors=2, density_neighbors=4)
+    shares = [each.double().mean().item() for each in members]
+    assert shares[:2] == pytest.approx(precision_recall(real, fake, num_neighbors=2))
+    assert shares[2:] == pytest.approx(density_coverage(real, fake, num_neighbors=4))
+    assert members.precise[:5].all()
+
+
+def test_members_are_those_of_the_samples_that_are_given(rng: torch.Generator):
+    real = torch.randn(50, 3, generator=rng)
+    fake = torch.cat([real[:4] + 0.01, 50 + torch.randn(4, 3, generator=rng)])
+    members = neighborhood_members(real, fake)
+    assert members.precise.tolist() == [True] * 4 + [False] * 4
+    assert (members.density > 0).tolist() == members.precise.tolist()
+    assert members.covered[:4].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"recall_neighbors": 0}, "`recall_neighbors` must be greater than 0"),
+        ({"density_neighbors": 9}, "with more than 9 samples"),
+        ({"recall_neighbors": 6}, "with more than recall_neighbors=6 samples"),
+    ],
+)
+def test_members_need_enough_samples(options: dict[str, int], message: str):
+    with pytest.raises(ValueError, match=r"^neighborhood_members: ") as error:
+        neighborhood_members(torch.zeros(9, 2), torch.zeros(6, 2), **options)
+    assert message in str(error.value)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_blocks.engine.base.command_line import parse_options, run_command
+from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import check_memory
 from gan_blocks.engine.commands.sample_options import OutPath, TruncatedOptions
@@ -26,6 +27,8 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.npz import read_npz
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
+from gan_blocks.engine.evaluation.features.choice import CLASSIFIER, parse_features
+from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.neighbors import MEASURES, Measure, Neighbors, classifier_features, nearest_images
 from gan_blocks.engine.evaluation.neighbors_sheet import cell_bytes, neighbors_sheet
 from gan_blocks.engine.evaluation.quality import check_same_size
@@ -56,6 +59,9 @@ class Options(TruncatedOptions):
     """pixels: Euclidean distance in pixels. features: in what a classifier sees. crop: sum of absolute differences in
     the middle of the image, half as high and half as wide."""
 
+    features: str | None = None
+    """Look at features of another network than the classifier: what gan-blocks evaluate --features takes."""
+
     among: Literal["all", "class"] = "all"
     """Search all training images, or those of the sample's class only (as BigGAN's figures do)."""
 
@@ -67,6 +73,8 @@ class Options(TruncatedOptions):
         super().__post_init__()
         self.check_counts("num", "neighbors")
         self.check_suffix(".png")
+        if self.features is not None:
+            parse_features(self.features)
         if not self.by:
             raise UserError("--by must name at least one of pixels, features and crop.")
         if self.samples is not None:
@@ -105,6 +113,7 @@ def search(options: Options) -> Search:
     real, notes = trained.load_images(options.data)
     for note in notes:
         print(note)
+    network = _network(options, real)
     if options.samples is None:
         check_same_size(drawn_shape(trained), real.layout.shape)
         _check_sheet(options, real, options.num)
@@ -117,7 +126,7 @@ def search(options: Options) -> Search:
         _check_sheet(options, real, len(queries))
     found = []
     for name in options.by:
-        measure = _measure(name, real, num_classes=config.num_classes, seed=options.seed)
+        measure = _measure(name, real, network, num_classes=config.num_classes, seed=options.seed)
         within = labels if options.among == "class" else None
         found.append(
             (measure.title, nearest_images(queries, real, measure, count=options.neighbors, query_labels=within))
@@ -148,10 +157,20 @@ def _channels(count: int) -> str:
     return "1 channel" if count == 1 else f"{count} channels"
 
 
-def _measure(name: str, real: ImageSet, *, num_classes: int, seed: int) -> Measure:
+def _network(options: Options, real: ImageSet) -> FeatureNetwork | None:
+    """The network that --features names; None: the classifier of the real images, which is trained when it is asked."""
+    if options.features is None or (choice := parse_features(options.features)).kind == CLASSIFIER:
+        return None
+    return choice.load(torch_device(options.device), real.resolution)
+
+
+def _measure(name: str, real: ImageSet, network: FeatureNetwork | None, *, num_classes: int, seed: int) -> Measure:
     if name in MEASURES:
         return MEASURES[name]
-    return Measure("L2 in classifier features", 2.0, classifier_features(real, num_classes=num_classes, seed=seed))
+    if network is None:
+        look = classifier_features(real, num_classes=num_classes, seed=seed)
+        return Measure("L2 in classifier features", 2.0, look)
+    return Measure(f"L2 in {network.name} features", 2.0, lambda images: network.features(network.rows(images)))
 
 
 def _line(title: str, found: Neighbors) -> str:

@@ -6,7 +6,7 @@ Tested in ``tests/engine/data/test_sources.py``.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from gan_blocks.engine.base.checks import Fields, require_positive
+from gan_blocks.engine.base.checks import Fields, require, require_positive
 from gan_blocks.engine.base.help_page import hint
 from gan_blocks.engine.data.sources import source_choices
 
@@ -35,8 +35,14 @@ class ImageFields(Fields):
     """
     mirror: bool = False
     """Show real images mirrored, too: twice the data."""
+    hold_out: float = 0.0
+    """Share of the images that is kept from the training.
+
+    It tells whether D remembers images, and how good a score can be.
+    """
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
         super().__post_init__()
         require_positive(self, "num_classes")
+        require(self, "hold_out", 0 <= self.hold_out < 1, "at least 0 and less than 1")

@@ -7,6 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from gan_blocks.engine.base.threads import ImageThreads, map_in_threads
@@ -163,6 +165,14 @@ def _shape(source: DataSource, num_classes: int | None) -> DataShape:
     return DataShape(3 if colored else 1, len(listing.class_names))
 
 
+def _side(source: DataSource) -> int:
+    """That of the center square of the first image that can be opened."""
+    for path in list_flat_folder(source).paths:
+        with suppress(OSError, Image.DecompressionBombError), Image.open(path) as image:
+            return min(image.size)
+    raise source.error("no image can be read.")
+
+
 def _is_colored(path: str) -> bool:
     try:
         return inspect_file(path, PixelLayout(1, 3)).mode not in GRAY_MODES
@@ -175,6 +185,7 @@ FOLDER = SourceKind(
     summary="image files, one sub-folder a class",
     read=_read,
     shape=_shape,
+    side=_side,
     recognizes=os.path.isdir,
     hint="For a folder with one sub-folder a class",
     one_level_off=True,

@@ -184,6 +184,7 @@ NPZ = SourceKind(
     summary="two arrays, images and labels, in one NumPy file",
     read=_read,
     shape=_shape,
+    side=lambda source: min(read_npz(source, num_classes=1).images.shape[1:3]),
     recognizes=_may_be_one,
     hint="For a file of arrays",
 )

@@ -55,6 +55,7 @@ class SourceKind:
         one_level_off: Whether a path one level too high or too low makes all labels equal.
         shape: Tells the channels and the classes, in less time than it takes to read all; its second argument is the
             number of classes that the networks have, if that is known.
+        side: Tells the side of the (first) image, where the kind does not have one size that everybody wants.
         list_files: Lists the image files and their classes, where the source is one of files that can be decoded again.
     """
 
@@ -66,6 +67,7 @@ class SourceKind:
     hint: str = ""
     one_level_off: bool = False
     shape: Callable[[DataSource, int | None], DataShape] | None = None
+    side: Callable[[DataSource], int] | None = None
     list_files: Callable[[DataSource], FolderListing] | None = None
 
     def spellings(self) -> list[str]:

@@ -23,10 +23,14 @@ __all__ = [
     "kind_of",
     "parse_source",
     "read_source",
+    "recognized",
     "refuse_run_inside_images",
     "shape_of_source",
+    "side_of_source",
     "source_choices",
 ]
+
+USUAL_SIDE = 32  # of the small pictures that other kinds hold
 
 SOURCES: dict[str, SourceKind] = {
     kind.name: kind for kind in (MNIST5K, STACKED_MNIST5K, FASHION_MNIST, CIFAR10, SHARDS, NPZ, FOLDER)
@@ -118,6 +122,38 @@ def shape_of_source(source: DataSource, num_classes: int | None) -> DataShape | 
         return None if look is None else look(source, num_classes)
     except OSError as error:
         raise source.error(f"cannot be read: {error}.") from error
+
+
+def side_of_source(source: DataSource) -> int:
+    """The side of the images of a source: of the first one, or the side that its kind is used with.
+
+    Raises:
+        UserError: If it is missing or damaged.
+    """
+    look = kind_of(source).side
+    try:
+        return USUAL_SIDE if look is None else look(source)
+    except OSError as error:
+        raise source.error(f"cannot be read: {error}.") from error
+
+
+def recognized(spec: str, *, option: str) -> DataSource:
+    """A source that is given with its kind, or by a path alone that looks like one of them.
+
+    Raises:
+        UserError: If it looks like none.
+    """
+    name = spec.partition(":")[0]
+    path = expanduser(spec)  # noqa: PTH111
+    if name not in SOURCES:
+        for kind in SOURCES.values():
+            if kind.recognizes(path):
+                return DataSource(f"{kind.name}:{spec}", kind.name, Path(path), option=option)
+        if not Path(path).exists():
+            raise UserError(f"{option} {spec}: there is no file or folder {Path(path).absolute()}; check the path.")
+        raise UserError(f"{option} {spec}: unknown source; choose one of {source_choices()}.{_guess(spec)}")
+    source = parse_source(spec)
+    return DataSource(spec, source.name, source.path, option=option)
 
 
 def _guess(spec: str) -> str:

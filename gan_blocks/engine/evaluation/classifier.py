@@ -3,7 +3,7 @@
 Tested in ``tests/engine/evaluation/test_quality.py``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ __all__ = [
     "TrainedClassifier",
     "class_features",
     "class_scores",
+    "restored_classifier",
     "split_by_class",
     "train_classifier",
 ]
@@ -123,6 +124,19 @@ def class_scores(classifier: nn.Module, images: ImageRows, indices: Tensor | Non
             return torch.cat([classifier(images[batch]) for batch in torch.split(indices, 256)])
     finally:
         classifier.train(was_training)
+
+
+def restored_classifier(
+    weights: Mapping[str, Tensor], channels: int, num_classes: int, accuracy: float, device: torch.device
+) -> TrainedClassifier:
+    """The classifier that `train_classifier` once made, from its state dict.
+
+    Raises:
+        RuntimeError: If the weights are those of another network.
+    """
+    classifier = _network(channels, num_classes)
+    classifier.load_state_dict(dict(weights))
+    return TrainedClassifier(classifier.to(device).eval().requires_grad_(False), accuracy)
 
 
 def class_features(trained: TrainedClassifier, images: ImageRows) -> Tensor:

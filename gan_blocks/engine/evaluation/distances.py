@@ -1,7 +1,4 @@
-"""Euclidean distances between images, in blocks that fit into memory.
-
-Computed in float64: the fast form of ``torch.cdist`` takes the root of a difference of squares, which in float32 would
-put about 0.02 between an image and its copy.
+"""Euclidean distances between images, in blocks that fit into memory, computed in float64.
 
 Tested in ``tests/engine/evaluation/test_quality.py``.
 """
@@ -13,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from gan_blocks import nearest_neighbors
 from gan_blocks.engine.evaluation.image_rows import ImageRows
 
 __all__ = ["mean_pairwise_distance", "nearest_distances"]
@@ -52,22 +50,17 @@ def nearest_distances(queries: ImageRows, references: ImageRows, *, excluded: Te
     Returns:
         Distances in float64, of shape ``(queries,)``.
     """
-    nearest = torch.full((len(queries),), torch.inf, dtype=torch.float64, device=queries.device)
-    for start, rows in _blocks(queries):
-        found = nearest[start : start + len(rows)]
-        for other_start, columns in _blocks(references):
-            distances = torch.cdist(rows, columns)
-            if excluded is not None:
-                place = excluded[start : start + len(rows)].to(queries.device) - other_start
-                inside = torch.nonzero((place >= 0) & (place < len(columns))).flatten()
-                distances[inside, place[inside]] = torch.inf
-            torch.minimum(found, distances.amin(dim=1), out=found)
-    return nearest
+    rows = _rows_at_once(queries)
+    return nearest_neighbors(queries, references, excluded=excluded, rows_at_once=rows).distances[:, 0]
 
 
 def _blocks(images: ImageRows, *, after: int = 0) -> Iterator[tuple[int, Tensor]]:
     """Number of the first image and flat images in float64, from the image ``after`` on."""
-    rows = max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, math.prod(images.shape[1:]))))
+    rows = _rows_at_once(images)
     for start in range(after, len(images), rows):
         numbers = torch.arange(start, min(start + rows, len(images)))
         yield start, rearrange(images[numbers].detach(), "image ... -> image (...)").double()
+
+
+def _rows_at_once(images: ImageRows) -> int:
+    return max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, math.prod(images.shape[1:]))))

@@ -10,6 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import Protocol
 
@@ -99,6 +100,10 @@ class StoredImages(_OnCpu):
         UserError: If the disk of the temporary folder has no room for them.
     """
 
+    _file: BufferedRandom | BufferedReader
+    _bytes: int  # of each
+    _start = 0  # of the first in the file
+
     def __init__(self, shape: tuple[int, ...], batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         self.shape = torch.Size(shape)
         self._bytes = 4 * math.prod(shape[1:])
@@ -114,6 +119,6 @@ class StoredImages(_OnCpu):
     def __getitem__(self, numbers: Tensor, /) -> Tensor:
         images = torch.empty(len(numbers), *self.shape[1:])
         for number, image in zip(numbers.tolist(), images, strict=True):
-            self._file.seek(number * self._bytes)
+            self._file.seek(self._start + number * self._bytes)
             self._file.readinto(image.numpy())
         return images

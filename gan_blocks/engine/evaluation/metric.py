@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from gan_blocks.engine.base.checks import Fields
+from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.evaluation.classifier import TrainedClassifier
+from gan_blocks.engine.evaluation.features.sets import FeatureSets
 from gan_blocks.engine.evaluation.image_rows import ImageRows
-from gan_blocks.engine.recipe.config import TrainingConfig
 
 __all__ = ["Metric", "Plan", "Report", "Samples"]
 
@@ -33,12 +35,18 @@ class Report(Protocol):
 class Plan(NamedTuple):
     """What is going to be compared."""
 
-    config: TrainingConfig
-    """Config of the run."""
+    config: ImageFields
+    """Config of the run, or what stands for it where images are given."""
     num: int
     """How many samples will be drawn, classes evenly."""
     real: ImageSet
     """The real images."""
+    given: ImageSet | None = None
+    """The samples, where these are images that are there already."""
+    held_out: ImageSet | None = None
+    """Real images that were kept from the training, if some were."""
+    features: str | None = None
+    """What ``--features`` names."""
 
 
 class Samples(NamedTuple):
@@ -61,6 +69,16 @@ class Samples(NamedTuple):
     """Seed of everything random in a measurement."""
     class_names: tuple[str, ...] = ()
     """One name a class, as far as classes have names."""
+    held_out: ImageRows | None = None
+    """Real images that were kept from the training, if some were."""
+    held_out_labels: Tensor | None = None
+    """Their classes."""
+    features: FeatureSets | None = None
+    """What a network makes of all of them, where ``--features`` names one."""
+    judge: TrainedClassifier | None = None
+    """The classifier of the real images, where it was trained before."""
+    critic: Callable[[Tensor, Tensor], Tensor] | None = None
+    """D of the run: images and labels to logits, where there is one."""
 
     @property
     def images(self) -> Tensor:

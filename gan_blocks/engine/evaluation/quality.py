@@ -312,7 +312,8 @@ class QualityOptions(Fields):
 
 def _check_plan(_options: QualityOptions, plan: Plan) -> None:
     sizes = plan.real.labels.unique(return_counts=True)[1]
-    check_sample_count(plan.num, len(sizes))
+    if plan.given is None:
+        check_sample_count(plan.num, len(sizes))
     if sizes.max() < 2:
         raise UserError("No class has two real images, so diversity cannot be measured.")
 
@@ -325,6 +326,8 @@ def _measure(_options: QualityOptions, samples: Samples) -> QualityReport:
         samples.real_labels,
         num_classes=samples.num_classes,
         seed=samples.seed,
+        held_out=samples.held_out,
+        judge=samples.judge,
         class_names=samples.class_names,
     )
 

@@ -82,11 +82,11 @@ class TrainingConfig(TopKFields, ImageFields):
     ema_start: int = 100
     """Steps in which the average follows without delay."""
     standing_batches: int = 50
-    """Batches that BatchNorm's statistics for samples pool."""
+    """Batches that samples' BatchNorm statistics pool."""
     planned_steps: int = 1500
     """Length of the run, in updates of G."""
     seed: int = 0
-    """All randomness is a function of it, step and purpose."""
+    """Randomness is a function of it, step and purpose."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

@@ -40,6 +40,13 @@ class MonitoringOptions:
     A sheet has one row a class, and the same latents every time.
     """
 
+    evaluate_every: int = 0
+    """Steps between small evaluations, logged and drawn; 0: none.
+
+    What D calls real, and a distance of 500 samples in features of a classifier of the images, where these have
+    classes.
+    """
+
     log_every: int = 10
     """Steps between writes of log.jsonl."""
 
@@ -75,7 +82,7 @@ class RunOptions(MonitoringOptions):
     """fp32, bf16 (autocast; weights in float32) or fp64 (for checks)."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, ... or auto (a GPU if there is one)."""
+    """cpu, cuda, cuda:1, ... or auto (a GPU if any)."""
 
     threads: int | None = None
     """CPU threads (default: torch's choice); another number gives other last bits."""
@@ -114,7 +121,7 @@ class RunOptions(MonitoringOptions):
             self, "steps", "minutes", "accumulate", "checkpoint_every", "keep_last", "log_every", "timeout"
         )
         check_threads(self.threads)
-        require_at_least(self, 0, "keep_every", "sample_every", "spectra_every", "compare_every")
+        require_at_least(self, 0, "keep_every", "sample_every", "evaluate_every", "spectra_every", "compare_every")
         if self.run_dir is not None and self.resume is not None and self.run_dir != self.resume:
             raise UserError("--run-dir and --resume name two folders; give one of them.")
         if self.resume is not None and self.init_from is not None:

@@ -26,6 +26,7 @@ CHARTS = {  # heading: pattern of names in the log
     PENALTIES: r".*penalty(_[gd])?",
     "Norms of the class embeddings": r"embedding_norm_.*",
 }
+EVALUATION_CHARTS = {"Share of images that D calls real": r"called_real_.*", "Fréchet distance": r"frechet_distance.*"}
 COLORS = ("#c0392b", "#2471a3", "#1e8449", "#7d3c98")
 
 PAGE = """<!doctype html>
@@ -66,9 +67,14 @@ def write_report(folder: RunFolder) -> None:
 
 
 def _curves(log: Sequence[Mapping[str, Any]]) -> list[str]:
-    entries = [entry for entry in log if "event" not in entry]
+    steps = [entry for entry in log if "event" not in entry]
+    evaluations = [entry for entry in log if entry.get("event") == "evaluation"]
+    return [*_charts(CHARTS, steps), *_charts(EVALUATION_CHARTS, evaluations)]
+
+
+def _charts(patterns: Mapping[str, str], entries: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = []
-    for title, pattern in CHARTS.items():
+    for title, pattern in patterns.items():
         names = [name for name in (entries[-1] if entries else {}) if re.fullmatch(pattern, name)]
         # The lines of a run that an older version began lack what that did not log; those of a recipe may hold more.
         lines = [entry for entry in entries if all(is_number(entry.get(name)) for name in ("step", *names))]

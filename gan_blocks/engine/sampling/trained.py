@@ -3,7 +3,7 @@
 Tested in ``tests/engine/commands/test_sample.py``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any
 from unicodedata import normalize
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gan_blocks import Prior, TruncatedBatchNormStatistics
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import within_memory
 from gan_blocks.engine.base.randomness import seeded_construction
+from gan_blocks.engine.data.held_out import split_held_out
 from gan_blocks.engine.data.image_set import ImageSet, class_name
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.data.record import DataRecord, changes, record_of
@@ -29,7 +30,7 @@ from gan_blocks.engine.runs.weights import load_weights, read_weights
 from gan_blocks.engine.sampling.converted import read_tables
 from gan_blocks.engine.sampling.inference import SamplingPrecision
 
-__all__ = ["TrainedGenerator", "load_trained"]
+__all__ = ["TrainedGenerator", "critic_of", "load_critic", "load_trained"]
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,19 @@ class TrainedGenerator:
         Raises:
             UserError: If they cannot be read.
         """
+        training, _, notes = self.load_split(data)
+        return training, notes
+
+    def load_split(self, data: str | None = None) -> tuple[ImageSet, ImageSet | None, list[str]]:
+        """The same with those that were kept from its training between them, if some were; see :meth:`load_images`."""
         place = data or (self.config.data if self.record is None else self.record.source)
         images = load_images_of(self.config, place)
+        training, held_out = split_held_out(images, self.config.hold_out, seed=self.config.seed)
         if self.record is None:
-            return images, []
+            return training, held_out, []
         problem = changes(self.record, record_of(images, place, seed=self.config.seed))
-        return images, [f"{place} is not what the run has learned from: {problem}."] if problem else []
+        notes = [f"{place} is not what the run has learned from: {problem}."] if problem else []
+        return training, held_out, notes
 
 
 def load_trained(
@@ -150,6 +158,36 @@ def load_trained(
         class_names=_class_names(metadata, record),
         record=record,
     )
+
+
+def load_critic(
+    run: Path, *, device: torch.device, recipe: Recipe[Any] | str | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """D of the newest sound checkpoint of a run, as a function from images in [-1, 1] and labels to logits on the CPU.
+
+    Raises:
+        UserError: If it is not there, or does not fit its recipe.
+    """
+    checkpoint = RunFolder.open(run).newest_checkpoint(only=("discriminator",))
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = recipe_of(RecipeIdentity.from_dict(checkpoint.metadata), run, recipe)
+    config = recipe.config_from_json(checkpoint.metadata["config"])
+    with within_memory(f"the networks of {run}", copies=1), seeded_construction(config.seed, "discriminator"):
+        discriminator = recipe.build_discriminator(config).to(device)
+    load_weights(discriminator, checkpoint.tensors["discriminator"], str(checkpoint.path))
+    return critic_of(discriminator.eval().requires_grad_(False))
+
+
+def critic_of(discriminator: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """D as a function from images in [-1, 1] and labels, wherever they lie, to logits on the CPU, without gradients."""
+    reference = next(discriminator.parameters())
+
+    @torch.no_grad()
+    def logits(images: Tensor, labels: Tensor) -> Tensor:
+        found: Tensor = discriminator(images.to(reference), labels.to(reference.device))
+        return found.float().cpu()
+
+    return logits
 
 
 def _class_names(metadata: Mapping[str, Any], record: DataRecord | None) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from gan_blocks.engine.base.processes import (
     say,
     telling_others,
 )
+from gan_blocks.engine.data.held_out import split_held_out
 from gan_blocks.engine.data.image_set import ImageSet, class_name
 from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
 from gan_blocks.engine.data.record import DataRecord, record_of
@@ -52,6 +53,7 @@ from gan_blocks.engine.training.agreement import (
 )
 from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
 from gan_blocks.engine.training.compiling import check_compiler, compile_networks, needs_second_derivative
+from gan_blocks.engine.training.evaluator import Evaluator
 from gan_blocks.engine.training.opening import OpenedRun
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
 from gan_blocks.engine.training.spectra_figure import draw_spectra
@@ -95,7 +97,8 @@ class Run:
         check_split(self.config, self.options, self.world)
         check_parts(self.config, self.options, self.world)
         self.prior = recipe.build_prior(self.config)
-        self.images, self.data = self._load_images()
+        training, self.held_out, self.data = self._load_images()
+        self.images = with_mirror_images(training) if self.config.mirror else training
         check_same_data(self.data)
         self.state: TrainingState = build_state(recipe, self.config, self.options)
         check_networks(self.state, self.prior, self.config)
@@ -106,6 +109,9 @@ class Run:
         self.folder, self.step = self.opened.folder, self.opened.step
         if self.options.compile:
             compile_networks(self.state)
+        self.evaluator: Evaluator | None = None
+        if self.options.evaluate_every:
+            self.evaluator = Evaluator(training, self.held_out, self.config, self.folder.path)
         self.source = BatchSource(self.images, self.prior, self.config, self.options)
         self.last_step = self.config.planned_steps if self.options.steps is None else self.options.steps
         self._warned = False
@@ -187,11 +193,13 @@ class Run:
             return bool(agreed)
         return bool(largest(time.monotonic() >= deadline))
 
-    def _load_images(self) -> tuple[ImageSet, DataRecord]:
+    def _load_images(self) -> tuple[ImageSet, ImageSet | None, DataRecord]:
+        """The images to train on, those held out, and the record of both together."""
         config = self.config
         images = load_images_of(config)
         record = record_of(images, absolute(config.data), seed=config.seed)
-        return with_mirror_images(images) if config.mirror else images, record
+        training, held_out = split_held_out(images, config.hold_out, seed=config.seed)
+        return training, held_out, record
 
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
@@ -201,6 +209,8 @@ class Run:
             say(classes)
         sizes = [sum(p.numel() for p in net.parameters()) for net in (self.state.generator, self.state.discriminator)]
         say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
+        if self.held_out is not None:
+            say(f"{len(self.held_out):,} more images are held out.")
         batch = self.config.batch_size_at(self.step + 1)
         if batch > len(self.images):
             times = f"{batch / len(self.images):.3g} times"
@@ -219,10 +229,13 @@ class Run:
         options = self.options
         save = self.step % options.checkpoint_every == 0
         measure = options.spectra_every and self.step % options.spectra_every == 0
-        if save or measure or self.step % options.log_every == 0:
+        evaluate = options.evaluate_every and self.step % options.evaluate_every == 0
+        if save or measure or evaluate or self.step % options.log_every == 0:
             self._flush_losses(progress)
         if measure:
             self._measure_spectra()
+        if evaluate:
+            self._evaluate()
         if options.compare_every and self.step % options.compare_every == 0:
             check_same_state(self.state.tensors(), self.step)
         if options.sample_every and self.step % options.sample_every == 0:
@@ -277,6 +290,13 @@ class Run:
         except WeightsNotFiniteError as error:
             self.folder.append_log({"event": "not finite", "step": self.step, "weight": str(error)})
             raise self._divergence(f"a weight is not finite after step {self.step} ({error})") from None
+
+    def _evaluate(self) -> None:
+        """Write a small evaluation to the log."""
+        assert self.evaluator is not None
+        generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=SHEET_STANDING_BATCHES)
+        measure = partial(self.evaluator.measure, generator, self.state.discriminator, self.prior)
+        decided_by_main(lambda: self._record({"event": "evaluation", "step": self.step, **measure()}))
 
     def _divergence(self, what: str) -> UserError:
         """The error that ends a training that has diverged; its spectra are drawn, being what one looks at then."""

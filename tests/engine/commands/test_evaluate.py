@@ -10,12 +10,15 @@ import torch
 from gan_blocks.engine.base.console import OutputError
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import evaluate
+from gan_blocks.engine.commands.evaluate_tables import doubts
+from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.evaluation.pairs import PairOptions, measure_pairs, random_pairs
 from gan_blocks.engine.evaluation.patches import (
     SlicedWassersteinOptions,
     measure_patches,
 )
-from gan_blocks.engine.evaluation.quality import diversity_ratio, measure_quality
+from gan_blocks.engine.evaluation.quality import QualityReport, diversity_ratio, measure_quality
 from recipes import progan
 
 GROWING = [
@@ -272,3 +275,44 @@ def test_figures_outlive_a_folder_that_cannot_be_written_and_a_console_that_is_g
     monkeypatch.setattr(evaluate, "print", full, raising=False)
     assert evaluate.main(["--run", str(run), "--num", "6"]) == 2
     assert json.loads((run / "evaluation.json").read_text())["num_generated"] == 6
+
+
+def quality_report(count: int, accuracy: float | None) -> QualityReport:
+    return QualityReport(count, 60, accuracy, None if accuracy is None else 0.3, 1.0, 1.0, {})
+
+
+def labeled(labels: list[int]) -> ImageSet:
+    return ImageSet(lambda numbers: numbers, torch.tensor(labels), ("a", "b", "c"), PixelLayout(4, 1))
+
+
+@pytest.mark.parametrize(
+    ("count", "accuracy", "said"),
+    [
+        (1000, 0.9, []),
+        (1000, None, []),
+        (
+            12,
+            0.9,
+            ["Note: 12 samples are few: these figures vary much from seed to seed; 1,000 or more tell runs apart."],
+        ),
+        (
+            1000,
+            0.4,
+            [
+                "Note: the classifier finds the class of 40.0% of unseen real images, where chance finds 33.3%: "
+                "its agreement says nothing."
+            ],
+        ),
+    ],
+)
+def test_figures_that_say_little_are_told_so_in_a_line(count: int, accuracy: float | None, said: list[str]):
+    real = labeled([0, 1, 2] * 20)
+    assert list(doubts({"quality": quality_report(count, accuracy)}, real)) == said
+
+
+def test_few_samples_are_said_and_change_no_figure(tiny_run: Path, capsys: pytest.CaptureFixture[str]):
+    capsys.readouterr()
+    assert evaluate.main(["--run", str(tiny_run), "--num", "12"]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith("Note: 12 samples are few: ")

@@ -200,3 +200,15 @@ def test_what_cannot_work_ends_with_one_line_and_status_2(
     capfd.readouterr()
     assert neighbors.main(["--run", str(tiny_run), *options]) == 2
     assert capfd.readouterr().err == f"neighbors: error: {message}\n"
+
+
+def test_features_of_another_network_are_looked_at(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "look_at.py").write_text("def means(images):\n    return images.mean(dim=(2, 3))\n")
+    monkeypatch.chdir(tmp_path)
+    args = ["--run", str(tiny_run), "--num", "3", "--by", "features", "--features"]
+    assert neighbors.main([*args, "look_at.py:means"]) == 0
+    assert "L2 in means-16 features: the nearest training image is " in capsys.readouterr().out
+    assert neighbors.main([*args, "inception"]) == 2
+    assert "--features must be one of " in capsys.readouterr().err

@@ -2,8 +2,10 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gan_blocks.engine.base.command_line import parse_options
 from gan_blocks.engine.base.errors import UserError
@@ -12,7 +14,8 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
-from gan_blocks.engine.data.sources import SOURCES, parse_source, source_choices
+from gan_blocks.engine.data.sources import SOURCES, parse_source, recognized, side_of_source, source_choices
+from tests.conftest import write_store
 
 ROOT = Path(__file__).parents[3]
 
@@ -84,3 +87,27 @@ def test_every_source_is_parsed_by_its_own_spellings():
     for kind in SOURCES.values():
         for spelling in kind.spellings():
             assert parse_source(spelling).name == kind.name
+
+
+def test_the_side_of_images_is_told_without_reading_all_of_them(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", images=rng.integers(0, 255, (3, 20, 24, 3), np.uint8))
+    (tmp_path / "folder").mkdir()
+    Image.fromarray(np.zeros((18, 30), np.uint8)).save(tmp_path / "folder" / "a.png")
+    images = rng.integers(0, 255, (4, 16, 16, 1), np.uint8)
+    write_store(tmp_path / "store", images, [0, 1, 0, 1], shard_images=2, resolutions=(8,))
+    sides = {"a.npz": 20, "folder": 18, "store": 16}
+    for name, side in sides.items():
+        assert side_of_source(recognized(str(tmp_path / name), option="--images")) == side
+    assert side_of_source(recognized("mnist5k", option="--images")) == 32
+
+
+def test_a_source_is_known_by_its_kind_or_by_what_lies_there(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((3, 4, 4), np.uint8))
+    for spec in (f"npz:{tmp_path / 'a.npz'}", str(tmp_path / "a.npz")):
+        source = recognized(spec, option="--against")
+        assert (source.name, source.path, source.option) == ("npz", tmp_path / "a.npz", "--against")
+    (tmp_path / "text").write_text("none")
+    for name, message in (("gone", "there is no file or folder"), ("text", "unknown source; choose one of")):
+        with pytest.raises(UserError, match=rf"^--against \S+{name}: {message}"):
+            recognized(str(tmp_path / name), option="--against")

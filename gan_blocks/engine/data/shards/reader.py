@@ -86,6 +86,10 @@ def _read_index(source: DataSource, folder: Path) -> StoreIndex:
         raise source.error(f"{path} cannot be used: {error}; {_AGAIN}.") from error
 
 
+def _side(source: DataSource) -> int:
+    return max(_read_index(source, source.existing_path()).shards)
+
+
 def _best_resolution(index: StoreIndex, wanted: int) -> int:
     return min((size for size in index.shards if size >= wanted), default=max(index.shards))
 
@@ -199,6 +203,7 @@ SHARDS = SourceKind(
     name="shards",
     summary="a prepared store: a few large files of decoded images",
     read=_read,
+    side=_side,
     shape=_shape,
     recognizes=_holds_store,
     hint="For a prepared store",

@@ -1,0 +1,135 @@
+"""Feature networks that the user gives: a TorchScript file, or a function of a module.
+
+Both are shown RGB images, float32 in [-1, 1], ``(batch, 3, side, side)``, and return features ``(batch, features)``, or
+a pair of these and logits. The published TorchScript of the Inception network of FID is known by its content, and is
+shown what it was made for.
+
+Tested in ``tests/engine/evaluation/features/test_networks.py``.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_blocks.engine.base.contents import other_content
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.files import read_regular
+from gan_blocks.engine.evaluation.features.network import FeatureNetwork, joined, probed
+
+__all__ = ["FID_SHA256", "function_network", "script_network"]
+
+# Of inception-2015-12-05.pt, as NVIDIA publishes it with StyleGAN2-ADA and clean-fid fetches it.
+FID_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+FID_SIDE = 299
+EXPECTED = (
+    "a TorchScript network (torch.jit.save) from RGB images in [-1, 1], (batch, 3, side, side), to features "
+    "(batch, features), or a pair of these and logits, is expected"
+)
+
+
+def script_network(spec: str, side: int | None, images_side: int, device: torch.device) -> FeatureNetwork:
+    """Load a TorchScript file and try it on blank images.
+
+    Args:
+        spec: Its path.
+        side: Of the images that it is to see; None: they keep theirs.
+        images_side: That of the images.
+        device: Where it computes.
+
+    Raises:
+        UserError: If it is none, or does not return features.
+    """
+    path = Path(spec)
+    try:
+        digest = hashlib.sha256(read_regular(path)).hexdigest()
+    except OSError as error:
+        raise UserError(f"--features {path} cannot be read: {error.strerror}; {EXPECTED}.") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions of torch call the format old, which files of it stay
+            module = torch.jit.load(str(path), map_location=device).eval()
+    except (RuntimeError, ValueError) as error:
+        reason = other_content(path) or f"does not load ({_first_line(error)})"
+        raise UserError(f"--features {path} {reason}; {EXPECTED}.") from None
+    if digest == FID_SHA256:
+        return _fid_network(path, module, side, digest, device)
+    return _tried(f"--features {path}", path.stem, module, side or images_side, digest, device)
+
+
+def function_network(spec: str, side: int | None, images_side: int, device: torch.device) -> FeatureNetwork:
+    """Import ``module:function`` or ``file.py:function`` and try it on blank images; see :func:`script_network`.
+
+    Raises:
+        UserError: If it is not there, or does not return features.
+    """
+    place, _, name = spec.rpartition(":")
+    try:
+        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"--features {spec} cannot be imported: {type(error).__name__}: {_first_line(error)}."
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UserError(f"--features {spec}: {place} has no function {name}.")
+    if isinstance(function, nn.Module):
+        function = function.to(device).eval()
+    # What it computes may depend on anything, so that nothing is kept of it.
+    return _tried(f"--features {spec}", name, function, side or images_side, "", device)
+
+
+def _tried(
+    option: str, name: str, function: Callable[..., Any], side: int, digest: str, device: torch.device
+) -> FeatureNetwork:
+    @torch.no_grad()
+    def look(images: Tensor) -> Tensor:
+        return joined(function(images))[0]
+
+    try:
+        with torch.no_grad():
+            num_features = probed(function, torch.zeros(2, 3, side, side, device=device))
+    except Exception as error:  # of code that others wrote
+        shown = f"RGB images of {side}x{side} pixels, float32 in [-1, 1]"
+        raise UserError(f"{option} does not work on {shown}: {_first_line(error)}.") from error
+    return FeatureNetwork(f"{name}-{side}", look, num_features, side=side, digest=digest, device=device)
+
+
+def _fid_network(path: Path, module: Any, side: int | None, digest: str, device: torch.device) -> FeatureNetwork:
+    """It takes levels from 0 to 255, resizes them itself as TensorFlow did, and gives 2,048 features."""
+    if side not in (None, FID_SIDE):
+        raise UserError(f"--features {path} resizes images to {FID_SIDE} itself: leave out @{side}.")
+
+    @torch.no_grad()
+    def look(images: Tensor) -> Tensor:
+        features: Tensor = module(((images + 1) * 127.5).round().to(torch.uint8), return_features=True)
+        return features
+
+    return FeatureNetwork(f"inception-{FID_SIDE}", look, 2048, digest=digest, device=device, frechet_name="FID")
+
+
+def _load_file(path: Path) -> Any:
+    """The module in a file, under its own name, as ``python FILE`` would find what lies beside it."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"there is no Python file {path}")
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.insert(0, str(path.resolve().parent))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if isinstance(error, torch.jit.Error) and lines else next(iter(lines), type(error).__name__))[
+        :200
+    ].rstrip(".")
