@@ -5,6 +5,7 @@ docutils translates the usual LaTeX; a command that it does not know is a warnin
 Tested in ``tests/test_formulas.py``.
 """
 
+import html
 import re
 from typing import Any
 from xml.etree import ElementTree
@@ -41,7 +42,8 @@ def mathml(node: nodes.Element, *, as_block: bool) -> str:
 def redrawn(equation: str) -> str:
     """Mend what docutils draws wrong: bars without ink, and the index of an accented letter under the letter."""
     ElementTree.register_namespace("", "http://www.w3.org/1998/Math/MathML")
-    root = ElementTree.fromstring(equation)
+    # XML knows five names of signs, HTML all that docutils writes.
+    root = ElementTree.fromstring(re.sub(r"&(?!(?:amp|lt|gt);)\w+;", lambda found: html.unescape(found[0]), equation))
     for element in root.iter():
         kind, children = element.tag.rpartition("}")[2], list(element)
         if kind not in ("mover", "munderover") or (children[-1].text or "") not in ACCENTS:

@@ -37,6 +37,7 @@ def shape(element: ElementTree.Element) -> str:
         (r"\tilde x_i^2", "msup(msub(mover(mi(x), mo(~)), mi(i)), mn(2))"),
         (r"\overline{a b}", "mover(mrow(mi(a), mi(b)), mo(¯))"),
         (r"\sum_i^n", "munderover(mo(∑), mi(i), mi(n))"),
+        (r"\operatorname{conv} x", "mi(conv), mo(\u2061), mi(x)"),
         (r"\max_i", "munder(mo(max), mi(i))"),
     ],
 )
