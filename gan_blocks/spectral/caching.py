@@ -43,7 +43,8 @@ def cached_spectral_norm(model: nn.Module) -> AbstractContextManager[None]:
         model: Any module; without spectral norms nothing happens.
 
     Returns:
-        A context manager. It looks up the layers of the model when it is made, and can be entered any number of times.
+        A context manager. It looks up the layers of the model when it is made, and can be entered any number of times;
+        on the CPU it computes nothing anew where no weight has changed since the last time.
 
     References:
         Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", equation 10.
@@ -69,26 +70,62 @@ class _Cache(AbstractContextManager[None]):
         self.layouts: object = None
         self.groups: list[list[int]] = []
         self.before: list[list[tuple[SpectralNorm, CachedWeight | None]]] = []
+        self.known: object = None
+        self.graph: list[bool] = []
+        self.lengths = torch.empty(0)
+        self.made: list[tuple[SpectralNorm, CachedWeight]] = []
 
     def __enter__(self) -> None:
         before = []
         if not is_transformed():
             found = [(norm, source.original) for norm, source in self.sources]
-            layouts = [(type(weight), weight.dtype, weight.device, weight.stride()) for _, weight in found]
-            if layouts != self.layouts:
-                self.layouts, self.groups = layouts, _grouped(found)
-            made = [_Normalized([found[index] for index in group]) for group in self.groups]
-            weights = [weight for group in made for weight in group.weights]
-            values = _Normalize.apply(made, *weights) if made else ()  # type: ignore[no-untyped-call]
-            norms = [norm for group in made for norm in group.norms]
-            for norm, weight, value in zip(norms, weights, values, strict=True):
+            if not self._is_made(found):
+                self.made = []  # before the new ones are
+                self.made = self._make(found)
+            for norm, cached in self.made:
                 before.append((norm, norm.cached))
-                _set(norm, CachedWeight(weight, weight._version, value), norm.frozen + 1)
+                _set(norm, cached, norm.frozen + 1)
         self.before.append(before)
+
+    def _is_made(self, found: Sequence[tuple[SpectralNorm, Tensor]]) -> bool:
+        """Whether all weights and vectors are those of the last time, and have a graph if one is needed now."""
+        weights = [weight for _, weight in found]
+        # Looking at values is free on the CPU alone, and of a shard no process sees the whole.
+        if not weights or any(weight.device.type != "cpu" or type(weight) is not nn.Parameter for weight in weights):
+            return False
+        known = [(id(weight), weight._version, *(rows._version for rows in _rows(norm))) for norm, weight in found]
+        graph = [weight.requires_grad and torch.is_grad_enabled() for weight in weights]
+        with torch.no_grad():  # of all, since there are ways to write that torch does not count
+            lengths = torch.stack(torch._foreach_norm(weights))
+        is_made = (
+            known == self.known
+            and all(had or not needed for had, needed in zip(self.graph, graph, strict=True))
+            and torch.equal(lengths, self.lengths)
+        )
+        if not is_made:
+            self.known, self.graph, self.lengths = known, graph, lengths
+        return is_made
+
+    def _make(self, found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[SpectralNorm, CachedWeight]]:
+        layouts = [(type(weight), weight.dtype, weight.device, weight.stride()) for _, weight in found]
+        if layouts != self.layouts:
+            self.layouts, self.groups = layouts, _grouped(found)
+        groups = [_Normalized([found[index] for index in group]) for group in self.groups]
+        weights = [weight for group in groups for weight in group.weights]
+        values = _Normalize.apply(groups, *weights) if groups else ()  # type: ignore[no-untyped-call]
+        norms = [norm for group in groups for norm in group.norms]
+        return [
+            (norm, CachedWeight(weight, weight._version, value))
+            for norm, weight, value in zip(norms, weights, values, strict=True)
+        ]
 
     def __exit__(self, *_: object) -> None:
         for norm, cached in self.before.pop():
             _set(norm, cached, norm.frozen - 1)
+
+
+def _rows(norm: SpectralNorm) -> tuple[Tensor, Tensor]:
+    return norm._buffers["u"], norm._buffers["v"]  # type: ignore[return-value]
 
 
 def _set(norm: SpectralNorm, cached: CachedWeight | None, frozen: int) -> None:

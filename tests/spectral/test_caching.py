@@ -174,6 +174,51 @@ def test_the_context_can_be_entered_again_after_updates_and_moves():
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("write", ["nothing", "data", "counted", "vectors"])
+def test_entered_again_it_computes_anew_what_has_changed(write: str):
+    layer = spectral_norm(nn.Linear(4, 3).double(), n_power_iterations=5)
+    context = cached_spectral_norm(layer)
+    norm, weight = layer.parametrizations.weight[0], layer.parametrizations.weight.original
+    for _ in range(2):  # the first one may advance the vectors
+        with context:
+            first = layer.weight
+    change = torch.tensor([1.5, 0.5, 1.0], dtype=torch.float64)[:, None]
+    with torch.no_grad():
+        if write == "data":
+            weight.data.mul_(change)
+        elif write == "counted":
+            weight.mul_(change)
+        elif write == "vectors":
+            norm.u.copy_(norm.u.roll(1, 1))
+    with context:
+        second = layer.weight
+        second.sum().backward()
+        gradient, weight.grad = weight.grad, None
+    with frozen_power_iteration(layer):
+        torch.testing.assert_close(second, layer.weight, rtol=1e-12, atol=1e-12)
+        layer.weight.sum().backward()
+    torch.testing.assert_close(gradient, weight.grad, rtol=1e-12, atol=1e-12)
+    assert (second is first) == (write == "nothing")
+
+
+def test_what_was_made_without_a_graph_is_made_again_where_one_is_needed():
+    layer = spectral_norm(nn.Linear(4, 3))
+    context = cached_spectral_norm(layer)
+    layer.requires_grad_(False)
+    with context:
+        first = layer.weight
+    with context, torch.no_grad():
+        assert torch.equal(layer.weight, first)
+    layer.requires_grad_(True)
+    with context:
+        layer.weight.sum().backward()
+        second = layer.weight
+    layer.requires_grad_(False)
+    with context:
+        assert not layer.weight.requires_grad
+        assert layer.weight.data_ptr() == second.data_ptr()
+
+
 def test_a_weight_written_inside_is_read_as_it_is_and_gives_no_gradient_through_what_was_read_before():
     layer = spectral_norm(nn.Linear(4, 3).double())
     with cached_spectral_norm(layer):

@@ -23,6 +23,7 @@ class _Norms:
 
     def __init__(self, network: nn.Module) -> None:
         self.chains = nn.ModuleList(part for part in network.modules() if isinstance(part, ParametrizationList))
+        self.cache = cached_spectral_norm(self.chains)
         self.advanced_at: list[int] | None = None
 
     def versions(self) -> list[int]:
@@ -52,9 +53,7 @@ def known_weights(state: TrainingState) -> Iterator[None]:
 @contextlib.contextmanager
 def cached_weights(state: TrainingState) -> Iterator[None]:
     """Between two updates each normalized weight is computed once, however many forward passes read it."""
-    players = (state.discriminator, state.generator)
-    first, second = (cached_spectral_norm(_norms_of(network).chains) for network in players)
-    with first, second:
+    with _norms_of(state.discriminator).cache, _norms_of(state.generator).cache:
         yield
 
 
