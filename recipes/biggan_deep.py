@@ -30,7 +30,6 @@ from gan_blocks import (
     SelfAttention2d,
     SharedEmbedding,
     init_orthogonal_,
-    normalized_layer,
 )
 from gan_blocks.engine import LatentFields, Recipe, require, require_positive
 from recipes.families.attention import attention_names, fit_stages, stages_at
@@ -201,17 +200,12 @@ PRESETS = {
 }
 
 
-class FirstOutputsConv2d(nn.Conv2d):
-    """A convolution of which only the first ``used`` outputs are looked at, and computed."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int, used: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
-        self.used = used
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Give the first outputs."""
-        assert self.bias is not None
-        return F.conv2d(x, self.weight[: self.used], self.bias[: self.used], padding=self.padding)
+def first_outputs(conv: nn.Conv2d, x: Tensor, count: int) -> Tensor:
+    """The first outputs of a convolution. The others are not computed, unless somebody looks on."""
+    if conv.bias is None or count == conv.out_channels or conv._forward_hooks or conv._forward_pre_hooks:
+        outputs: Tensor = conv(x)
+        return outputs[:, :count]
+    return F.conv2d(x, conv.weight[:count], conv.bias[:count], padding=conv.padding)
 
 
 class Generator(nn.Module):
@@ -257,8 +251,8 @@ class Generator(nn.Module):
         )
         self.norm = CrossReplicaBatchNorm2d(widths[-1], eps=config.last_bn_eps)
         rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
-        to_rgb = normalized_layer(FirstOutputsConv2d, normalize=LAYERS.normalize)
-        self.to_rgb = to_rgb(widths[-1], rgb_channels, 3, padding=1, used=config.image_channels)
+        self.to_rgb = LAYERS.conv2d(widths[-1], rgb_channels, 3, padding=1)
+        self.image_channels = config.image_channels
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Generate one image for each row of ``z``."""
@@ -270,7 +264,7 @@ class Generator(nn.Module):
                 h = self.attention(h)
             if number in self.further_attention_after:
                 h = self.further_attention[self.further_attention_after[number]](h)
-        return torch.tanh(self.to_rgb(F.relu(self.norm(h))))
+        return torch.tanh(first_outputs(self.to_rgb, F.relu(self.norm(h)), self.image_channels))
 
 
 class Discriminator(nn.Module):

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -45,15 +46,26 @@ def test_imagenet_presets_keep_all_channels_of_the_rgb_convolution_as_the_releas
     assert all(preset().wide_rgb_conv for name, preset in biggan_deep.PRESETS.items() if name.startswith("imagenet"))
 
 
-def test_of_a_wide_rgb_convolution_only_the_outputs_that_are_kept_are_computed():
+def test_of_a_wide_rgb_convolution_only_the_outputs_that_are_kept_are_computed(monkeypatch: pytest.MonkeyPatch):
     wide = biggan_deep.Generator(dataclasses.replace(TINY, wide_rgb_conv=True)).double().eval()
-    h = torch.randn(2, 8, 16, 16, dtype=torch.float64)
-    plain = torch.nn.functional.conv2d(h, wide.to_rgb.weight, wide.to_rgb.bias, padding=1)
-    rgb = wide.to_rgb(h)
-    torch.testing.assert_close(rgb, plain[:, :1])
-    assert wide.to_rgb.weight.shape[0] == 8
-    (gradient,) = torch.autograd.grad(rgb.sum(), wide.to_rgb.bias)
-    assert gradient.tolist() == [512.0, *[0.0] * 7]
+    z, labels = torch.randn(2, TINY.latent_dim, dtype=torch.float64), torch.tensor([0, 1])
+    computed, conv2d = [], torch.nn.functional.conv2d
+
+    def counting(x: torch.Tensor, weight: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        computed.append(len(weight))
+        return conv2d(x, weight, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "conv2d", counting)
+        images = wide(z, labels)
+    assert computed[-1] == TINY.image_channels == 1
+    seen: list[torch.Tensor] = []
+    wide.to_rgb.register_forward_hook(lambda _conv, _inputs, output: seen.append(output))
+    torch.testing.assert_close(wide(z, labels), images)
+    assert seen[0].shape == (2, 8, 16, 16)
+    (gradient,) = torch.autograd.grad(images.sum(), wide.to_rgb.bias)
+    assert gradient[0] != 0
+    assert not gradient[1:].any()
 
 
 @pytest.mark.parametrize("preset", list(biggan_deep.PRESETS))
