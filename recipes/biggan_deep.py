@@ -13,7 +13,7 @@ Differences from the paper:
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -200,7 +200,7 @@ PRESETS = {
 }
 
 
-def first_outputs(conv: nn.Conv2d, x: Tensor, count: int) -> Tensor:
+def first_outputs(conv: Any, x: Tensor, count: int) -> Tensor:
     """The first outputs of a convolution. The others are not computed, unless somebody looks on."""
     if conv.bias is None or count == conv.out_channels or conv._forward_hooks or conv._forward_pre_hooks:
         outputs: Tensor = conv(x)
