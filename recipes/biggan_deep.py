@@ -13,7 +13,7 @@ Differences from the paper:
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -200,14 +200,6 @@ PRESETS = {
 }
 
 
-def first_outputs(conv: Any, x: Tensor, count: int) -> Tensor:
-    """The first outputs of a convolution. The others are not computed, unless somebody looks on."""
-    if conv.bias is None or count == conv.out_channels or conv._forward_hooks or conv._forward_pre_hooks:
-        outputs: Tensor = conv(x)
-        return outputs[:, :count]
-    return F.conv2d(x, conv.weight[:count], conv.bias[:count], padding=conv.padding)
-
-
 class Generator(nn.Module):
     """G of Tables 7-9: from (z, class) to images in [-1, 1].
 
@@ -264,7 +256,8 @@ class Generator(nn.Module):
                 h = self.attention(h)
             if number in self.further_attention_after:
                 h = self.further_attention[self.further_attention_after[number]](h)
-        return torch.tanh(first_outputs(self.to_rgb, F.relu(self.norm(h)), self.image_channels))
+        h = self.to_rgb(F.relu(self.norm(h)))
+        return torch.tanh(h[:, : self.image_channels])
 
 
 class Discriminator(nn.Module):
