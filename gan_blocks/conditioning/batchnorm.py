@@ -135,11 +135,13 @@ def project_together(
     known: list[ConditionalBatchNorm2d] = []
     weights: list[Tensor] = []
     for norm in norms:
-        if type(norm) is not ConditionalBatchNorm2d or condition.shape != (batch, norm.condition_dim):
+        if type(norm) is not ConditionalBatchNorm2d or is_watched(norm):
+            return None
+        if condition.shape != (batch, norm.condition_dim):
             return None
         known.append(norm)
         for layer in (norm.gain, norm.bias):
-            if not _is_plain(layer) or is_watched(norm) or is_watched(layer):
+            if not _is_plain(layer) or is_watched(layer):
                 return None
             weights.append(layer.weight)
     if not all(type(weight) in (Tensor, nn.Parameter) for weight in weights):  # a shard of one cannot be joined

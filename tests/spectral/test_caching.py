@@ -2,7 +2,7 @@ import contextlib
 import copy
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
@@ -83,6 +83,19 @@ def gradients(model: nn.Module, context: Context, *, penalty: bool = False, seco
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
+def check_same_gradients(make: Callable[[], nn.Module], batches: Callable[[], Iterable[Tensor]]) -> None:
+    """Check that a model, made twice, has the gradients of plain reads."""
+    found = []
+    for context in (cached_spectral_norm, plain):
+        model = make()
+        with context(model):
+            for images in batches():
+                model(images).square().sum().backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
 @given(
     channels=st.integers(1, 7),
     channels_last=st.booleans(),
@@ -114,14 +127,7 @@ def test_large_weights_which_are_not_stacked_have_the_same_gradients(channels_la
         model = nn.Sequential(spectral_norm(nn.Conv2d(64, 65, 3)), spectral_norm(nn.Conv2d(65, 65, 3))).double()
         return model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
-    found = []
-    for context in (cached_spectral_norm, plain):
-        model, images = wide(), draw(1, 64, 6, 6)
-        with context(model):
-            model(images).square().sum().backward()
-        found.append([parameter.grad for parameter in model.parameters()])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    check_same_gradients(wide, lambda: [draw(1, 64, 6, 6)])
 
 
 def test_all_reads_share_one_tensor_and_outside_each_has_its_own():
@@ -297,17 +303,13 @@ def test_under_autocast_it_computes_in_float32():
 
 
 def test_recomputed_activations_read_the_same_weights():
-    found = []
-    for context in (cached_spectral_norm, plain):
+    def checkpointed() -> nn.Module:
         model = critic()
         checkpoint_activations(model[2])
         checkpoint_activations(model[4])
-        with context(model):
-            for images in batches():
-                model(images).square().sum().backward()
-        found.append([parameter.grad for parameter in model.parameters()])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+        return model
+
+    check_same_gradients(checkpointed, batches)
 
 
 def test_nothing_is_kept_alive_after_the_context():
