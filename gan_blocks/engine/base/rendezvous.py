@@ -25,6 +25,8 @@ __all__ = ["AbsentError", "meet", "sign_in"]
 POLL_SECONDS = 0.02
 # Beyond the time that a store says it takes, before it counts as frozen.
 MARGIN_SECONDS = 1.0
+# The same of a connection: torch tries again at random intervals, of which the last one may end that much later.
+CONNECT_MARGIN_SECONDS = 4.0
 # How long rank 0 waits for the others to hear who has not come, before it takes the store away.
 LAST_WORD_SECONDS = 2.0
 
@@ -86,7 +88,7 @@ def _reach_store(launch: Launch, timeout: timedelta, where: str) -> Store:
         return store
 
     try:
-        return within(timeout.total_seconds() + MARGIN_SECONDS, connect)
+        return within(timeout.total_seconds() + CONNECT_MARGIN_SECONDS, connect)
     except NoAnswerError as error:
         raise UserError(f"{silent} (something listens there, but is silent).") from error
     except (RuntimeError, ValueError) as error:
