@@ -15,9 +15,10 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks._transforms import is_transformed
-from gan_blocks.spectral.advancing import group_key
+from gan_blocks.spectral.advancing import group_together
 from gan_blocks.spectral.normalization import CachedWeight, SpectralNorm
-from gan_blocks.spectral.power_iteration import matrix_axes, to_matrix, to_weight
+from gan_blocks.spectral.padding import padded_rows, padded_stack, unpadded
+from gan_blocks.spectral.power_iteration import matrix_axes, to_matrix, to_torch_order, to_weight
 
 __all__ = ["cached_spectral_norm"]
 
@@ -68,7 +69,7 @@ class _Cache(AbstractContextManager[None]):
         chains = [part for part in model.modules() if isinstance(part, ParametrizationList) and len(part) == 1]
         self.sources = [(part[0], part) for part in chains if isinstance(part[0], SpectralNorm) and part.is_tensor]
         self.layouts: object = None
-        self.groups: list[list[int]] = []
+        self.groups: list[tuple[list[int], bool]] = []
         self.before: list[list[tuple[SpectralNorm, CachedWeight | None]]] = []
         self.known: object = None
         self.graph: list[bool] = []
@@ -110,7 +111,9 @@ class _Cache(AbstractContextManager[None]):
         layouts = [(type(weight), weight.dtype, weight.device, weight.stride()) for _, weight in found]
         if layouts != self.layouts:
             self.layouts, self.groups = layouts, _grouped(found)
-        groups = [_Normalized([found[index] for index in group]) for group in self.groups]
+        groups = [
+            (_Padded if padded else _Normalized)([found[index] for index in group]) for group, padded in self.groups
+        ]
         weights = [weight for group in groups for weight in group.weights]
         values = _Normalize.apply(groups, *weights) if groups else ()  # type: ignore[no-untyped-call]
         norms = [norm for group in groups for norm in group.norms]
@@ -133,13 +136,17 @@ def _set(norm: SpectralNorm, cached: CachedWeight | None, frozen: int) -> None:
     vars(norm).update(cached=cached, frozen=frozen)
 
 
-def _grouped(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[list[int]]:
-    """The numbers of those whose weight is an ordinary parameter, grouped as they can be computed together."""
-    groups = defaultdict[object, list[int]](list)
+def _grouped(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[list[int], bool]]:
+    """Those whose weight is an ordinary parameter, as :func:`group_together` gives them."""
+    alike = defaultdict[object, list[int]](list)
     for index, (norm, weight) in enumerate(found):
         if type(weight) is nn.Parameter and not weight.is_meta and weight.dtype == wide_dtype(weight):
-            groups[norm.eps, group_key(norm, weight)].append(index)
-    return list(groups.values())
+            alike[norm.eps, weight.dtype].append(index)
+    return [
+        ([indices[position] for position in positions], padded)
+        for indices in alike.values()
+        for positions, padded in group_together([found[index] for index in indices])
+    ]
 
 
 class _Normalized:
@@ -150,11 +157,15 @@ class _Normalized:
         self.versions = [weight._version for weight in self.weights]
         self.axes = [matrix_axes(weight, norm.dim) for norm, weight in pairs]
         with torch.no_grad(), full_precision(self.weights[0]):
-            vectors = [norm.vectors_to_read(weight) for norm, weight in pairs]
             # Copies: an advance after the context must not reach a graph that waits for its backward pass.
-            us, vs = (torch.stack(side) for side in zip(*vectors, strict=True))
-            self.us, self.vs = us[:, :1], vs[:, :1]
+            self.us, self.vs = self.vectors()
             self.made = self.make()
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Copies of the first u and v of each: ``(n, 1, out)`` and ``(n, 1, rest)``."""
+        pairs = zip(self.norms, self.weights, strict=True)
+        us, vs = zip(*(norm.vectors_to_read(weight) for norm, weight in pairs), strict=True)
+        return torch.stack(us)[:, :1], torch.stack(vs)[:, :1]
 
     def make(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return sigma, what divides and the normalized weights: ``(n, 1, 1)`` twice and ``(n, out, rest)``."""
@@ -162,6 +173,10 @@ class _Normalized:
         sigmas = self.us @ (matrices @ self.vs.mT)
         divisors = sigmas.clamp(min=self.norms[0].eps)
         return sigmas, divisors, matrices / divisors
+
+    def values(self) -> list[Tensor]:
+        """The normalized weights, each in its shape."""
+        return self.tensors(self.made[2])
 
     def gradients(self, of_normalized: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The gradients of the weights."""
@@ -187,6 +202,32 @@ class _Normalized:
         return [to_weight(matrix, weight, axes) for matrix, weight, axes in parts]
 
 
+class _Padded(_Normalized):
+    """Small weights of any sizes, whose matrices are padded with zeros."""
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """As in :class:`_Normalized`."""
+        pairs = zip(self.norms, self.weights, self.axes, strict=True)
+        us, vs = [], []
+        for norm, weight, axes in pairs:
+            u, v = norm.vectors_to_read(weight)
+            us.append(u)
+            vs.append(to_torch_order(v, weight, axes))
+        return padded_rows(us), padded_rows(vs)
+
+    def values(self) -> list[Tensor]:
+        """As in :class:`_Normalized`."""
+        return list(torch._foreach_div(self.weights, self.made[1].flatten().unbind()))
+
+    def matrices(self, tensors: Sequence[Tensor]) -> Tensor:
+        """As in :class:`_Normalized`."""
+        return padded_stack(tensors)
+
+    def tensors(self, matrices: Tensor) -> list[Tensor]:
+        """As in :class:`_Normalized`."""
+        return unpadded(matrices, self.weights)
+
+
 class _Normalize(torch.autograd.Function):
     """Divide weights by their norms, in a graph that any number of backward passes may use.
 
@@ -197,7 +238,7 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx: Any, groups: Sequence[_Normalized], *_weights: Tensor) -> tuple[Tensor, ...]:
         ctx.groups = groups
         ctx.set_materialize_grads(False)
-        return tuple(chain.from_iterable(group.tensors(group.made[2]) for group in groups))
+        return tuple(chain.from_iterable(group.values() for group in groups))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:

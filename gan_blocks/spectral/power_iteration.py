@@ -17,6 +17,7 @@ __all__ = [
     "matrix_axes",
     "power_step",
     "power_steps",
+    "quick_steps",
     "random_rows",
     "start_rows",
     "to_matrix",
@@ -99,7 +100,7 @@ def power_steps(
     Shape:
         As in :func:`power_step`.
     """
-    if branch and u.shape[-2] == 1 and (rows := _quick_steps(matrix, u, count)):
+    if branch and u.shape[-2] == 1 and (rows := quick_steps(matrix, u, count)):
         return rows
     if not branch:
         u, v = _alive(u), _alive(v)
@@ -119,7 +120,7 @@ def start_rows(like: Tensor) -> Tensor:
     return F.normalize((row[:, None] * column).cos(), dim=-1).expand_as(like)
 
 
-def _quick_steps(matrix: Tensor, u: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+def quick_steps(matrix: Tensor, u: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
     """What :func:`power_step` gives for one vector each, in half the calls; None where any is zero or not finite."""
     v, length = u, u.new_zeros(())
     for _ in range(count):

@@ -278,6 +278,14 @@ def test_a_copy_made_inside_and_other_weights_are_read_as_always():
         torch.func.functional_call(model, named, (next(batches()),))
 
 
+def test_a_parametrization_that_comes_inside_acts():
+    layer = spectral_norm(nn.Linear(4, 3))
+    with cached_spectral_norm(layer):
+        normalized = layer.weight.detach()
+        register_parametrization(layer, "weight", Double())
+        torch.testing.assert_close(layer.weight, 2 * normalized)
+
+
 def test_narrower_weights_clamps_and_models_without_norms_are_left_alone():
     half = spectral_norm(nn.Linear(4, 3)).bfloat16()
     clamped = clamp_sigma(nn.Linear(4, 3), maximum=1.0)

@@ -24,10 +24,11 @@ class _Norms:
     def __init__(self, network: nn.Module) -> None:
         self.chains = nn.ModuleList(part for part in network.modules() if isinstance(part, ParametrizationList))
         self.cache = cached_spectral_norm(self.chains)
+        self.parameters = [part._parameters for part in self.chains.modules() if part._parameters]
         self.advanced_at: list[int] | None = None
 
     def versions(self) -> list[int]:
-        return [parameter._version for parameter in self.chains.parameters()]
+        return [each._version for part in self.parameters for each in part.values() if each is not None]
 
 
 _NORMS = WeakKeyDictionary[nn.Module, _Norms]()
