@@ -21,6 +21,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return carried_out("together", tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.fixture(scope="module")
+def further(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More scenarios, for the slow tests."""
+    return carried_out("further", tmp_path_factory.mktemp("more_ranks"))
+
+
 def carried_out(scenarios: str, folder: Path) -> Path:
     command = [sys.executable, "-m", "tests.engine.training.training_ranks", scenarios, str(folder)]
     subprocess.run(command, cwd=Path(__file__).parents[3], check=True, timeout=500)
@@ -55,7 +61,7 @@ def assert_same_run(folder: Path, run: str, wanted: str) -> None:
         assert logged[step] == pytest.approx(values, rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [2, 3])
 def test_a_batch_split_over_processes_trains_as_one_process_does(folder: Path, size: int):
     assert statuses(folder, f"split_{size}") == [0] * size
     assert {name.rsplit(".", 1)[-1] for name in tensors(folder, "split_1")} >= {"running_mean", "running_var", "u", "v"}
@@ -68,24 +74,32 @@ def test_micro_batches_hold_the_same_samples_over_any_number_of_processes(folder
         assert_same_run(folder, "accumulated_2", "split_1")
 
 
+@pytest.mark.slow
+def test_a_batch_split_over_four_processes_trains_as_one_process_does(further: Path):
+    assert statuses(further, "split_4") == [0] * 4
+    assert_same_run(further, "split_4", "split_1")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "parts"), [(1, 2), (2, 1), (2, 2), (1, 12)])
-def test_discriminator_gradients_do_not_depend_on_the_split_of_the_batch(folder: Path, size: int, parts: int):
-    wanted = torch.load(folder / "gradients_1_1_0.pt", weights_only=True)
+def test_discriminator_gradients_do_not_depend_on_the_split_of_the_batch(further: Path, size: int, parts: int):
+    wanted = torch.load(further / "gradients_1_1_0.pt", weights_only=True)
     assert min(gradient.abs().max() for gradient in wanted.values()) > 1e-6
     for rank in range(size):
-        found = torch.load(folder / f"gradients_{size}_{parts}_{rank}.pt", weights_only=True)
+        found = torch.load(further / f"gradients_{size}_{parts}_{rank}.pt", weights_only=True)
         assert found.keys() == wanted.keys()
         for name, gradient in found.items():
             torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-9, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2])
-def test_activations_that_are_computed_again_change_no_bit_over_several_processes(folder: Path, size: int):
-    assert statuses(folder, f"recomputed_{size}") == [0] * size
-    wanted = tensors(folder, f"split_{size}")
-    found = tensors(folder, f"recomputed_{size}")
+def test_activations_that_are_computed_again_change_no_bit_over_several_processes(further: Path, size: int):
+    assert statuses(further, f"recomputed_{size}") == [0] * size
+    wanted = tensors(further, f"split_{size}")
+    found = tensors(further, f"recomputed_{size}")
     assert [name for name, tensor in found.items() if not torch.equal(tensor, wanted[name])] == []
-    assert losses(folder, f"recomputed_{size}") == losses(folder, f"split_{size}")
+    assert losses(further, f"recomputed_{size}") == losses(further, f"split_{size}")
 
 
 def test_top_k_chooses_over_all_processes(folder: Path):
@@ -93,9 +107,10 @@ def test_top_k_chooses_over_all_processes(folder: Path):
     assert_same_run(folder, "top_k_3", "top_k_1")
 
 
-def test_a_discriminator_with_batch_norm_sees_and_ranks_the_batch_of_all_processes(folder: Path):
-    assert losses(folder, "plain_1")[6]["k"] == 3
-    assert_same_run(folder, "plain_3", "plain_1")
+@pytest.mark.slow
+def test_a_discriminator_with_batch_norm_sees_and_ranks_the_batch_of_all_processes(further: Path):
+    assert losses(further, "plain_1")[6]["k"] == 3
+    assert_same_run(further, "plain_3", "plain_1")
 
 
 def test_a_growing_pair_is_updated_together_by_all_processes(folder: Path):
@@ -107,24 +122,27 @@ def test_a_growing_pair_is_updated_together_by_all_processes(folder: Path):
     assert_same_run(folder, "growing_2", "growing_1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_run_of_four_processes_continues_on_fewer(folder: Path, size: int):
-    assert statuses(folder, f"continued_{size}") == [0] * size
-    assert_same_run(folder, f"continued_{size}", "whole")
+def test_a_run_of_four_processes_continues_on_fewer(further: Path, size: int):
+    assert statuses(further, f"continued_{size}") == [0] * size
+    assert_same_run(further, f"continued_{size}", "whole")
 
 
-def test_a_run_on_shards_of_two_processes_continues_on_one_in_the_middle_of_an_epoch(folder: Path):
-    assert statuses(folder, "sharded_2") == [0, 0]
-    assert "Continuing after step 2" in said(folder, "sharded_1", 0)
-    assert_same_run(folder, "sharded", "whole")  # of one process, whose images were in memory
+@pytest.mark.slow
+def test_a_run_on_shards_of_two_processes_continues_on_one_in_the_middle_of_an_epoch(further: Path):
+    assert statuses(further, "sharded_2") == [0, 0]
+    assert "Continuing after step 2" in said(further, "sharded_1", 0)
+    assert_same_run(further, "sharded", "whole")  # of one process, whose images were in memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
-def test_samples_and_their_standing_statistics_do_not_depend_on_the_number_of_processes(folder: Path, size: int):
-    wanted = torch.load(folder / "drawn_1_0.pt", weights_only=True)
+def test_samples_and_their_standing_statistics_do_not_depend_on_the_number_of_processes(further: Path, size: int):
+    wanted = torch.load(further / "drawn_1_0.pt", weights_only=True)
     assert len(wanted) == 7
     for rank in range(size):
-        drawn = torch.load(folder / f"drawn_{size}_{rank}.pt", weights_only=True)
+        drawn = torch.load(further / f"drawn_{size}_{rank}.pt", weights_only=True)
         torch.testing.assert_close(drawn, wanted, rtol=0, atol=1e-6)
 
 

@@ -239,34 +239,16 @@ def drift(rank: int, step: int, state: object) -> None:
 
 def train_together(folder: Path) -> None:
     """What several processes train, as one does."""
-    for size in (1, 2, 3, 4):
+    for size in (1, 2, 3):
         launch(folder, f"split_{size}", size, options(folder, f"split_{size}", "--steps", "3"))
     for size in (1, 2):
         more = ("--steps", "2", "--accumulate", "2")
         launch(folder, f"accumulated_{size}", size, options(folder, f"accumulated_{size}", *more))
-    for size in (1, 2):
-        name = f"recomputed_{size}"
-        launch(folder, name, size, options(folder, name, "--steps", "3", "--checkpoint-activations", "True"))
-    for size, parts in ((1, 1), (1, 2), (2, 1), (2, 2), (1, 12)):
-        name = f"gradients_{size}_{parts}"
-        launch(folder, name, size, [str(folder / name), str(parts)], command=save_discriminator_gradients)
     for size in (1, 3):
         more = ("--steps", "6", "--top-k-gamma", "0.1", "--top-k-floor", "0.25")
         launch(folder, f"top_k_{size}", size, options(folder, f"top_k_{size}", *more))
-    for size in (1, 3):  # D has batch norm, so that a sample's logit depends on those of the other processes
-        args = [*plain_options(folder, f"plain_{size}"), "--top-k-gamma", "0.1", "--top-k-floor", "0.25"]
-        launch(folder, f"plain_{size}", size, args, command=dcgan.RECIPE.main)
     for size in (1, 2):
         launch(folder, f"growing_{size}", size, growing_options(folder, f"growing_{size}"), command=progan.RECIPE.main)
-    for size in (1, 2):
-        shutil.copytree(folder / "split_4", folder / f"continued_{size}")
-        launch(folder, f"continued_{size}", size, options(folder, f"continued_{size}", "--steps", "5"))
-    launch(folder, "whole", 1, options(folder, "whole", "--steps", "5"))
-    with np.load(folder / "tiny.npz") as arrays:
-        write_store(folder / "store", arrays["images"], arrays["labels"].tolist(), shard_images=7)
-    for size, steps in ((2, "2"), (1, "5")):  # 24 of the 60 images have been shown when one process takes over
-        more = ("--steps", steps, "--data", f"shards:{folder / 'store'}")
-        launch(folder, f"sharded_{size}", size, options(folder, "sharded", *more))
     saving = ("--steps", "3", "--checkpoint-every", "1")
     launch(folder, "killed", 2, options(folder, "killed", *saving), die)
     launch(folder, "restarted", 2, options(folder, "killed", *saving))
@@ -276,10 +258,34 @@ def train_together(folder: Path) -> None:
     launch(folder, "other_data", 2, args, command=train_at_own_place)
     launch(folder, "stopped", 2, options(folder, "stopped", "--steps", "9"), be_asked_to_stop)
     launch(folder, "drifted", 2, options(folder, "drifted", "--steps", "3"), drift)
+    launch(folder, "unlike", 2, options(folder, "unlike", "--steps", "3"), another_batch)
+
+
+def train_further(folder: Path) -> None:
+    """More of what several processes train and draw, as one does."""
+    for size in (1, 2, 4):
+        launch(folder, f"split_{size}", size, options(folder, f"split_{size}", "--steps", "3"))
+    for size in (1, 2):
+        name = f"recomputed_{size}"
+        launch(folder, name, size, options(folder, name, "--steps", "3", "--checkpoint-activations", "True"))
+    for size, parts in ((1, 1), (1, 2), (2, 1), (2, 2), (1, 12)):
+        name = f"gradients_{size}_{parts}"
+        launch(folder, name, size, [str(folder / name), str(parts)], command=save_discriminator_gradients)
+    for size in (1, 3):  # D has batch norm, so that a sample's logit depends on those of the other processes
+        args = [*plain_options(folder, f"plain_{size}"), "--top-k-gamma", "0.1", "--top-k-floor", "0.25"]
+        launch(folder, f"plain_{size}", size, args, command=dcgan.RECIPE.main)
+    for size in (1, 2):
+        shutil.copytree(folder / "split_4", folder / f"continued_{size}")
+        launch(folder, f"continued_{size}", size, options(folder, f"continued_{size}", "--steps", "5"))
+    launch(folder, "whole", 1, options(folder, "whole", "--steps", "5"))
+    with np.load(folder / "tiny.npz") as arrays:
+        write_store(folder / "store", arrays["images"], arrays["labels"].tolist(), shard_images=7)
+    for size, steps in ((2, "2"), (1, "5")):  # 24 of the 60 images have been shown when one process takes over
+        more = ("--steps", steps, "--data", f"shards:{folder / 'store'}")
+        launch(folder, f"sharded_{size}", size, options(folder, "sharded", *more))
     for size in (1, 2, 4):
         name = f"drawn_{size}"
         launch(folder, name, size, [str(folder / "split_1"), str(folder / name)], command=draw)
-    launch(folder, "unlike", 2, options(folder, "unlike", "--steps", "3"), another_batch)
 
 
 def lose_each_other(folder: Path) -> None:
@@ -302,7 +308,7 @@ def main(scenarios: str, folder: Path) -> None:
     # Optimizers import the compiler, which takes longer than a training here: once, before processes are forked.
     importlib.import_module("torch._dynamo")
     write_tiny_data(folder)
-    {"together": train_together, "lost": lose_each_other}[scenarios](folder)
+    {"together": train_together, "further": train_further, "lost": lose_each_other}[scenarios](folder)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def results(out: Path) -> dict[str, dict[str, float]]:
     return json.loads((out / "study.json").read_text())["results"]
 
 
+@pytest.mark.slow
 def test_a_study_trains_measures_and_draws_each_coefficient_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
