@@ -12,11 +12,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 __all__ = ["area_resample", "area_resample_planes"]
 
-_BLOCK = 8
+_LARGEST_BLOCK = 8  # windows
+_BLOCKS = 16  # in a product
 _LARGEST_KEPT = 16 * 2**20  # bytes
 
 
@@ -60,18 +62,31 @@ def area_resample_planes(planes: NDArray[np.uint8], size: int) -> NDArray[np.uin
     pixels = _SCRATCH.array("pixels", planes.shape, np.float32)
     np.copyto(pixels, planes)
     rows = _SCRATCH.array("rows", (channels, size, side), np.float32 if side < 65_793 else np.float64)
-    for first, start, weights in _windows(side, size, rows.dtype.name):
-        np.matmul(weights, pixels[:, start : start + weights.shape[1]], out=rows[:, first : first + len(weights)])
+    _sum_windows(pixels, rows)
     rows -= 128 * side  # around gray, sums are half as large: float32 holds those over both axes up to a side of 362
     columns = rows.reshape(channels * size, side).T
     sums = _SCRATCH.array("sums", (size, channels * size), np.float32 if side <= 362 else np.float64)
-    for first, start, weights in _windows(side, size, sums.dtype.name):
-        np.matmul(weights, columns[start : start + weights.shape[1]], out=sums[first : first + len(weights)])
+    _sum_windows(columns.astype(sums.dtype, copy=False), sums)
     total = _SCRATCH.array("total", (channels * size, size), np.float64)
     np.copyto(total, sums.T)
     total += side * side * 128.5  # gray, and half a level to round by
     total /= side * side
     return total.astype(np.uint8).reshape(channels, size, size)
+
+
+def _sum_windows(values: NDArray[Any], sums: NDArray[Any]) -> None:
+    """Write the sums over windows of the last axis but one, ``(..., side, width)`` to ``(..., size, width)``."""
+    *others, side, width = values.shape
+    *strides, row, column = values.strides
+    first = 0
+    for start, step, weights in _windows(side, sums.shape[-2], sums.dtype.name):
+        blocks, windows, length = weights.shape
+        part = values[..., start:, :]
+        parts = as_strided(part, (*others, blocks, length, width), (*strides, step * row, row, column))
+        found = sums[..., first : first + blocks * windows, :]
+        # One call for many blocks, in which no other thread has to wait for Python's lock.
+        np.matmul(weights, parts, out=found.reshape(*others, blocks, windows, width))
+        first += blocks * windows
 
 
 class _Scratch(threading.local):
@@ -95,16 +110,24 @@ _SCRATCH = _Scratch()
 
 @lru_cache(maxsize=1024)
 def _windows(side: int, size: int, dtype: str) -> list[tuple[int, int, NDArray[np.floating]]]:
-    """Return blocks of windows: the first window, its first pixel, and how much of each pixel each window covers.
+    """Divide windows into blocks, and those into groups in which each block begins as many pixels after the last.
 
     Covers are whole numbers of 1 / size. One matrix for all windows would be nearly all zeros, one for each would spend
     the time in calls.
+
+    Returns:
+        Of each group the first pixel, the pixels from block to block, and how much of each pixel of its block each
+        window covers: ``(blocks, windows, pixels)``.
     """
-    blocks = []
-    for first in range(0, size, _BLOCK):
-        window = np.arange(first, min(first + _BLOCK, size))[:, None]
-        start, stop = first * side // size, -(-(window[-1, 0] + 1) * side // size)
-        pixel = np.arange(start, stop)
+    windows = max(number for number in range(1, _LARGEST_BLOCK + 1) if size % number == 0)
+    step = windows * side // size
+    groups = []
+    for first in range(0, size, _BLOCKS * windows):
+        last = min(first + _BLOCKS * windows, size)
+        window = np.arange(first, last).reshape(-1, windows, 1)
+        start, stop = first * side // size, -(-last * side // size)
+        length = stop - start - (len(window) - 1) * step  # the last block ends with the group; no other one needs more
+        pixel = start + step * np.arange(len(window))[:, None, None] + np.arange(length)
         cover = np.minimum((pixel + 1) * size, (window + 1) * side) - np.maximum(pixel * size, window * side)
-        blocks.append((first, start, cover.clip(min=0).astype(dtype)))
-    return blocks
+        groups.append((start, step, cover.clip(min=0).astype(dtype)))
+    return groups

@@ -36,11 +36,13 @@ def test_a_whole_factor_is_the_mean_of_blocks():
 
 
 def test_channels_rows_and_columns_stay_apart():
-    pixels = random_square(21, 3)
-    together = area_resample(pixels, 8)
-    for channel in range(3):
-        assert np.array_equal(together[..., channel], area_resample(pixels[..., channel : channel + 1], 8)[..., 0])
-    assert np.array_equal(area_resample(pixels.swapaxes(0, 1), 8), together.swapaxes(0, 1))
+    for side, size in ((21, 8), (301, 160)):
+        pixels = random_square(side, 3)
+        together = area_resample(pixels, size)
+        for channel in range(3):
+            alone = area_resample(pixels[..., channel : channel + 1], size)[..., 0]
+            assert np.array_equal(together[..., channel], alone)
+        assert np.array_equal(area_resample(pixels.swapaxes(0, 1), size), together.swapaxes(0, 1))
 
 
 @pytest.mark.parametrize(("side", "size"), [(700, 100), (701, 19), (33, 32), (5, 5)])
@@ -57,7 +59,7 @@ def by_whole_numbers(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("side", [361, 362, 363, 500])
-@pytest.mark.parametrize("size", [1, 7, 128])
+@pytest.mark.parametrize("size", [1, 7, 128, 250, 331])
 def test_sums_are_exact_on_both_sides_of_what_float32_holds(side: int, size: int):
     black_and_white = 255 * (random_square(side, 1)[..., 0] > 250).astype(np.uint8)
     for pixels in (random_square(side, 1)[..., 0], black_and_white, 255 - black_and_white):
