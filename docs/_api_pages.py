@@ -20,7 +20,7 @@ def home_modules(package: ModuleType) -> dict[str, dict[str, str]]:
     """Map each module that defines public names to those names, and each name to the package that exports it.
 
     All in alphabetical order. A name whose value does not know its module, such as a constant, belongs to the first
-    module that exports it.
+    module that exports it, and one that no module exports to the module that defines its value.
     """
     below = [importlib.import_module(name) for name in _modules_below(package)]
     homes: dict[str, dict[str, str]] = {}
@@ -29,7 +29,7 @@ def home_modules(package: ModuleType) -> dict[str, dict[str, str]]:
         for name in sorted(getattr(exporter, "__all__", ())):
             exporting = [module.__name__ for module in modules if name in getattr(module, "__all__", ())]
             defining = getattr(getattr(exporter, name), "__module__", None)
-            for home in [defining] if defining in exporting else exporting[:1]:
+            for home in [defining] if defining in exporting or not exporting else exporting[:1]:
                 homes.setdefault(home, {})[name] = exporter.__name__
     return {module: dict(sorted(names.items())) for module, names in sorted(homes.items())}
 
@@ -54,18 +54,32 @@ def part_page(part: str, homes: dict[str, dict[str, str]]) -> str:
 
 def names_block(module: str, package: str, names: list[str]) -> list[str]:
     """What one module contributes to the public names of one package."""
-    constants = [name for name in names if not callable(getattr(importlib.import_module(module), name))]
+    constants = [name for name in names if is_constant(package, name)]
     blocks = [f".. currentmodule:: {package}"]
     blocks += [f"From ``{package}``:"] if package.count(".") == 2 else []
     blocks += [table([name for name in names if name not in constants])] if len(names) > len(constants) else []
     return blocks + [f".. py:data:: {name}\n\n   {constant_text(module, name)}" for name in constants]
 
 
+def is_constant(package: str, name: str) -> bool:
+    """Whether a public name is neither a class nor a function: all that is known of it is the text below it.
+
+    An alias of a type has a docstring, but one that says what aliases are.
+    """
+    value = getattr(importlib.import_module(package), name)
+    return not (inspect.isclass(value) or inspect.isroutine(value))
+
+
 def write_pages(folder: Path, homes: dict[str, dict[str, str]]) -> None:
     """Write the pages of all parts into ``folder`` and remove what earlier names left there."""
     parts = sorted({part_of(module) for module in homes})
     pages = {f"{part.rpartition('.')[2]}.rst": part_page(part, homes) for part in parts}
-    stubs = {f"{package}.{name}.rst" for names in homes.values() for name, package in names.items()}
+    stubs = {
+        f"{package}.{name}.rst"
+        for names in homes.values()
+        for name, package in names.items()
+        if not is_constant(package, name)
+    }
     for old in [*folder.glob("*.rst"), *folder.glob("names/*.rst")]:
         if old.name not in (stubs if old.parent.name == "names" else pages):
             old.unlink()

@@ -9,6 +9,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from _api_pages import home_modules, write_pages
+from _types import public_module, type_formatter
 
 import gan_blocks
 import gan_blocks.engine
@@ -23,18 +24,23 @@ version = release = gan_blocks.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
     "sphinx.ext.napoleon",  # before the type hints, which it must have split from the text first
     "sphinx_autodoc_typehints",
     "myst_parser",
     "sphinx_copybutton",
     "_mathml",
+    "_words",
 ]
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_templates", "inventories"]
 templates_path = ["_templates"]
 # The function below makes the settings unfit for Sphinx's cache, which costs nothing but a second.
 suppress_warnings = ["config.cache"]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["cards.css"]
 html_title = f"gan_blocks {release}"
 html_show_sourcelink = False
 html_show_copyright = False
@@ -53,29 +59,20 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Shape", "Differences from the paper"]
 always_use_bars_union = True
 typehints_use_rtype = False
+typehints_fixup_module_name = public_module
+
+# Lists of the names that the reference mentions, written by hand: nothing is fetched.
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", "inventories/python.inv"),
+    "torch": ("https://docs.pytorch.org/docs/stable", "inventories/torch.inv"),
+}
 
 # What the docstrings may name without a page here to link to.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|nn|F|numpy|np|einops|collections|contextlib|typing|types|pathlib|os|datetime)\..*"),
-    (r"py:.*", r"(matplotlib|tyro)\..*"),
+    (r"py:.*", r"(nn|F|numpy|np|einops|matplotlib|tyro|types|os|torch\.distributed|typing\.Annotated.*)\..*"),
     (r"py:.*", r"gan_blocks\.engine\.\w+\..*|lambda"),  # modules of the engine, whose public names are further up
     (r"py:.*", "|".join(name for name in dir(builtins) if not name.startswith("_"))),
 ]
-
-
-def link_public_names(annotation: Any, _config: Any) -> str | None:
-    """Send a type of the library to the page of its public name; the module that defines it has none."""
-    module, name = getattr(annotation, "__module__", None) or "", getattr(annotation, "__qualname__", "")
-    if not module.startswith("gan_blocks"):
-        return None
-    for public in PUBLIC_NAMES.values():
-        if name in public.get(module, ()):
-            return f":py:class:`~{public[module][name]}.{name}`"
-    # No page of its own: only its name is shown.
-    return f":py:class:`~{module}.{name}`" if module.startswith("gan_blocks.engine") else f"``{name}``"
-
-
-typehints_formatter = link_public_names
 
 
 def keep_colons(_app: Any, what: str, _name: str, _thing: Any, _options: Any, lines: list[str]) -> None:
@@ -91,3 +88,11 @@ def setup(app: Any) -> None:
 PUBLIC_NAMES = {"generated": home_modules(gan_blocks), "generated/engine": home_modules(gan_blocks.engine)}
 for folder, homes in PUBLIC_NAMES.items():
     write_pages(Path(__file__).parent / "api" / folder, homes)
+typehints_formatter = type_formatter(PUBLIC_NAMES)
+# The library's own names come last, so that they stand where the engine has the same.
+linked_names = {
+    name: f"{package}.{name}"
+    for homes in reversed(PUBLIC_NAMES.values())
+    for names in homes.values()
+    for name, package in names.items()
+}

@@ -1,18 +1,22 @@
 """The examples on the pages of the documentation run, and the page of the papers leaves nothing out.
 
-Examples in docstrings are run by pytest itself.
+Examples in docstrings are run by pytest itself, the tutorials by ``tests/test_tutorials.py``.
 """
 
 import doctest
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import gan_blocks
+import gan_blocks.engine
 from gan_blocks.engine import find_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = [page for page in PAGES if page.parent.name != "tutorials"]
 FENCE = re.compile(r"^```(?:python|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -84,3 +88,13 @@ def test_what_the_page_of_the_papers_names_exists():
     pairs += re.findall(r"(?:train |describe |recipes\.)(\w+) --preset ([\w-]+)", page)
     assert pairs
     assert [pair for pair in pairs if pair[1] not in find_recipe(pair[0]).presets] == []
+
+
+@pytest.mark.parametrize("package", [gan_blocks, gan_blocks.engine], ids=lambda package: package.__name__)
+def test_every_public_name_stands_in_a_guide(package: ModuleType):
+    """In a sentence or a table that says when to use it; code shows how, not when."""
+    guides = [page for page in (ROOT / "docs").rglob("*.md") if page.parent.name not in ("api", "developing")]
+    guides.remove(ROOT / "docs" / "papers.md")
+    text = "\n".join(re.sub(r"^(```|~~~).*?^\1", "", page.read_text(), flags=re.M | re.S) for page in guides)
+    named = set(re.findall(r"`[~.\w]*?(\w+)`", text))
+    assert [name for name in package.__all__ if name not in named] == []

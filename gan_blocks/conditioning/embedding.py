@@ -114,7 +114,7 @@ class ProjectedEmbedding(nn.Module):
 
     Attributes:
         table: The copy of E, ``(num_classes, embedding_dim)``; zero until :meth:`follow` is called.
-        projection: P.
+        projection: The layer that is P.
 
     Shape:
         - y: ``(batch,)``, int64, values in ``[0, num_classes)``

@@ -19,8 +19,8 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def init_orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Generator | None = None) -> ModuleT:
     r"""Make every weight of a model a random orthogonal matrix and every bias zero, in place.
 
-    A parameter with two or more dimensions is read as the matrix W of shape (out, rest), torch's first dimension
-    against all others, and drawn uniformly so that
+    This is the orthogonal initialization of BigGAN and its kin. A parameter with two or more dimensions is read as the
+    matrix W of shape (out, rest), torch's first dimension against all others, and drawn uniformly so that
 
     .. math:: W W^T = \text{gain}^2 I \;\text{ if out} \le \text{rest, and }\; W^T W = \text{gain}^2 I
         \;\text{ otherwise.}

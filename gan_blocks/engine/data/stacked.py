@@ -17,7 +17,8 @@ from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKin
 
 __all__ = ["NUM_STACKS", "STACKED_MNIST5K", "read_stacked_mnist5k", "stacked_numbers"]
 
-NUM_STACKS = 51_200  # twice the samples of the mode test
+NUM_STACKS = 51_200
+"""Images of ``stacked-mnist5k``: twice the samples of the mode test."""
 
 
 def read_stacked_mnist5k(source: DataSource, layout: PixelLayout) -> ImageSet:

@@ -36,3 +36,4 @@ METRICS: dict[str, Metric[Any]] = {
         COPIES,
     )
 }
+"""What ``gan-blocks evaluate`` can measure, by name, in the order of its table; one of your own is added here."""

@@ -40,6 +40,7 @@ LatentName = Literal[
     "variable-variance",
     "spherical",
 ]
+"""The type of ``--latent``: a distribution of z by its name, each a prior of the library."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Result = Mapping[str, Any]
-
+"""What a task of a study came to: figures by name, as its file of results holds them."""
 
 Options = TypeVar("Options")
 
