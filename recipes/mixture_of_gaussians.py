@@ -51,7 +51,7 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "leaky-relu": partial(nn.LeakyReLU, 0.2),
     "tanh": nn.Tanh,
 }
-TABLE_1 = ((25, 3), (64, 2), (100, 2))  # modes and seeds
+TABLE_1 = ((25, 5), (64, 3), (100, 3))  # modes and seeds
 
 
 def build_gans(config: Config) -> list[Gan]:
@@ -126,7 +126,7 @@ class Options(MixtureOptions):
     analysis: bool = False
     """At the end, measure how one update from the best or the worst samples moves samples (Figures 2 and 3)."""
     table: Path | None = None
-    """Train all of Table 1 (25, 64, 100 modes; 3, 2, 2 seeds) in sub-folders of --run-dir; write it to this file."""
+    """Train all of Table 1 (25, 64, 100 modes; 5, 3, 3 seeds) in sub-folders of --run-dir; write it to this file."""
     study: Literal["baseline"] | None = None
     """Compare the settings that the paper leaves out by plain training of 25 modes, 50,000 steps unless --steps says
     otherwise; table.md, study.json, settings.png and all runs are written to --run-dir."""
