@@ -4,20 +4,21 @@ Generator and discriminator are perceptrons that learn a grid of narrow Gaussian
 loss. Plain and top-k training of several seeds run side by side, one on each core; both arms of a seed begin with the
 same weights and see the same samples, and each learns what it would learn alone.
 
-What the paper leaves out is fixed here, once: the modes are a centered square grid of spacing 2, z is N(0, I) in two
-dimensions, the networks have four hidden layers with ReLU, Adam has its usual betas.
+What the paper leaves out are options: the modes are a centered square grid of spacing 2, undivided, z is N(0, I) in
+two dimensions, the networks have four hidden layers with ReLU, Adam has its usual betas, unless --divide-by,
+--latent-dim, --activation, --adam-beta1 and --adam-beta2 say otherwise. --study baseline compares them.
 """
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from tqdm import tqdm
 
 from gan_blocks import (
@@ -35,6 +36,7 @@ from gan_blocks.engine.base import (
     seeded_construction,
 )
 from gan_blocks.engine.runs import RecipeIdentity
+from recipes.mixtures.baseline import StudyStoppedError, study_baseline
 from recipes.mixtures.config import Config
 from recipes.mixtures.gans import Gan
 from recipes.mixtures.networks import Perceptron
@@ -44,19 +46,27 @@ from recipes.mixtures.table import Row, tabulate
 __all__ = ["Config", "Options", "build_gans", "main", "train_step", "train_steps"]
 
 NAME = "mixture_of_gaussians"
-TABLE_1 = ((25, 3), (64, 2), (100, 2))  # modes and seeds
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky-relu": partial(nn.LeakyReLU, 0.2),
+    "tanh": nn.Tanh,
+}
+TABLE_1 = ((25, 5), (64, 3), (100, 3))  # modes and seeds
 
 
 def build_gans(config: Config) -> list[Gan]:
     """Fresh networks, the seeds of one arm after those of the other; those of a seed are the same in both arms."""
-    hidden, gans = [config.hidden_units] * 4, []
+    hidden, act_layer, gans = [config.hidden_units] * 4, ACTIVATIONS[config.activation], []
+    betas = (config.adam_beta1, config.adam_beta2)
     for arm in config.arm_names():
         for seed in config.all_seeds():
             with seeded_construction(seed, "generator"):
-                g = Perceptron([config.latent_dim, *hidden, 2])
+                g = Perceptron([config.latent_dim, *hidden, 2], act_layer)
             with seeded_construction(seed, "discriminator"):
-                d = Perceptron([2, *hidden, 1])
-            of_g, of_d = (optim.Adam(net.parameters(), lr=config.learning_rate, fused=True) for net in (g, d))
+                d = Perceptron([2, *hidden, 1], act_layer)
+            of_g, of_d = (
+                optim.Adam(net.parameters(), lr=config.learning_rate, betas=betas, fused=True) for net in (g, d)
+            )
             gans.append(Gan(arm, seed, g, d, of_g, of_d))
     return gans
 
@@ -104,7 +114,7 @@ def _draw(config: Config, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]
     """Real samples, latents for D's update and for G's, a function of seed and step alone."""
     stream = random_stream(seed, "step", step)
     modes = torch.randint(config.modes, (config.batch_size,), generator=stream)
-    real = config.centers()[modes] + config.std * torch.randn(config.batch_size, 2, generator=stream)
+    real = config.centers()[modes] + config.mode_std() * torch.randn(config.batch_size, 2, generator=stream)
     z = torch.randn(2, config.batch_size, config.latent_dim, generator=stream)
     return real, z[0], z[1]
 
@@ -116,7 +126,10 @@ class Options(MixtureOptions):
     analysis: bool = False
     """At the end, measure how one update from the best or the worst samples moves samples (Figures 2 and 3)."""
     table: Path | None = None
-    """Train all of Table 1 (25, 64, 100 modes; 3, 2, 2 seeds) in sub-folders of --run-dir; write it to this file."""
+    """Train all of Table 1 (25, 64, 100 modes; 5, 3, 3 seeds) in sub-folders of --run-dir; write it to this file."""
+    study: Literal["baseline"] | None = None
+    """Compare the settings that the paper leaves out by plain training of 25 modes, 50,000 steps unless --steps says
+    otherwise; table.md, study.json, settings.png and all runs are written to --run-dir."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +147,13 @@ def _train(command: Command) -> int:
         raise UserError("--analysis looks at plain training: --arms must be plain or both.")
     if options.table is not None and config.arms != "both":
         raise UserError("--table compares both arms: leave out --arms.")
+    if options.study is not None and (config.arms == "top-k" or options.table is not None):
+        raise UserError("--study looks at plain training: leave out --arms and --table.")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     with StopRequest() as stop:
+        if options.study is not None:
+            return _study(config, options, options.run_dir or Path("runs") / f"{NAME}-{options.study}", stop)
         if options.table is not None:
             return _train_table(config, options, options.run_dir or Path("runs") / f"{NAME}-table", stop)
         return _train_one(config, options, options.run_dir or Path("runs") / f"{NAME}-{config.modes}", stop)
@@ -173,7 +190,17 @@ def _train_table(config: Config, options: Options, folder: Path, stop: StopReque
     return 0
 
 
-def _session(config: Config, options: Options, folder: Path) -> MixtureSession:
+def _study(config: Config, options: Options, folder: Path, stop: StopRequest) -> int:
+    try:
+        table = study_baseline(config, options, folder, session=_session, stop=stop)
+    except StudyStoppedError:
+        tqdm.write(f"Stopped; the same command continues {folder}", file=sys.stderr)
+        return 128 + stop.signal
+    print(table.read_text(), end="")
+    return 0
+
+
+def _session(config: Config, options: MixtureOptions, folder: Path) -> MixtureSession:
     train = partial(train_steps, config=config)
     return MixtureSession(RecipeIdentity(NAME), config, options, folder, gans=build_gans(config), train=train)
 

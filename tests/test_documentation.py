@@ -78,9 +78,11 @@ def test_the_page_of_the_papers_has_a_row_for_every_numbered_item(paper: str):
     assert set(WITHOUT_NUMBER[paper]) <= {item.partition(",")[0] for item in items}
 
 
-def test_what_the_page_of_the_papers_names_exists():
-    page = (ROOT / "docs" / "papers.md").read_text()
+@pytest.mark.parametrize("name", ["papers.md", "reproductions.md"])
+def test_what_the_pages_of_the_papers_name_exists(name: str):
+    page = (ROOT / "docs" / name).read_text()
     files = set(re.findall(r"`((?:benchmarks|docs|tests)/[\w/]+\.\w+)`", page))
+    files |= {f"benchmarks/results/{result}" for result in re.findall(r"`(\w+_cpu2_\w+\.md)`", page)}
     assert files
     assert [file for file in files if not (ROOT / file).is_file()] == []
     named = re.findall(r"`(\w+)` ((?:`[a-z0-9-]+`(?:, | to | and )?)+)", page)

@@ -4,8 +4,9 @@ Tested in ``tests/recipes/test_mixture_of_gaussians.py``.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +14,15 @@ from torch import Tensor
 from gan_blocks import TopKSchedule
 from gan_blocks.engine import Fields, require, require_positive, require_within
 
-__all__ = ["Config"]
+__all__ = ["OF_OLDER_RUNS", "Config"]
+
+OF_OLDER_RUNS: Mapping[str, Any] = {
+    "divide_by": "nothing",
+    "activation": "relu",
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+}
+"""What runs did that were begun before these were fields of the Config."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +35,27 @@ class Config(Fields):
     """Distance between neighboring modes."""
     std: float = 0.05
     """Standard deviation of each Gaussian in both directions."""
+    divide_by: Literal["nothing", "2.828", "deviation"] = "nothing"
+    """What spacing and std are divided by: nothing; 2.828, as in the toy code of the Wasserstein GAN papers; or the
+    standard deviation of all data, so that it is 1."""
     seeds: int = 1
     """How many seeds to train at once, from --seed on."""
     arms: Literal["both", "plain", "top-k"] = "both"
     """Plain training, top-k training, or both from the same weights on the same samples."""
     hidden_units: int = 256
     """Width of each of the four hidden layers of both networks."""
+    activation: Literal["relu", "leaky-relu", "tanh"] = "relu"
+    """What follows each hidden layer; leaky-relu has slope 0.2 below zero."""
     latent_dim: int = 2
     """Dimension of z."""
     batch_size: int = 256
     """Samples in a batch."""
     learning_rate: float = 1e-4
     """Adam's learning rate for both networks."""
+    adam_beta1: float = 0.9
+    """Adam's decay rate of the mean gradient, for both networks."""
+    adam_beta2: float = 0.999
+    """Adam's decay rate of the mean squared gradient, for both networks."""
     top_k_gamma: float = 0.99
     """Factor by which k decays, greater than 0, at most 1."""
     top_k_floor: float = 0.75
@@ -57,6 +75,8 @@ class Config(Fields):
         require(self, "modes", self.modes > 0 and math.isqrt(self.modes) ** 2 == self.modes, "a square number")
         require_positive(self, "spacing", "std", "seeds", "hidden_units", "latent_dim", "batch_size", "learning_rate")
         require_positive(self, "top_k_period", "planned_steps", "evaluation_samples")
+        for beta in ("adam_beta1", "adam_beta2"):
+            require(self, beta, 0 <= getattr(self, beta) < 1, "at least 0 and less than 1")
         require(self, "top_k_gamma", 0 < self.top_k_gamma <= 1, "greater than 0 and at most 1")
         require(self, "top_k_floor", 0 < self.top_k_floor <= 1, "greater than 0 and at most 1")
         require_within(self, 0, 2**31, "seed")
@@ -70,10 +90,20 @@ class Config(Fields):
             decay_steps=self.top_k_period,
         )
 
+    def scale(self) -> float:
+        """What multiplies the grid and the Gaussians."""
+        if self.divide_by == "deviation":  # of one coordinate; that of equally spaced points, and of a Gaussian
+            return 1 / math.hypot(self.spacing * math.sqrt((self.modes - 1) / 12), self.std)
+        return 1 / float(self.divide_by) if self.divide_by == "2.828" else 1.0
+
+    def mode_std(self) -> float:
+        """Standard deviation of a mode of the data."""
+        return self.std * self.scale()
+
     def centers(self) -> Tensor:
         """The modes, ``(modes, 2)``."""
         side = math.isqrt(self.modes)
-        axis = (torch.arange(side) - (side - 1) / 2) * self.spacing
+        axis = (torch.arange(side) - (side - 1) / 2) * (self.spacing * self.scale())
         return torch.cartesian_prod(axis, axis)
 
     def arm_names(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 Tested in ``tests/recipes/test_mixture_of_gaussians.py``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -15,27 +15,29 @@ __all__ = ["Perceptron"]
 
 
 class Perceptron(nn.Sequential):
-    """Linear layers with ReLU between them: what torch's compute, up to rounding, to be differentiated once.
+    """Linear layers, ReLU between them: what torch's compute, up to rounding, to be differentiated once.
 
     Args:
         widths: Features of the input, of each hidden layer and of the output. The weights begin as torch's do, drawn
             from the global random state.
+        act_layer: Makes what stands between them; other than with ReLU, the layers are torch's.
 
     Shape:
         - x: ``(batch, widths[0])``
         - returns: ``(batch, widths[-1])``
     """
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], act_layer: Callable[[], nn.Module] = nn.ReLU) -> None:
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.ReLU()]
+            layers += [nn.Linear(before, after), act_layer()]
         super().__init__(*layers[:-1])
         self.widths = tuple(widths)
+        self._is_fast = act_layer is nn.ReLU
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layers, on the CPU in float32 by oneDNN."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or not _has_onednn():
+        """Apply the layers, with ReLU on the CPU in float32 by oneDNN."""
+        if not self._is_fast or x.device.type != "cpu" or x.dtype != torch.float32 or not _has_onednn():
             y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return y
         linear = [layer for layer in self if isinstance(layer, nn.Linear)]

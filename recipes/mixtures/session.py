@@ -29,7 +29,7 @@ from gan_blocks.engine.base import (
 )
 from gan_blocks.engine.runs import RecipeIdentity, compare_configs
 from recipes.mixtures.analysis import analyze, draw_analysis, tabulate_analysis
-from recipes.mixtures.config import Config
+from recipes.mixtures.config import OF_OLDER_RUNS, Config
 from recipes.mixtures.gans import Gan, Scores, arms_of, by_arm, draw_samples, evaluate
 
 __all__ = ["MixtureOptions", "MixtureSession"]
@@ -96,7 +96,7 @@ class MixtureSession:
             self.folder = RunFolder.open(folder)
             if not self.folder.recipe.is_of(recipe):
                 raise UserError(f"{folder} holds a run of {self.folder.recipe}, not of {recipe}.")
-            compare_configs(self.folder.config(), asdict(config))
+            compare_configs({**OF_OLDER_RUNS, **self.folder.config()}, asdict(config))
         else:
             self.folder = RunFolder.create_at(folder, recipe, f"{config.modes}-modes", asdict(config))
         self._lock = self.folder.begin_to_write()
@@ -144,7 +144,7 @@ class MixtureSession:
                 gan.generator,
                 gan.discriminator,
                 centers=self.config.centers(),
-                std=self.config.std,
+                std=self.config.mode_std(),
                 z=torch.randn(ANALYZED, self.config.latent_dim, generator=random_stream(gan.seed, "analysis")),
                 learning_rate=self.config.learning_rate,
             )
@@ -200,7 +200,8 @@ class MixtureSession:
 
     def _evaluate(self) -> Scores:
         config, centers = self.config, self.config.centers()
-        scores = evaluate(self.gans, centers, std=config.std, samples=config.evaluation_samples)
+        scores = evaluate(self.gans, centers, std=config.mode_std(), samples=config.evaluation_samples)
         self.folder.append_log({"event": "evaluation", "step": self.step, "arms": arms_of(self.gans), **scores})
-        draw_samples(self.folder.samples_path(self.step), self.gans, centers, scores, margin=config.spacing / 2)
+        margin = config.spacing * config.scale() / 2
+        draw_samples(self.folder.samples_path(self.step), self.gans, centers, scores, margin=margin)
         return scores

@@ -16,7 +16,9 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import seeded_construction
 from recipes import mixture_of_gaussians as mixture
 from recipes.mixtures import networks as perceptrons
+from recipes.mixtures import session
 from recipes.mixtures.analysis import analyze
+from recipes.mixtures.config import OF_OLDER_RUNS
 from recipes.mixtures.gans import Gan
 from recipes.mixtures.networks import Perceptron
 from recipes.mixtures.table import Row, tabulate
@@ -165,6 +167,55 @@ def test_the_modes_stand_on_a_centered_grid():
     ]
 
 
+@pytest.mark.parametrize("modes", [1, 25, 64])
+def test_divided_by_the_deviation_the_data_have_deviation_one(modes: int):
+    config = mixture.Config(modes=modes, divide_by="deviation", batch_size=20_000)
+    real, _, _ = mixture._draw(config, 0, 1)
+    exact = config.centers().pow(2).mean() + config.mode_std() ** 2  # centered, both coordinates alike
+    assert exact.item() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(real.std(dim=0), torch.ones(2), rtol=0.03, atol=0)
+
+
+def test_the_toy_codes_divisor_scales_grid_and_gaussians_alike():
+    raw, divided = mixture.Config(batch_size=64), mixture.Config(batch_size=64, divide_by="2.828")
+    torch.testing.assert_close(divided.centers() * 2.828, raw.centers())
+    torch.testing.assert_close(mixture._draw(divided, 0, 1)[0] * 2.828, mixture._draw(raw, 0, 1)[0])
+
+
+@pytest.mark.parametrize("name", ["leaky-relu", "tanh"])
+def test_both_networks_have_the_activation_after_each_hidden_layer(name: str, rng: torch.Generator):
+    config = mixture.Config(arms="plain", hidden_units=8, activation=name, latent_dim=3)
+    (gan,) = mixture.build_gans(config)
+    act = {"leaky-relu": lambda h: torch.where(h > 0, h, 0.2 * h), "tanh": torch.tanh}[name]
+    for network, inputs in ((gan.generator, 3), (gan.discriminator, 2)):
+        x = h = torch.randn(5, inputs, generator=rng)
+        linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+        assert len(linear) == 5
+        for layer in linear[:-1]:
+            h = act(h @ layer.weight.T + layer.bias)
+        torch.testing.assert_close(network(x), h @ linear[-1].weight.T + linear[-1].bias)
+
+
+def test_both_optimizers_have_the_betas():
+    (gan,) = mixture.build_gans(mixture.Config(arms="plain", hidden_units=4, adam_beta1=0.5, adam_beta2=0.9))
+    assert [optimizer.defaults["betas"] for optimizer in (gan.optimizer_g, gan.optimizer_d)] == [(0.5, 0.9)] * 2
+
+
+def test_a_run_from_before_these_were_options_is_continued_as_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def as_before(config: mixture.Config) -> dict[str, object]:
+        return {name: value for name, value in dataclasses.asdict(config).items() if name not in OF_OLDER_RUNS}
+
+    args = [*ARGS, "--run-dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "asdict", as_before)
+        assert mixture.main([*args, "--steps", "1"]) == 0
+    assert "activation" not in (tmp_path / "run" / "config.json").read_text()
+    assert mixture.main([*args, "--adam-beta1", "0.5"]) == 2
+    assert mixture.main([*args, "--steps", "2"]) == 0
+
+
 def test_a_run_continued_by_the_same_command_has_the_bytes_of_one_that_was_not_interrupted(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -247,6 +298,12 @@ def test_the_analysis_is_written_at_the_end(tmp_path: Path):
             ["--analysis", "True", "--arms", "top-k"],
             "--analysis looks at plain training: --arms must be plain or both.",
         ),
+        (["--adam-beta2", "1"], "--adam-beta2 must be at least 0 and less than 1, but got 1.0."),
+        (
+            ["--study", "baseline", "--arms", "top-k"],
+            "--study looks at plain training: leave out --arms and --table.",
+        ),
+        (["--study", "baseline", "--table", "t.md"], "--study looks at plain training: leave out --arms and --table."),
         (["--steps", "0"], "--steps must be greater than 0, but got 0."),
         (["--threads", "2000"], "--threads must be from 1 to 1,024, but got 2000."),
         (["--arms", "top-k", "--table", "t.md"], "--table compares both arms: leave out --arms."),
