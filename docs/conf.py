@@ -75,6 +75,10 @@ nitpick_ignore_regex = [
 ]
 
 
+def generated_pages(folder: str) -> list[Path]:
+    return sorted((Path(__file__).parent / "api" / folder).glob("*.rst"))
+
+
 def keep_colons(_app: Any, what: str, _name: str, _thing: Any, _options: Any, lines: list[str]) -> None:
     """Napoleon would take what stands before a colon for the type of an attribute; it looks at the first line alone."""
     if what in ("attribute", "property"):
@@ -88,6 +92,8 @@ def setup(app: Any) -> None:
 PUBLIC_NAMES = {"generated": home_modules(gan_blocks), "generated/engine": home_modules(gan_blocks.engine)}
 for folder, homes in PUBLIC_NAMES.items():
     write_pages(Path(__file__).parent / "api" / folder, homes)
+# By their names, since Sphinx would leave out those that were not there at the last build.
+autosummary_generate = [f"api/{folder}/{page.name}" for folder in PUBLIC_NAMES for page in generated_pages(folder)]
 typehints_formatter = type_formatter(PUBLIC_NAMES)
 # The library's own names come last, so that they stand where the engine has the same.
 linked_names = {
