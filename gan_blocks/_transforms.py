@@ -26,7 +26,12 @@ def uncompiled() -> AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager") if compiler_in_use else nullcontext()
 
 
-def is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module, *, own_pre_hooks: int = 0) -> bool:
     """Whether somebody looks on, or does something else in the module's place: then it has to be called."""
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(hooks) or "forward" in vars(module) or type(module).__call__ is not nn.Module.__call__
+    hooks = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
+    return (
+        bool(hooks)
+        or len(module._forward_pre_hooks) > own_pre_hooks
+        or "forward" in vars(module)
+        or type(module).__call__ is not nn.Module.__call__
+    )

@@ -3,6 +3,7 @@
 Tested in ``tests/spectral/test_caching.py``.
 """
 
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,11 +17,13 @@ from torch.nn.utils.parametrize import ParametrizationList
 from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks._transforms import is_transformed
 from gan_blocks.spectral.advancing import group_together
-from gan_blocks.spectral.normalization import CachedWeight, SpectralNorm
+from gan_blocks.spectral.normalization import CachedWeight, SpectralNorm, written
 from gan_blocks.spectral.padding import padded_rows, padded_stack, unpadded
 from gan_blocks.spectral.power_iteration import matrix_axes, to_matrix, to_torch_order, to_weight
 
 __all__ = ["cached_spectral_norm"]
+
+_LOCK = threading.RLock()  # threads may share a model
 
 
 def cached_spectral_norm(model: nn.Module) -> AbstractContextManager[None]:
@@ -70,45 +73,61 @@ class _Cache(AbstractContextManager[None]):
         self.sources = [(part[0], part) for part in chains if isinstance(part[0], SpectralNorm) and part.is_tensor]
         self.layouts: object = None
         self.groups: list[tuple[list[int], bool]] = []
-        self.before: list[list[tuple[SpectralNorm, CachedWeight | None]]] = []
+        self.entered: list[list[tuple[SpectralNorm, CachedWeight]]] = []
         self.known: object = None
         self.graph: list[bool] = []
-        self.lengths = torch.empty(0)
         self.made: list[tuple[SpectralNorm, CachedWeight]] = []
+        self.divisors: list[Tensor] = []
 
     def __enter__(self) -> None:
-        before = []
-        if not is_transformed():
-            found = [(norm, source.original) for norm, source in self.sources]
-            if not self._is_made(found):
-                self.made = []  # before the new ones are
+        with _LOCK:
+            entered = [] if is_transformed() else self._made_now()
+            for norm, cached in entered:
+                _hold(norm, (*norm.opened, cached), norm.frozen + 1)
+            self.entered.append(entered)
+
+    def _made_now(self) -> list[tuple[SpectralNorm, CachedWeight]]:
+        found = [(norm, source.original) for norm, source in self.sources]
+        if not self._is_made(found):
+            self.made = []  # before the new ones are
+            has_graph = torch.is_grad_enabled()
+            # What is read for inference now may be part of a graph the next time.
+            with torch.inference_mode(False), torch.set_grad_enabled(has_graph):
                 self.made = self._make(found)
-            for norm, cached in self.made:
-                before.append((norm, norm.cached))
-                _set(norm, cached, norm.frozen + 1)
-        self.before.append(before)
+        return self.made
 
     def _is_made(self, found: Sequence[tuple[SpectralNorm, Tensor]]) -> bool:
         """Whether all weights and vectors are those of the last time, and have a graph if one is needed now."""
-        weights = [weight for _, weight in found]
         # Looking at values is free on the CPU alone, and of a shard no process sees the whole.
-        if not weights or any(weight.device.type != "cpu" or type(weight) is not nn.Parameter for weight in weights):
+        if not found or any(weight.device.type != "cpu" or not _is_plain(norm, weight) for norm, weight in found):
             return False
-        known = [(id(weight), weight._version, *(rows._version for rows in _rows(norm))) for norm, weight in found]
-        graph = [weight.requires_grad and torch.is_grad_enabled() for weight in weights]
-        with torch.no_grad():  # of all, since there are ways to write that torch does not count
-            lengths = torch.stack(torch._foreach_norm(weights))
+        known = [
+            (id(weight), weight.data_ptr(), weight._version, *(rows._version for rows in _rows(norm)))
+            for norm, weight in found
+        ]
+        graph = [weight.requires_grad and torch.is_grad_enabled() for _, weight in found]
         is_made = (
             known == self.known
             and all(had or not needed for had, needed in zip(self.graph, graph, strict=True))
-            and torch.equal(lengths, self.lengths)
+            and self._still_holds()
         )
         if not is_made:
-            self.known, self.graph, self.lengths = known, graph, lengths
+            self.known, self.graph = known, graph
         return is_made
 
+    @torch.no_grad()
+    def _still_holds(self) -> bool:
+        """Whether each weight gives what was made of it, whoever wrote either, also where torch does not count that."""
+        return all(
+            torch.equal(cached.weight / divisor, cached.normalized)
+            for (_, cached), divisor in zip(self.made, self.divisors, strict=True)
+        )
+
     def _make(self, found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[SpectralNorm, CachedWeight]]:
-        layouts = [(type(weight), weight.dtype, weight.device, weight.stride()) for _, weight in found]
+        layouts = [
+            (_is_plain(norm, weight), weight.dtype, weight.device, weight.shape, weight.stride())
+            for norm, weight in found
+        ]
         if layouts != self.layouts:
             self.layouts, self.groups = layouts, _grouped(found)
         groups = [
@@ -117,30 +136,39 @@ class _Cache(AbstractContextManager[None]):
         weights = [weight for group in groups for weight in group.weights]
         values = _Normalize.apply(groups, *weights) if groups else ()  # type: ignore[no-untyped-call]
         norms = [norm for group in groups for norm in group.norms]
+        self.divisors = [divisor for group in groups for divisor in group.made[1].flatten().unbind()]
         return [
-            (norm, CachedWeight(weight, weight._version, value))
+            (norm, CachedWeight(weight, value, written(weight, value)))
             for norm, weight, value in zip(norms, weights, values, strict=True)
         ]
 
     def __exit__(self, *_: object) -> None:
-        for norm, cached in self.before.pop():
-            _set(norm, cached, norm.frozen - 1)
+        with _LOCK:
+            for norm, cached in self.entered.pop():
+                # Not always the last one: contexts of other threads end when they do.
+                last = max(place for place, each in enumerate(norm.opened) if each is cached)
+                _hold(norm, norm.opened[:last] + norm.opened[last + 1 :], norm.frozen - 1)
+
+
+def _is_plain(norm: SpectralNorm, weight: Tensor) -> bool:
+    """Whether a weight is an ordinary parameter, of which torch counts the writes."""
+    return type(weight) is nn.Parameter and not any(tensor.is_inference() for tensor in (weight, *_rows(norm)))
 
 
 def _rows(norm: SpectralNorm) -> tuple[Tensor, Tensor]:
     return norm._buffers["u"], norm._buffers["v"]  # type: ignore[return-value]
 
 
-def _set(norm: SpectralNorm, cached: CachedWeight | None, frozen: int) -> None:
+def _hold(norm: SpectralNorm, opened: tuple[CachedWeight, ...], frozen: int) -> None:
     # Not by attribute, for which a module first looks whether it is a parameter: ten times as long.
-    vars(norm).update(cached=cached, frozen=frozen)
+    vars(norm).update(opened=opened, cached=opened[-1] if opened else None, frozen=frozen)
 
 
 def _grouped(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[list[int], bool]]:
     """Those whose weight is an ordinary parameter, as :func:`group_together` gives them."""
     alike = defaultdict[object, list[int]](list)
     for index, (norm, weight) in enumerate(found):
-        if type(weight) is nn.Parameter and not weight.is_meta and weight.dtype == wide_dtype(weight):
+        if _is_plain(norm, weight) and not weight.is_meta and weight.dtype == wide_dtype(weight):
             alike[norm.eps, weight.dtype].append(index)
     return [
         ([indices[position] for position in positions], padded)
@@ -160,6 +188,7 @@ class _Normalized:
             # Copies: an advance after the context must not reach a graph that waits for its backward pass.
             self.us, self.vs = self.vectors()
             self.made = self.make()
+        self.version = self.made[2]._version
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Copies of the first u and v of each: ``(n, 1, out)`` and ``(n, 1, rest)``."""
@@ -182,8 +211,9 @@ class _Normalized:
         """The gradients of the weights."""
         if all(gradient is None for gradient in of_normalized):
             return [None] * len(of_normalized)
-        # A second derivative passes through sigma, too.
-        sigmas, divisors, normalized = self.make() if torch.is_grad_enabled() else self.made
+        # A second derivative passes through sigma, too. And somebody may have written into what a read gave.
+        stale = torch.is_grad_enabled() or self.made[2]._version != self.version
+        sigmas, divisors, normalized = self.make() if stale else self.made
         given = [g if g is not None else torch.zeros_like(w) for g, w in zip(of_normalized, self.weights, strict=True)]
         matrices = self.matrices(given)
         products = torch.linalg.vecdot(matrices.flatten(1), normalized.flatten(1))[:, None, None]
@@ -244,13 +274,15 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         results: list[Tensor | None] = [None]
         for group in ctx.groups:
-            for weight, version in zip(group.weights, group.versions, strict=True):
-                if weight._version != version:
+            first = len(results) - 1
+            given = gradients[first : first + len(group.weights)]
+            for weight, version, gradient in zip(group.weights, group.versions, given, strict=True):
+                if gradient is not None and weight._version != version:
                     raise RuntimeError(
                         f"cached_spectral_norm: a weight of shape {tuple(weight.shape)} was written between a forward "
                         "and its backward pass. Update weights after the context."
                     )
-            first = len(results) - 1
+            dense = [g.to_dense() if g is not None and g.is_sparse else g for g in given]
             with full_precision(group.us):
-                results += group.gradients(gradients[first : first + len(group.weights)])
+                results += group.gradients(dense)
         return tuple(results)

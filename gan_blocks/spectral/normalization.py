@@ -3,7 +3,8 @@
 Tested in ``tests/spectral/test_normalization.py``.
 """
 
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,25 +32,40 @@ __all__ = [
     "fold_spectral_norm",
     "frozen_power_iteration",
     "spectral_norm",
+    "written",
 ]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class CachedWeight(NamedTuple):
+@dataclass(frozen=True, eq=False)  # not a tuple, which torch takes apart and makes anew when it exports a model
+class CachedWeight:
     """What :func:`gan_blocks.cached_spectral_norm` has made of a weight."""
 
     weight: Tensor
-    version: int
     normalized: Tensor
+    state: tuple[int, ...]
+    """What :func:`written` gave when it was made."""
 
     def of(self, weight: Tensor) -> Tensor | None:
-        """What a read of a weight is to give, or None: of another weight, one that has changed, or without a graph."""
-        if weight is not self.weight or (not torch.compiler.is_compiling() and weight._version != self.version):
+        """What a read of a weight is to give, or None: of another weight, one that has changed, or without a graph.
+
+        Nor is it given where somebody has written into what an earlier read gave.
+        """
+        if torch._C._get_tracing_state():
+            return None  # a trace would take it as a constant
+        if weight is not self.weight or (
+            not torch.compiler.is_compiling() and written(weight, self.normalized) != self.state
+        ):
             return None
         if weight.requires_grad and torch.is_grad_enabled():
             return self.normalized if self.normalized.requires_grad else None
         return self.normalized.detach()
+
+
+def written(weight: Tensor, normalized: Tensor) -> tuple[int, ...]:
+    """What becomes another when a weight, or what was made of it, is written, moved or given another dtype."""
+    return weight._version, weight.data_ptr(), normalized._version
 
 
 class SpectralNorm(SingularVectorTracker):
@@ -74,6 +90,7 @@ class SpectralNorm(SingularVectorTracker):
         u: Left singular vectors, rows orthonormal, in float32 or wider.
         v: Right singular vectors.
         cached: What :func:`cached_spectral_norm` has computed, inside of it.
+        opened: The same of all such contexts that are open, the last one last.
 
     Shape:
         - u: ``(n, out)``
@@ -93,6 +110,7 @@ class SpectralNorm(SingularVectorTracker):
     """
 
     cached: CachedWeight | None = None
+    opened: tuple[CachedWeight, ...] = ()
 
     def __init__(
         self,
@@ -133,7 +151,7 @@ class SpectralNorm(SingularVectorTracker):
         return f"{super().extra_repr()}, eps={self.eps}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "cached": None}
+        return {**super().__getstate__(), "cached": None, "opened": ()}
 
 
 def spectral_norm(

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_blocks._transforms import is_transformed
+
 __all__ = ["padded_rows", "padded_stack", "share_stacks", "unpadded", "unpadded_rows"]
 
 Size = tuple[int, int]  # of a matrix: (out, rest)
@@ -52,7 +54,7 @@ def _common(first: Size, second: Size) -> Size:
 def padded_stack(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors read as matrices (first dimension, all others) in one stack ``(n, out, rest)``, padded with zeros."""
     size, views = _layout(tuple(tensor.shape for tensor in tensors))
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if is_transformed() or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
         matrices = [tensor.flatten(1) for tensor in tensors]
         return torch.stack([F.pad(m, (0, size[1] - m.shape[1], 0, size[0] - m.shape[0])) for m in matrices])
     stack = tensors[0].new_zeros(len(tensors), *size)
@@ -62,6 +64,9 @@ def padded_stack(tensors: Sequence[Tensor]) -> Tensor:
 
 def unpadded(stack: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """What :func:`padded_stack` has made a stack of, each a view of the shape of the tensor in its place."""
+    if is_transformed():
+        parts = zip(stack.unbind(), like, strict=True)
+        return [part[: len(each), : each[0].numel()].reshape(each.shape) for part, each in parts]
     _, views = _layout(tuple(tensor.shape for tensor in like))
     return [stack.as_strided(*view) for view in views]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import (
     ParametrizationList,
@@ -22,7 +23,7 @@ from torch.nn.utils.parametrize import (
 
 from gan_blocks._checks import bad_shape, bad_value, check_real_floating, check_whole
 from gan_blocks._precision import full_precision, wide_dtype
-from gan_blocks._transforms import is_transformed
+from gan_blocks._transforms import is_transformed, is_watched
 from gan_blocks.spectral.fingerprints import agrees, can_branch, fingerprint, in_narrower_dtype, reference_of
 from gan_blocks.spectral.parametrized import chain_input, chains_of, sources_of
 from gan_blocks.spectral.power_iteration import (
@@ -363,7 +364,7 @@ def _read_cached_first(module: nn.Module, name: str) -> None:
             chain: Any = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
             tracker = chain._modules["0"]
             cached = vars(tracker).get("cached")
-            if cached is not None and len(chain._modules) == 1:
+            if cached is not None and len(chain._modules) == 1 and not _is_called(chain, tracker):
                 known: Tensor | None = cached.of(chain._parameters.get("original"))
                 if known is not None:
                     return known
@@ -371,6 +372,11 @@ def _read_cached_first(module: nn.Module, name: str) -> None:
         return value
 
     setattr(type(module), name, property(read, plain.fset))
+
+
+def _is_called(chain: ParametrizationList, tracker: nn.Module) -> bool:
+    """Whether somebody else than this module counts on the calls of a read."""
+    return _has_any_global_hook() or is_watched(tracker) or is_watched(chain, own_pre_hooks=1)
 
 
 def trackers_of(chain: ParametrizationList) -> list[tuple[int, SingularVectorTracker]]:

@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import gc
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
 from gan_blocks import (
     advance_power_iteration,
@@ -330,3 +331,144 @@ def test_nothing_is_kept_alive_after_the_context():
         assert watched() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("where", ["chain", "norm", "all modules"])
+def test_hooks_on_the_parametrizations_act_on_cached_reads(where: str):
+    layer = spectral_norm(nn.Linear(4, 3))
+    chain = layer.parametrizations.weight
+    expected = 2 * layer.weight
+
+    def double(module: nn.Module, _given: object, output: Tensor) -> Tensor | None:
+        return 2 * output if module is chain else None
+
+    handle = {
+        "chain": lambda: chain.register_forward_hook(double),
+        "norm": lambda: chain[0].register_forward_hook(lambda _module, _given, output: 2 * output),
+        "all modules": lambda: nn.modules.module.register_module_forward_hook(double),
+    }[where]()
+    try:
+        with cached_spectral_norm(layer):
+            torch.testing.assert_close(layer.weight, expected)
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(4, 3), lambda: nn.ConvTranspose2d(3, 3, 2)])
+def test_who_writes_into_what_a_read_gave_changes_no_other_read(make: Callable[[], nn.Module]):
+    layer = spectral_norm(make())
+    expected = layer.weight.detach().clone()
+    context = cached_spectral_norm(layer)
+    with context:
+        score = layer.weight.sum()
+        with torch.no_grad():
+            layer.weight.zero_()
+        torch.testing.assert_close(layer.weight.detach(), expected)
+        score.backward()
+    found = layer.parametrizations.weight.original.grad
+    layer.parametrizations.weight.original.grad = None
+    layer.weight.sum().backward()
+    torch.testing.assert_close(found, layer.parametrizations.weight.original.grad)
+    with context:
+        torch.testing.assert_close(layer.weight.detach(), expected)
+
+
+def test_writes_that_torch_does_not_count_and_that_keep_the_norm_are_noticed():
+    layer = spectral_norm(nn.Linear(500, 400))
+    weight, context = layer.parametrizations.weight.original, cached_spectral_norm(layer)
+    with context:
+        before = layer.weight.detach().clone()
+    weight.data.neg_()
+    with context:
+        assert (layer.weight * before).max() <= 0
+        middle = layer.weight.detach().clone()
+    weight.data[3, 5] += 1e-4
+    with context:
+        assert layer.weight[3, 5] > middle[3, 5] + 5e-5 * before.std()
+
+
+def test_a_model_that_is_moved_to_another_dtype_inside_is_read_in_it():
+    layer = spectral_norm(nn.Linear(4, 3))
+    with cached_spectral_norm(layer):
+        layer.double()
+        assert layer.weight.dtype == torch.float64
+
+
+def test_what_was_read_for_inference_can_be_part_of_a_graph():
+    layer = spectral_norm(nn.Linear(4, 3)).requires_grad_(False)
+    context, x = cached_spectral_norm(layer), torch.ones(1, 4, requires_grad=True)
+    with torch.inference_mode(), context:
+        layer(x)
+        with torch.inference_mode(False):
+            layer(x).square().sum().backward()
+    with context:
+        layer(x).square().sum().backward()
+
+
+def test_a_model_that_was_made_for_inference_is_read_as_always():
+    with torch.inference_mode():
+        layer = spectral_norm(nn.Linear(4, 3))
+        for _ in range(2):
+            with cached_spectral_norm(layer):
+                assert layer.weight is not layer.weight
+
+
+def test_contexts_end_in_any_order_and_in_several_threads():
+    layer = spectral_norm(nn.Linear(4, 3))
+    first, second = cached_spectral_norm(layer), cached_spectral_norm(layer)
+    norm = layer.parametrizations.weight[0]
+    first.__enter__()
+    of_first = layer.weight
+    second.__enter__()
+    of_second = layer.weight
+    first.__exit__(None, None, None)
+    assert layer.weight is of_second is not of_first
+    second.__exit__(None, None, None)
+    assert (norm.cached, norm.opened, norm.frozen) == (None, (), 0)
+
+    def read() -> None:
+        for _ in range(20):
+            with first, cached_spectral_norm(layer):
+                layer(torch.ones(1, 4))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (norm.cached, norm.opened, norm.frozen) == (None, (), 0)
+
+
+def test_a_weight_without_a_gradient_may_be_written_before_the_backward_pass():
+    model = nn.Sequential(spectral_norm(nn.Linear(4, 3)), spectral_norm(nn.Linear(3, 4)))
+    with cached_spectral_norm(model):
+        score = model[0].weight.sum()
+        remove_parametrizations(model[1], "weight")
+        score.backward()
+    assert model[0].parametrizations.weight.original.grad is not None
+
+
+def test_sparse_gradients_pass_as_those_of_plain_reads():
+    check_same_gradients(
+        lambda: (torch.manual_seed(0), spectral_norm(nn.Embedding(6, 3, sparse=True)).double())[1],
+        lambda: [torch.tensor([1, 2, 2])],
+    )
+
+
+def traced(model: nn.Module, x: Tensor) -> nn.Module:
+    return torch.jit.trace(model, x)
+
+
+def exported(model: nn.Module, x: Tensor) -> nn.Module:
+    return torch.export.export(model, (x,), strict=False).module()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("write_down", [traced, pytest.param(exported, marks=pytest.mark.slow)])
+def test_programs_written_down_inside_are_those_written_down_outside(write_down):
+    model, x = nn.Sequential(spectral_norm(nn.Linear(4, 3))), torch.ones(2, 4)
+    with cached_spectral_norm(model):
+        program = write_down(model, x)
+    torch.testing.assert_close(program(x), model(x))
+    norm = model[0].parametrizations.weight[0]
+    assert (norm.cached, norm.opened, norm.frozen) == (None, (), 0)

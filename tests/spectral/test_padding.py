@@ -129,3 +129,19 @@ def test_what_is_held_stays():
         advance_power_iteration(model)
     assert torch.equal(norms(model)[0].u, before)
     assert norms(model)[1].advances == norms(model)[0].advances + 1
+
+
+def test_weights_of_several_dtypes_advance_each_in_its_own():
+    together, alone = (
+        nn.ModuleList(
+            [*some_layers(dtype=torch.float32), *some_layers(dtype=torch.float64), *some_layers(dtype=torch.bfloat16)]
+        )
+        for _ in range(2)
+    )
+    for model in (together, alone):
+        update(model)
+    advance_power_iteration(together)
+    for layer in alone:
+        advance_power_iteration(layer)
+    for ours, expected in zip(buffers(together), buffers(alone), strict=True):
+        torch.testing.assert_close(ours, expected)

@@ -291,3 +291,20 @@ def test_buffers_that_a_module_names_are_copied():
     average.update(model)
     assert average.module.unit.tolist() == [0.0, 1.0]
     assert average.module.mean.tolist() == [0.5, 0.5]
+
+
+def test_the_first_of_several_tensors_that_differ_is_named():
+    pattern = r"must have 0\.weight of shape \(3, 4\)"
+    first, second = (nn.Sequential(nn.Linear(4, width), nn.Linear(width, 2)) for width in (3, 5))
+    with pytest.raises(ValueError, match=pattern):
+        ExponentialMovingAverage(first).update(second)
+
+
+def test_a_module_under_two_names_is_averaged_once():
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.again, model.nothing = model[0], None
+    average = ExponentialMovingAverage(model, decay=0.5)
+    with torch.no_grad():
+        model[0].weight.add_(2)
+    average.update(model)
+    torch.testing.assert_close(average.module[0].weight, model[0].weight - 1)
