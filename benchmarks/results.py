@@ -104,20 +104,34 @@ def _shown(values: Mapping[str, float]) -> str:
 
 def main() -> None:
     """Print the tables of files, or put them into a page."""
-    parser = argparse.ArgumentParser(description="Show what benchmarks have written.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.results", description="Show what benchmarks have written."
+    )
     parser.add_argument("files", nargs="+", type=Path, help="JSON files of results")
     parser.add_argument("--into", type=Path, help="a Markdown page with a place for tables")
     options = parser.parse_args()
-    pages = [json.loads(file.read_text()) for file in options.files]
-    text = "\n".join(f"### {page['title']}\n\n{render(page, level=4)}" for page in pages)
+    text = "\n".join(_section(parser, file) for file in options.files)
     if options.into is None:
         print(text, end="")
         return
-    before, begin, rest = options.into.read_text().partition(BEGIN)
+    try:
+        before, begin, rest = options.into.read_text().partition(BEGIN)
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(f"{options.into} cannot be read: {getattr(error, 'strerror', 'it is no text')}.")
     _, end, after = rest.partition(END)
     if not begin or not end:
         parser.error(f"{options.into} must have a line {BEGIN} and, below it, a line {END}.")
     options.into.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")
+
+
+def _section(parser: argparse.ArgumentParser, file: Path) -> str:
+    try:
+        page = json.loads(file.read_text())
+        return f"### {page['title']}\n\n{render(page, level=4)}"
+    except OSError as error:
+        parser.error(f"{file} cannot be read: {error.strerror}.")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        parser.error(f"{file} must be a .json file that a benchmark has written.")
 
 
 if __name__ == "__main__":

@@ -82,6 +82,8 @@ def measure_all(benchmarks: Mapping[str, Benchmark], options: argparse.Namespace
         write_page(options.out, title, command, tables)
         print("\n".join(f"\n{render_table(each)}" for each in found))
         print(f"\n({name}: {time.perf_counter() - began:.0f} s in all)", flush=True)
+    if tables:
+        print(f"Results: {options.out.with_suffix('.md')} and {options.out.with_suffix('.json').name}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

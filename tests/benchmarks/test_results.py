@@ -49,3 +49,24 @@ def test_a_page_without_a_place_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert "must have a line" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [None, "# a page", "[]", "3", '{"title": "half"}', '{"machine": 3, "title": ""}'])
+def test_a_file_of_another_kind_ends_in_one_line(text, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "one.json"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr("sys.argv", ["results", str(file)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert f"python -m benchmarks.results: error: {file} " in capsys.readouterr().err
+
+
+def test_a_page_that_is_not_there_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    write_page(tmp_path / "one", "One", "make bench", [])
+    monkeypatch.setattr("sys.argv", ["results", str(tmp_path / "one.json"), "--into", str(tmp_path / "page.md")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert f"{tmp_path / 'page.md'} cannot be read: No such file or directory." in capsys.readouterr().err

@@ -20,6 +20,15 @@ def test_small_benchmarks_end_in_a_page_and_its_json(tmp_path, capsys):
     shown = (tmp_path / "speed.md").read_text()
     assert "| ours / torch.save |" in shown
     assert page["machine"]["torch"] in shown
+    assert page["command"] == "python -m benchmarks.run --tiny checkpoint"
+    assert f"Results: {tmp_path / 'speed.md'} and speed.json" in capsys.readouterr().out
+
+
+def test_small_networks_do_not_take_the_page_of_the_real_ones(monkeypatch):
+    pages = []
+    monkeypatch.setattr("benchmarks.run.measure_all", lambda _, options, **words: pages.append(options.out.name) or 0)
+    assert main(["demo"]) == main(["demo", "--tiny"]) == 0
+    assert [name.partition("_cpu")[0] for name in pages] == ["speed", "speed_tiny"]
 
 
 def test_what_fails_is_named_and_the_rest_is_measured(tmp_path, capsys, monkeypatch):
