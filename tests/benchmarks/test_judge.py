@@ -7,7 +7,6 @@ from benchmarks.corruptions import GRADES, corruptions
 from benchmarks.judge import PLAIN, Cell, kept_cells, planned, tables
 from gan_blocks.engine import load_images
 
-
 RANDOM = ("duplicates", "classes dropped")  # whose images stand in other places
 
 
