@@ -207,7 +207,7 @@ def _draw(path: Path, tasks: Sequence[Task], results: Mapping[str, Result]) -> N
         axes.grid(axis="y", alpha=0.3)
     panels[0].set_yticks(range(len(tasks)), [task.shown for task in tasks])
     panels[0].invert_yaxis()
-    panels[0].legend(loc="lower left")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right")
     save_figure(path, figure)
 
 
