@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 __all__ = ["is_transformed", "is_watched", "uncompiled"]
 
@@ -31,6 +32,7 @@ def is_watched(module: nn.Module, *, own_pre_hooks: int = 0) -> bool:
     hooks = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
     return (
         bool(hooks)
+        or _has_any_global_hook()
         or len(module._forward_pre_hooks) > own_pre_hooks
         or "forward" in vars(module)
         or type(module).__call__ is not nn.Module.__call__

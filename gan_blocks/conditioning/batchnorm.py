@@ -12,7 +12,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from gan_blocks._checks import bad_shape, check_classes, check_feature_map, check_positive
 from gan_blocks._transforms import is_watched
@@ -130,7 +129,7 @@ def project_together(
         ordinary linear layers, somebody looks on, or the condition is not theirs.
     """
     # A compiler joins small products by itself.
-    if condition is None or torch.compiler.is_compiling() or _has_any_global_hook():
+    if condition is None or torch.compiler.is_compiling():
         return None
     known: list[ConditionalBatchNorm2d] = []
     weights: list[Tensor] = []

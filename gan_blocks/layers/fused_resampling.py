@@ -11,7 +11,6 @@ from typing import Any, TypeAlias, TypeGuard
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from gan_blocks._transforms import is_watched
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
@@ -127,7 +126,6 @@ def _is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
         return False
     return not (
         is_watched(conv)
-        or _has_any_global_hook()
         or conv.kernel_size != (3, 3)
         or conv.padding not in ((1, 1), "same")
         or conv.stride != (1, 1)

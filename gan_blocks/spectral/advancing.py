@@ -143,7 +143,8 @@ def group_together(pairs: Sequence[Pair], *, pad: bool = True) -> list[tuple[lis
         pad: Whether different sizes may share a product.
     """
     small = [position for position, (tracker, weight) in enumerate(pairs) if pad and _can_pad(tracker, weight)]
-    stacks = share_stacks(tuple(_size(pairs[position][1]) for position in small))
+    trackers = [pairs[position][0] for position in small]
+    stacks = share_stacks(tuple((tracker.u.shape[1], tracker.v.shape[1]) for tracker in trackers))
     alike = defaultdict[object, list[int]](list)
     for position in sorted(set(range(len(pairs))).difference(small)):
         alike[_key(*pairs[position])].append(position)
@@ -160,11 +161,6 @@ def _can_pad(tracker: SingularVectorTracker, weight: Tensor) -> bool:
         and weight.dtype == tracker.u.dtype == wide_dtype(weight)
         and can_branch(weight)
     )
-
-
-def _size(weight: Tensor) -> tuple[int, int]:
-    out = weight.shape[0]
-    return out, weight.numel() // out
 
 
 def _key(tracker: SingularVectorTracker, weight: Tensor) -> object:

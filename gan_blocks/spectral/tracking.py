@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import (
     ParametrizationList,
@@ -376,7 +375,7 @@ def _read_cached_first(module: nn.Module, name: str) -> None:
 
 def _is_called(chain: ParametrizationList, tracker: nn.Module) -> bool:
     """Whether somebody else than this module counts on the calls of a read."""
-    return _has_any_global_hook() or is_watched(tracker) or is_watched(chain, own_pre_hooks=1)
+    return is_watched(tracker) or is_watched(chain, own_pre_hooks=1)
 
 
 def trackers_of(chain: ParametrizationList) -> list[tuple[int, SingularVectorTracker]]:

@@ -117,6 +117,16 @@ def test_blocks_that_it_does_not_know_stay_as_they_are():
     assert untouched(nn.ModuleList([trained_block(Other, 4, 4)]).eval())
 
 
+def test_blocks_stay_as_they_are_while_somebody_watches_all_modules():
+    block = trained_block(BottleneckGeneratorBlock, 4, 4)
+    watching = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert untouched(nn.ModuleList([block]).eval())
+    finally:
+        watching.remove()
+    assert not untouched(nn.ModuleList([block]).eval())
+
+
 def test_spectral_norm_is_folded_first():
     block = normalize_layers(trained_block(BottleneckGeneratorBlock, 8, 4, upsample=True), init=None)
     block.double().eval()
