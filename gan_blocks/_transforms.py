@@ -8,17 +8,21 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 __all__ = ["is_transformed", "is_watched", "uncompiled"]
 
 
-def is_transformed() -> bool:
-    """Whether tensors may be wrapped by a transform: then values cannot be looked at, nor other tensors written."""
-    # torch has no public question for it; this one works in compiled graphs too.
+def is_transformed(*tensors: Tensor) -> bool:
+    """Whether tensors may be wrapped by a transform: then values cannot be looked at, nor other tensors written.
+
+    The gradients of ``torch.autograd.grad(..., is_grads_batched=True)`` are known by themselves alone: name those that
+    may be such.
+    """
+    # torch has no public question for it; these work in compiled graphs too.
     depth: int = torch._C._functorch.get_dynamic_layer_stack_depth()
-    return depth > 0
+    return depth > 0 or any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
 
 
 def uncompiled() -> AbstractContextManager[object]:

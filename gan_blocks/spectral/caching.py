@@ -216,7 +216,9 @@ class _Normalized:
         sigmas, divisors, normalized = self.make() if stale else self.made
         given = [g if g is not None else torch.zeros_like(w) for g, w in zip(of_normalized, self.weights, strict=True)]
         matrices = self.matrices(given)
-        products = torch.linalg.vecdot(matrices.flatten(1), normalized.flatten(1))[:, None, None]
+        # Not flattened, which batched gradients cannot be.
+        rows = [each.reshape(len(given), -1) for each in (matrices, normalized)]
+        products = torch.linalg.vecdot(*rows)[:, None, None]
         slopes = torch.where(sigmas >= divisors, -products / divisors, 0)  # where eps divides, it is a constant
         results = self.tensors((matrices / divisors).baddbmm_(self.us.mT * slopes, self.vs))
         return [None if g is None else result for g, result in zip(of_normalized, results, strict=True)]

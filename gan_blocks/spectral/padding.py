@@ -54,8 +54,8 @@ def _common(first: Size, second: Size) -> Size:
 def padded_stack(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors read as matrices (first dimension, all others) in one stack ``(n, out, rest)``, padded with zeros."""
     size, views = _layout(tuple(tensor.shape for tensor in tensors))
-    if is_transformed() or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
-        matrices = [tensor.flatten(1) for tensor in tensors]
+    if is_transformed(*tensors) or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+        matrices = [tensor.reshape(tensor.shape[0], -1) for tensor in tensors]  # batched gradients cannot flatten
         return torch.stack([F.pad(m, (0, size[1] - m.shape[1], 0, size[0] - m.shape[0])) for m in matrices])
     stack = tensors[0].new_zeros(len(tensors), *size)
     torch._foreach_copy_([stack.as_strided(*view) for view in views], list(tensors))
@@ -64,9 +64,9 @@ def padded_stack(tensors: Sequence[Tensor]) -> Tensor:
 
 def unpadded(stack: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """What :func:`padded_stack` has made a stack of, each a view of the shape of the tensor in its place."""
-    if is_transformed():
+    if is_transformed(stack):
         parts = zip(stack.unbind(), like, strict=True)
-        return [part[: len(each), : each[0].numel()].reshape(each.shape) for part, each in parts]
+        return [part.narrow(0, 0, len(each)).narrow(1, 0, each[0].numel()).reshape(each.shape) for part, each in parts]
     _, views = _layout(tuple(tensor.shape for tensor in like))
     return [stack.as_strided(*view) for view in views]
 

@@ -180,7 +180,10 @@ def in_torch_order(axes: tuple[int, ...]) -> bool:
 def to_matrix(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Read a weight as a matrix (out, rest), without a copy where its memory allows."""
     # Not einops: this runs at every read of every weight, and einops takes longer here than the product does.
-    return (weight if axes[0] == 0 and in_torch_order(axes) else weight.permute(axes)).flatten(1)
+    # Nor flatten, for which gradients of is_grads_batched have no rule.
+    return (weight if axes[0] == 0 and in_torch_order(axes) else weight.permute(axes)).reshape(
+        weight.shape[axes[0]], -1
+    )
 
 
 def to_weight(matrix: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:

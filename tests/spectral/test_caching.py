@@ -455,6 +455,22 @@ def test_sparse_gradients_pass_as_those_of_plain_reads():
     )
 
 
+@pytest.mark.parametrize("width", [6, 300])  # padded with others, and by itself
+def test_batched_gradients_are_those_of_plain_reads(width: int):
+    model = nn.Sequential(spectral_norm(nn.Linear(8, width)), nn.Tanh(), spectral_norm(nn.Linear(width, 3))).double()
+    advance_power_iteration(model)
+    x = torch.randn(5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def gradients() -> tuple[Tensor, ...]:
+        scores = model(x).sum(dim=0)
+        return torch.autograd.grad(scores, list(model.parameters()), torch.eye(3).double(), is_grads_batched=True)
+
+    with frozen_power_iteration(model):
+        expected = gradients()
+    with cached_spectral_norm(model):
+        torch.testing.assert_close(gradients(), expected, rtol=1e-12, atol=1e-12)
+
+
 def traced(model: nn.Module, x: Tensor) -> nn.Module:
     return torch.jit.trace(model, x)
 
