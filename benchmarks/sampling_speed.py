@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from torch import nn
 
 from benchmarks.results import Ratio, Table, render_table, table
 from benchmarks.suite import Turn
-from benchmarks.timing import add_clock_option, clock_of, fast_bf16, machine, timed_in_turn
+from benchmarks.timing import Case, add_clock_option, clock_of, fast_bf16, machine, timed_apart
 from gan_blocks.engine import Recipe, TrainingConfig
+from gan_blocks.engine.base.memory import keep_freed_memory
 from gan_blocks.engine.sampling.samples import draw_latents, generate, sampling_generator
 from recipes import biggan_deep
 
@@ -42,9 +44,12 @@ def prepared(recipe: Recipe[Any], config: TrainingConfig) -> tuple[nn.Module, nn
 
 
 def sampler(
-    model: nn.Module, recipe: Recipe[Any], config: TrainingConfig, batch: int, *, bf16: bool = False
-) -> Callable[[int], object]:
-    """What draws one batch."""
+    recipe: Recipe[Any], config: TrainingConfig, batch: int, *, plain: bool = False, bf16: bool = False
+) -> Case:
+    """What draws one batch, as ``sample`` does or the plain way."""
+    if not plain:
+        keep_freed_memory()  # as loading a trained generator does
+    model = prepared(recipe, config)[0 if plain else 1]
     z = draw_latents(recipe.build_prior(config), batch, seed=0)
     labels = torch.arange(batch) % config.num_classes
 
@@ -61,18 +66,18 @@ def sampling_table(
     batch: int,
     turn: Turn,
     *,
-    others: dict[str, Callable[[int], object]] | None = None,
+    others: dict[str, Callable[[], Case]] | None = None,
 ) -> Table:
-    """All ways in turn."""
-    plain, ready = prepared(recipe, config)
-    cases: dict[str, Callable[[int], object]] = {
-        "ours, float32": sampler(ready, recipe, config, batch),
-        "plain way": sampler(plain, recipe, config, batch),
+    """All ways in turn, each in a process of its own."""
+    ours = partial(sampler, recipe, config, batch)
+    cases: dict[str, Callable[[], Case]] = {
+        "ours, float32": ours,
+        "plain way": partial(ours, plain=True),
         **(others or {}),
     }
     if fast_bf16():
-        cases["ours, bfloat16"] = sampler(ready, recipe, config, batch, bf16=True)
-    measured = timed_in_turn(cases, turn.rounds, turn.clock, seconds=turn.seconds)
+        cases["ours, bfloat16"] = partial(ours, bf16=True)
+    measured = timed_apart(cases, turn.rounds, turn.clock, seconds=turn.seconds)
     ratios = [
         Ratio(other, ours) for other in ("plain way", *(others or {})) for ours in ("ours, float32", "ours, bfloat16")
     ]

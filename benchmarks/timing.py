@@ -2,18 +2,23 @@
 
 import argparse
 import math
+import multiprocessing
 import os
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 __all__ = [
+    "Case",
     "Spread",
     "add_clock_option",
     "clock_of",
@@ -22,6 +27,7 @@ __all__ = [
     "machine",
     "machine_facts",
     "spread_of",
+    "timed_apart",
     "timed_in_turn",
 ]
 
@@ -97,12 +103,12 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+Case = Callable[[int], object]
+"""What is timed, called with the number of the round."""
+
+
 def timed_in_turn(
-    cases: Mapping[str, Callable[[int], object]],
-    rounds: int,
-    clock: Callable[[], float],
-    *,
-    seconds: float = math.inf,
+    cases: Mapping[str, Case], rounds: int, clock: Callable[[], float], *, seconds: float = math.inf
 ) -> dict[str, list[float]]:
     """Seconds that each case takes in every round.
 
@@ -114,14 +120,75 @@ def timed_in_turn(
         clock: Tells the time in seconds.
         seconds: Begin no round after so many, once three have been counted.
     """
-    times: dict[str, list[float]] = {name: [] for name in cases}
+    return _in_turn({name: partial(_timed, case, clock) for name, case in cases.items()}, rounds, seconds)
+
+
+def timed_apart(
+    makers: Mapping[str, Callable[[], Case]], rounds: int, clock: Callable[[], float], *, seconds: float = math.inf
+) -> dict[str, list[float]]:
+    """The same, each case in a process of its own: what one does to its process, none of the others has.
+
+    Args:
+        makers: What makes each case, there; as pickle takes it.
+        rounds: As in :func:`timed_in_turn`.
+        clock: As in :func:`timed_in_turn`.
+        seconds: As in :func:`timed_in_turn`.
+
+    Raises:
+        RuntimeError: If a process has failed; it has said why.
+    """
+    with ExitStack() as stack:
+        elsewhere = {name: stack.enter_context(_elsewhere(name, maker, clock)) for name, maker in makers.items()}
+        return _in_turn(elsewhere, rounds, seconds)
+
+
+def _in_turn(timed: Mapping[str, Callable[[int], float]], rounds: int, seconds: float) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in timed}
     end = time.perf_counter() + seconds
     for number in range(rounds + 1):
         if number > LEAST_ROUNDS and time.perf_counter() > end:
             break
-        for name, case in cases.items():
-            began = clock()
-            case(number + 1)
+        for name, case in timed.items():
+            taken = case(number + 1)
             if number:
-                times[name].append(clock() - began)
+                times[name].append(taken)
     return times
+
+
+def _timed(case: Case, clock: Callable[[], float], number: int) -> float:
+    began = clock()
+    case(number)
+    return clock() - began
+
+
+@contextmanager
+def _elsewhere(name: str, maker: Callable[[], Case], clock: Callable[[], float]) -> Iterator[Callable[[int], float]]:
+    """A process that times a case when it is told to."""
+    spawned = multiprocessing.get_context("spawn")
+    ours, theirs = spawned.Pipe()
+    process = spawned.Process(target=_serve, args=(theirs, maker, clock, torch.get_num_threads()), daemon=True)
+    process.start()
+    theirs.close()
+
+    def timed(number: int) -> float:
+        try:
+            ours.send(number)
+            taken: float = ours.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise RuntimeError(f"the process of {name} has failed.") from error
+        return taken
+
+    try:
+        yield timed
+    finally:
+        ours.close()
+        process.join()
+
+
+def _serve(asked: Connection, maker: Callable[[], Case], clock: Callable[[], float], threads: int) -> None:
+    """Time a case until nobody asks any more."""
+    torch.set_num_threads(threads)
+    case = maker()
+    with suppress(EOFError):
+        while True:
+            asked.send(_timed(case, clock, asked.recv()))

@@ -2,8 +2,8 @@
 
 FOLDER holds checkouts under the names that cloning gives them: ``BigGAN-PyTorch`` (ajbrock), ``pytorch_GAN_zoo``
 (facebookresearch; its ProGAN), ``pytorch-pretrained-BigGAN`` (huggingface) and ``mimicry`` (kwotsin; its SN-GAN). Their
-code takes its step in turn with ours, in one process, at the same sizes, in float32; ours in bfloat16 too where the CPU
-has instructions for it. What is not there is named and left out; an error, if it was asked for by name.
+code takes its step in turn with ours, each in a process of its own, at the same sizes, in float32; ours in bfloat16 too
+where the CPU has instructions for it. What is not there is named and left out; an error, if it was asked for by name.
 
 Tested in ``tests/benchmarks/test_peers.py``.
 """
@@ -19,24 +19,24 @@ from benchmarks.peers.folders import folder_of
 from benchmarks.results import Ratio, Table, table
 from benchmarks.sampling_speed import BATCHES, SYSTEM, sampling_table
 from benchmarks.suite import Benchmark, Turn, add_options, check_names, measure_all, set_threads
-from benchmarks.timing import fast_bf16, timed_in_turn
+from benchmarks.timing import Case, fast_bf16, timed_apart
 from benchmarks.training_steps import SYSTEMS, trainer
 from gan_blocks.engine.recipe.options import RunOptions
 
 __all__ = ["main"]
 
-Peer = Callable[[Path], Callable[[int], object]]
+Peer = Callable[[Path], Case]
 Comparison = Callable[[Path, Turn], list[Table]]
 
 
 def training(system: str, makers: Mapping[str, Peer], peers: Path, turn: Turn) -> list[Table]:
     """A training step of ours in float32 and bfloat16 in turn with peers'."""
     recipe, config = SYSTEMS[system]
-    cases: dict[str, Callable[[int], object]] = {name: make(peers) for name, make in makers.items()}
-    cases["ours, float32"] = trainer(recipe, config)
+    cases: dict[str, Callable[[], Case]] = {name: partial(make, peers) for name, make in makers.items()}
+    cases["ours, float32"] = partial(trainer, recipe, config)
     if fast_bf16():
-        cases["ours, bfloat16"] = trainer(recipe, config, options=RunOptions(precision="bf16"))
-    measured = timed_in_turn(cases, turn.rounds, turn.clock, seconds=turn.seconds)
+        cases["ours, bfloat16"] = partial(trainer, recipe, config, options=RunOptions(precision="bf16"))
+    measured = timed_apart(cases, turn.rounds, turn.clock, seconds=turn.seconds)
     ratios = [Ratio(peer, ours) for peer in makers for ours in ("ours, float32", "ours, bfloat16")]
     return [table(f"Training step of {system}, batch {config.batch_size}", measured, ratios)]
 
@@ -45,7 +45,8 @@ def sampling(peers: Path, turn: Turn) -> list[Table]:
     """Samples of BigGAN-deep at 128x128 and full width."""
     name, part = "pytorch-pretrained-BigGAN", turn.part(1 / len(BATCHES))
     return [
-        sampling_table(*SYSTEM, batch, part, others={name: steps.pretrained_biggan(peers, batch)}) for batch in BATCHES
+        sampling_table(*SYSTEM, batch, part, others={name: partial(steps.pretrained_biggan, peers, batch)})
+        for batch in BATCHES
     ]
 
 

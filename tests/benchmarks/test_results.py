@@ -1,9 +1,12 @@
 import json
+import multiprocessing
+import time
+from functools import partial
 
 import pytest
 
 from benchmarks.results import BEGIN, END, Ratio, main, render_table, table, write_page
-from benchmarks.timing import spread_of, timed_in_turn
+from benchmarks.timing import Case, spread_of, timed_apart, timed_in_turn
 
 
 def test_ratios_are_medians_of_the_ratios_of_rounds():
@@ -26,6 +29,26 @@ def test_turns_end_with_the_time_but_not_before_three_rounds():
     times = timed_in_turn(cases, 100, lambda: 0.0, seconds=0.0)
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
     assert order[:4] == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+
+
+def seconds_of(taken: float) -> Case:
+    """Waits, and fails if it is not alone in its process."""
+    assert not hasattr(multiprocessing, "seen")
+    multiprocessing.seen = True  # type: ignore[attr-defined]
+    return lambda _number: time.sleep(taken)
+
+
+def of_zero() -> Case:
+    return lambda number: 1 / (number - 1)
+
+
+def test_apart_each_case_has_a_process_of_its_own():
+    cases = {"slow": partial(seconds_of, 0.01), "fast": partial(seconds_of, 0.0)}
+    times = timed_apart(cases, 4, time.perf_counter)
+    assert [len(values) for values in times.values()] == [4, 4]
+    assert min(times["slow"]) >= 0.01
+    with pytest.raises(RuntimeError, match="the process of broken has failed"):
+        timed_apart({"broken": of_zero}, 3, time.perf_counter)
 
 
 def test_tables_go_into_the_place_of_a_page(tmp_path, monkeypatch):

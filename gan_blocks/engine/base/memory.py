@@ -33,15 +33,14 @@ __all__ = [
 _TOO_LARGE = re.compile("overflow|negative dimension|can't allocate memory|not enough memory", re.IGNORECASE)
 
 # From malloc.h of the GNU C library.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_KEPT = 32 * 2**20  # bytes; the library takes no larger number
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep the memory of tensors up to 32 MiB that are freed, for those that come next.
+    """Let the process keep the memory of tensors that are freed, up to 2 GiB of it, for those that come next.
 
-    By default the GNU C library returns each large one to the system, which hands it back filled with zeros: in the
-    training of small networks on the CPU that takes a tenth of the time.
+    By default the GNU C library returns each large one to the system, which hands it back filled with zeros: on the CPU
+    that takes a tenth of the time of training small networks, and a quarter of that of drawing images of 128x128.
 
     Returns:
         Whether the C library knows how.
@@ -49,7 +48,7 @@ def keep_freed_memory() -> bool:
     tune = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if tune is None:
         return False
-    return all([tune(_M_MMAP_THRESHOLD, _LARGEST_KEPT), tune(_M_TRIM_THRESHOLD, 2**31 - 1)])
+    return all([tune(_M_MMAP_MAX, 0), tune(_M_TRIM_THRESHOLD, 2**31 - 1)])
 
 
 def free_memory() -> int | None:

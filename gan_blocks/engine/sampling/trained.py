@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gan_blocks import Prior, TruncatedBatchNormStatistics
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.memory import within_memory
+from gan_blocks.engine.base.memory import keep_freed_memory, within_memory
 from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.data.held_out import split_held_out
 from gan_blocks.engine.data.image_set import ImageSet, class_name
@@ -141,6 +141,7 @@ def load_trained(
     if change := recipe.identity.changed_since(made_by):
         notes = (*notes, change)
     config = recipe.config_from_json(metadata["config"])
+    keep_freed_memory()
     with within_memory(f"the networks of {run or weights}", copies=1), seeded_construction(config.seed, "generator"):
         generator = recipe.build_generator(config).to(device)
     load_weights(generator, tensors, str(weights))

@@ -89,7 +89,7 @@ before = 0
 for number in range(50):
     if number == 10:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    first, second = torch.ones(2**22), torch.ones(2**20)
+    first, second = torch.ones(2**24), torch.ones(2**20)
     del first, second
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
