@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from benchmarks.timing import machine_facts, spread_of
 
 __all__ = ["Ratio", "Table", "page_of", "render", "render_table", "table", "write_page"]
@@ -63,8 +65,8 @@ def table(
 
 def page_of(theme: str) -> Path:
     """Where the results of a theme on this machine go, without a suffix."""
-    folder = Path(__file__).parent / "results"
-    return folder / f"{theme}_cpu{os.cpu_count()}_{time.strftime('%Y%m')}"
+    folder, instructions = Path(__file__).parent / "results", torch.backends.cpu.get_cpu_capability().lower()
+    return folder / f"{theme}_cpu{os.cpu_count()}_{instructions}_{time.strftime('%Y%m')}"
 
 
 def write_page(base: Path, title: str, command: str, tables: Sequence[Table]) -> None:
