@@ -54,6 +54,7 @@ from gan_blocks.engine.evaluation.metric import Plan, Report
 from gan_blocks.engine.evaluation.metrics import METRICS
 from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.evaluation.real_side import RealSide
+from gan_blocks.engine.recipe.next_steps import next_steps
 from gan_blocks.engine.recipe.registry import find_recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.report import write_report
@@ -302,8 +303,6 @@ def _report(options: Options, asked: Asked, drawn: Drawn) -> Found:
         if sheet := folder.newest_samples():
             print(f"Sample sheet: {sheet}")
         return found
-    if options.features is None:
-        print("Note: pixels alone are compared; --features efflite0-128 adds what a network sees.")
     print(f"Figures: {path}")
     return found
 
@@ -337,6 +336,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
                 return 0
         if drawn is not None:
             _report(*jobs[0], drawn)
+            for line in next_steps(jobs[0][0].next_steps(drawn.config.num_classes)):
+                print(line)
         elif len(jobs) == 1:
             evaluate_or_sweep(*jobs[0], _carry_out)
         else:

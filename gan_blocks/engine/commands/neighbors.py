@@ -34,6 +34,8 @@ from gan_blocks.engine.evaluation.neighbors_sheet import cell_bytes, neighbors_s
 from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.pictures.sheets import save_picture
 from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, next_steps, of_run
+from gan_blocks.engine.runs.folder import CONVERTED, RunFolder
 from gan_blocks.engine.sampling.samples import draw_samples, drawn_shape
 
 __all__ = ["Options", "main"]
@@ -178,6 +180,14 @@ def _line(title: str, found: Neighbors) -> str:
     return f"{title}: the nearest training image is {nearest.min():.3g} to {nearest.max():.3g} away"
 
 
+def _next(options: Options) -> Steps:
+    """Another look at the same question, where there is a D to ask."""
+    if options.run is None or RunFolder.open(options.run).preset == CONVERTED:
+        return {}
+    run = [*of_run(options.run, options.recipe), *([] if options.data is None else ["--data", options.data])]
+    return {"does D remember": console_command("evaluate", *run, "--memorization", 1000)}
+
+
 def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks neighbors") -> int:
     """Search and draw; see ``gan-blocks neighbors --help``."""
 
@@ -190,6 +200,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks neighbors
         finally:
             save_picture(options.out, result.sheet())
         print(f"Sheet: {options.out}")
+        for line in next_steps(_next(options)):
+            print(line)
         return 0
 
     return run_command("neighbors", command)

@@ -18,6 +18,7 @@ from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
 from gan_blocks.engine.base.memory import check_memory, physical_memory
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, of_run
 from gan_blocks.engine.sampling.inference import SamplingPrecision
 from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation, drawn_shape, truncated
 from gan_blocks.engine.sampling.trained import TrainedGenerator, load_trained
@@ -134,6 +135,15 @@ class SampleOptions:
             UserError: If the generator has no such class.
         """
         return [trained.label_of(word) for word in self.classes]
+
+    def next_steps(self, trained: TrainedGenerator) -> Steps:
+        """What else there is to do with this generator."""
+        steps: dict[str, Sequence[object]] = {}
+        if self.run is not None and trained.record is not None:  # else nothing is known of its data
+            run = of_run(self.run, self.recipe)
+            steps["evaluate"] = console_command("evaluate", *run)
+            steps["nearest images"] = console_command("neighbors", *run)
+        return {**steps, "other pictures": console_command("sample", "--help")}
 
     def check_memory(self, trained: TrainedGenerator, option: str, count: int, *, copies: int = 1) -> None:
         """Refuse an option that asks for more images at once, ``copies`` for each of its number, than memory holds."""

@@ -41,6 +41,8 @@ class TrainingCommand:
     options: RunOptions
     run: RunFolder | None
     """The run to continue, or None for a new one."""
+    prog: str = ""
+    """How the command line was started."""
     notes: tuple[str, ...] = ()
     """What the user should know of how the options came about."""
 
@@ -81,7 +83,7 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
         compare_configs(
             config_to_json(saved), config_to_json(config), allowed=CHANGEABLE_ON_RESUME, remedy=_remedy(run)
         )
-    return TrainingCommand(preset=preset, config=config, options=options, run=run, notes=notes)
+    return TrainingCommand(preset=preset, config=config, options=options, run=run, prog=prog, notes=notes)
 
 
 def parse_with_config(

@@ -149,7 +149,9 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
     monkeypatch.setattr(biggan_deep, "RECIPE", replace(biggan_deep.RECIPE, train_step=interrupted_step))
     assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 128 + number
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_000002"]
-    assert f"Stopped at step 2; continue with --resume {tmp_path / 'run'}" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "Stopped at step 2.\n" in said
+    assert re.search(rf"  continue: \S*python -m recipes.biggan_deep --resume {tmp_path / 'run'}\n", said)
 
 
 def test_minutes_end_a_run_with_a_checkpoint(tiny_args: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]):
