@@ -233,7 +233,7 @@ def test_rejects_a_config_that_cannot_work(recipe: Recipe, change: dict[str, obj
 def test_rejects_a_z_that_cannot_be_cut_and_names_the_nearest_that_can(latent_dim: int, nearest: int):
     with pytest.raises(UserError) as error:
         biggan.Config(**{**TINY, "latent_dim": latent_dim})
-    expected = f"a multiple of 3 chunks, such as {nearest}, or go with --skip-z False, but got {latent_dim}."
+    expected = f"a multiple of 3 chunks, such as {nearest}, or go with --no-skip-z, but got {latent_dim}."
     assert str(error.value) == f"--latent-dim must be {expected}"
     assert biggan.Config(**{**TINY, "latent_dim": latent_dim}, skip_z=False).latent_dim == latent_dim
 

@@ -24,7 +24,7 @@ Steps = Mapping[str, Sequence[object]]
 
 MODULES = {"gan-blocks": "gan_blocks.engine.commands", "torchrun": "torch.distributed.run"}
 """Programs that are modules, too."""
-STARTS = {"steps", "run_dir", "resume", "init_from"}
+STARTS = {"run_dir", "resume", "init_from"}
 """Options of a session that its continuation does not repeat."""
 
 
@@ -80,8 +80,10 @@ def _words(options: RunOptions) -> list[object]:
     changed = {one.name: given[one.name] for one in fields(options) if given[one.name] != one.default}
     words: list[object] = []
     for name, value in changed.items():
-        if name not in STARTS or name == "steps":
-            words += [f"--{name.replace('_', '-')}", value]
+        option = name.replace("_", "-")
+        if name in STARTS:
+            continue
+        words += [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", value]
     return words
 
 

@@ -176,9 +176,7 @@ class Run:
                 remedy = "run D inside twice_differentiable() there, or leave --compile out"
                 raise main_rank_only(UserError(f"{rule}: {remedy}.")) from error
             if problem := out_of_memory(error):
-                remedy = (
-                    "--accumulate 2 or more, --checkpoint-activations True, a smaller --batch-size or bf16 need less"
-                )
+                remedy = "--accumulate 2 or more, --checkpoint-activations, a smaller --batch-size or bf16 need less"
                 raise UserError(f"{problem} in step {batches.step}; {remedy}.") from error
             raise
         if self.config.top_k_gamma < 1:
