@@ -19,7 +19,7 @@ from gan_blocks import Prior
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import as_seen_from_here
 from gan_blocks.engine.recipe.batches import StepBatches
-from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.config import TrainingConfig, as_options
 from gan_blocks.engine.recipe.defaults import (
     check_default_optimizers,
     check_default_prior,
@@ -200,9 +200,10 @@ class Recipe(Generic[ConfigT]):
                 not fit its field.
         """
         values = self._without_moved_fields(values)
-        unknown = sorted(set(values) - {one.name for one in fields(self.config)})
-        if unknown:
-            raise UserError(f"the saved Config fits another version of {self.name}: fields {', '.join(unknown)}.")
+        if unknown := sorted(set(values) - {one.name for one in fields(self.config)}):
+            named = as_options({name: values[name] for name in unknown})
+            rule = f"which this version of {self.name} does not know"
+            raise UserError(f"the saved Config has {named}, {rule}; the version that wrote it still reads it.")
         fitting: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
         return self.config(**fitting)
 

@@ -5,7 +5,7 @@ Tested in ``tests/engine/training/test_command.py``.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,7 +16,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.sources import absolute, parse_source, refuse_run_inside_images, shape_of_source
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config import as_options, config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.folder import CONVERTED, RunFolder, compare_configs
@@ -75,7 +75,8 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
     config, options = _parse_parts(
         recipe, preset, default, RunOptions, prog, about, args, () if of_run else _examples(recipe, prog), of_run=of_run
     )
-    notes: tuple[str, ...] = ()
+    source = origin if saved is None else run
+    notes = () if source is None else _younger_options(default, source.config())
     if not of_run:
         config, notes = _fitted_to_data(config, args)
         refuse_run_inside_images(config.data, options.run_dir or NEW_RUNS)
@@ -113,6 +114,12 @@ def _saved_config(recipe: Recipe[Any], run: RunFolder, args: Sequence[str]) -> A
         if source.path is not None and not source.path.exists():
             raise UserError(f"{config.data}, the data of this run, is not there: give the new place with --data.")
     return config
+
+
+def _younger_options(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line that names the options that a run was saved without."""
+    values = {name: value for name, value in config_to_json(config).items() if name not in saved}
+    return (f"Younger than the run, and at their defaults: {as_options(values)}.",) if values else ()
 
 
 def _fitted_to_data(config: Any, args: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
@@ -173,7 +180,8 @@ def _parse_parts(
     of_run: bool = False,
 ) -> tuple[Any, Options]:
     # The field types are only known here: the Config is the recipe's, the choices of --preset are its presets.
-    choices: Any = Literal[tuple(recipe.presets)]
+    # A run may have begun with a preset that there is no more.
+    choices: Any = Literal[tuple(dict.fromkeys([*recipe.presets, preset]))]
     starts = ("preset", Annotated[choices, tyro.conf.arg(help="Settings that the options below start from.")], preset)
     command_type: type[Any] = dataclasses.make_dataclass(
         "Command",

@@ -395,6 +395,36 @@ def test_ctrl_c_ends_a_command_with_one_line(capfd: pytest.CaptureFixture[str]):
     assert capfd.readouterr().err == "sample: stopped.\n"
 
 
+@dataclasses.dataclass(frozen=True)
+class YoungerConfig(biggan_deep.Config):
+    """A version with one more option."""
+
+    sharpness: tuple[int, ...] = (3, 4)
+
+
+def test_options_that_a_run_was_begun_without_or_that_are_gone_are_named_when_it_is_continued(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    old, young = tmp_path / "old", tmp_path / "young"
+    preset = {"renamed": lambda: YoungerConfig()}  # and the run's preset is gone
+    with monkeypatch.context() as patched:
+        assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(old), "--steps", "1"]) == 0
+        patched.setattr(
+            biggan_deep,
+            "RECIPE",
+            replace(biggan_deep.RECIPE, config=YoungerConfig, presets=preset),  # type: ignore
+        )
+        capfd.readouterr()
+        assert biggan_deep.RECIPE.main(["--resume", str(old), "--steps", "2"]) == 0
+        assert "Younger than the run, and at their defaults: --sharpness 3 4.\n" in capfd.readouterr().err
+        assert biggan_deep.RECIPE.main(["--resume", str(old), "--preset", "mnist5k-32", "--steps", "3"]) == 0
+        assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(young), "--steps", "1"]) == 0
+    capfd.readouterr()
+    assert biggan_deep.RECIPE.main(["--resume", str(young)]) == 2
+    problem = "the saved Config has --sharpness 3 4, which this version of biggan_deep does not know"
+    assert capfd.readouterr().err.startswith(f"biggan_deep: error: {problem}; ")
+
+
 def test_help_is_a_page_with_every_field_and_default(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
         biggan_deep.RECIPE.main(["--help"])
