@@ -24,7 +24,7 @@ Steps = Mapping[str, Sequence[object]]
 
 MODULES = {"gan-blocks": "gan_blocks.engine.commands", "torchrun": "torch.distributed.run"}
 """Programs that are modules, too."""
-STARTS = {"run_dir", "resume", "init_from"}
+STARTS = {"run_dir", "resume", "init_from", "config"}
 """Options of a session that its continuation does not repeat."""
 
 

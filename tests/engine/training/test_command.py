@@ -395,6 +395,84 @@ def test_ctrl_c_ends_a_command_with_one_line(capfd: pytest.CaptureFixture[str]):
     assert capfd.readouterr().err == "sample: stopped.\n"
 
 
+class TestConfigOfARun:
+    def start(self, *words: str) -> int:
+        return biggan_deep.RECIPE.main(["--steps", "1", "--threads", "1", "--sample-every", "0", *words])
+
+    def saved(self, run: Path) -> dict[str, Any]:
+        return json.loads((run / "config.json").read_bytes())
+
+    @pytest.mark.parametrize("name", ["config.json", ""])
+    def test_a_new_run_has_its_options_but_for_those_that_are_given(self, name: str, tiny_run: Path, tmp_path: Path):
+        words = ["--config", str(tiny_run / name), "--seed", "3", "--run-dir", str(tmp_path / "run")]
+        assert self.start(*words) == 0
+        old, new = self.saved(tiny_run), self.saved(tmp_path / "run")
+        assert new["config"] == {**old["config"], "seed": 3, "data": new["config"]["data"]}
+        assert new["preset"] == old["preset"] == "mnist5k-32"
+        assert not list((tmp_path / "run" / "checkpoints").glob("step_000003"))
+
+    def test_typed_again_it_continues_and_with_another_config_it_is_refused(
+        self, tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ):
+        words = ["--config", str(tiny_run), "--run-dir", str(tmp_path / "run")]
+        assert self.start(*words) == 0
+        assert self.start(*words, "--steps", "2") == 0
+        other = tmp_path / "other.json"
+        other.write_text(json.dumps({**self.saved(tiny_run), "config": {**self.saved(tiny_run)["config"], "seed": 5}}))
+        capfd.readouterr()
+        assert self.start("--config", str(other), "--run-dir", str(tmp_path / "run")) == 2
+        assert "--seed is 5 here, but the run was started with 0." in capfd.readouterr().err
+
+    def test_a_file_of_no_preset_is_named_so(self, tiny_run: Path, tmp_path: Path):
+        (tmp_path / "converted.json").write_text(json.dumps({**self.saved(tiny_run), "preset": "converted"}))
+        data = self.saved(tiny_run)["config"]["data"]
+        words = ["--config", str(tmp_path / "converted.json"), "--data", data, "--run-dir", str(tmp_path / "run")]
+        assert self.start(*words) == 0
+        assert self.saved(tmp_path / "run")["preset"] == "custom"
+        assert biggan_deep.RECIPE.main(["--resume", str(tmp_path / "run"), "--steps", "2"]) == 0
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            (
+                {"config": {"depth": 3}},
+                "{}: the saved Config has --depth 3, which this version of biggan_deep does not",
+            ),
+            ({"config": {"batch_size": 0}}, "{}: --batch-size must be greater than 0, but got 0."),
+            ({"recipe": "recipes.sngan:RECIPE"}, "{} is of a run of recipes.sngan:RECIPE, not of recipes.biggan_deep:"),
+            ({"recipe": 3}, "--config must name the config.json of a run, but {} is damaged: its recipe is not what"),
+            (None, "--config must name the config.json of a run, but {} cannot be read: No such file or directory."),
+        ],
+    )
+    def test_what_cannot_be_is_one_line(
+        self, changes: dict[str, Any] | None, problem: str, tiny_run: Path, tmp_path: Path, capfd: Any
+    ):
+        path = tmp_path / "some.json"
+        if changes is not None:
+            path.write_text(json.dumps(self.saved(tiny_run) | changes))
+        capfd.readouterr()
+        assert self.start("--config", str(path), "--run-dir", str(tmp_path / "run")) == 2
+        said = capfd.readouterr().err
+        assert said.startswith(f"biggan_deep: error: {problem.format(path)}")
+        assert said.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("words", "problem"),
+        [
+            (["--preset", "mnist5k-32"], "--config takes the Config of that run, so that --preset has no place beside"),
+            (["--resume", "RUN"], "--config starts a run; --resume and --init-from take the options of the run"),
+            (["--init-from", "RUN"], "--config starts a run; --resume and --init-from take the options of the run"),
+        ],
+    )
+    def test_it_is_instead_of_a_preset_or_another_run(
+        self, words: list[str], problem: str, tiny_run: Path, capfd: pytest.CaptureFixture[str]
+    ):
+        words = [str(tiny_run) if word == "RUN" else word for word in words]
+        assert self.start("--config", str(tiny_run), *words) == 2
+        assert capfd.readouterr().err.splitlines()[-1].startswith(f"biggan_deep: error: {problem}")
+
+
 @dataclasses.dataclass(frozen=True)
 class YoungerConfig(biggan_deep.Config):
     """A version with one more option."""
@@ -492,7 +570,7 @@ def test_plain_numbers_are_logged_too(tiny_args: list[str], tmp_path: Path, monk
 
 
 def test_help_for_a_run_shows_what_the_run_sets(tiny_run: Path, capsys: pytest.CaptureFixture[str]):
-    for option in ("--resume", "--init-from"):
+    for option in ("--resume", "--init-from", "--config"):
         with pytest.raises(SystemExit):
             biggan_deep.RECIPE.main([option, str(tiny_run), "--help"])
         page = capsys.readouterr().out
