@@ -103,9 +103,9 @@ class Search(NamedTuple):
         """What to say of each measure."""
         return [_line(title, neighbors) for title, neighbors in self.found]
 
-    def sheet(self) -> Image.Image:
-        """Draw them."""
-        return neighbors_sheet(self.queries, self.labels, self.real, self.found)
+    def sheet(self, scale: int | None) -> Image.Image:
+        """Draw them, as :func:`neighbors_sheet` says."""
+        return neighbors_sheet(self.queries, self.labels, self.real, self.found, scale)
 
 
 def search(options: Options) -> Search:
@@ -138,7 +138,7 @@ def search(options: Options) -> Search:
 
 def _check_sheet(options: Options, real: ImageSet, rows: int) -> None:
     """Look for a sheet that memory cannot hold before anything is searched."""
-    row = (1 + len(options.by) * min(options.neighbors, len(real))) * cell_bytes(real)
+    row = (1 + len(options.by) * min(options.neighbors, len(real))) * cell_bytes(real, options.scale)
     check_memory("--num", rows, row)
 
 
@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks neighbors
         try:  # neither a sheet that cannot be saved nor a console that is gone shall lose the other
             print("\n".join(result.lines()), flush=True)
         finally:
-            save_picture(options.out, result.sheet())
+            save_picture(options.out, result.sheet(options.scale))
         print(f"Sheet: {options.out}")
         for line in next_steps(_next(options)):
             print(line)

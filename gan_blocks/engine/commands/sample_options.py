@@ -26,6 +26,9 @@ from gan_blocks.engine.sampling.trained import TrainedGenerator, load_trained
 __all__ = ["OutPath", "SampleOptions", "TruncatedOptions", "cycle", "refuse_other_images"]
 
 
+LARGEST_SCALE = 64
+
+
 class _FolderPath(type(Path())):  # type: ignore[misc]
     """What was written with a slash at its end, which a path forgets."""
 
@@ -70,6 +73,9 @@ class SampleOptions:
     seed: int = 0
     """Seed of the latents."""
 
+    scale: int | None = None
+    """Enlarge each pixel so many times, in sheets and films (default: so that small images can be seen)."""
+
     batch_size: int = 64
     """Images generated at once; the images do not depend on it."""
 
@@ -86,6 +92,8 @@ class SampleOptions:
         """Check the values."""
         self.check_counts("batch_size")
         check_threads(self.threads)
+        if self.scale is not None and not 1 <= self.scale <= LARGEST_SCALE:
+            raise UserError(f"--scale must be from 1 to {LARGEST_SCALE}, but got {self.scale}.")
 
     @property
     def form(self) -> str:
@@ -147,7 +155,8 @@ class SampleOptions:
 
     def check_memory(self, trained: TrainedGenerator, option: str, count: int, *, copies: int = 1) -> None:
         """Refuse an option that asks for more images at once, ``copies`` for each of its number, than memory holds."""
-        check_memory(option, count, copies * 4 * math.prod(drawn_shape(trained)))
+        bytes_of_a_value = max(4, (self.scale or 1) ** 2)  # as it is drawn, and as it is shown
+        check_memory(option, count, copies * bytes_of_a_value * math.prod(drawn_shape(trained)))
 
     def check_batch(self, trained: TrainedGenerator, count: int) -> None:
         """Refuse batches, of ``count`` images together, that memory cannot hold."""
