@@ -30,7 +30,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.base.command_line import parse_options, parse_some, run_command
-from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.devices import notes_on_precision, torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.memory import check_disk_space
@@ -328,6 +328,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
         alone = len(jobs) == 1 and not jobs[0][0].truncation_sweep
         with joined_processes(jobs[0][0].device) as device:
             jobs = [(replace(options, device=device), asked) for options, asked in jobs]
+            for note in (
+                notes_on_precision(jobs[0][0].precision, torch_device(device)) if current_world().is_main else ()
+            ):
+                print(note)
             if not alone and current_world().size > 1:
                 problem = "several runs and --truncation-sweep are for one process: leave out torchrun."
                 raise main_rank_only(UserError(problem))

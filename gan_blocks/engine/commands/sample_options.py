@@ -14,7 +14,7 @@ import torch
 from tyro.constructors import PrimitiveConstructorSpec
 
 from gan_blocks.engine.base.checks import check_threads
-from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.devices import notes_on_precision, torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
 from gan_blocks.engine.base.memory import check_memory, physical_memory
@@ -123,7 +123,10 @@ class SampleOptions:
         """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        trained = load_trained(run=self.run, weights=self.weights, device=torch_device(self.device), recipe=self.recipe)
+        device = torch_device(self.device)
+        for note in notes_on_precision(self.precision, device):
+            print(note)
+        trained = load_trained(run=self.run, weights=self.weights, device=device, recipe=self.recipe)
         trained = replace(trained, precision=self.precision)
         for note in trained.notes:
             print(note)

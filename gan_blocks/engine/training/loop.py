@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.console import Progress
-from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.devices import notes_on_precision, torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.memory import out_of_memory
@@ -202,7 +202,8 @@ class Run:
 
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
-        for note in (*self.notes, *self.images.notes):
+        slow = notes_on_precision(self.options.precision, self.state.device)
+        for note in (*slow, *self.notes, *self.images.notes):
             say(note)
         if classes := self.data.listed_classes():
             say(classes)

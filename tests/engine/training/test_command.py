@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import torch
 
+from gan_blocks.engine.base import devices
 from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
+from gan_blocks.engine.commands import evaluate, sample
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.checkpoints import save_checkpoint
@@ -385,6 +387,31 @@ def test_the_error_of_an_option_is_one_line_also_where_boxes_are_of_ascii():
     assert done.stderr.endswith("See --help.\n")
     assert done.stderr.count("\n") == 1
     assert not re.search(r"--+ ", done.stderr)
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_a_cpu_without_instructions_for_bf16_is_said_once_at_the_start(
+    has_instructions: bool,
+    tiny_args: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    note = "--precision bf16 is many times slower than fp32 here: this CPU has no instructions for bfloat16.\n"
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: has_instructions)
+    run = str(tmp_path / "run")
+    commands = (
+        (biggan_deep.RECIPE.main, [*tiny_args, "--run-dir", run, "--steps", "1"]),
+        (sample.main, ["--run", run, "--num", "3", "--out", str(tmp_path / "x.npz")]),
+        (evaluate.main, ["--run", run, "--num", "6"]),
+    )
+    for main, words in commands:
+        for precision in ("fp32", "bf16") if not has_instructions else ("bf16",):
+            more = [] if precision == "fp32" else ["--precision", "bf16"]
+            capfd.readouterr()
+            assert main([*words, *more]) == 0
+            said = "".join(capfd.readouterr())
+            assert said.count(note) == (precision == "bf16" and not has_instructions)
 
 
 def test_ctrl_c_ends_a_command_with_one_line(capfd: pytest.CaptureFixture[str]):
