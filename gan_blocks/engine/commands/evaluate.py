@@ -328,10 +328,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
         alone = len(jobs) == 1 and not jobs[0][0].truncation_sweep
         with joined_processes(jobs[0][0].device) as device:
             jobs = [(replace(options, device=device), asked) for options, asked in jobs]
-            for note in (
-                notes_on_precision(jobs[0][0].precision, torch_device(device)) if current_world().is_main else ()
-            ):
-                print(note)
+            if current_world().is_main:
+                for note in notes_on_precision(jobs[0][0].precision, torch_device(device)):
+                    print(note)
             if not alone and current_world().size > 1:
                 problem = "several runs and --truncation-sweep are for one process: leave out torchrun."
                 raise main_rank_only(UserError(problem))

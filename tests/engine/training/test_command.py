@@ -589,6 +589,25 @@ def test_a_step_that_returns_nothing_to_log_ends_with_one_line(
     assert capsys.readouterr().err.endswith(f"biggan_deep: error: {rule}, {got}\n")
 
 
+def test_networks_whose_layers_do_not_fit_end_with_one_line_and_no_folder(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    class Wide(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Linear(7, 16 * 16)
+
+        def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return self.first(z).unflatten(1, (1, 16, 16))
+
+    other = replace(biggan_deep.RECIPE, build_generator=lambda config: Wide())
+    monkeypatch.setattr(biggan_deep, "RECIPE", other)
+    assert other.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("biggan_deep: error: the generator fails in first (Linear), given (2, 6): mat1 and mat2 ")
+    assert not (tmp_path / "run").exists()
+
+
 def test_plain_numbers_are_logged_too(tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = replace(biggan_deep.RECIPE, train_step=lambda state, batches, config: {"loss_d": 0.5, "steps": 3})
     monkeypatch.setattr(biggan_deep, "RECIPE", other)
