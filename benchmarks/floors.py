@@ -22,9 +22,10 @@ from torch.utils._pytree import tree_map
 from benchmarks.results import Ratio, Table, render_table, table
 from benchmarks.step_profile import shares_of_step
 from benchmarks.suite import Turn
-from benchmarks.timing import add_clock_option, clock_of, fast_bf16, machine, timed_in_turn
+from benchmarks.timing import add_clock_option, clock_of, machine, timed_in_turn
 from benchmarks.training_steps import SYSTEMS, changed, plain_trainer, trainer, unfused
 from gan_blocks.engine import Recipe, TrainingConfig
+from gan_blocks.engine.base.devices import cpu_has_bf16
 from gan_blocks.engine.recipe.options import RunOptions
 
 __all__ = ["floor_of", "floor_table"]
@@ -120,7 +121,7 @@ def floor_table(
     }
     ratios = [Ratio(other, "ours, float32") for other in ("plain way", *(others or {}))]
     ratios += [Ratio("ours, float32", f"floor, {arithmetic} arithmetic") for arithmetic in ("plain", "fused")]
-    if fast_bf16():
+    if cpu_has_bf16():
         half = trainer(recipe, config, options=RunOptions(precision="bf16"))
         cases |= {"ours, bfloat16": half, "floor, fused arithmetic, bfloat16": floor_of(half)}
         ratios += [Ratio("ours, float32", "ours, bfloat16"), Ratio("plain way", "ours, bfloat16")]

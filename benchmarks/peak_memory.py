@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Ratio, Table, render_table, table
-from benchmarks.timing import fast_bf16, machine
+from benchmarks.timing import machine
 from benchmarks.training_steps import SYSTEMS, TINY_SYSTEMS, System, plain_trainer, trainer
+from gan_blocks.engine.base.devices import cpu_has_bf16
 from gan_blocks.engine.recipe.options import RunOptions
 
 __all__ = ["WAYS", "commands_of", "memory_table", "peaks", "say_peak"]
@@ -92,7 +93,7 @@ def memory_table(title: str, commands: Mapping[str, Sequence[str]], against: str
 def commands_of(system: str, *, tiny: bool) -> dict[str, Sequence[str]]:
     """What measures each way."""
     words = ["-m", "benchmarks.peak_memory", "--system", system, *(["--tiny"] if tiny else [])]
-    return {name: [*words, "--measure", name] for name in WAYS if fast_bf16() or "bfloat16" not in name}
+    return {name: [*words, "--measure", name] for name in WAYS if cpu_has_bf16() or "bfloat16" not in name}
 
 
 def main() -> None:

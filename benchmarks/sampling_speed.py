@@ -17,8 +17,9 @@ from torch import nn
 
 from benchmarks.results import Ratio, Table, render_table, table
 from benchmarks.suite import Turn
-from benchmarks.timing import Case, add_clock_option, clock_of, fast_bf16, machine, timed_apart
+from benchmarks.timing import Case, add_clock_option, clock_of, machine, timed_apart
 from gan_blocks.engine import Recipe, TrainingConfig
+from gan_blocks.engine.base.devices import cpu_has_bf16
 from gan_blocks.engine.base.memory import keep_freed_memory
 from gan_blocks.engine.sampling.samples import draw_latents, generate, sampling_generator
 from recipes import biggan_deep
@@ -75,7 +76,7 @@ def sampling_table(
         "plain way": partial(ours, plain=True),
         **(others or {}),
     }
-    if fast_bf16():
+    if cpu_has_bf16():
         cases["ours, bfloat16"] = partial(ours, bf16=True)
     measured = timed_apart(cases, turn.rounds, turn.clock, seconds=turn.seconds)
     ratios = [

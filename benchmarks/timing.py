@@ -23,7 +23,6 @@ __all__ = [
     "add_clock_option",
     "clock_of",
     "commit_of",
-    "fast_bf16",
     "machine",
     "machine_facts",
     "spread_of",
@@ -87,11 +86,6 @@ def commit_of(folder: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def fast_bf16() -> bool:
-    """Whether this CPU has instructions for bfloat16; without them it is many times slower than float32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,61 @@
-"""Reusable GAN building blocks for PyTorch."""
+"""Reusable GAN building blocks for PyTorch, by what they are for.
+
+spectral: the largest singular values of weights: normalized, bounded, measured
+    advance_power_iteration, cached_spectral_norm, clamp_sigma, estimated_singular_values,
+    fold_spectral_norm, from_torch_spectral_norm, frozen_power_iteration, LayerSpectrum,
+    sigma_regularization, SigmaClamp, SingularTriplets, spectral_norm, SpectralNorm,
+    SpectrumMonitor, top_singular_triplets
+
+layers: layers of one task, how weights start, and images larger or smaller
+    AdaptiveGaussianNoise, BiasedActivation, conv2d_downsample, CrossReplicaBatchNorm2d,
+    downsample_average, downsample_filtered, equalized_lr, EqualizedConv2d,
+    EqualizedConvTranspose2d, EqualizedLearningRate, EqualizedLinear, fade_images, fade_in,
+    init_orthogonal_, LearnedConstant2d, minibatch_stddev, MinibatchDiscrimination,
+    MinibatchStdDev, pixel_norm, PixelNorm, SelfAttention2d, update_adaptive_noise,
+    upsample_bilinear, upsample_conv2d, upsample_nearest
+
+conditioning: how classes and z reach a network
+    ClassConditionalBatchNorm2d, ConditionalBatchNorm2d, FiLM2d, FullSkipZ,
+    HierarchicalSkipZ, NoSkipZ, ProjectedEmbedding, ProjectionHead, SharedEmbedding, SkipZ,
+    UnconditionalHead
+
+blocks: whole stages of networks, and factories of their layers
+    BottleneckDiscriminatorBlock, BottleneckGeneratorBlock, fold_generator_blocks, FromRGB,
+    normalize_layers, normalized_layer, PlainDiscriminatorBlock, PlainGeneratorBlock,
+    ProgressiveDiscriminatorBlock, ProgressiveDiscriminatorHead, ProgressiveGeneratorBlock,
+    ProgressiveGeneratorStem, ResidualDiscriminatorBlock, ResidualGeneratorBlock, ToRGB
+
+latents: what z is drawn from, and its truncation
+    AnnealedNormalPrior, BernoulliPrior, CategoricalPrior, CensoredNormalPrior,
+    NormalBernoulliPrior, NormalPrior, Prior, RademacherPrior, SphericalPrior,
+    SpikeAndSlabPrior, truncated_normal, truncated_prior, TruncatedNormalPrior,
+    UniformPrior, VariableVariancePrior
+
+losses: what both players minimize, penalties, and top-k training
+    bce_discriminator_loss, bottom_k_mask, clip_weights_, distributed_top_k, drift_penalty,
+    gradient_penalty, hinge_discriminator_loss, hinge_generator_loss, lazy_coefficient,
+    least_squares_discriminator_loss, least_squares_generator_loss, minimax_generator_loss,
+    mode_seeking_penalty, non_saturating_generator_loss, off_diagonal_penalty,
+    orthogonal_penalty, orthogonal_regularization, r1_penalty, select_top_k,
+    select_top_k_pairs, top_k_mask, TopKSchedule, TopKSelection, twice_differentiable,
+    wasserstein_discriminator_loss, wasserstein_generator_loss, zero_centered_penalty
+
+training: averages, schedules and statistics around a training step
+    BatchNormTable, checkpoint_activations, collects_statistics, CollectsStatistics,
+    cosine_ramp, ExponentialMovingAverage, gaussian_ramp, GrowthPosition, GrowthSchedule,
+    half_life_decay, linear_ramp, standing_statistics, TruncatedBatchNormStatistics
+
+metrics: how good samples are
+    classifier_score, ClassifierScore, density_coverage, DensityCoverage,
+    discrete_mode_coverage, DiscreteModeCoverage, FeatureMoments, frechet_distance,
+    frechet_standard_error, kernel_distance, KernelDistance, laplacian_pyramid,
+    mode_coverage, ModeCoverage, multiscale_ssim, nearest_neighbors, NearestNeighbors,
+    neighborhood_members, NeighborhoodMembers, precision_recall, PrecisionRecall,
+    sliced_wasserstein_distance
+
+Images are (batch, channels, height, width) in [-1, 1], labels int64, logits raw: larger is
+more real. ``gan_blocks.engine`` trains what is built with these.
+"""
 
 from gan_blocks.blocks.bottleneck import BottleneckDiscriminatorBlock, BottleneckGeneratorBlock
 from gan_blocks.blocks.folding import fold_generator_blocks

@@ -73,7 +73,7 @@ class Config(HingeTrainingFields, ResidualFields):
         require_positive(self, "embedding_dim", "embedding_gain")
         chunks = self.stages + 1
         nearest = max(1, round(self.latent_dim / chunks)) * chunks
-        rule = f"a multiple of {chunks} chunks, such as {nearest}, or go with --skip-z False"
+        rule = f"a multiple of {chunks} chunks, such as {nearest}, or go with --no-skip-z"
         require(self, "latent_dim", not self.skip_z or self.latent_dim % chunks == 0, rule)
 
 

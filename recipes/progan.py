@@ -99,7 +99,7 @@ class Config(AdamFields, GrowingFields):
         require_at_least(self, 0, "drift_coefficient", "rampup_images")
         require_positive(self, "fake_weight")
         steps = self.discriminator_steps
-        require(self, "discriminator_steps", steps == 1 or not self.joint_updates, "1 with --joint-updates True")
+        require(self, "discriminator_steps", steps == 1 or not self.joint_updates, "1 with --joint-updates")
 
     def at(self, images: int) -> Self:
         """The learning rates after so many real images: they rise once, whatever the phases of growth do."""
@@ -155,7 +155,7 @@ def lsgan_1024() -> Config:
 
 
 def lsun_256() -> Config:
-    """One LSUN category at 256x256 (Appendix G); give --data folder:PATH, and --mirror False for bedrooms and dogs.
+    """One LSUN category at 256x256 (Appendix G); give --data folder:PATH, and --no-mirror for bedrooms and dogs.
 
     The paper's text: batches of 14 at 256x256, no rise of the learning rates, no length.
     """
@@ -183,7 +183,7 @@ def cifar10_32() -> Config:
 
 
 def table1_h() -> Config:
-    """Row h of Table 1, converged: full capacity at 128x128; give --data folder:PATH, and --mirror False for bedrooms.
+    """Row h of Table 1, converged: full capacity at 128x128; give --data folder:PATH, and --no-mirror for bedrooms.
 
     Neither the text nor its code says how long; 12 million images are ours.
     """

@@ -19,8 +19,9 @@ from benchmarks.peers.folders import folder_of
 from benchmarks.results import Ratio, Table, table
 from benchmarks.sampling_speed import BATCHES, SYSTEM, sampling_table
 from benchmarks.suite import Benchmark, Turn, add_options, check_names, measure_all, set_threads
-from benchmarks.timing import Case, fast_bf16, timed_apart
+from benchmarks.timing import Case, timed_apart
 from benchmarks.training_steps import SYSTEMS, trainer
+from gan_blocks.engine.base.devices import cpu_has_bf16
 from gan_blocks.engine.recipe.options import RunOptions
 
 __all__ = ["main"]
@@ -34,7 +35,7 @@ def training(system: str, makers: Mapping[str, Peer], peers: Path, turn: Turn) -
     recipe, config = SYSTEMS[system]
     cases: dict[str, Callable[[], Case]] = {name: partial(make, peers) for name, make in makers.items()}
     cases["ours, float32"] = partial(trainer, recipe, config)
-    if fast_bf16():
+    if cpu_has_bf16():
         cases["ours, bfloat16"] = partial(trainer, recipe, config, options=RunOptions(precision="bf16"))
     measured = timed_apart(cases, turn.rounds, turn.clock, seconds=turn.seconds)
     ratios = [Ratio(peer, ours) for peer in makers for ours in ("ours, float32", "ours, bfloat16")]

@@ -161,7 +161,7 @@ def _options_of(command: Command) -> list[str]:
     page = io.StringIO()
     with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
         command(["--help"])
-    return sorted(set(re.findall(r"--[a-z][a-z0-9-]*", page.getvalue())) - {"--help"})
+    return sorted(set(re.findall(r"--[a-z][a-z0-9-]*", page.getvalue().replace("--[no-]", "--"))) - {"--help"})
 
 
 def _some_options(names: Sequence[str], rng: random.Random) -> list[str]:

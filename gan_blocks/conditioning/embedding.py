@@ -174,3 +174,7 @@ class ProjectedEmbedding(nn.Module):
         check_labels("ProjectedEmbedding", "y", y, self.num_classes)
         class_vectors: Tensor = self.projection(F.embedding(y, self.table))
         return class_vectors
+
+    def extra_repr(self) -> str:
+        """Name the sizes of the table."""
+        return f"{self.num_classes}, {self.table.shape[1]}"

@@ -79,6 +79,9 @@ class SpectrumMonitor:
         self.tol = tol
         self._previous: dict[str, SingularTriplets] = {}
 
+    def __repr__(self) -> str:
+        return f"SpectrumMonitor({type(self.model).__name__}, k={self.k}, tol={self.tol})"
+
     @torch.no_grad()
     def measure(self) -> dict[str, LayerSpectrum]:
         """Measure all weights as they are now.

@@ -278,7 +278,7 @@ def test_images_smaller_than_the_resolution_are_refused():
         ({"fake_weight": 0.0}, "--fake-weight must be greater than 0, but got 0.0."),
         (
             {"joint_updates": True, "discriminator_steps": 5},
-            "--discriminator-steps must be 1 with --joint-updates True, but got 5.",
+            "--discriminator-steps must be 1 with --joint-updates, but got 5.",
         ),
     ],
 )

@@ -20,7 +20,7 @@ import tyro
 from gan_blocks.engine.base.checks import require_annotated, shortened
 from gan_blocks.engine.base.console import OutputError, last_word, lasting_streams, printable, silence_output
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.help_page import Examples, help_page, option_names
+from gan_blocks.engine.base.help_page import Examples, help_page, option_names, switch_names
 from gan_blocks.engine.base.memory import out_of_memory
 
 __all__ = ["asks_for_help", "parse_choice", "parse_options", "parse_some", "run_command", "without_notes"]
@@ -176,6 +176,7 @@ def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str,
 def _parse(kind: type[Options], *, prog: str, args: Sequence[str]) -> Options:
     """Call tyro, and turn its boxed error into one line."""
     _refuse_empty(args)
+    args = _with_values(args, switch_names(kind))
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
@@ -189,6 +190,19 @@ def _parse(kind: type[Options], *, prog: str, args: Sequence[str]) -> Options:
         raise UserError(_as_one_line(message.getvalue(), kind)) from None
     require_annotated(found)
     return found
+
+
+def _with_values(args: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """The command line with ``--mirror True`` for ``--mirror`` and ``--mirror False`` for ``--no-mirror``."""
+    words: list[str] = []
+    off = {f"--no-{name.removeprefix('--')}": name for name in switches}
+    for word, following in zip(args, [*args, "--"][1:], strict=True):
+        option = word.replace("_", "-")
+        if option in off:
+            words += [off[option], "False"]
+        else:
+            words += [word, "True"] if option in switches and following.startswith("-") else [word]
+    return words
 
 
 def _summary(kind: type[Any]) -> str:

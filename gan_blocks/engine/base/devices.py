@@ -7,7 +7,7 @@ import torch
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["torch_device"]
+__all__ = ["cpu_has_bf16", "notes_on_precision", "torch_device"]
 
 
 def torch_device(name: str) -> torch.device:
@@ -27,3 +27,16 @@ def torch_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name} is not there: torch sees {torch.cuda.device_count()} GPUs.")
     return device
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16; without them it takes many times as long as in float32."""
+    supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(supported) and torch.backends.cpu.get_cpu_capability() != "AVX2"
+
+
+def notes_on_precision(precision: str, device: torch.device) -> tuple[str, ...]:
+    """A line for the user if ``--precision`` makes this device slow."""
+    if precision != "bf16" or device.type != "cpu" or cpu_has_bf16():
+        return ()
+    return ("--precision bf16 is many times slower than fp32 here: this CPU has no instructions for bfloat16.",)

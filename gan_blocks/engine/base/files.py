@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +17,7 @@ from gan_blocks.engine.base.chunked_content import ChunkedContent
 from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
+    "as_seen_from_here",
     "open_fresh",
     "open_regular",
     "read_regular",
@@ -30,6 +31,13 @@ __all__ = [
 
 # What file systems answer that cannot flush a directory: CIFS, some of FUSE, WSL1's /mnt.
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+
+
+def as_seen_from_here(path: Path) -> Path:
+    """A path to show: relative if it lies in the working directory."""
+    with suppress(FileNotFoundError, ValueError):  # the working directory is gone, or the path lies elsewhere
+        return path.relative_to(Path.cwd())
+    return path
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The page that ``--help`` prints: examples first, then the options in groups, each with its value where it has one.
 
+One that is on or off stands there with both of its spellings: ``--[no-]mirror (off)``.
+
 What a page says of an option is the first paragraph of its field's docstring; the rest is for readers of the code.
 
 Tested in ``tests/engine/base/test_help_page.py``.
@@ -19,7 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import tyro
 
-__all__ = ["Examples", "help_page", "hint", "option_names"]
+__all__ = ["Examples", "help_page", "hint", "option_names", "switch_names"]
 
 Examples = Sequence[tuple[str, str]]
 """Command lines, each with what it does."""
@@ -30,7 +32,7 @@ SHORTEST = 12  # columns of text beside a long option
 LEFT = 27  # columns of an option that has its text beside it
 ORDER = ("options", "data", "networks", "optimization", "regularizers")
 LAST = ("run", "monitoring")
-METAVARS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "BOOL"}
+METAVARS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +48,15 @@ def hint(text: Any) -> Any:
 class Option(NamedTuple):
     """One option of the page."""
 
+    name: str
     usage: str
     """Its name and value, or what kind of value it takes."""
     text: str
     group: str
     changed: bool
     """Whether the value is another than that of a fresh Config."""
+    is_switch: bool
+    """Whether it is on or off."""
 
 
 def help_page(
@@ -88,7 +93,12 @@ def help_page(
 
 def option_names(kind: type[Any]) -> list[str]:
     """The names of all options of a command."""
-    return [option.usage.split()[0] for option in _options(kind)]
+    return [option.name for option in _options(kind)]
+
+
+def switch_names(kind: type[Any]) -> list[str]:
+    """The names of those that are on or off."""
+    return [option.name for option in _options(kind) if option.is_switch]
 
 
 def _options(kind: type[Any], values: Any = None, title: str = "options") -> Iterator[Option]:
@@ -103,7 +113,7 @@ def _options(kind: type[Any], values: Any = None, title: str = "options") -> Ite
             yield from _options(get_args(annotation)[0], inside, field.name.replace("_", " "))
             continue
         metadata = list(_walk(annotation))
-        name = _said(metadata, "name") or field.name
+        name = (_said(metadata, "name") or field.name).replace("_", "-")
         text = _said(metadata, "help") or texts.get(field.name, "")
         choices = _choices(annotation)
         if value is dataclasses.MISSING:
@@ -112,12 +122,12 @@ def _options(kind: type[Any], values: Any = None, title: str = "options") -> Ite
             text = f"{text} {ending() if callable(ending) else ending}"
         if not all(re.search(rf"(?<![\w-]){re.escape(choice)}(?![\w-])", text) for choice in choices):
             text = f"{text.rstrip('.')}: {', '.join(choices)}.".removeprefix(": ")
-        usage = _usage(name.replace("_", "-"), annotation, value)
+        usage = _usage(name, annotation, value)
         if tyro.conf.Positional in metadata:
             usage = f"[{name.upper()} ...]"
         group = _group(kind, field.name) or title
         changed = values is not None and own is not dataclasses.MISSING and value != own
-        yield Option(usage, text, group, changed)
+        yield Option(f"--{name}", usage, text, group, changed, is_switch=_plain(annotation) is bool)
 
 
 def _said(metadata: Sequence[Any], name: str) -> str:
@@ -133,6 +143,8 @@ def _own_default(field: Any) -> Any:
 
 
 def _usage(name: str, annotation: Any, value: Any) -> str:
+    if _plain(annotation) is bool:
+        return f"--[no-]{name} ({'on' if value is True else 'off'})"
     if value is None or value is dataclasses.MISSING or value in ((), "", Path()):
         return f"--{name} {_metavar(annotation)}"
     words = " ".join(str(entry) for entry in value) if isinstance(value, tuple) else str(value)
@@ -164,6 +176,11 @@ def _choices(annotation: Any) -> list[str]:
     if origin in (Union, types.UnionType):
         return [choice for kind in args for choice in _choices(kind)]
     return []
+
+
+def _plain(annotation: Any) -> Any:
+    """The annotation without its metadata."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _walk(annotation: Any) -> Iterator[Any]:

@@ -13,6 +13,7 @@ Tested in ``tests/engine/commands/test_describe.py``.
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from gan_blocks import SharedEmbedding
 from gan_blocks.engine.base.checks import Fields, require_positive
 from gan_blocks.engine.base.command_line import asks_for_help, run_command, without_notes
+from gan_blocks.engine.base.failed_layer import naming_failed_layer
 from gan_blocks.engine.commands.train import recipe_usage, take_recipe
 from gan_blocks.engine.inspection.dry_run import build_on_meta
 from gan_blocks.engine.inspection.layer_table import LayerRow, format_table, layer_table
@@ -75,10 +77,15 @@ class _Subject(NamedTuple):
 
     def tables(self) -> dict[str, list[LayerRow]]:
         parts = zip(("Generator", "Discriminator"), self.networks, self.inputs, strict=True)
-        return {title: layer_table(network, one) for title, network, one in parts}
+        with self._naming_failed_layer():
+            return {title: layer_table(network, one) for title, network, one in parts}
 
     def step(self, num_processes: int) -> StepCosts:
-        return step_costs(self.config, self.networks, self.inputs, num_processes)
+        with self._naming_failed_layer():
+            return step_costs(self.config, self.networks, self.inputs, num_processes)
+
+    def _naming_failed_layer(self) -> AbstractContextManager[None]:
+        return naming_failed_layer({"the generator": self.networks[0], "the discriminator": self.networks[1]})
 
 
 def _inputs(recipe: Recipe[Any], config: TrainingConfig) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -114,7 +121,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks describe"
         tables = subject.tables()
         print("\n\n".join(format_table(rows, title) for title, rows in tables.items()))
         print("\n" + "\n".join(step.lines()))
-        print(f"\nParam (G + D without G's shared embedding): {table_1_parameters(tables):,}")
+        has_shared = any(row.type == SharedEmbedding.__name__ for row in tables["Generator"])
+        without = " without G's shared embedding" if has_shared else ""
+        print(f"\nParam (G + D{without}): {table_1_parameters(tables):,}")
         return 0
 
     return run_command("describe", command)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.base.command_line import parse_options, parse_some, run_command
-from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.devices import notes_on_precision, torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.memory import check_disk_space
@@ -54,6 +54,7 @@ from gan_blocks.engine.evaluation.metric import Plan, Report
 from gan_blocks.engine.evaluation.metrics import METRICS
 from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.evaluation.real_side import RealSide
+from gan_blocks.engine.recipe.next_steps import next_steps
 from gan_blocks.engine.recipe.registry import find_recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.report import write_report
@@ -302,8 +303,6 @@ def _report(options: Options, asked: Asked, drawn: Drawn) -> Found:
         if sheet := folder.newest_samples():
             print(f"Sample sheet: {sheet}")
         return found
-    if options.features is None:
-        print("Note: pixels alone are compared; --features efflite0-128 adds what a network sees.")
     print(f"Figures: {path}")
     return found
 
@@ -329,6 +328,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
         alone = len(jobs) == 1 and not jobs[0][0].truncation_sweep
         with joined_processes(jobs[0][0].device) as device:
             jobs = [(replace(options, device=device), asked) for options, asked in jobs]
+            if current_world().is_main:
+                for note in notes_on_precision(jobs[0][0].precision, torch_device(device)):
+                    print(note)
             if not alone and current_world().size > 1:
                 problem = "several runs and --truncation-sweep are for one process: leave out torchrun."
                 raise main_rank_only(UserError(problem))
@@ -337,6 +339,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
                 return 0
         if drawn is not None:
             _report(*jobs[0], drawn)
+            for line in next_steps(jobs[0][0].next_steps(drawn.config.num_classes)):
+                print(line)
         elif len(jobs) == 1:
             evaluate_or_sweep(*jobs[0], _carry_out)
         else:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gan_blocks.engine.base.checks import Fields, check_threads, require, require_at_least, require_positive
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.evaluation.features.choice import parse_features
+from gan_blocks.engine.evaluation.features.choice import features_at_hand, parse_features
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, of_run
 from gan_blocks.engine.sampling.inference import SamplingPrecision
 from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation
 
@@ -90,6 +91,21 @@ class Options(Fields):
         self._check_what()
         if self.truncation_sweep:
             self._check_sweep()
+
+    def next_steps(self, num_classes: int) -> Steps:
+        """What else there is to measure, and to look at."""
+        if self.run is None:
+            what: list[object] = ["--images", self.images, "--against", self.against]
+            what += [] if self.resolution is None else ["--resolution", self.resolution]
+        else:
+            what = [*of_run(self.run, self.recipe), *([] if self.data is None else ["--data", self.data])]
+        steps: dict[str, Sequence[object]] = {}
+        if self.run is not None:
+            steps["report"] = [self.run / "report.html"]
+            steps["nearest images"] = console_command("neighbors", *what)
+        if self.features is None and (features := features_at_hand(num_classes)) is not None:
+            steps["what a network sees"] = console_command("evaluate", *what, "--features", features)
+        return steps
 
     def _check_what(self) -> None:
         if self.images is None and self.against is None:

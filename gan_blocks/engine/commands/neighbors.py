@@ -34,6 +34,8 @@ from gan_blocks.engine.evaluation.neighbors_sheet import cell_bytes, neighbors_s
 from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.pictures.sheets import save_picture
 from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, next_steps, of_run
+from gan_blocks.engine.runs.folder import CONVERTED, RunFolder
 from gan_blocks.engine.sampling.samples import draw_samples, drawn_shape
 
 __all__ = ["Options", "main"]
@@ -101,9 +103,9 @@ class Search(NamedTuple):
         """What to say of each measure."""
         return [_line(title, neighbors) for title, neighbors in self.found]
 
-    def sheet(self) -> Image.Image:
-        """Draw them."""
-        return neighbors_sheet(self.queries, self.labels, self.real, self.found)
+    def sheet(self, scale: int | None) -> Image.Image:
+        """Draw them, as :func:`neighbors_sheet` says."""
+        return neighbors_sheet(self.queries, self.labels, self.real, self.found, scale)
 
 
 def search(options: Options) -> Search:
@@ -136,7 +138,7 @@ def search(options: Options) -> Search:
 
 def _check_sheet(options: Options, real: ImageSet, rows: int) -> None:
     """Look for a sheet that memory cannot hold before anything is searched."""
-    row = (1 + len(options.by) * min(options.neighbors, len(real))) * cell_bytes(real)
+    row = (1 + len(options.by) * min(options.neighbors, len(real))) * cell_bytes(real, options.scale)
     check_memory("--num", rows, row)
 
 
@@ -178,6 +180,14 @@ def _line(title: str, found: Neighbors) -> str:
     return f"{title}: the nearest training image is {nearest.min():.3g} to {nearest.max():.3g} away"
 
 
+def _next(options: Options) -> Steps:
+    """Another look at the same question, where there is a D to ask."""
+    if options.run is None or RunFolder.open(options.run).preset == CONVERTED:
+        return {}
+    run = [*of_run(options.run, options.recipe), *([] if options.data is None else ["--data", options.data])]
+    return {"does D remember": console_command("evaluate", *run, "--memorization", 1000)}
+
+
 def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks neighbors") -> int:
     """Search and draw; see ``gan-blocks neighbors --help``."""
 
@@ -188,8 +198,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks neighbors
         try:  # neither a sheet that cannot be saved nor a console that is gone shall lose the other
             print("\n".join(result.lines()), flush=True)
         finally:
-            save_picture(options.out, result.sheet())
+            save_picture(options.out, result.sheet(options.scale))
         print(f"Sheet: {options.out}")
+        for line in next_steps(_next(options)):
+            print(line)
         return 0
 
     return run_command("neighbors", command)

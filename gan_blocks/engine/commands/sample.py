@@ -28,7 +28,8 @@ from gan_blocks.engine.base.files import replacing, writing
 from gan_blocks.engine.base.memory import check_disk_space
 from gan_blocks.engine.commands.sample_options import OutPath, SampleOptions, TruncatedOptions, refuse_other_images
 from gan_blocks.engine.commands.sample_paths import Interpolation, Walk
-from gan_blocks.engine.pictures.sheets import ImageGrid, save_picture, save_sheet, to_uint8
+from gan_blocks.engine.pictures.sheets import ImageGrid, save_picture, save_sheet, to_uint8, with_captions
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, next_steps
 from gan_blocks.engine.sampling.samples import (
     draw_latents,
     draw_samples,
@@ -52,25 +53,61 @@ class Grid(TruncatedOptions):
     """Independent samples, classes evenly: as a grid, as arrays or as one file each."""
 
     out: OutPath = Path("samples.png")
-    """A .png is a grid, a .npz holds `images` (uint8, NHWC) and `labels`, and a folder gets one PNG a sample."""
+    """A .png is a grid, a .npz holds `images` (uint8, NHWC), `labels`, `class_names`; a folder gets a PNG a sample."""
 
     num: int = 100
     """How many samples."""
+
+    columns: int | None = None
+    """Samples in a row of the .png (default: those of a class where that makes sensible rows, else about a square)."""
+
+    captions: bool = True
+    """Write the class beside its rows of the .png, where each row is of one class."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
         self.check_counts("num")
-        if self.form not in _WRITERS:
+        if self.form not in (".png", *_WRITERS):
             raise UserError(f"--out must end in .png or .npz or be a folder, but got {self.out}.")
+        if self.columns is not None:
+            self.check_counts("columns")
+        for name in ("columns", "scale"):
+            if getattr(self, name) is not None and self.form != ".png":
+                raise UserError(f"--{name} is for a sheet (.png), but --out is {self.out}.")
 
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw the samples, and write each batch before the next is drawn."""
         self._check_sizes(trained)
         labels = even_labels(self.num, self.labels(trained) or range(trained.config.num_classes))
         batches = sample_batches(trained, labels, seed=self.seed, batch_size=self.batch_size)
-        _WRITERS[self.form](self.out, _Pictures(trained, batches), labels)
+        pictures = _Pictures(trained, batches)
+        if self.form in _WRITERS:
+            _WRITERS[self.form](self.out, pictures, labels)
+        else:
+            self._write_sheet(pictures, labels)
         return f"{self.num} samples"
+
+    def next_steps(self, trained: TrainedGenerator) -> Steps:
+        """Of arrays, these can be measured."""
+        steps = super().next_steps(trained)
+        classes = len(self.classes) or trained.config.num_classes
+        if self.form == ".npz" and trained.record is not None and self.num >= 2 * classes:
+            arrays = console_command("evaluate", "--images", self.out, "--against", trained.record.source)
+            return {**steps, "evaluate": arrays}
+        return steps
+
+    def _write_sheet(self, pictures: "_Pictures", labels: Tensor) -> None:
+        columns = self.columns or _columns(labels)
+        captions = _captions(labels, columns, pictures.class_names) if self.captions else []
+        with replacing(self.out) as file:
+            grid = ImageGrid(len(labels), min(columns, len(labels)), pictures.shape)
+            for batch in pictures:
+                grid.add(batch)
+            picture = grid.picture(self.scale)
+            if captions:
+                picture = with_captions(picture, captions)
+            picture.save(file, format="PNG")
 
     def _check_sizes(self, trained: TrainedGenerator) -> None:
         """Look for what cannot be written before anything is drawn."""
@@ -130,7 +167,7 @@ class Truncation(SampleOptions):
             blocks.append(images)
         headers = [f"{number:g}" for number in self.truncations]
         captions = [trained.name_of(label) for label in classes]
-        save_sheet(self.out, *blocks, columns=self.columns, captions=captions, headers=headers)
+        save_sheet(self.out, *blocks, columns=self.columns, captions=captions, headers=headers, scale=self.scale)
         return f"Truncations {', '.join(headers)} of {len(classes)} classes"
 
 
@@ -144,10 +181,13 @@ class Classes(TruncatedOptions):
     num: int = 64
     """Samples a class; class by class they have the same latents."""
 
+    columns: int | None = None
+    """Samples in a row (default: about a square)."""
+
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        self.check_counts("num")
+        self.check_counts("num", *(["columns"] if self.columns is not None else []))
         self.check_suffix("")
 
     def draw(self, trained: TrainedGenerator) -> str:
@@ -159,11 +199,12 @@ class Classes(TruncatedOptions):
         self.check_memory(trained, "--num", self.num)
         model, z = ready_generator(trained), draw_latents(trained.prior, self.num, seed=self.seed)
         channels, *size = drawn_shape(trained)
+        columns = min(self.columns or math.ceil(math.sqrt(self.num)), self.num)
         for label, sheet in Progress(sheets.items(), desc="classes", unit="sheet", delay=2, leave=False):
-            grid = ImageGrid(self.num, math.ceil(math.sqrt(self.num)), (*size, channels))
+            grid = ImageGrid(self.num, columns, (*size, channels))
             for some in z.split(min(self.batch_size, self.num)):
                 grid.add(to_uint8(generate(model, some, torch.full((len(some),), label), batch_size=self.batch_size)))
-            save_picture(sheet, grid.picture())
+            save_picture(sheet, grid.picture(self.scale))
         return f"{self.num} samples of each of {len(classes)} classes"
 
 
@@ -188,20 +229,13 @@ class _Pictures:
 
     def __init__(self, trained: TrainedGenerator, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
         channels, height, width = drawn_shape(trained)
-        self.names = file_names(trained)
+        self.file_names = file_names(trained)
+        self.class_names = [trained.name_of(label) for label in range(trained.config.num_classes)]
         self.shape = (height, width, channels)
         self._batches = batches
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (to_uint8(images) for _, images in self._batches)
-
-
-def _write_sheet(out: Path, pictures: _Pictures, labels: Tensor) -> None:
-    with replacing(out) as file:
-        grid = ImageGrid(len(labels), _columns(labels), pictures.shape)
-        for batch in pictures:
-            grid.add(batch)
-        grid.picture().save(file, format="PNG")
 
 
 def _write_arrays(out: Path, pictures: _Pictures, labels: Tensor) -> None:
@@ -215,6 +249,8 @@ def _write_arrays(out: Path, pictures: _Pictures, labels: Tensor) -> None:
                 member.write(batch.tobytes())
         with archive.open("labels.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array(member, labels.numpy())
+        with archive.open("class_names.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, np.array(pictures.class_names))
 
 
 def _write_folder(out: Path, pictures: _Pictures, labels: Tensor) -> None:
@@ -225,7 +261,7 @@ def _write_folder(out: Path, pictures: _Pictures, labels: Tensor) -> None:
         for picture in (picture for batch in pictures for picture in batch):
             number, label = next(classes)
             pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
-            path = out / f"{number:06d}_class_{pictures.names[label]}.png"
+            path = out / f"{number:06d}_class_{pictures.file_names[label]}.png"
             try:
                 Image.fromarray(pixels).save(path)
             except OSError:
@@ -233,7 +269,7 @@ def _write_folder(out: Path, pictures: _Pictures, labels: Tensor) -> None:
                 raise
 
 
-_WRITERS = {".png": _write_sheet, ".npz": _write_arrays, "": _write_folder}
+_WRITERS = {".npz": _write_arrays, "": _write_folder}
 
 
 def _columns(labels: Tensor) -> int:
@@ -242,6 +278,14 @@ def _columns(labels: Tensor) -> int:
     if 2 <= counts[0] <= 32 and counts == [counts[0]] * len(counts):
         return counts[0]
     return math.ceil(math.sqrt(len(labels)))
+
+
+def _captions(labels: Tensor, columns: int, names: Sequence[str]) -> list[str]:
+    """The class of each row, the first time that it comes; none where a row is of several, or all are of the one."""
+    rows = [row.unique().tolist() for row in labels.split(columns)]
+    if len(names) == 1 or any(len(row) > 1 for row in rows):
+        return []
+    return ["" if number and rows[number - 1] == row else names[row[0]] for number, row in enumerate(rows)]
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks sample") -> int:
@@ -253,6 +297,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks sample") 
         what = options.draw(trained)
         rounded = " in bf16" if options.precision == "bf16" else ""
         print(f"{what}{rounded} from {trained.source}: {options.out}")
+        for line in next_steps(options.next_steps(trained)):
+            print(line)
         return 0
 
     return run_command("sample", command)

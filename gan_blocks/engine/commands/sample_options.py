@@ -14,15 +14,19 @@ import torch
 from tyro.constructors import PrimitiveConstructorSpec
 
 from gan_blocks.engine.base.checks import check_threads
-from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.devices import notes_on_precision, torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
 from gan_blocks.engine.base.memory import check_memory, physical_memory
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, of_run
 from gan_blocks.engine.sampling.inference import SamplingPrecision
 from gan_blocks.engine.sampling.samples import TruncationKind, check_truncation, drawn_shape, truncated
 from gan_blocks.engine.sampling.trained import TrainedGenerator, load_trained
 
 __all__ = ["OutPath", "SampleOptions", "TruncatedOptions", "cycle", "refuse_other_images"]
+
+
+LARGEST_SCALE = 64
 
 
 class _FolderPath(type(Path())):  # type: ignore[misc]
@@ -69,6 +73,9 @@ class SampleOptions:
     seed: int = 0
     """Seed of the latents."""
 
+    scale: int | None = None
+    """Enlarge each pixel so many times, in sheets and films (default: so that small images can be seen)."""
+
     batch_size: int = 64
     """Images generated at once; the images do not depend on it."""
 
@@ -85,6 +92,8 @@ class SampleOptions:
         """Check the values."""
         self.check_counts("batch_size")
         check_threads(self.threads)
+        if self.scale is not None and not 1 <= self.scale <= LARGEST_SCALE:
+            raise UserError(f"--scale must be from 1 to {LARGEST_SCALE}, but got {self.scale}.")
 
     @property
     def form(self) -> str:
@@ -114,7 +123,10 @@ class SampleOptions:
         """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        trained = load_trained(run=self.run, weights=self.weights, device=torch_device(self.device), recipe=self.recipe)
+        device = torch_device(self.device)
+        for note in notes_on_precision(self.precision, device):
+            print(note)
+        trained = load_trained(run=self.run, weights=self.weights, device=device, recipe=self.recipe)
         trained = replace(trained, precision=self.precision)
         for note in trained.notes:
             print(note)
@@ -135,9 +147,19 @@ class SampleOptions:
         """
         return [trained.label_of(word) for word in self.classes]
 
+    def next_steps(self, trained: TrainedGenerator) -> Steps:
+        """What else there is to do with this generator."""
+        steps: dict[str, Sequence[object]] = {}
+        if self.run is not None and trained.record is not None:  # else nothing is known of its data
+            run = of_run(self.run, self.recipe)
+            steps["evaluate"] = console_command("evaluate", *run)
+            steps["nearest images"] = console_command("neighbors", *run)
+        return {**steps, "other pictures": console_command("sample", "--help")}
+
     def check_memory(self, trained: TrainedGenerator, option: str, count: int, *, copies: int = 1) -> None:
         """Refuse an option that asks for more images at once, ``copies`` for each of its number, than memory holds."""
-        check_memory(option, count, copies * 4 * math.prod(drawn_shape(trained)))
+        bytes_of_a_value = max(4, (self.scale or 1) ** 2)  # as it is drawn, and as it is shown
+        check_memory(option, count, copies * bytes_of_a_value * math.prod(drawn_shape(trained)))
 
     def check_batch(self, trained: TrainedGenerator, count: int) -> None:
         """Refuse batches, of ``count`` images together, that memory cannot hold."""

@@ -97,13 +97,19 @@ class Interpolation(TruncatedOptions):
             batch_size=self.batch_size,
         )
         if film:
-            frames = _frames(images, paths=self.rows)
+            frames = _frames(images, self.rows, self.scale)
             save_animation(self.out, [*frames, *frames[-2:0:-1]], fps=self.fps or FRAMES_PER_SECOND)
         else:
             to_next = "" if self.vary == "latents" else " to {}"
             names = [trained.name_of(label) for label in labels.tolist()]
             pairs = pairwise(names)
-            save_sheet(self.out, images, columns=steps, captions=[f"{a}{to_next.format(b)}" for a, b in pairs])
+            save_sheet(
+                self.out,
+                images,
+                columns=steps,
+                captions=[f"{a}{to_next.format(b)}" for a, b in pairs],
+                scale=self.scale,
+            )
         return f"{self.rows} paths of {steps} images"
 
 
@@ -172,12 +178,14 @@ class Walk(SampleOptions):
         labels = torch.tensor(cycle(self.labels(trained) or range(trained.config.num_classes), self.num))
         classes = labels.repeat_interleave(frames)
         images = generate(ready_generator(trained), z, classes, batch_size=self.batch_size)
-        save_animation(self.out, _frames(images, paths=self.num), fps=self.fps)
+        save_animation(self.out, _frames(images, self.num, self.scale), fps=self.fps)
         return f"{self.num} walks of {frames} frames"
 
 
-def _frames(images: Tensor, paths: int) -> list[Image.Image]:
+def _frames(images: Tensor, paths: int, scale: int | None) -> list[Image.Image]:
     """One grid a step of images (path step) c h w, about square."""
     steps = rearrange(to_uint8(images), "(path step) h w c -> step path h w c", path=paths)
     columns = math.ceil(math.sqrt(paths))
-    return [image_grid(step, columns) for step in Progress(steps, desc="frames", unit="frame", delay=2, leave=False)]
+    return [
+        image_grid(step, columns, scale) for step in Progress(steps, desc="frames", unit="frame", delay=2, leave=False)
+    ]

@@ -3,6 +3,7 @@
 Tested in ``tests/engine/commands/test_train.py``.
 """
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks train") -
             print(recipe_usage(prog, "lists the options of a recipe's training."))
             return 0
         recipe, rest = take_recipe(words)
-        return recipe.main(rest, prog=f"{prog} {words[0]}")
+        return recipe.main(rest, prog=f"{prog} {shlex.quote(words[0])}")
 
     return run_command("train", command)
 

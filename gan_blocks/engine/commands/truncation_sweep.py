@@ -14,6 +14,7 @@ from gan_blocks.engine.commands.evaluate_options import Options
 from gan_blocks.engine.commands.evaluate_tables import Found, encoded
 from gan_blocks.engine.evaluation.real_side import RealSide
 from gan_blocks.engine.pictures.figures import new_figure, save_figure
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, next_steps, of_run
 
 __all__ = ["Point", "draw_curve", "evaluate_or_sweep", "operating_points"]
 
@@ -72,7 +73,20 @@ def _told(options: Options, found: list[tuple[float | None, Found]]) -> Found:
         where = f"truncation {point.name:<6} {names[0]} {point.distance:.4g}, {names[1]} {point.quality:.4g}"
         print(f"{name:<24} {where}")
     print(f"Truncation curve: {path.with_suffix('.png')}")
+    for line in next_steps(_draw_at(options, picked)):
+        print(line)
     return last
+
+
+def _draw_at(options: Options, picked: Mapping[str, Point]) -> Steps:
+    """Samples of each point."""
+    assert options.run is not None
+    draw = console_command("sample", *of_run(options.run, options.recipe))
+    by = [] if options.truncation_by is None else ["--truncation-by", options.truncation_by]
+    return {
+        name: draw if point.truncation is None else [*draw, "--truncation", point.truncation, *by]
+        for name, point in picked.items()
+    }
 
 
 def operating_points(points: list[Point], real_quality: float | None) -> dict[str, Point]:

@@ -8,6 +8,7 @@ import os.path
 import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from itertools import islice
 from typing import IO, Any
 
@@ -29,7 +30,7 @@ _WRITE_IT = "write it with numpy.savez(PATH, images=..., labels=...)"
 
 
 def read_npz(source: DataSource, *, num_classes: int | None) -> LabeledArrays:
-    """Read the arrays ``images`` and ``labels``; classes are named by their numbers.
+    """Read the arrays ``images`` and ``labels``; classes are named by ``class_names`` or, without, by their numbers.
 
     Args:
         source: The source, with the path of the file.
@@ -42,10 +43,11 @@ def read_npz(source: DataSource, *, num_classes: int | None) -> LabeledArrays:
     arrays = _read_arrays(source, labels_needed=num_classes != 1)
     images = _checked_images(source, arrays["images"])
     labels = np.zeros(len(images), np.int64)
+    names = _checked_names(source, arrays["class_names"]) if "class_names" in arrays else ()
     if "labels" in arrays:
-        labels = _checked_labels(source, arrays["labels"], len(images), None if num_classes == 1 else num_classes)
-    names = tuple(str(number) for number in range(labels.max() + 1))
-    return LabeledArrays(images, labels, names)
+        limits = {"--num-classes": 0 if num_classes == 1 else num_classes, "the number of class_names": len(names)}
+        labels = _checked_labels(source, arrays["labels"], len(images), limits)
+    return LabeledArrays(images, labels, names or tuple(str(number) for number in range(labels.max() + 1)))
 
 
 def advice_on(path: str) -> str:
@@ -76,7 +78,7 @@ def _read_arrays(source: DataSource, *, labels_needed: bool) -> dict[str, NDArra
             needed = ("images", "labels") if labels_needed else ("images",)
             if missing := [name for name in needed if name not in held]:
                 raise source.error(_missing(missing, held))
-            wanted = [name for name in ("images", "labels") if name in held]
+            wanted = [name for name in ("images", "labels", "class_names") if name in held]
             return {name: _read_array(archive, name, held[name]) for name in wanted}
     except UserError:
         raise
@@ -145,7 +147,9 @@ def _checked_images(source: DataSource, images: NDArray[Any]) -> NDArray[np.uint
     return pixels
 
 
-def _checked_labels(source: DataSource, labels: NDArray[Any], count: int, num_classes: int | None) -> NDArray[np.int64]:
+def _checked_labels(
+    source: DataSource, labels: NDArray[Any], count: int, limits: Mapping[str, int | None]
+) -> NDArray[np.int64]:
     if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1:
         raise source.error(
             f"labels must be of shape ({count},), one for each image, but got {labels.shape}; "
@@ -156,14 +160,21 @@ def _checked_labels(source: DataSource, labels: NDArray[Any], count: int, num_cl
     if labels.shape != (count,):
         raise source.error(f"labels must be of shape ({count},), one for each image, but got {labels.shape}.")
     # More classes than images make no sense; the limit keeps a stray value from naming billions of classes.
-    limit = count if num_classes is None else num_classes
+    known = {why: limit for why, limit in limits.items() if limit} or {"the number of images": count}
+    why, limit = min(known.items(), key=lambda entry: entry[1])
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= limit:
-        why = "the number of images" if num_classes is None else "--num-classes"
         raise source.error(
             f"labels must be from 0 to {limit - 1} ({why} is {limit}), but they go from {low} to {high}."
         )
     return labels.astype(np.int64)
+
+
+def _checked_names(source: DataSource, names: NDArray[Any]) -> tuple[str, ...]:
+    if names.dtype.kind != "U" or names.ndim != 1 or len(names) == 0:
+        got = f"dtype {names.dtype} and shape {names.shape}"
+        raise source.error(f"class_names must be text, one name for each class, but got {got}.")
+    return tuple(names.tolist())
 
 
 def _read(source: DataSource, request: ReadRequest) -> ImageSet:

@@ -23,9 +23,9 @@ CAPTION = 40  # height of three lines
 HEADER = 28
 
 
-def cell_bytes(images: ImageSet) -> int:
+def cell_bytes(images: ImageSet, scale: int | None = None) -> int:
     """Memory that a picture of the sheet takes with its caption."""
-    size = images.resolution * _scale(images)
+    size = images.resolution * (scale or _scale(images))
     return (size + MARGIN) * (size + CAPTION) * (1 if images.channels == 1 else 4)
 
 
@@ -34,7 +34,11 @@ def _scale(images: ImageSet) -> int:
 
 
 def neighbors_sheet(
-    queries: Tensor, labels: Tensor, images: ImageSet, found: Sequence[tuple[str, Neighbors]]
+    queries: Tensor,
+    labels: Tensor,
+    images: ImageSet,
+    found: Sequence[tuple[str, Neighbors]],
+    scale: int | None = None,
 ) -> Image.Image:
     """Draw one block a measure, side by side, with the queries once on the left of all.
 
@@ -43,8 +47,9 @@ def neighbors_sheet(
         labels: Their classes.
         images: The training images, which name the classes.
         found: Title and neighbors of each measure.
+        scale: How many times to enlarge each pixel; None: so that a caption has room.
     """
-    size = images.resolution * _scale(images)
+    size = images.resolution * (scale or _scale(images))
     across, down = size + MARGIN, size + CAPTION
     columns = [neighbors.numbers.shape[1] for _, neighbors in found]
     width = MARGIN + across + sum(3 * MARGIN + count * across for count in columns)

@@ -17,7 +17,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replacing
 from gan_blocks.engine.pictures.captions import caption_font, fitted
 
-__all__ = ["ImageGrid", "image_grid", "save_picture", "save_sheet", "to_uint8"]
+__all__ = ["ImageGrid", "image_grid", "save_picture", "save_sheet", "to_uint8", "with_captions"]
 
 GAP = 2
 MARGIN = 6
@@ -37,7 +37,7 @@ def to_uint8(images: Tensor) -> npt.NDArray[np.uint8]:
 
 
 class ImageGrid:
-    """A grid that images are put into row by row, a batch at a time; small ones are enlarged by whole pixels.
+    """A grid that images are put into row by row, a batch at a time.
 
     Args:
         count: How many images there will be.
@@ -59,23 +59,28 @@ class ImageGrid:
             self._sheet[top : top + self.height, left : left + self.width] = image
         self._placed += len(images)
 
-    def picture(self) -> Image.Image:
-        """The sheet."""
+    def picture(self, scale: int | None = None) -> Image.Image:
+        """The sheet, each pixel enlarged to a square of ``scale``; None: so that images are about 64 pixels high."""
         picture = Image.fromarray(self._sheet[:, :, 0] if self._sheet.shape[2] == 1 else self._sheet)
-        scale = max(1, 64 // self.height)
+        scale = max(1, 64 // self.height) if scale is None else scale
         size = (picture.width * scale, picture.height * scale)
         return picture if scale == 1 else picture.resize(size, Image.Resampling.NEAREST)
 
 
-def image_grid(images: npt.NDArray[np.uint8], columns: int) -> Image.Image:
-    """Arrange images (batch, height, width, channels) row by row; small ones are enlarged by whole pixels."""
+def image_grid(images: npt.NDArray[np.uint8], columns: int, scale: int | None = None) -> Image.Image:
+    """Arrange images (batch, height, width, channels) row by row, enlarged as :meth:`ImageGrid.picture` says."""
     grid = ImageGrid(len(images), columns, images.shape[1:])
     grid.add(images)
-    return grid.picture()
+    return grid.picture(scale)
 
 
 def save_sheet(
-    path: Path, *blocks: Tensor, columns: int, captions: Sequence[str] = (), headers: Sequence[str] = ()
+    path: Path,
+    *blocks: Tensor,
+    columns: int,
+    captions: Sequence[str] = (),
+    headers: Sequence[str] = (),
+    scale: int | None = None,
 ) -> None:
     """Write a PNG of images in [-1, 1]: blocks of rows side by side.
 
@@ -85,14 +90,15 @@ def save_sheet(
         columns: Images in a row of a block.
         captions: One caption to the left of each row, if wanted.
         headers: One header above each block, if wanted.
+        scale: How many times to enlarge each pixel; None: so that images are about 64 pixels high.
 
     Raises:
         UserError: If it cannot be written.
     """
-    grids = [image_grid(to_uint8(images), columns) for images in blocks]
+    grids = [image_grid(to_uint8(images), columns, scale) for images in blocks]
     sheet = _side_by_side([_with_header(grid, header) for grid, header in zip_longest(grids, headers)])
     if captions:
-        sheet = _with_captions(sheet, captions, top=sheet.height - grids[0].height)
+        sheet = with_captions(sheet, captions, top=sheet.height - grids[0].height)
     save_picture(path, sheet)
 
 
@@ -128,7 +134,8 @@ def _side_by_side(grids: Sequence[Image.Image]) -> Image.Image:
     return picture
 
 
-def _with_captions(grid: Image.Image, captions: Sequence[str], top: int) -> Image.Image:
+def with_captions(grid: Image.Image, captions: Sequence[str], top: int = 0) -> Image.Image:
+    """The same with a caption to the left of each row, the first of which begins at ``top``."""
     font = caption_font(15)
     captions = [fitted(caption, font, WIDEST_CAPTION) for caption in captions]
     left = MARGIN * 2 + round(max(font.getlength(caption) for caption in captions))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gan_blocks import ExponentialMovingAverage, Prior, checkpoint_activations
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.failed_layer import naming_failed_layer
 from gan_blocks.engine.base.memory import keep_freed_memory, within_memory
 from gan_blocks.engine.base.processes import main_rank_only
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction, seeded_noise
@@ -87,7 +88,7 @@ def check_networks(state: TrainingState, prior: Prior, config: TrainingConfig) -
     """Try both networks on a few samples, in eval mode: nothing of them changes.
 
     Raises:
-        UserError: If G does not make images of the Config's shape, or D no logits for each.
+        UserError: If a layer fails, G does not make images of the Config's shape, or D no logits for each.
     """
     networks = (state.generator, state.discriminator)
     modes = [(module, module.training) for network in networks for module in network.modules()]
@@ -97,7 +98,9 @@ def check_networks(state: TrainingState, prior: Prior, config: TrainingConfig) -
     try:
         for network in networks:
             network.eval()
-        with state.autocast(), seeded_noise(config.seed, "shapes", device=state.device):
+        named = {"the generator": state.generator, "the discriminator": state.discriminator}
+        noise = seeded_noise(config.seed, "shapes", device=state.device)
+        with state.autocast(), noise, naming_failed_layer(named):
             images = state.generator(z.to(reference), labels)
             wanted = (NETWORK_SAMPLES, config.image_channels, config.resolution, config.resolution)
             if not isinstance(images, Tensor) or tuple(images.shape) != wanted:

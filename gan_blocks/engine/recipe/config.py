@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from gan_blocks.engine.base.checks import Fields, require, require_at_least, require_positive, require_within
 from gan_blocks.engine.data.config import ImageFields
 
-__all__ = ["AdamFields", "TopKFields", "TrainingConfig", "config_to_json"]
+__all__ = ["AdamFields", "TopKFields", "TrainingConfig", "as_options", "config_to_json"]
 
 MOST_BATCHES = 1_000_000  # of standing statistics: a bound on the time that a typing error takes
 
@@ -131,6 +131,17 @@ class TrainingConfig(TopKFields, ImageFields):
     def images_before(self, step: int) -> int:
         """Real images that D has seen before a step, counted from 1."""
         return (step - 1) * self.discriminator_steps * self.batch_size_at(step)
+
+
+def as_options(values: Mapping[str, Any]) -> str:
+    """JSON values of a Config as they are typed.
+
+    Example:
+        >>> as_options({"batch_size": 8, "widths": [4, 2]})
+        '--batch-size 8 --widths 4 2'
+    """
+    words = {name.replace("_", "-"): value if isinstance(value, list) else [value] for name, value in values.items()}
+    return " ".join(" ".join([f"--{name}", *map(str, entries)]) for name, entries in words.items())
 
 
 def config_to_json(config: TrainingConfig) -> dict[str, Any]:

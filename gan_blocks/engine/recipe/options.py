@@ -78,8 +78,11 @@ class RunOptions(MonitoringOptions):
     init_from: Path | None = None
     """Start with the weights of the run in this folder, whose Config gives the other options' defaults."""
 
+    config: Path | None = None
+    """Start from this config.json of a run, not a preset."""
+
     precision: Precision = "fp32"
-    """fp32, bf16 (autocast; weights in float32) or fp64 (for checks)."""
+    """fp32, bf16 (weights stay float32) or fp64 (checks)."""
 
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto (a GPU if any)."""
@@ -126,6 +129,9 @@ class RunOptions(MonitoringOptions):
             raise UserError("--run-dir and --resume name two folders; give one of them.")
         if self.resume is not None and self.init_from is not None:
             raise UserError("--resume continues a run and --init-from starts one; give one of them.")
+        if self.config is not None and (self.resume or self.init_from) is not None:
+            rule = "--config starts a run; --resume and --init-from take the options of the run that they name"
+            raise UserError(f"{rule}: give one of them.")
 
     def dtype(self) -> torch.dtype:
         """The type of the weights and images: float64 for fp64, else float32."""

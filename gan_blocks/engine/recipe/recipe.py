@@ -5,6 +5,7 @@ Tested in ``tests/engine/recipe/test_recipe.py``.
 
 import hashlib
 import importlib
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,8 +17,9 @@ from torch import Tensor, nn, optim
 
 from gan_blocks import Prior
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.files import as_seen_from_here
 from gan_blocks.engine.recipe.batches import StepBatches
-from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.config import TrainingConfig, as_options
 from gan_blocks.engine.recipe.defaults import (
     check_default_optimizers,
     check_default_prior,
@@ -152,21 +154,24 @@ class Recipe(Generic[ConfigT]):
         """How this recipe's command line is typed."""
         identity = self.identity
         module = identity.reference.partition(":")[0]
-        return f"python {Path(identity.file).name}" if identity.file else f"python -m {module}"
+        if identity.file is None:
+            return f"python -m {module}"
+        return f"python {shlex.quote(str(as_seen_from_here(Path(identity.file))))}"
 
     def main(self, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
         """Train, or continue a run: the command line of this recipe.
 
         Args:
             argv: Its words; None: those of the process.
-            prog: What the help calls it; None: how it was started.
+            prog: How it was started, as its help and its last lines say it; None: as a module or file. Empty: as a part
+                of another command, which says itself what to do next.
 
         Returns:
             0 when it is done, 2 after an error that the user can fix, 128 + N after signal N.
         """
         # The loop is built on this contract, so it is only looked up when a training begins.
         loop = importlib.import_module("gan_blocks.engine.training.loop")
-        status: int = loop.train(self, argv, prog=prog or self.command)
+        status: int = loop.train(self, argv, prog=self.command if prog is None else prog)
         return status
 
     def choose_preset(self, asked: str | None) -> str:
@@ -195,9 +200,10 @@ class Recipe(Generic[ConfigT]):
                 not fit its field.
         """
         values = self._without_moved_fields(values)
-        unknown = sorted(set(values) - {one.name for one in fields(self.config)})
-        if unknown:
-            raise UserError(f"the saved Config fits another version of {self.name}: fields {', '.join(unknown)}.")
+        if unknown := sorted(set(values) - {one.name for one in fields(self.config)}):
+            named = as_options({name: values[name] for name in unknown})
+            rule = f"which this version of {self.name} does not know"
+            raise UserError(f"the saved Config has {named}, {rule}; the version that wrote it still reads it.")
         fitting: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
         return self.config(**fitting)
 

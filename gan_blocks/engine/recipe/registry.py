@@ -24,10 +24,11 @@ from typing import Any
 
 from gan_blocks.engine.base.checks import shortened
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.files import as_seen_from_here
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.identity import RecipeIdentity
 
-__all__ = ["GROUP", "find_recipe", "load_registered", "recipe_of", "registered_recipes"]
+__all__ = ["GROUP", "find_recipe", "load_registered", "name_for_commands", "recipe_of", "registered_recipes"]
 
 GROUP = "gan_blocks.recipes"
 ENGINE = Path(__file__).parents[1]
@@ -93,10 +94,24 @@ def recipe_of(made_by: RecipeIdentity, source: Path, named: Recipe[Any] | None =
         if not made_by.is_of(named.identity):
             raise UserError(f"{source} was made by {made_by}, not by {named.identity}.")
         return named
-    for entry in registered_recipes().values():
-        if made_by.reference in (entry.name, entry.value):
-            return load_registered(entry)
+    if (entry := _entry_of(made_by)) is not None:
+        return load_registered(entry)
     raise UserError(f"{source} was made by {made_by}; add --recipe FILE_OR_MODULE if you trust it.")
+
+
+def name_for_commands(recipe: Recipe[Any]) -> str | None:
+    """What ``--recipe`` has to say of a run of this recipe; None where it is registered."""
+    identity = recipe.identity
+    if _entry_of(identity) is not None:
+        return None
+    module, _, value = identity.reference.partition(":")
+    place = module if identity.file is None else str(as_seen_from_here(Path(identity.file)))
+    return place if value == "RECIPE" else f"{place}:{value}"
+
+
+def _entry_of(made_by: RecipeIdentity) -> EntryPoint | None:
+    entries = registered_recipes().values()
+    return next((entry for entry in entries if made_by.reference in (entry.name, entry.value)), None)
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -40,7 +40,7 @@ from gan_blocks.engine.runs.identity import RecipeIdentity
 from gan_blocks.engine.runs.lock import FolderLock, refuse_links
 from gan_blocks.engine.runs.weights import check_finite
 
-__all__ = ["CONVERTED", "RunFolder", "compare_configs"]
+__all__ = ["CONFIG_NAME", "CONVERTED", "RunFolder", "compare_configs", "read_config"]
 
 CONFIG_NAME = "config.json"
 UNTOUCHED = "The checkpoints are untouched."
@@ -119,7 +119,7 @@ class RunFolder:
             raise UserError(f"there is no run folder {path}.")
         if not cls.holds_run(path):
             raise UserError(f"{path} is not the folder of a run: it holds no {CONFIG_NAME}.")
-        saved = _read_config_file(path)
+        saved = read_config(path / CONFIG_NAME)
         return cls(path, RecipeIdentity.from_dict(saved), saved["preset"])
 
     def begin_again(self, preset: str, config: Mapping[str, Any]) -> "RunFolder":
@@ -143,7 +143,7 @@ class RunFolder:
         Raises:
             UserError: If config.json has been damaged.
         """
-        config: dict[str, Any] = _read_config_file(self.path)["config"]
+        config: dict[str, Any] = read_config(self.path / CONFIG_NAME)["config"]
         return config
 
     def metadata(self) -> dict[str, Any]:
@@ -412,5 +412,10 @@ def _write_config_file(path: Path, recipe: RecipeIdentity, preset: str, config: 
     replace_durably(path / CONFIG_NAME, description.encode() + b"\n")
 
 
-def _read_config_file(path: Path) -> dict[str, Any]:
-    return read_object(path / CONFIG_NAME, {"recipe": is_text, "preset": is_text, "config": is_object})
+def read_config(path: Path) -> dict[str, Any]:
+    """What a ``config.json`` says: ``recipe``, ``preset`` and ``config``.
+
+    Raises:
+        UserError: If it cannot be read or is damaged.
+    """
+    return read_object(path, {"recipe": is_text, "preset": is_text, "config": is_object})

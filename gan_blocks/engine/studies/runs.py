@@ -39,7 +39,7 @@ def train_run(run: Path, recipe: Recipe[Any], args: Sequence[str], *, steps: int
     args = [*args, "--steps", str(steps), "--run-dir", str(run)]
     if newest is not None and newest.step >= steps:
         parse_training_command(recipe, prog="", args=args)
-    elif status := recipe.main(args):
+    elif status := recipe.main(args, prog=""):
         raise StudyStoppedError(status)
 
 
@@ -61,7 +61,7 @@ def train_for(run: Path, recipe: Recipe[Any], args: Sequence[str], *, minutes: f
     left = 60 * minutes - (RunFolder.open(run).trained_seconds() if begun else 0.0)
     if left > 0:
         budget = ["--steps", str(NO_LAST_STEP), "--minutes", repr(left / 60)]
-        status = recipe.main([*args, *budget, "--run-dir", str(run)])
+        status = recipe.main([*args, *budget, "--run-dir", str(run)], prog="")
         if status:
             raise StudyStoppedError(status)
 

@@ -32,7 +32,7 @@ __all__ = [
     "start_settings",
 ]
 
-FOLDERS = ("--run-dir", "--resume", "--init-from")
+FOLDERS = ("--run-dir", "--resume", "--init-from", "--config")
 
 
 def start_settings(recipe: Recipe[Any], command: TrainingCommand) -> dict[str, Any]:

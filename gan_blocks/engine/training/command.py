@@ -5,7 +5,7 @@ Tested in ``tests/engine/training/test_command.py``.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,10 +16,11 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.sources import absolute, parse_source, refuse_run_inside_images, shape_of_source
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config import as_options, config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
-from gan_blocks.engine.runs.folder import CONVERTED, RunFolder, compare_configs
+from gan_blocks.engine.runs.folder import CONFIG_NAME, CONVERTED, RunFolder, compare_configs, read_config
+from gan_blocks.engine.runs.identity import RecipeIdentity
 
 __all__ = ["NEW_RUNS", "TrainingCommand", "parse_training_command", "parse_with_config"]
 
@@ -29,7 +30,8 @@ Options = TypeVar("Options")
 CHANGEABLE_ON_RESUME = ("data",)
 NEW_RUNS = Path("runs")
 
-FINE_TUNED = "fine-tuned"  # in the place of the preset, where the Config is that of another run
+# In the place of a preset's name: the Config is that of the run whose weights were taken, or of a file of no preset.
+FINE_TUNED, CUSTOM = "fine-tuned", "custom"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,8 @@ class TrainingCommand:
     options: RunOptions
     run: RunFolder | None
     """The run to continue, or None for a new one."""
+    prog: str = ""
+    """How the command line was started."""
     notes: tuple[str, ...] = ()
     """What the user should know of how the options came about."""
 
@@ -49,7 +53,7 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
     """Parse the command line of a training recipe.
 
     Every field of the recipe's Config and of RunOptions is an option. The defaults of the Config come from
-    ``--preset``, or from the run that ``--resume``, ``--run-dir`` or ``--init-from`` names.
+    ``--preset``, or from the run that ``--resume``, ``--run-dir``, ``--init-from`` or ``--config`` names.
 
     Raises:
         UserError: If an option is unknown, a value does not fit, or the run was started with another Config.
@@ -60,28 +64,64 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
     # Without a checkpoint there is nothing that another Config would not fit.
     begun = run is not None and bool(run.saved_steps())
     saved = _saved_config(recipe, run, args) if run is not None and (begun or start.resume is not None) else None
-    origin = None if start.init_from is None or run is not None else _open_run(recipe, start.init_from)
-    if origin is not None:
-        if start.preset is not None:
-            raise UserError("--init-from takes the Config of that run, so that --preset has no place beside it.")
-        preset, default = FINE_TUNED, _saved_config(recipe, origin, args)
-    else:
-        preset = _preset_of_run(recipe, start.preset, None if saved is None else run)
-        default = recipe.presets[preset]() if saved is None else saved
+    origin = None if start.init_from is None or saved is not None else _open_run(recipe, start.init_from)
+    preset, default = _start_values(recipe, start, args, run, saved, origin)
     about = "\n\n".join(recipe.description.split("\n\n")[:2])
-    of_run = saved is not None or origin is not None
+    of_run = saved is not None or origin is not None or start.config is not None
+    offered = None if start.config is not None or preset == FINE_TUNED else preset
     config, options = _parse_parts(
-        recipe, preset, default, RunOptions, prog, about, args, () if of_run else _examples(recipe, prog), of_run=of_run
+        recipe,
+        offered,
+        default,
+        RunOptions,
+        prog,
+        about,
+        args,
+        () if of_run else _examples(recipe, prog),
+        of_run=of_run,
     )
-    notes: tuple[str, ...] = ()
+    source = origin if saved is None else run
+    notes = () if source is None else _younger_options(default, source.config())
     if not of_run:
         config, notes = _fitted_to_data(config, args)
+    if saved is None and origin is None:
         refuse_run_inside_images(config.data, options.run_dir or NEW_RUNS)
     if saved is not None and begun:
         compare_configs(
             config_to_json(saved), config_to_json(config), allowed=CHANGEABLE_ON_RESUME, remedy=_remedy(run)
         )
-    return TrainingCommand(preset=preset, config=config, options=options, run=run, notes=notes)
+    return TrainingCommand(preset=preset, config=config, options=options, run=run, prog=prog, notes=notes)
+
+
+def _start_values(
+    recipe: Recipe[Any],
+    start: "_Start",
+    args: Sequence[str],
+    run: RunFolder | None,
+    saved: Any | None,
+    origin: RunFolder | None,
+) -> tuple[str, Any]:
+    """The preset's name, and the Config that gives the options' defaults.
+
+    Args:
+        recipe: What is trained.
+        start: The options that decide.
+        args: The command line.
+        run: The run in the folder that is named, if there is one.
+        saved: The Config of that run, where it is fixed.
+        origin: The run whose weights are taken, if some are.
+    """
+    if start.preset is not None and (origin is not None or start.config is not None):
+        option = "--config" if origin is None else "--init-from"
+        raise UserError(f"{option} takes the Config of that run, so that --preset has no place beside it.")
+    if origin is not None:
+        return FINE_TUNED, _saved_config(recipe, origin, args)
+    fixed = run if saved is not None else None
+    if start.config is not None:  # typed again, it must be that of the run
+        preset, config = _config_of_file(recipe, start.config, args)
+        return preset if fixed is None else fixed.preset, config
+    preset = _preset_of_run(recipe, start.preset, fixed)
+    return preset, recipe.presets[preset]() if saved is None else saved
 
 
 def parse_with_config(
@@ -102,7 +142,28 @@ def _saved_config(recipe: Recipe[Any], run: RunFolder, args: Sequence[str]) -> A
     Raises:
         UserError: If it is damaged, or the data are not there any more and no other place is given.
     """
-    config = recipe.config_from_json(run.config())
+    return _with_data_of(run, recipe.config_from_json(run.config()), args)
+
+
+def _config_of_file(recipe: Recipe[Any], path: Path, args: Sequence[str]) -> tuple[str, Any]:
+    """Preset and Config of a ``config.json``, or of that in a run's folder; see :func:`_saved_config`."""
+    path = path / CONFIG_NAME if path.is_dir() else path
+    try:
+        saved = read_config(path)
+    except UserError as error:
+        raise UserError(f"--config must name the config.json of a run, but {error}") from None
+    made_by = RecipeIdentity.from_dict(saved)
+    if not made_by.is_of(recipe.identity):
+        raise UserError(f"{path} is of a run of {made_by}, not of {recipe.identity}.")
+    try:
+        config = recipe.config_from_json(saved["config"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    preset = saved["preset"] if saved["preset"] in recipe.presets else CUSTOM
+    return preset, _with_data_of(RunFolder(path.parent, made_by, preset), config, args)
+
+
+def _with_data_of(run: RunFolder, config: Any, args: Sequence[str]) -> Any:
     record = run.data()
     if record is not None and absolute(config.data) != record["source"]:
         config = dataclasses.replace(config, data=record["source"])
@@ -111,6 +172,12 @@ def _saved_config(recipe: Recipe[Any], run: RunFolder, args: Sequence[str]) -> A
         if source.path is not None and not source.path.exists():
             raise UserError(f"{config.data}, the data of this run, is not there: give the new place with --data.")
     return config
+
+
+def _younger_options(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line that names the options that a run was saved without."""
+    values = {name: value for name, value in config_to_json(config).items() if name not in saved}
+    return (f"Younger than the run, and at their defaults: {as_options(values)}.",) if values else ()
 
 
 def _fitted_to_data(config: Any, args: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
@@ -156,11 +223,12 @@ class _Start:
     resume: Path | None = None
     run_dir: Path | None = None
     init_from: Path | None = None
+    config: Path | None = None
 
 
 def _parse_parts(
     recipe: Recipe[Any],
-    preset: str,
+    preset: str | None,
     config: Any,
     kind: type[Options],
     prog: str,
@@ -171,12 +239,13 @@ def _parse_parts(
     of_run: bool = False,
 ) -> tuple[Any, Options]:
     # The field types are only known here: the Config is the recipe's, the choices of --preset are its presets.
-    choices: Any = Literal[tuple(recipe.presets)]
+    # A run may have begun with a preset that there is no more.
+    choices: Any = Literal[tuple(dict.fromkeys([*recipe.presets, preset]))]
     starts = ("preset", Annotated[choices, tyro.conf.arg(help="Settings that the options below start from.")], preset)
     command_type: type[Any] = dataclasses.make_dataclass(
         "Command",
         [
-            *([] if preset == FINE_TUNED else [starts]),
+            *([] if preset is None else [starts]),
             ("this_recipe", Annotated[recipe.config, tyro.conf.OmitArgPrefixes], config),
             ("session", Annotated[kind, tyro.conf.OmitArgPrefixes], kind()),
         ],

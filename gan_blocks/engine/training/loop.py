@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.console import Progress
-from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.devices import notes_on_precision, torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.memory import out_of_memory
@@ -39,6 +39,7 @@ from gan_blocks.engine.data.sources import absolute
 from gan_blocks.engine.pictures.sheets import save_sheet
 from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_parts, check_split
 from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
+from gan_blocks.engine.recipe.next_steps import after_training, next_steps
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import list_checkpoints, save_checkpoint
@@ -88,7 +89,7 @@ class Run:
 
     def __init__(self, recipe: Recipe[Any], command: TrainingCommand) -> None:
         self.recipe, self.config, self.options = recipe, command.config, command.options
-        self.notes = command.notes
+        self.notes, self.prog = command.notes, command.prog
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
         self.world = current_world()
@@ -175,9 +176,7 @@ class Run:
                 remedy = "run D inside twice_differentiable() there, or leave --compile out"
                 raise main_rank_only(UserError(f"{rule}: {remedy}.")) from error
             if problem := out_of_memory(error):
-                remedy = (
-                    "--accumulate 2 or more, --checkpoint-activations True, a smaller --batch-size or bf16 need less"
-                )
+                remedy = "--accumulate 2 or more, --checkpoint-activations, a smaller --batch-size or bf16 need less"
                 raise UserError(f"{problem} in step {batches.step}; {remedy}.") from error
             raise
         if self.config.top_k_gamma < 1:
@@ -203,7 +202,8 @@ class Run:
 
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
-        for note in (*self.notes, *self.images.notes):
+        slow = notes_on_precision(self.options.precision, self.state.device)
+        for note in (*slow, *self.notes, *self.images.notes):
             say(note)
         if classes := self.data.listed_classes():
             say(classes)
@@ -363,10 +363,16 @@ class Run:
         if self.spectra is not None:
             say(f"Spectra: {self.folder.spectra_path}")
         if stop.signal:
-            say(f"Stopped at step {self.step}; continue with --resume {self.folder.path}")
-            return 128 + stop.signal
-        say(f"{'Done' if self.step >= self.last_step else 'Time is up'} at step {self.step}, after {seconds:.0f} s.")
-        return 0
+            say(f"Stopped at step {self.step}.")
+        else:
+            ended = "Done" if self.step >= self.last_step else "Time is up"
+            say(f"{ended} at step {self.step}, after {seconds:.0f} s.")
+        if self.prog:
+            planned = self.config.planned_steps
+            steps = after_training(self.recipe, self.prog, self.folder.path, self.options, self.step, planned)
+            for line in next_steps(steps):
+                say(line)
+        return 128 + stop.signal if stop.signal else 0
 
 
 def _logged(returned: object) -> dict[str, Tensor]:

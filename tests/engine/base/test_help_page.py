@@ -8,6 +8,7 @@ import pytest
 import tyro
 
 from gan_blocks.engine.base.command_line import parse_choice, parse_options
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import help_page, hint
 
 
@@ -39,6 +40,12 @@ class Config(Images):
 
 
 @dataclass(frozen=True)
+class Switches(Config):
+    channels_last: bool = True
+    """Keep images as NHWC."""
+
+
+@dataclass(frozen=True)
 class Required:
     run: Path
     """Folder of a run."""
@@ -58,13 +65,17 @@ def test_an_option_is_shown_with_its_value_or_with_what_kind_of_value_it_takes()
         "  --widths 8 4              Channels.",
         "  --norm batch              What is normalized: batch, none.",
         "  --rate 0.0001             Learning rate.",
-        "  --mirror False            Mirrored, too.",
+        "  --[no-]mirror (off)       Mirrored, too.",
         "  --folder PATH             Where to put it (default: a new folder).",
         "",
         "data:",
         "  --data digits             Images to learn: digits or clothes.",
         "  --size 32                 Height and width.",
     ]
+
+
+def test_an_option_that_is_on_or_off_has_both_of_its_spellings():
+    assert "  --[no-]channels-last (on)  Keep images as NHWC." in page(Switches)
 
 
 def test_values_of_a_preset_that_differ_are_marked():
@@ -114,6 +125,35 @@ def test_both_spellings_print_the_page_and_end_with_status_0(word: str, capsys: 
         parse_options(Config, prog="train", description="Train.", args=["--size", "3", word])
     assert stop.value.code == 0
     assert capsys.readouterr().out.splitlines() == page(Config)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (True, False)),
+        (["--no-channels-last", "--mirror"], (False, True)),
+        (["--mirror", "--size", "3"], (True, True)),
+        (["--mirror", "True", "--channels_last", "False"], (False, True)),
+        (["--mirror=True", "--no_channels_last"], (False, True)),
+    ],
+)
+def test_what_is_on_or_off_is_a_flag_or_has_a_value(words: list[str], expected: tuple[bool, bool]):
+    parsed = parse_options(Switches, prog="train", description="", args=words)
+    assert (parsed.channels_last, parsed.mirror) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--mirror", "3"], "--mirror must be one of True, False, but got 3. See --help."),
+        (["--no-mirror", "True"], "Unrecognized options: True. See --help."),
+        (["--no-size"], "Unrecognized options: --no-size. Perhaps you meant --size. See --help."),
+    ],
+)
+def test_a_flag_with_another_value_is_one_line(words: list[str], problem: str):
+    with pytest.raises(UserError) as error:
+        parse_options(Switches, prog="train", description="", args=words)
+    assert str(error.value) == problem
 
 
 def test_a_command_of_several_words_lists_them_and_each_has_a_page(capsys: pytest.CaptureFixture[str]):

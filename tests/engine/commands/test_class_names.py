@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gan_blocks.engine.commands import evaluate, neighbors, sample
+from gan_blocks.engine.commands.evaluate_images import load_given_images
 from gan_blocks.engine.commands.sample import file_names
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import read_weights, write_weights
@@ -36,6 +38,7 @@ def test_classes_are_asked_for_by_name_and_files_are_called_so(
     assert "--classes 2 is the class of that name, whose number is 0." in capfd.readouterr().out
     with np.load(tmp_path / "named.npz") as arrays:
         assert arrays["labels"].tolist() == [2, 0, 1]
+        assert arrays["class_names"].tolist() == NAMES
     assert sample.main(["grid", *words, str(tmp_path / "folder")]) == 0
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
         "000000_class_dog_wolf.png",
@@ -48,6 +51,21 @@ def test_classes_are_asked_for_by_name_and_files_are_called_so(
         "class_cat.png",
         "class_dog_wolf.png",
     ]
+
+
+def test_samples_in_a_file_are_matched_with_a_folder_by_the_names_of_classes(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert sample.main(["--run", str(run), "--classes", "cat", "2", "--num", "12", "--out", "samples.npz"]) == 0
+    for number in range(24):  # whose numbers are others: 0 is "2", 1 is "ant", 2 is "cat"
+        path = tmp_path / "real" / ("2", "ant", "cat")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16), 10 * number, np.uint8)).save(path)
+    found = load_given_images("samples.npz", "real", None)
+    assert found.config.num_classes == 3
+    assert found.images.labels.tolist() == [2] * 6 + [0] * 6
+    assert not [note for note in found.notes if "no classes in common" in note]
 
 
 def test_an_unknown_class_is_one_line(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):

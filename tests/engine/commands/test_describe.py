@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import describe
 from recipes import biggan, biggan_deep, dcgan, progan, sagan, sngan, wgan_gp
 
@@ -49,6 +51,26 @@ def test_every_option_of_the_config_is_taken(capsys: pytest.CaptureFixture[str])
     for rows in tables.values():
         assert f"{sum(row.parameters for row in rows):,}" in page
     assert page.splitlines()[-1].endswith(f": {describe.table_1_parameters(tables):,}")
+
+
+class Narrow(nn.Module):
+    """A discriminator whose layers do not fit each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(8, 1, 3))
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.layers(images).mean(dim=(1, 2, 3))
+
+
+def test_a_layer_that_does_not_fit_is_one_line():
+    recipe = replace(biggan_deep.RECIPE, build_discriminator=lambda config: Narrow())
+    for command in (describe.describe, describe.describe_step):
+        with pytest.raises(
+            UserError, match=r"^the discriminator fails in layers\.2 \(Conv2d\), given \(., 4, 30, 30\): "
+        ):
+            command(recipe, biggan_deep.Config())
 
 
 NAMES = "appendix_h, biggan, biggan_deep, dcgan, progan, sagan, sngan, stacked_mnist, top_k_players, wgan_gp"
@@ -117,7 +139,7 @@ def test_every_row_of_table_1_has_the_papers_number_of_parameters(
     assert describe.main([recipe, "--preset", f"table1-row{row}"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     title, _, number = line.partition(": ")
-    assert title == "Param (G + D without G's shared embedding)"
+    assert title == ("Param (G + D without G's shared embedding)" if row > 5 else "Param (G + D)")
     assert f"{int(number.replace(',', '')) / 1e6:.1f}" == millions
 
 

@@ -73,10 +73,9 @@ def test_without_features_pixels_are_compared(here: Path, capsys: pytest.Capture
     pictures(here / "b", 12)
     assert evaluate.main(["--images", "a", "--against", "b"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-2:] == [
-        "Note: pixels alone are compared; --features efflite0-128 adds what a network sees.",
-        "Figures: evaluation.json",
-    ]
+    assert printed[-3:-1] == ["Figures: evaluation.json", "Next:"]
+    assert printed[-1].startswith("  what a network sees: ")
+    assert printed[-1].endswith(" evaluate --images a --against b --features efflite0-128")
     assert json.loads((here / "evaluation.json").read_bytes())["num_real"] == 12
 
 

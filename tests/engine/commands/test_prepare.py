@@ -63,11 +63,14 @@ def test_a_store_of_a_folder_holds_what_training_would_read_from_the_folder(
 ):
     store = tmp_path / "store"
     assert run(pictures, store) == 0
-    assert capsys.readouterr().out.splitlines() == [
+    *said, train, presets = capsys.readouterr().out.splitlines()
+    assert said == [
         "Preparing 12 images at 8 x 8, 4 x 4 in 3 shards of each size.",
         "12 images of 2 classes, 0.0 MB.",
-        f"Train with --data shards:{store}",
+        "Next:",
     ]
+    assert train.endswith(f" train biggan_deep --data shards:{store}")
+    assert presets.endswith(" presets")
     for resolution in (4, 8):
         assert_equal_sets(load(f"shards:{store}", resolution), load(f"folder:{pictures}", resolution))
     names = [f"{size}/shard_0000{number}.zip" for size in (4, 8) for number in range(3)]

@@ -136,11 +136,67 @@ def test_a_weights_file_alone_is_enough(run: Path, tmp_path: Path):
         assert np.array_equal(arrays["images"], draw(run, tmp_path / "run.npz", "--num", "3")[0])
 
 
-def test_a_grid_has_one_row_a_class(run: Path, tmp_path: Path):
-    assert sample.main(["--run", str(run), "--num", "12", "--out", str(tmp_path / "grid.png")]) == 0
-    with Image.open(tmp_path / "grid.png") as grid:
-        width, height = grid.size
-    assert width / 4 == pytest.approx(height / 3, rel=0.05)
+def sheet(run: Path, out: Path, *options: str) -> np.ndarray:
+    assert sample.main(["--run", str(run), "--out", str(out), *options]) == 0
+    with Image.open(out) as picture:
+        return np.array(picture)
+
+
+def side(images: int, scale: int = 4) -> int:
+    """How wide or high a grid of images of 16 pixels is."""
+    return (images * (16 + 2) + 2) * scale
+
+
+def test_a_grid_has_one_row_a_class_and_its_name_beside_it(run: Path, tmp_path: Path):
+    plain = sheet(run, tmp_path / "plain.png", "--num", "12", "--no-captions")
+    assert plain.shape == (side(3), side(4))
+    captioned = sheet(run, tmp_path / "captioned.png", "--num", "12")
+    left = captioned.shape[1] - plain.shape[1]
+    assert 0 < left < 60
+    assert np.array_equal(captioned[:, left:], plain)
+    assert [bool((row < 128).any()) for row in np.split(captioned[4:-4, :left], 3)] == [True] * 3
+
+
+def test_columns_and_scale_are_those_that_are_asked_for(run: Path, tmp_path: Path):
+    by_two = sheet(run, tmp_path / "2.png", "--num", "12", "--columns", "2", "--scale", "3")
+    assert by_two.shape[0] == side(6, scale=3)
+    left = by_two.shape[1] - side(2, scale=3)
+    # The name of a class stands beside the first of its two rows.
+    parts = np.array_split(by_two[3:-3, :left], 6)
+    assert [bool((row < 128).any()) for row in parts] == [True, False] * 3
+    mixed = sheet(run, tmp_path / "5.png", "--num", "12", "--columns", "5", "--scale", "1")
+    assert mixed.shape == (side(3, scale=1), side(5, scale=1))
+    assert sheet(run, tmp_path / "one.png", "--num", "3", "--columns", "9", "--scale", "1").shape == (20, side(3, 1))
+    for word, *words in (["truncation", "--columns", "2"], ["interpolation", "--rows", "3", "--steps", "2"]):
+        heights = []
+        for scale in ("2", "3"):
+            assert (
+                sample.main([word, "--run", str(run), "--out", str(tmp_path / "s.png"), "--scale", scale, *words]) == 0
+            )
+            with Image.open(tmp_path / "s.png") as picture:
+                heights.append(picture.height)
+        assert heights[1] - heights[0] == side(3, scale=1)
+    words = ["classes", "--run", str(run), "--num", "4", "--columns", "4", "--scale", "2", "--out"]
+    assert sample.main([*words, str(tmp_path / "classes")]) == 0
+    with Image.open(tmp_path / "classes" / "class_0.png") as picture:
+        assert picture.size == (side(4, scale=2), side(1, scale=2))
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--scale", "0"], "--scale must be from 1 to 64, but got 0."),
+        (["--scale", "65"], "--scale must be from 1 to 64, but got 65."),
+        (["--columns", "0"], "--columns must be at least 1, but got 0."),
+        (["--columns", "3", "--out", "x.npz"], "--columns is for a sheet (.png), but --out is x.npz."),
+        (["--scale", "3", "--out", "x/"], "--scale is for a sheet (.png), but --out is x."),
+    ],
+)
+def test_columns_and_scale_that_cannot_be_are_one_line(
+    words: list[str], problem: str, run: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert sample.main(["--run", str(run), *words]) == 2
+    assert capfd.readouterr().err == f"sample: error: {problem}\n"
 
 
 def test_a_folder_gets_one_png_a_sample(run: Path, tmp_path: Path):
@@ -152,7 +208,7 @@ def test_a_folder_gets_one_png_a_sample(run: Path, tmp_path: Path):
 @pytest.mark.parametrize("name", ["out.npz", "OUT.NPZ"])
 def test_the_arrays_are_the_file_that_numpy_writes(name: str, run: Path, tmp_path: Path):
     images, labels = draw(run, tmp_path / name, "--num", "7", "--batch-size", "3")
-    np.savez(tmp_path / "numpy.npz", images=images, labels=labels)
+    np.savez(tmp_path / "numpy.npz", images=images, labels=labels, class_names=np.array(["0", "1", "2"]))
     assert (tmp_path / name).read_bytes() == (tmp_path / "numpy.npz").read_bytes()
 
 

@@ -535,3 +535,27 @@ def test_a_file_of_broken_records_is_named(size: int, tmp_path: Path):
 def test_a_label_that_cifar10_does_not_have_is_an_error(tmp_path: Path):
     (tmp_path / "data_batch_1.bin").write_bytes(bytes([17]) + bytes(3072))
     assert error_of(f"cifar10:{tmp_path}") == "labels must be 0 to 9, but one is 17; is this CIFAR-100?"
+
+
+def test_class_names_of_an_npz_are_those_of_the_classes(tmp_path: Path):
+    names = np.array(["ant", "bee", "cat", "Dömse"])
+    found = load(write_npz(tmp_path / "x.npz", images=IMAGES, labels=LABELS, class_names=names))
+    assert found.class_names == ("ant", "bee", "cat", "Dömse")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            np.array([b"a", b"b", b"c"]),
+            "class_names must be text, one name for each class, but got dtype |S1 and shape",
+        ),
+        (
+            np.array([["a", "b"]]),
+            "class_names must be text, one name for each class, but got dtype <U1 and shape (1, 2)",
+        ),
+        (np.array(["a"]), "labels must be from 0 to 0 (the number of class_names is 1), but they go from 0 to"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_one_line(names: np.ndarray, message: str, tmp_path: Path):
+    assert error_of(write_npz(tmp_path / "x.npz", images=IMAGES, labels=LABELS, class_names=names)).startswith(message)

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import torch
 
+from gan_blocks.engine.base import devices
 from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
+from gan_blocks.engine.commands import evaluate, sample
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.checkpoints import save_checkpoint
@@ -87,7 +89,7 @@ def test_a_continued_run_may_begin_to_compute_activations_again_and_keeps_its_by
     args = [*tiny_args, "--r1-penalty", "1"]
     assert biggan_deep.RECIPE.main([*args, "--run-dir", str(whole), "--steps", "4"]) == 0
     assert biggan_deep.RECIPE.main([*args, "--run-dir", str(parts), "--steps", "2"]) == 0
-    assert biggan_deep.RECIPE.main(["--resume", str(parts), "--checkpoint-activations", "True"]) == 0
+    assert biggan_deep.RECIPE.main(["--resume", str(parts), "--checkpoint-activations"]) == 0
     assert weights(whole) == weights(parts)
 
 
@@ -149,7 +151,9 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
     monkeypatch.setattr(biggan_deep, "RECIPE", replace(biggan_deep.RECIPE, train_step=interrupted_step))
     assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 128 + number
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_000002"]
-    assert f"Stopped at step 2; continue with --resume {tmp_path / 'run'}" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "Stopped at step 2.\n" in said
+    assert re.search(rf"  continue: \S*python -m recipes.biggan_deep --resume {tmp_path / 'run'}\n", said)
 
 
 def test_minutes_end_a_run_with_a_checkpoint(tiny_args: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -385,6 +389,31 @@ def test_the_error_of_an_option_is_one_line_also_where_boxes_are_of_ascii():
     assert not re.search(r"--+ ", done.stderr)
 
 
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_a_cpu_without_instructions_for_bf16_is_said_once_at_the_start(
+    has_instructions: bool,
+    tiny_args: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    note = "--precision bf16 is many times slower than fp32 here: this CPU has no instructions for bfloat16.\n"
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: has_instructions)
+    run = str(tmp_path / "run")
+    commands = (
+        (biggan_deep.RECIPE.main, [*tiny_args, "--run-dir", run, "--steps", "1"]),
+        (sample.main, ["--run", run, "--num", "3", "--out", str(tmp_path / "x.npz")]),
+        (evaluate.main, ["--run", run, "--num", "6"]),
+    )
+    for main, words in commands:
+        for precision in ("fp32", "bf16") if not has_instructions else ("bf16",):
+            more = [] if precision == "fp32" else ["--precision", "bf16"]
+            capfd.readouterr()
+            assert main([*words, *more]) == 0
+            said = "".join(capfd.readouterr())
+            assert said.count(note) == (precision == "bf16" and not has_instructions)
+
+
 def test_ctrl_c_ends_a_command_with_one_line(capfd: pytest.CaptureFixture[str]):
     def interrupted() -> int:
         raise KeyboardInterrupt
@@ -393,13 +422,121 @@ def test_ctrl_c_ends_a_command_with_one_line(capfd: pytest.CaptureFixture[str]):
     assert capfd.readouterr().err == "sample: stopped.\n"
 
 
+class TestConfigOfARun:
+    def start(self, *words: str) -> int:
+        return biggan_deep.RECIPE.main(["--steps", "1", "--threads", "1", "--sample-every", "0", *words])
+
+    def saved(self, run: Path) -> dict[str, Any]:
+        return json.loads((run / "config.json").read_bytes())
+
+    @pytest.mark.parametrize("name", ["config.json", ""])
+    def test_a_new_run_has_its_options_but_for_those_that_are_given(self, name: str, tiny_run: Path, tmp_path: Path):
+        words = ["--config", str(tiny_run / name), "--seed", "3", "--run-dir", str(tmp_path / "run")]
+        assert self.start(*words) == 0
+        old, new = self.saved(tiny_run), self.saved(tmp_path / "run")
+        assert new["config"] == {**old["config"], "seed": 3, "data": new["config"]["data"]}
+        assert new["preset"] == old["preset"] == "mnist5k-32"
+        assert not list((tmp_path / "run" / "checkpoints").glob("step_000003"))
+
+    def test_typed_again_it_continues_and_with_another_config_it_is_refused(
+        self, tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ):
+        words = ["--config", str(tiny_run), "--run-dir", str(tmp_path / "run")]
+        assert self.start(*words) == 0
+        assert self.start(*words, "--steps", "2") == 0
+        other = tmp_path / "other.json"
+        other.write_text(json.dumps({**self.saved(tiny_run), "config": {**self.saved(tiny_run)["config"], "seed": 5}}))
+        capfd.readouterr()
+        assert self.start("--config", str(other), "--run-dir", str(tmp_path / "run")) == 2
+        assert "--seed is 5 here, but the run was started with 0." in capfd.readouterr().err
+
+    def test_a_file_of_no_preset_is_named_so(self, tiny_run: Path, tmp_path: Path):
+        (tmp_path / "converted.json").write_text(json.dumps({**self.saved(tiny_run), "preset": "converted"}))
+        data = self.saved(tiny_run)["config"]["data"]
+        words = ["--config", str(tmp_path / "converted.json"), "--data", data, "--run-dir", str(tmp_path / "run")]
+        assert self.start(*words) == 0
+        assert self.saved(tmp_path / "run")["preset"] == "custom"
+        assert biggan_deep.RECIPE.main(["--resume", str(tmp_path / "run"), "--steps", "2"]) == 0
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            (
+                {"config": {"depth": 3}},
+                "{}: the saved Config has --depth 3, which this version of biggan_deep does not",
+            ),
+            ({"config": {"batch_size": 0}}, "{}: --batch-size must be greater than 0, but got 0."),
+            ({"recipe": "recipes.sngan:RECIPE"}, "{} is of a run of recipes.sngan:RECIPE, not of recipes.biggan_deep:"),
+            ({"recipe": 3}, "--config must name the config.json of a run, but {} is damaged: its recipe is not what"),
+            (None, "--config must name the config.json of a run, but {} cannot be read: No such file or directory."),
+        ],
+    )
+    def test_what_cannot_be_is_one_line(
+        self, changes: dict[str, Any] | None, problem: str, tiny_run: Path, tmp_path: Path, capfd: Any
+    ):
+        path = tmp_path / "some.json"
+        if changes is not None:
+            path.write_text(json.dumps(self.saved(tiny_run) | changes))
+        capfd.readouterr()
+        assert self.start("--config", str(path), "--run-dir", str(tmp_path / "run")) == 2
+        said = capfd.readouterr().err
+        assert said.startswith(f"biggan_deep: error: {problem.format(path)}")
+        assert said.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("words", "problem"),
+        [
+            (["--preset", "mnist5k-32"], "--config takes the Config of that run, so that --preset has no place beside"),
+            (["--resume", "RUN"], "--config starts a run; --resume and --init-from take the options of the run"),
+            (["--init-from", "RUN"], "--config starts a run; --resume and --init-from take the options of the run"),
+        ],
+    )
+    def test_it_is_instead_of_a_preset_or_another_run(
+        self, words: list[str], problem: str, tiny_run: Path, capfd: pytest.CaptureFixture[str]
+    ):
+        words = [str(tiny_run) if word == "RUN" else word for word in words]
+        assert self.start("--config", str(tiny_run), *words) == 2
+        assert capfd.readouterr().err.splitlines()[-1].startswith(f"biggan_deep: error: {problem}")
+
+
+@dataclasses.dataclass(frozen=True)
+class YoungerConfig(biggan_deep.Config):
+    """A version with one more option."""
+
+    sharpness: tuple[int, ...] = (3, 4)
+
+
+def test_options_that_a_run_was_begun_without_or_that_are_gone_are_named_when_it_is_continued(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    old, young = tmp_path / "old", tmp_path / "young"
+    preset = {"renamed": lambda: YoungerConfig()}  # and the run's preset is gone
+    with monkeypatch.context() as patched:
+        assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(old), "--steps", "1"]) == 0
+        patched.setattr(
+            biggan_deep,
+            "RECIPE",
+            replace(biggan_deep.RECIPE, config=YoungerConfig, presets=preset),  # type: ignore
+        )
+        capfd.readouterr()
+        assert biggan_deep.RECIPE.main(["--resume", str(old), "--steps", "2"]) == 0
+        assert "Younger than the run, and at their defaults: --sharpness 3 4.\n" in capfd.readouterr().err
+        assert biggan_deep.RECIPE.main(["--resume", str(old), "--preset", "mnist5k-32", "--steps", "3"]) == 0
+        assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(young), "--steps", "1"]) == 0
+    capfd.readouterr()
+    assert biggan_deep.RECIPE.main(["--resume", str(young)]) == 2
+    problem = "the saved Config has --sharpness 3 4, which this version of biggan_deep does not know"
+    assert capfd.readouterr().err.startswith(f"biggan_deep: error: {problem}; ")
+
+
 def test_help_is_a_page_with_every_field_and_default(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
         biggan_deep.RECIPE.main(["--help"])
     assert stop.value.code == 0
     page = capsys.readouterr().out
     names = [field.name for kind in (biggan_deep.Config, RunOptions) for field in dataclasses.fields(kind)]
-    assert all(f" --{name.replace('_', '-')} " in page for name in ["preset", *names])
+    assert all(f" --{name.replace('_', '-')} " in page.replace("--[no-]", "--") for name in ["preset", *names])
     assert "Appendix B" in page
 
 
@@ -452,6 +589,25 @@ def test_a_step_that_returns_nothing_to_log_ends_with_one_line(
     assert capsys.readouterr().err.endswith(f"biggan_deep: error: {rule}, {got}\n")
 
 
+def test_networks_whose_layers_do_not_fit_end_with_one_line_and_no_folder(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    class Wide(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Linear(7, 16 * 16)
+
+        def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return self.first(z).unflatten(1, (1, 16, 16))
+
+    other = replace(biggan_deep.RECIPE, build_generator=lambda config: Wide())
+    monkeypatch.setattr(biggan_deep, "RECIPE", other)
+    assert other.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("biggan_deep: error: the generator fails in first (Linear), given (2, 6): mat1 and mat2 ")
+    assert not (tmp_path / "run").exists()
+
+
 def test_plain_numbers_are_logged_too(tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = replace(biggan_deep.RECIPE, train_step=lambda state, batches, config: {"loss_d": 0.5, "steps": 3})
     monkeypatch.setattr(biggan_deep, "RECIPE", other)
@@ -460,7 +616,7 @@ def test_plain_numbers_are_logged_too(tiny_args: list[str], tmp_path: Path, monk
 
 
 def test_help_for_a_run_shows_what_the_run_sets(tiny_run: Path, capsys: pytest.CaptureFixture[str]):
-    for option in ("--resume", "--init-from"):
+    for option in ("--resume", "--init-from", "--config"):
         with pytest.raises(SystemExit):
             biggan_deep.RECIPE.main([option, str(tiny_run), "--help"])
         page = capsys.readouterr().out

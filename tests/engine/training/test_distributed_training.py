@@ -1,6 +1,7 @@
 """Real processes on this machine, joined by gloo as torchrun joins them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -174,7 +175,9 @@ def test_a_process_that_does_not_answer_within_the_timeout_is_named(folder: Path
 def test_a_signal_to_one_process_stops_all_after_the_same_step_with_a_checkpoint(folder: Path):
     assert statuses(folder, "stopped") == [143, 143]
     assert [path.name for path in list_checkpoints(folder / "stopped" / "checkpoints")] == ["step_000002"]
-    assert "Stopped at step 2; continue with --resume" in said(folder, "stopped", 0)
+    assert "Stopped at step 2.\n" in said(folder, "stopped", 0)
+    continued = r"  continue: .*torch\S+ --nproc-per-node 2 -m \S+ --resume \S+/stopped"
+    assert re.search(continued, said(folder, "stopped", 0))
 
 
 def test_the_first_tensor_that_differs_between_processes_is_named(folder: Path):

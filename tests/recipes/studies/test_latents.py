@@ -38,9 +38,9 @@ def test_a_study_trains_measures_goes_on_where_it_stopped_and_writes_its_table(
 ):
     trained: list[str] = []
 
-    def train_and_stop(recipe: Recipe, argv: list[str]) -> int:
+    def train_and_stop(recipe: Recipe, argv: list[str], prog: str) -> int:
         trained.append(Path(argv[-1]).name)
-        return real_train(recipe, argv) or (143 if len(trained) == 2 else 0)
+        return real_train(recipe, argv, prog=prog) or (143 if len(trained) == 2 else 0)
 
     real_train = Recipe.main
     monkeypatch.setattr(Recipe, "main", train_and_stop)
@@ -106,8 +106,8 @@ def test_the_speed_is_the_first_measured_step_of_each_run_that_got_there():
 def test_a_run_that_fails_is_named_when_the_others_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def fail_once(recipe: Recipe, argv: list[str]) -> int:
-        return 2 if "annealed-normal" in argv else real_train(recipe, argv)
+    def fail_once(recipe: Recipe, argv: list[str], prog: str) -> int:
+        return 2 if "annealed-normal" in argv else real_train(recipe, argv, prog=prog)
 
     real_train = Recipe.main
     monkeypatch.setattr(Recipe, "main", fail_once)

@@ -44,9 +44,9 @@ def test_a_study_trains_measures_and_draws_each_coefficient_and_goes_on_where_it
     args = [*FAST, "--coefficients", "0", "0.01", "--seeds", "0", "--out", str(tmp_path)]
     trained: list[str] = []
 
-    def train_and_stop(recipe: Recipe, argv: list[str]) -> int:
+    def train_and_stop(recipe: Recipe, argv: list[str], prog: str) -> int:
         trained.append(Path(argv[-1]).name)
-        return real_train(recipe, argv) or (143 if len(trained) == 2 else 0)
+        return real_train(recipe, argv, prog=prog) or (143 if len(trained) == 2 else 0)
 
     real_train = Recipe.main
     monkeypatch.setattr(Recipe, "main", train_and_stop)

@@ -49,9 +49,9 @@ def test_a_study_trains_measures_goes_on_where_it_stopped_and_writes_its_table(
 ):
     trained: list[str] = []
 
-    def train_and_stop(recipe: str, argv: list[str]) -> int:
+    def train_and_stop(recipe: str, argv: list[str], prog: str) -> int:
         trained.append(Path(argv[-1]).name)
-        return real_train(recipe, argv) or (143 if len(trained) == 2 else 0)
+        return real_train(recipe, argv, prog=prog) or (143 if len(trained) == 2 else 0)
 
     real_train = Recipe.main
     monkeypatch.setattr(Recipe, "main", train_and_stop)
@@ -102,7 +102,7 @@ def test_the_digits_of_a_number_are_read_channel_by_channel(monkeypatch: pytest.
 def test_a_run_that_fails_is_named_when_the_others_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(Recipe, "main", lambda recipe, argv: 2)
+    monkeypatch.setattr(Recipe, "main", lambda recipe, argv, prog: 2)
     assert stacked_mnist_study.main([*TINY, "--methods", "gan", "--seeds", "0", "--out", str(tmp_path)]) == 2
     message = f"1 of 1 runs have failed; what they said is in {tmp_path / 'gan_seed_0.txt'}."
     assert capsys.readouterr().err.endswith(f"stacked_mnist: error: {message}\n")

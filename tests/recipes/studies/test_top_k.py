@@ -48,9 +48,9 @@ def test_a_study_trains_measures_draws_and_goes_on_where_it_stopped(
 ):
     trained: list[str] = []
 
-    def train_and_stop(recipe: Recipe, argv: list[str]) -> int:
+    def train_and_stop(recipe: Recipe, argv: list[str], prog: str) -> int:
         trained.append(Path(argv[-1]).name)
-        return real_train(recipe, argv) or (143 if len(trained) == 2 else 0)
+        return real_train(recipe, argv, prog=prog) or (143 if len(trained) == 2 else 0)
 
     real_train = Recipe.main
     monkeypatch.setattr(Recipe, "main", train_and_stop)
@@ -123,8 +123,8 @@ def test_the_second_table_varies_one_setting_of_sa_gan_at_a_time(
 def test_a_run_that_fails_is_named_when_the_others_are_done(
     args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def fail_once(recipe: Recipe, argv: list[str]) -> int:
-        return 2 if "dcgan_top_k_seed_0" in argv[-1] else real_train(recipe, argv)
+    def fail_once(recipe: Recipe, argv: list[str], prog: str) -> int:
+        return 2 if "dcgan_top_k_seed_0" in argv[-1] else real_train(recipe, argv, prog=prog)
 
     real_train = Recipe.main
     monkeypatch.setattr(Recipe, "main", fail_once)
@@ -138,9 +138,9 @@ def test_training_by_the_clock_counts_all_sessions(
 ):
     asked: list[float] = []
 
-    def note(recipe: Recipe, argv: list[str]) -> int:
+    def note(recipe: Recipe, argv: list[str], prog: str) -> int:
         asked.append(60 * float(argv[argv.index("--minutes") + 1]))
-        return real_train(recipe, argv)
+        return real_train(recipe, argv, prog=prog)
 
     real_train = Recipe.main
     monkeypatch.setattr(Recipe, "main", note)

@@ -4,6 +4,7 @@ Tested in ``tests/engine/evaluation/features/test_networks.py``.
 """
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from gan_blocks.engine.evaluation.features.efficientnet import LITE_NETWORKS, li
 from gan_blocks.engine.evaluation.features.given import function_network, script_network
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 
-__all__ = ["CLASSIFIER", "FeatureChoice", "parse_features"]
+__all__ = ["CLASSIFIER", "FeatureChoice", "features_at_hand", "parse_features"]
 
 CLASSIFIER = "classifier"
 SIDES = 32, 1024
@@ -68,6 +69,13 @@ def parse_features(spec: str) -> FeatureChoice:
     names = ", ".join(f"{name}-SIDE" for name in LITE_NETWORKS)
     rule = f"{names}, {CLASSIFIER}, a TorchScript file (net.pt@SIDE) or a function (module:function@SIDE)"
     raise UserError(f"--features must be one of {rule}, but got {spec[:200]}.")
+
+
+def features_at_hand(num_classes: int) -> str | None:
+    """A value of ``--features`` that needs nothing else: a network that is installed, or a classifier of the images."""
+    if find_spec(LITE_NETWORKS["efflite0"].package) is not None:
+        return "efflite0-128"
+    return CLASSIFIER if num_classes > 1 else None
 
 
 def _side(spec: str, digits: str | None) -> int | None:
