@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["FeatureNetwork", "as_saved", "joined", "probed", "resized"]
+__all__ = ["FeatureNetwork", "answered", "as_saved", "resized"]
 
 CPU = torch.device("cpu")
 
@@ -87,27 +87,17 @@ def resized(images: Tensor, side: int) -> Tensor:
     return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
 
 
-def joined(answer: object) -> tuple[Tensor, int]:
-    """What a network returned as one tensor of features and logits, and the number of features.
+def answered(look: Callable[[Tensor], object], images: Tensor) -> tuple[Tensor, int]:
+    """What a network of the user's gives for images, features and logits side by side, and the number of features.
 
     Raises:
-        TypeError: If it is neither a matrix of features nor a pair of these and logits.
+        TypeError: If it is neither a matrix of features with a row for each image nor a pair of these and logits.
     """
+    answer = look(images)
     parts = list(answer) if isinstance(answer, tuple | list) else [answer]
-    matrices = [part for part in parts if isinstance(part, Tensor) and part.dim() == 2]
-    if len(matrices) != len(parts) or len(parts) not in (1, 2):
+    matrices = [part for part in parts if isinstance(part, Tensor) and part.dim() == 2 and len(part) == len(images)]
+    if len(matrices) != len(parts) or len(parts) not in (1, 2) or matrices[0].shape[1] == 0:
         shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts[:3]]
-        raise TypeError(f"it must return features (batch, features), or these and logits, but returned {shapes}")
+        wanted = f"features ({len(images)}, features), or these and logits"
+        raise TypeError(f"it must return {wanted}, but returned {shapes[0] if len(shapes) == 1 else shapes}")
     return torch.cat([matrix.float() for matrix in matrices], dim=1), matrices[0].shape[1]
-
-
-def probed(look: Callable[[Tensor], object], images: Tensor) -> int:
-    """How many features a network gives, found by showing it images.
-
-    Raises:
-        TypeError: If what it returns are no features of these images.
-    """
-    rows, num_features = joined(look(images))
-    if len(rows) != len(images) or num_features == 0:
-        raise TypeError(f"it must return a row for each of {len(images)} images, but returned {tuple(rows.shape)}")
-    return num_features

@@ -146,22 +146,62 @@ def test_a_file_that_is_no_script_says_what_is_expected(tmp_path: Path):
 
 
 def test_a_script_that_returns_no_features_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"does not work on RGB images of 48x48 pixels.* must return features \(batch"):
+    with pytest.raises(UserError, match=r"does not work on RGB images of 48x48 pixels.* must return features \(2, f"):
         parse_features(f"{script(tmp_path, Maps())}@48").load(CPU, 24)
 
 
 def test_a_function_of_a_file_is_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "my_features.py").write_text("def look(images):\n    return images.mean(dim=(2, 3))\nvalue = 3\n")
+    (tmp_path / "broken_features.py").write_text("\nsize = unknown\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_features", raising=False)
     network = parse_features(f"{tmp_path}/my_features.py:look@32").load(CPU, 24)
     assert (network.name, network.num_features, network.digest) == ("look-32", 3, "")
     for spec, message in (
         (f"{tmp_path}/my_features.py:value", "has no function value."),
-        (f"{tmp_path}/other.py:look", "cannot be imported: FileNotFoundError: there is no Python file"),
+        (f"{tmp_path}/other.py:look", f"other.py:look: there is no Python file {tmp_path}/other.py."),
+        (
+            f"{tmp_path}/broken_features.py:look",
+            "cannot be imported: NameError: name 'unknown' is not defined (line 2 of ",
+        ),
         ("no_such_module:look", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'."),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
             parse_features(spec).load(CPU, 24)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            "images.mean(dim=(2, 3)).squeeze()",
+            "does not work on RGB images of 16x16 pixels, float32 in [-1, 1], 1 at a time: "
+            "it must return features (1, features), or these and logits, but returned (3,).",
+        ),
+        (
+            "images.flatten(1)[:, : 4 + len(images)]",
+            "must return 6 values for each image, as for the blank ones that it is tried on, but returned 5.",
+        ),
+        ("images.flatten(1)[:, : 5 // (len(images) - 1)]", "integer division or modulo by zero."),
+        (
+            "images.mean(dim=(1, 2))[:0]",
+            "must return features (2, features), or these and logits, but returned (0, 16).",
+        ),
+        ("images[:, 0, 0, :0]", "must return features (2, features), or these and logits, but returned (2, 0)."),
+        ("(images.flatten(1),) * 3", "but returned [(2, 768), (2, 768), (2, 768)]."),
+        ("None", "it must return features (2, features), or these and logits, but returned NoneType."),
+    ],
+)
+def test_what_a_function_returns_is_checked_for_every_batch(
+    answer: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "bad_features.py").write_text(f"def look(images):\n    return {answer}\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "bad_features", raising=False)
+    with pytest.raises(UserError) as error:
+        parse_features(f"{tmp_path}/bad_features.py:look").load(CPU, 16).rows(torch.zeros(1, 3, 16, 16))
+    assert str(error.value).startswith(f"--features {tmp_path}/bad_features.py:look ")
+    assert str(error.value).endswith(message)
 
 
 def test_the_classifier_of_the_data_has_the_features_of_its_last_map(rng: torch.Generator):
