@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from gan_blocks import multiscale_ssim
+from gan_blocks import Rows, multiscale_ssim
 from gan_blocks.engine.base.checks import Fields, require, require_at_least
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
-from gan_blocks.engine.evaluation.image_rows import ImageRows
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 
 __all__ = ["MS_SSIM", "PairReport", "check_pair_size", "measure_pairs", "random_pairs"]
@@ -47,7 +46,7 @@ class PairReport:
 
 
 def measure_pairs(
-    generated: ImageRows, generated_labels: Tensor, real: ImageRows, real_labels: Tensor, *, pairs: int, seed: int
+    generated: Rows, generated_labels: Tensor, real: Rows, real_labels: Tensor, *, pairs: int, seed: int
 ) -> PairReport:
     """Compare random pairs of different images of one class, generated ones with each other and real ones.
 
@@ -100,7 +99,7 @@ def random_pairs(labels: Tensor, count: int, generator: torch.Generator) -> Tens
     return torch.stack([order[place], order[partner]], dim=1)
 
 
-def _mean_similarity(images: ImageRows, labels: Tensor, count: int, seed: int, name: str) -> float:
+def _mean_similarity(images: Rows, labels: Tensor, count: int, seed: int, name: str) -> float:
     pairs = random_pairs(labels, count, random_stream(seed, "similar pairs", name))
     return statistics.fmean(
         similarity

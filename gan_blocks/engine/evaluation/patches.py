@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_blocks import sliced_wasserstein_distance
+from gan_blocks import Rows, sliced_wasserstein_distance
 from gan_blocks.engine.base.checks import Fields, require_at_least
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
-from gan_blocks.engine.evaluation.image_rows import ImageRows, SelectedImages, in_batches
+from gan_blocks.engine.evaluation.image_rows import SelectedImages, in_batches
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 
 __all__ = [
@@ -72,7 +72,7 @@ class PatchReport:
         ]
 
 
-def measure_patches(generated: ImageRows, real: ImageRows, *, images: int, seed: int) -> PatchReport:
+def measure_patches(generated: Rows, real: Rows, *, images: int, seed: int) -> PatchReport:
     """Measure the distances between sets of ``images`` images, chosen at random as a function of the seed.
 
     Real images are compared with generated ones, with other real ones, and with these others blurred, so that all three

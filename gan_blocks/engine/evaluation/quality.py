@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.image_set import class_name
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, train_classifier
 from gan_blocks.engine.evaluation.distances import mean_pairwise_distance, nearest_distances
-from gan_blocks.engine.evaluation.image_rows import ImageRows, SelectedImages, in_batches
+from gan_blocks.engine.evaluation.image_rows import SelectedImages, in_batches
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 
 __all__ = [
@@ -111,15 +112,15 @@ class QualityReport:
 
 
 def measure_quality(
-    generated: ImageRows,
+    generated: Rows,
     generated_labels: Tensor,
-    real: ImageRows,
+    real: Rows,
     real_labels: Tensor,
     *,
     num_classes: int,
     seed: int,
     epochs: int = 10,
-    held_out: ImageRows | None = None,
+    held_out: Rows | None = None,
     judge: TrainedClassifier | None = None,
     class_names: Sequence[str] = (),
 ) -> QualityReport:
@@ -170,12 +171,12 @@ def measure_quality(
     )
 
 
-def class_agreement(classifier: nn.Module, images: ImageRows, requested_labels: Tensor) -> float:
+def class_agreement(classifier: nn.Module, images: Rows, requested_labels: Tensor) -> float:
     """Share of images that the classifier assigns to the class that was requested, from 0 to 1."""
     return _agreement(classifier, images, requested_labels).mean().item()
 
 
-def diversity_ratio(generated: ImageRows, generated_labels: Tensor, real: ImageRows, real_labels: Tensor) -> float:
+def diversity_ratio(generated: Rows, generated_labels: Tensor, real: Rows, real_labels: Tensor) -> float:
     r"""Mean pairwise distance within a class, generated over real.
 
     .. math:: \frac{\sum_{c \in C} \bar d(G_c)}{\sum_{c \in C} \bar d(R_c)}, \qquad
@@ -211,7 +212,7 @@ def diversity_ratio(generated: ImageRows, generated_labels: Tensor, real: ImageR
     return spread["generated"] / spread["real"]
 
 
-def novelty_ratio(generated: ImageRows, training: ImageRows, held_out: ImageRows | None = None) -> float:
+def novelty_ratio(generated: Rows, training: Rows, held_out: Rows | None = None) -> float:
     r"""Mean distance from a generated image to its nearest training image, over the same for real images.
 
     .. math:: \frac{\tfrac{1}{n} \sum_i \min_j \lVert g_i - t_j \rVert_2}
@@ -248,7 +249,7 @@ def novelty_ratio(generated: ImageRows, training: ImageRows, held_out: ImageRows
     return nearest_distances(generated, training).mean().item() / baseline
 
 
-def _agreement(classifier: nn.Module, images: ImageRows, requested_labels: Tensor) -> Tensor:
+def _agreement(classifier: nn.Module, images: Rows, requested_labels: Tensor) -> Tensor:
     return (class_scores(classifier, images).argmax(dim=1) == requested_labels).double()
 
 
@@ -261,7 +262,7 @@ def _without_spread(generated_labels: Tensor, real_labels: Tensor) -> list[int]:
     return [label for label in _classes(generated_labels) if (real_labels == label).sum() == 1]
 
 
-def check_finite(generated: ImageRows) -> None:
+def check_finite(generated: Rows) -> None:
     """Check that generated images can be measured.
 
     Raises:
@@ -271,7 +272,7 @@ def check_finite(generated: ImageRows) -> None:
         raise UserError("The generated images hold values that are not finite: the generator has diverged.")
 
 
-def _check_images(generated: ImageRows, generated_labels: Tensor, real: ImageRows) -> None:
+def _check_images(generated: Rows, generated_labels: Tensor, real: Rows) -> None:
     if len(generated_labels) == 0:
         raise UserError("There are no generated images to measure.")
     check_same_size(generated.shape[1:], real.shape[1:])

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gan_blocks import Rows
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier
 from gan_blocks.engine.evaluation.features.cache import Cache, digest_of_images, digest_of_tensors
@@ -17,7 +18,7 @@ from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.features.rows import FeatureSet, feature_set
 from gan_blocks.engine.evaluation.features.sets import FeatureSets
 from gan_blocks.engine.evaluation.features.trained import classifier_network, kept_classifier
-from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages
+from gan_blocks.engine.evaluation.image_rows import RealImages
 from gan_blocks.engine.evaluation.memorization import Critic
 from gan_blocks.engine.evaluation.metric import Samples
 
@@ -68,12 +69,12 @@ class RealSide:
         return cls(real, held_out, num_classes, seed, cache, given, features)
 
     @cached_property
-    def images(self) -> ImageRows:
+    def images(self) -> Rows:
         """The real images by number."""
         return RealImages(self.real)
 
     @cached_property
-    def held_out_images(self) -> ImageRows | None:
+    def held_out_images(self) -> Rows | None:
         """Those held out by number."""
         return None if self.held_out is None else RealImages(self.held_out)
 
@@ -98,7 +99,7 @@ class RealSide:
         )
 
     def samples(
-        self, generated: ImageRows, labels: Tensor, *, critic: Critic | None = None, sets: FeatureSets | None = None
+        self, generated: Rows, labels: Tensor, *, critic: Critic | None = None, sets: FeatureSets | None = None
     ) -> Samples:
         """What metrics measure: generated images beside these.
 
@@ -126,7 +127,7 @@ class RealSide:
             critic,
         )
 
-    def sets(self, generated: ImageRows, labels: Tensor) -> FeatureSets | None:
+    def sets(self, generated: Rows, labels: Tensor) -> FeatureSets | None:
         """Features of samples and of real images; None where no network was asked for.
 
         Raises:
@@ -157,6 +158,6 @@ class RealSide:
         held_out = self._of(self.held_out_images, self.held_out, digest)
         return real, held_out, (self.digest, digest, digest_of_tensors(labels))
 
-    def _of(self, images: ImageRows, image_set: ImageSet, digest: str) -> FeatureSet:
+    def _of(self, images: Rows, image_set: ImageSet, digest: str) -> FeatureSet:
         rows = self.cache.rows(self._network, images, digest)
         return feature_set(self._network, images, image_set.labels, rows)

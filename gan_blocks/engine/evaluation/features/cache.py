@@ -19,19 +19,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import open_regular, read_regular, replace_durably, replacing
 from gan_blocks.engine.base.json_values import is_number
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.features.rows import computed_rows
-from gan_blocks.engine.evaluation.image_rows import ImageRows, StoredImages, in_batches
+from gan_blocks.engine.evaluation.image_rows import StoredImages, in_batches
 
 __all__ = ["Cache", "digest_of_images", "digest_of_tensors"]
 
 VERSION = 1  # of what is computed: a change of the preparation of images needs another
 
 
-def digest_of_images(images: ImageRows) -> str:
+def digest_of_images(images: Rows) -> str:
     """Of all pixels in their order, with the 256 levels of a file, and of their shape."""
     digest = hashlib.sha256(str(tuple(images.shape)).encode())
     for batch in in_batches(images, 256):
@@ -61,7 +62,7 @@ class Cache:
         self.found: list[str] = []
         """Names of the files that were taken instead of being made."""
 
-    def rows(self, network: FeatureNetwork, images: ImageRows, images_digest: str) -> ImageRows | None:
+    def rows(self, network: FeatureNetwork, images: Rows, images_digest: str) -> Rows | None:
         """What the network gives for the images, in a file that is kept; None where it cannot be.
 
         Raises:
