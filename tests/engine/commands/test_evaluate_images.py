@@ -108,6 +108,32 @@ def test_without_classes_in_common_all_are_of_one(here: Path):
     assert load_given_images("a", str(arrays(here / "c.npz", 10, labels=False)), None).notes == ()
 
 
+def test_numbers_of_classes_that_names_do_not_match_are_told(here: Path):
+    pictures(here / "a", 8, classes=("cat", "dog"))
+    numbers = str(arrays(here / "b.npz", 10))
+    told = "has numbers for its classes (0 to 1), {} has names (cat, ...), and nothing says which is which"
+    for order, message in (
+        ((numbers, "a"), f"--images {told.format('--against')}: all images are of one class."),
+        (("a", numbers), f"--against {told.format('--images')}: all images are of one class."),
+    ):
+        given = load_given_images(*order, None)
+        assert given.notes[-1] == message
+        assert given.config.num_classes == 1
+
+
+def test_samples_of_a_single_class_are_compared_with_that_class(here: Path):
+    pictures(here / "a", 8, classes=("dog",))
+    pictures(here / "b", 9, classes=("cat", "dog", "owl"))
+    given = load_given_images("a", "b", None)
+    assert given.images.labels.unique().tolist() == [1]
+    assert given.config.num_classes == 3
+    assert given.notes == ()
+    # Arrays without labels have no class, not the one that is called 0.
+    pictures(here / "digits", 9, classes=("0", "1"))
+    given = load_given_images(str(arrays(here / "c.npz", 10, labels=False)), "digits", None)
+    assert given.config.num_classes == 1
+
+
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
