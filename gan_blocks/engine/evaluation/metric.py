@@ -15,6 +15,7 @@ from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier
+from gan_blocks.engine.evaluation.features.cache import MEASURED_ANEW, RealFigures
 from gan_blocks.engine.evaluation.features.sets import FeatureSets
 
 __all__ = ["Metric", "Plan", "Report", "Samples"]
@@ -79,6 +80,8 @@ class Samples(NamedTuple):
     """The classifier of the real images, where it was trained before."""
     critic: Callable[[Tensor, Tensor], Tensor] | None = None
     """D of the run: images and labels to logits, where there is one."""
+    figures: RealFigures = MEASURED_ANEW
+    """Keeps what a metric finds of the real images alone, for the next evaluation."""
 
     @property
     def images(self) -> Tensor:

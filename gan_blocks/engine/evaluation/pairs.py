@@ -13,6 +13,7 @@ from gan_blocks import Rows, multiscale_ssim
 from gan_blocks.engine.base.checks import Fields, require, require_at_least
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
+from gan_blocks.engine.evaluation.features.cache import MEASURED_ANEW, RealFigures
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 
 __all__ = ["MS_SSIM", "PairReport", "check_pair_size", "measure_pairs", "random_pairs"]
@@ -46,7 +47,14 @@ class PairReport:
 
 
 def measure_pairs(
-    generated: Rows, generated_labels: Tensor, real: Rows, real_labels: Tensor, *, pairs: int, seed: int
+    generated: Rows,
+    generated_labels: Tensor,
+    real: Rows,
+    real_labels: Tensor,
+    *,
+    pairs: int,
+    seed: int,
+    figures: RealFigures = MEASURED_ANEW,
 ) -> PairReport:
     """Compare random pairs of different images of one class, generated ones with each other and real ones.
 
@@ -57,6 +65,7 @@ def measure_pairs(
         real_labels: Their classes.
         pairs: How many pairs; an image may be in several.
         seed: Seed of their choice.
+        figures: Keeps what is found of the real images.
 
     Raises:
         UserError: If the size does not fit, or no class has two images.
@@ -65,7 +74,7 @@ def measure_pairs(
     return PairReport(
         pairs=pairs,
         samples=_mean_similarity(generated, generated_labels, pairs, seed, "generated"),
-        real=_mean_similarity(real, real_labels, pairs, seed, "real"),
+        real=figures("ms-ssim", (pairs, seed), lambda: _mean_similarity(real, real_labels, pairs, seed, "real")),
     )
 
 
@@ -76,7 +85,7 @@ def check_pair_size(size: int) -> None:
         UserError: If the size is no multiple of 16.
     """
     if size % 16:
-        raise UserError(f"--ms-ssim needs a multiple of 16 pixels, but the images of this run have {size}x{size}.")
+        raise UserError(f"--ms-ssim needs a multiple of 16 pixels, but the images have {size}x{size}.")
 
 
 def random_pairs(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -137,6 +146,7 @@ def _measure(options: PairOptions, samples: Samples) -> PairReport | None:
         samples.real_labels,
         pairs=options.ms_ssim,
         seed=samples.seed,
+        figures=samples.figures,
     )
 
 

@@ -11,6 +11,7 @@ import json
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.features.rows import computed_rows
 from gan_blocks.engine.evaluation.image_rows import StoredImages, in_batches
 
-__all__ = ["Cache", "digest_of_images", "digest_of_tensors"]
+__all__ = ["MEASURED_ANEW", "Cache", "RealFigures", "digest_of_images", "digest_of_tensors"]
 
 VERSION = 1  # of what is computed: a change of the preparation of images needs another
+CHECKED_AT_ONCE = 4096  # rows
 
 
 def digest_of_images(images: Rows) -> str:
@@ -94,8 +96,9 @@ class Cache:
         path = self._path(name, *key, suffix=".safetensors")
         with suppress(OSError, SafetensorError):
             kept = load(read_regular(path))
-            self._note(path)
-            return kept
+            if all(tensor.isfinite().all() for tensor in kept.values()):
+                self._note(path)
+                return kept
         made = make()
         self._keep(lambda: replace_durably(path, save({each: tensor.contiguous() for each, tensor in made.items()})))
         return made
@@ -133,6 +136,35 @@ class Cache:
             self.folder = None
 
 
+@dataclass(frozen=True, eq=False)
+class RealFigures:
+    """Figures of the real images alone, which no sample changes: measured once where there is a cache.
+
+    Attributes:
+        cache: Where they are kept.
+        content: Gives the digests of the real images, which take time and are asked for only where something is kept.
+    """
+
+    cache: Cache
+    content: Callable[[], tuple[str, ...]]
+
+    def __call__(self, name: str, settings: tuple[object, ...], measure: Callable[[], Any]) -> Any:
+        """What ``measure`` gives, or gave before for the same images: a number, None, or a list of these.
+
+        Args:
+            name: Of the figure.
+            settings: All that it depends on beside the real images and their classes, such as a seed.
+            measure: Makes it.
+        """
+        if self.cache.folder is None:
+            return measure()
+        return self.cache.values(name, (*settings, *self.content()), measure)
+
+
+MEASURED_ANEW = RealFigures(Cache(None), tuple)
+"""Keeps nothing."""
+
+
 def _is_figure(kept: object) -> bool:
     values = kept if isinstance(kept, list) else [kept]
     return all(value is None or is_number(value) for value in values)
@@ -164,4 +196,5 @@ def _kept_rows(path: Path, count: int) -> _KeptRows | None:
         return None
     if len(shape) != 2 or shape[0] != count:
         return None
-    return _KeptRows(path, (shape[0], shape[1]), len(_header(*shape)))
+    rows = _KeptRows(path, (shape[0], shape[1]), len(_header(*shape)))
+    return rows if all(some.isfinite().all() for some in in_batches(rows, CHECKED_AT_ONCE)) else None
