@@ -16,7 +16,7 @@ from gan_blocks.metrics._samples import check_same_width, check_samples
 
 __all__ = ["KernelDistance", "kernel_distance"]
 
-ROWS_AT_ONCE = 1024  # of each set
+ROWS_AT_ONCE = 512  # of each set
 SUBSETS_AT_ONCE = 128  # that share what is computed of a pair of samples
 
 
@@ -117,10 +117,10 @@ def _drawn(features: Tensor, size: int, generator: torch.Generator | None) -> Te
 
 
 def _groups(draws: list[list[Tensor]], samples: int) -> Iterator[list[list[Tensor]]]:
-    """Many subsets together, where all of the samples have fewer pairs than these subsets, or else one by one."""
+    """Many subsets together, where all of the samples have no more pairs than these subsets, or else one by one."""
     together = min(len(draws), SUBSETS_AT_ONCE)
     in_subset = sum(map(len, draws[0]))
-    size = together if samples**2 < together * in_subset**2 else 1
+    size = together if samples**2 <= together * in_subset**2 else 1
     for start in range(0, len(draws), size):
         yield draws[start : start + size]
 

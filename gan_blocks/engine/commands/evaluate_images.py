@@ -3,12 +3,14 @@
 Tested in ``tests/engine/commands/test_evaluate_images.py``.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.memory import check_fits
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
@@ -40,6 +42,7 @@ def load_given_images(images: str, against: str, resolution: int | None) -> Give
     shapes = [_shape(source) for source in sources]
     sides = [side_of_source(source) for source in sources]
     layout = PixelLayout(resolution or sides[0], max(shape.channels for shape in shapes))
+    check_fits(f"images of {layout.resolution:,} x {layout.resolution:,} pixels", 2 * 4 * math.prod(layout.shape))
     given, real = (
         read_source(source, ReadRequest(layout, None if shape.num_classes > 1 else 1))
         for source, shape in zip(sources, shapes, strict=True)
@@ -101,6 +104,9 @@ def _why_of_one_class(given: ImageSet, real: ImageSet) -> str:
         of_numbers = f"{options[0]} has numbers for its classes (0 to {numbers.num_classes - 1:,})"
         of_names = f"{options[1]} has names ({names.class_names[0]}, ...)"
         return f"{of_numbers}, {of_names}, and nothing says which is which: all images are of one class."
+    for images, option in ((given, "--images"), (real, "--against")):
+        if not _telling_names(images):
+            return f"{option} has no classes: all images are of one."
     return "The two sets have no classes in common: all images are of one."
 
 

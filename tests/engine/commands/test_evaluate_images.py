@@ -104,7 +104,12 @@ def test_without_classes_in_common_all_are_of_one(here: Path):
     given = load_given_images("a", str(arrays(here / "b.npz", 10)), None)
     assert given.config.num_classes == 1
     assert given.real.labels.unique().tolist() == [0]
-    assert given.notes[-1] == "The two sets have no classes in common: all images are of one."
+    assert given.notes[-1] == "--images has no classes: all images are of one."
+    pictures(here / "e", 8, classes=("emu", "owl"))
+    pictures(here / "f", 8, classes=("cat", "dog"))
+    assert load_given_images("e", "f", None).notes == (
+        "The two sets have no classes in common: all images are of one.",
+    )
     assert load_given_images("a", str(arrays(here / "c.npz", 10, labels=False)), None).notes == ()
 
 
@@ -170,6 +175,14 @@ def test_classes_that_cannot_be_compared_are_named(here: Path, a: tuple[str, ...
         (["--images", "a", "--against", "a", "--features", "no.pt"], "--features no.pt cannot be read"),
         (["--images", "a", "--against", "a", "--out", "a"], "--out must end in .json, but got a."),
         (["--images", "a", "--against", "a", "--resolution", "0"], "--resolution must be greater than 0, but got 0."),
+        (
+            ["--images", "a", "--against", "a", "--resolution", "10000000000"],
+            "images of 10,000,000,000 x 10,000,000,000 pixels need millions of GB or more, but",
+        ),
+        (
+            ["--images", "a", "--against", "a", "--precision", "bf16"],
+            "--precision is for a run, but --images gives the images.",
+        ),
     ],
 )
 def test_what_cannot_work_is_one_line(here: Path, args: list[str], message: str, capsys: pytest.CaptureFixture[str]):

@@ -10,6 +10,7 @@ Tested in ``tests/engine/evaluation/features/test_networks.py``.
 import hashlib
 import importlib
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks.engine.base.code_files import import_error, load_code_file
-from gan_blocks.engine.base.contents import other_content
+from gan_blocks.engine.base.contents import ZIP, first_bytes, other_content
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import read_regular
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork, answered
@@ -57,7 +58,7 @@ def script_network(spec: str, side: int | None, images_side: int, device: torch.
             warnings.simplefilter("ignore")  # newer versions of torch call the format old, which files of it stay
             module = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        reason = other_content(path) or f"does not load ({_first_line(error)})"
+        reason = _other_archive(path) or other_content(path, "zip") or f"does not load ({_first_line(error)})"
         raise UserError(f"--features {path} {reason}; {EXPECTED}.") from None
     if digest == FID_SHA256:
         return _fid_network(path, module, side, digest, device)
@@ -99,7 +100,7 @@ def _tried(
         try:
             with torch.no_grad():
                 return answered(function, images)
-        except Exception as error:  # of code that others wrote
+        except (Exception, SystemExit) as error:  # of code that others wrote
             shown = f"RGB images of {side}x{side} pixels, float32 in [-1, 1], {len(images)} at a time"
             raise UserError(f"{option} does not work on {shown}: {_first_line(error)}.") from error
 
@@ -129,8 +130,21 @@ def _fid_network(path: Path, module: Any, side: int | None, digest: str, device:
     return FeatureNetwork(f"inception-{FID_SIDE}", look, 2048, digest=digest, device=device, frechet_name="FID")
 
 
+def _other_archive(path: Path) -> str | None:
+    """What is wrong with a file that begins as those of torch do; None where it does not, or nothing is known."""
+    if not first_bytes(path).startswith(ZIP):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "is damaged or was cut off"
+    if any(name.endswith("/data.pkl") for name in names) and not any("/code/" in name for name in names):
+        return "holds weights or other values (torch.save) without a network"
+    return None
+
+
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if isinstance(error, torch.jit.Error) and lines else next(iter(lines), type(error).__name__))[
-        :200
-    ].rstrip(".")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    of_script = "TorchScript interpreter" in lines[0]  # whose last line is the error
+    return lines[-1 if of_script else 0][:200].rstrip(".")

@@ -16,6 +16,7 @@ from gan_blocks.engine.base.errors import UserError
 __all__ = ["FeatureNetwork", "answered", "as_saved", "resized"]
 
 CPU = torch.device("cpu")
+LIMIT = 1e20  # of features: the variance of the kernel distance has the twelfth power of them, in float64
 
 Look = Callable[[Tensor], Tensor]
 
@@ -51,7 +52,7 @@ class FeatureNetwork:
         """What ``look`` gives for images in [-1, 1] of any size, as they would be saved: float32, on the CPU.
 
         Raises:
-            UserError: If a value is not finite.
+            UserError: If a value is not finite, or larger than any metric can do with.
         """
         seen = as_saved(images.to(self.device))
         if self.in_color and seen.shape[1] == 1:
@@ -59,9 +60,9 @@ class FeatureNetwork:
         if self.side is not None:
             seen = resized(seen, self.side)
         rows = self.look(seen).float().cpu()
-        if not rows.isfinite().all():
-            wrong = f"{int((~rows.isfinite()).sum()):,} of {rows.numel():,} values of a batch"
-            raise UserError(f"--features {self.name}: {wrong} are not finite.")
+        if not (fine := rows.abs() < LIMIT).all():  # which no NaN is
+            wrong = f"{int((~fine).sum()):,} of {rows.numel():,} values of a batch"
+            raise UserError(f"--features {self.name}: {wrong} are not finite, or are {LIMIT:.0e} and larger.")
         return rows
 
     def features(self, rows: Tensor) -> Tensor:
@@ -95,9 +96,18 @@ def answered(look: Callable[[Tensor], object], images: Tensor) -> tuple[Tensor, 
     """
     answer = look(images)
     parts = list(answer) if isinstance(answer, tuple | list) else [answer]
-    matrices = [part for part in parts if isinstance(part, Tensor) and part.dim() == 2 and len(part) == len(images)]
+    matrices = [part for part in parts if isinstance(part, Tensor) and _is_real_matrix(part, len(images))]
     if len(matrices) != len(parts) or len(parts) not in (1, 2) or matrices[0].shape[1] == 0:
-        shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts[:3]]
         wanted = f"features ({len(images)}, features), or these and logits"
-        raise TypeError(f"it must return {wanted}, but returned {shapes[0] if len(shapes) == 1 else shapes}")
+        raise TypeError(f"it must return {wanted}, but returned {', '.join(map(_described, parts[:3]))}")
     return torch.cat([matrix.float() for matrix in matrices], dim=1), matrices[0].shape[1]
+
+
+def _is_real_matrix(part: Tensor, rows: int) -> bool:
+    return part.dim() == 2 and len(part) == rows and not part.is_complex()
+
+
+def _described(part: object) -> str:
+    if not isinstance(part, Tensor):
+        return type(part).__name__
+    return f"{tuple(part.shape)}{' of complex numbers' if part.is_complex() else ''}"

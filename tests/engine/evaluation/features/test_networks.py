@@ -69,7 +69,9 @@ def test_gray_images_are_shown_in_color_at_the_side_of_the_network(rng: torch.Ge
 
 def test_features_that_are_not_finite_are_one_line():
     network = FeatureNetwork("broken", lambda images: torch.full((len(images), 2), torch.nan), num_features=2)
-    with pytest.raises(UserError, match=r"^--features broken: 6 of 6 values of a batch are not finite\.$"):
+    with pytest.raises(
+        UserError, match=r"^--features broken: 6 of 6 values of a batch are not finite, or are 1e\+20 and larger\.$"
+    ):
         network.rows(torch.zeros(3, 3, 4, 4))
 
 
@@ -139,8 +141,12 @@ def test_a_file_that_is_no_script_says_what_is_expected(tmp_path: Path):
     with pytest.raises(UserError, match=rf"^--features \S+text\.pt .*; {expected}"):
         parse_features(str(tmp_path / "text.pt")).load(CPU, 24)
     torch.save({"weights": torch.zeros(2)}, tmp_path / "weights.pt")
-    with pytest.raises(UserError, match=rf"^--features \S+weights\.pt .*; {expected}"):
+    holds = r"holds weights or other values \(torch\.save\) without a network"
+    with pytest.raises(UserError, match=rf"^--features \S+weights\.pt {holds}; {expected}"):
         parse_features(str(tmp_path / "weights.pt")).load(CPU, 24)
+    (tmp_path / "cut.pt").write_bytes(script(tmp_path, MeansAndLogits()).read_bytes()[:600])
+    with pytest.raises(UserError, match=rf"^--features \S+cut\.pt is damaged or was cut off; {expected}"):
+        parse_features(str(tmp_path / "cut.pt")).load(CPU, 24)
     with pytest.raises(UserError, match=rf"^--features missing\.pt cannot be read: .*; {expected}"):
         parse_features("missing.pt").load(CPU, 24)
 
@@ -148,6 +154,21 @@ def test_a_file_that_is_no_script_says_what_is_expected(tmp_path: Path):
 def test_a_script_that_returns_no_features_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"does not work on RGB images of 48x48 pixels.* must return features \(2, f"):
         parse_features(f"{script(tmp_path, Maps())}@48").load(CPU, 24)
+
+
+def test_a_script_for_another_size_says_what_does_not_fit(tmp_path: Path):
+    path = script(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(3 * 48 * 48, 2)))
+    assert parse_features(f"{path}@48").load(CPU, 24).num_features == 2
+    with pytest.raises(UserError, match=r"24x24 pixels, .* 2 at a time: RuntimeError: mat1 and mat2 shapes cannot"):
+        parse_features(str(path)).load(CPU, 24)
+
+
+def test_features_beyond_the_limit_are_refused():
+    network = FeatureNetwork("broken", lambda images: images.mean(dim=(2, 3)) + 1e21, num_features=3)
+    with pytest.raises(
+        UserError, match=r"^--features broken: 6 of 6 values of a batch are not finite, or are 1e\+20 and"
+    ):
+        network.rows(torch.zeros(2, 3, 16, 16))
 
 
 def test_a_function_of_a_file_is_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -188,7 +209,9 @@ def test_a_function_of_a_file_is_a_network(tmp_path: Path, monkeypatch: pytest.M
             "must return features (2, features), or these and logits, but returned (0, 16).",
         ),
         ("images[:, 0, 0, :0]", "must return features (2, features), or these and logits, but returned (2, 0)."),
-        ("(images.flatten(1),) * 3", "but returned [(2, 768), (2, 768), (2, 768)]."),
+        ("(images.flatten(1),) * 3", "but returned (2, 768), (2, 768), (2, 768)."),
+        ("images.flatten(1) * 1j", "or these and logits, but returned (2, 768) of complex numbers."),
+        ("exit(1)", "float32 in [-1, 1], 2 at a time: 1."),
         ("None", "it must return features (2, features), or these and logits, but returned NoneType."),
     ],
 )
