@@ -1,20 +1,29 @@
 """What an evaluation with features costs: time with and without the cache, and memory by the number of images.
 
 ``python -m benchmarks.evaluation_cost`` compares images of noise, written as .npz files of 32 x 32 pixels in color, by
-``gan-blocks evaluate --images A --against B``: twice with one cache, and once each with as many images as ``--large``
-names, for the peak of the resident memory.
+``gan-blocks evaluate --images A --against B``: twice with one cache, as often as ``--rounds`` says, and then once for
+each number of ``--large`` images, for the peak of the resident memory. A page in ``benchmarks/results`` and the JSON
+beside it are written anew after either.
+
+Tested in ``tests/benchmarks/test_evaluation_cost.py``.
 """
 
 import argparse
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.command_memory import peak
+from benchmarks.results import Ratio, Table, page_of, render_table, table, write_page
+from benchmarks.suite import set_threads
+from benchmarks.timing import machine
 
+FIRST, SECOND = "first evaluation", "second, with what is known of the real images kept"
+SECONDS, SHARE = 240, 0.6  # the bars of 10,000 images
 BARS = {50_000: 2.0, 100_000: 2.5}  # GiB
-SECONDS, SHARE = 240, 0.6
 
 
 def written(path: Path, images: int, seed: int) -> str:
@@ -27,36 +36,64 @@ def written(path: Path, images: int, seed: int) -> str:
     return str(path)
 
 
-def main() -> None:
-    """Time and measure, and print each beside its bar."""
+def evaluated(folder: Path, images: int, features: str, threads: Sequence[str]) -> tuple[float, float]:
+    """Peak in GiB and seconds of an evaluation of two sets of so many images, with the cache in the folder."""
+    sets = [written(folder / f"{which}.npz", images, seed) for seed, which in enumerate("ab")]
+    words = ["evaluate", "--images", sets[0], "--against", sets[1], "--features", features]
+    return peak(*words, "--cache", str(folder / "cache"), "--out", str(folder / "found.json"), *threads)
+
+
+def time_table(images: int, features: str, threads: Sequence[str], rounds: int) -> Table:
+    """Seconds of a first and of a second evaluation."""
+    seconds: dict[str, list[float]] = {FIRST: [], SECOND: []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            for case in (FIRST, SECOND):
+                seconds[case].append(evaluated(Path(folder), images, features, threads)[1])
+    title = f"Time: {images:,} images against {images:,}, {features}"
+    notes = [f"Bars for 10,000 images, efflite0-128 and 2 threads: {SECONDS} s, and {SHARE} of that for the second."]
+    return table(title, seconds, [Ratio(SECOND, FIRST)], notes=notes)
+
+
+def memory_table(counts: Sequence[int], features: str, threads: Sequence[str]) -> Table:
+    """Peak of the resident memory for each number of images, with the seconds in a note."""
+    memory, notes = {}, []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            peak_memory, seconds = evaluated(Path(folder), count, features, threads)
+        bar = f", at most {BARS[count]} GiB wanted" if count in BARS else ""
+        memory[f"{count:,} against {count:,}{bar}"] = [peak_memory]
+        notes.append(f"{count:,} images against {count:,} took {seconds:,.0f} s.")
+    return table(f"Peak of the resident memory, {features}", memory, unit="GiB", notes=notes)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Time and measure, print and write each beside its bar."""
     parser = argparse.ArgumentParser(description="Time and memory of an evaluation with features.")
-    parser.add_argument("--images", type=int, default=10_000, help="of each set, for the time")
+    parser.add_argument("--images", type=int, default=10_000, help="of each set, for the time; 0: leave it out")
+    parser.add_argument("--rounds", type=int, default=1, help="how often the time is measured")
     parser.add_argument("--large", type=int, nargs="*", default=[50_000, 100_000], help="of each set, for the memory")
     parser.add_argument("--features", default="efflite0-128")
     parser.add_argument("--large-features", default="efflite0-32", help="the memory is the same at any side")
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    parser.add_argument("--out", type=Path, default=page_of("evaluation"), help="page of results, without its suffix")
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(words)
+    command = " ".join(["python -m benchmarks.evaluation_cost", *words])
+    set_threads(options)
+    print(machine(), flush=True)
+    threads = ["--threads", str(options.threads)]
+    tables: list[Table] = []
 
-        def evaluated(images: int, features: str) -> tuple[float, float]:
-            sets = [written(folder / f"{which}.npz", images, seed) for seed, which in enumerate("ab")]
-            words = ["evaluate", "--images", sets[0], "--against", sets[1], "--features", features]
-            words += ["--cache", str(folder / f"cache-{images}"), "--out", str(folder / "found.json")]
-            return peak(*words, "--threads", str(options.threads))
+    def add(found: Table) -> None:
+        tables.append(found)
+        write_page(options.out, "Cost of an evaluation", command, tables)
+        print(f"\n{render_table(found)}", flush=True)
 
-        memory, first = evaluated(options.images, options.features)
-        what = f"{options.images:,} against {options.images:,} images, {options.features}, {options.threads} threads"
-        print(f"{what}: {first:.0f} s (bar: {SECONDS} s for 10,000), {memory:.2f} GiB", flush=True)
-        _, second = evaluated(options.images, options.features)
-        print(f"  with real features cached: {second:.0f} s, {second / first:.0%} (bar: {SHARE:.0%})", flush=True)
-        for count in options.large:
-            memory, seconds = evaluated(count, options.large_features)
-            bar = f" (bar: {BARS[count]} GiB)" if count in BARS else ""
-            print(
-                f"{count:,} against {count:,}, {options.large_features}: {memory:.2f} GiB{bar}, {seconds:.0f} s",
-                flush=True,
-            )
+    if options.images:
+        add(time_table(options.images, options.features, threads, options.rounds))
+    if options.large:
+        add(memory_table(options.large, options.large_features, threads))
 
 
 if __name__ == "__main__":

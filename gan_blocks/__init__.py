@@ -143,7 +143,7 @@ from gan_blocks.metrics.mode_coverage import (
     discrete_mode_coverage,
     mode_coverage,
 )
-from gan_blocks.metrics.nearest import NearestNeighbors, nearest_neighbors
+from gan_blocks.metrics.nearest import NearestNeighbors, Rows, nearest_neighbors
 from gan_blocks.metrics.neighborhoods import (
     DensityCoverage,
     NeighborhoodMembers,
@@ -224,6 +224,7 @@ __all__ = [
     "RademacherPrior",
     "ResidualDiscriminatorBlock",
     "ResidualGeneratorBlock",
+    "Rows",
     "SelfAttention2d",
     "SharedEmbedding",
     "SigmaClamp",

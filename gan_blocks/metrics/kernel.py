@@ -3,10 +3,11 @@
 Tested in ``tests/metrics/test_kernel.py``.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import torch
-from einops import reduce
 from torch import Tensor
 
 from gan_blocks._checks import bad_value, check_positive, check_whole
@@ -15,7 +16,8 @@ from gan_blocks.metrics._samples import check_same_width, check_samples
 
 __all__ = ["KernelDistance", "kernel_distance"]
 
-ROWS_AT_ONCE = 1024  # of each set
+ROWS_AT_ONCE = 512  # of each set
+SUBSETS_AT_ONCE = 128  # that share what is computed of a pair of samples
 
 
 class KernelDistance(NamedTuple):
@@ -88,45 +90,81 @@ def kernel_distance(
     for name, features in (("real_features", real_features), ("fake_features", fake_features)):
         check_samples(owner, name, features, subset_size, f"at least subset_size={subset_size} samples")
     check_same_width(owner, real_features, fake_features)
-    distances = torch.tensor(
+    sets = real_features, fake_features
+    draws = [[_drawn(features, subset_size, generator) for features in sets] for _ in range(num_subsets)]
+    distances = torch.cat(
         [
             _squared_mmd(
-                _subset(real_features, subset_size, generator),
-                _subset(fake_features, subset_size, generator),
+                *(_union(*part) for part in zip(sets, zip(*group, strict=True), strict=True)), count=subset_size
             )
-            for _ in range(num_subsets)
-        ],
-        dtype=torch.float64,
+            for group in _groups(draws, samples=sum(map(len, sets)))
+        ]
     )
     deviation, mean = torch.std_mean(distances, correction=0)
     return KernelDistance(mean.item(), deviation.item())
 
 
-def _subset(features: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
-    return features[torch.randperm(len(features), generator=generator)[:size].to(features.device)]
+class _Union(NamedTuple):
+    """The samples of some subsets."""
+
+    features: Tensor
+    members: Tensor
+    """1 where a sample is in a subset, float64, ``(samples, subsets)``."""
 
 
-def _squared_mmd(real: Tensor, fake: Tensor) -> float:
-    """The unbiased estimate for as many samples of each set."""
-    count = len(real)
-    within = sum(_kernel_sum(some, some) - _own_kernel_sum(some) for some in (real, fake))
-    return within / (count * (count - 1)) - 2 * _kernel_sum(real, fake) / count**2
+def _drawn(features: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
+    return torch.randperm(len(features), generator=generator)[:size].clone()
 
 
-def _kernel_sum(x: Tensor, y: Tensor) -> float:
-    """The sum over all pairs, in blocks, since a large subset has too many."""
-    return sum(
-        _kernel(to_float64(rows) @ to_float64(columns).mT, x.shape[1])
-        for rows in x.split(ROWS_AT_ONCE)
-        for columns in y.split(ROWS_AT_ONCE)
-    )
+def _groups(draws: list[list[Tensor]], samples: int) -> Iterator[list[list[Tensor]]]:
+    """Many subsets together, where all of the samples have no more pairs than these subsets, or else one by one."""
+    together = min(len(draws), SUBSETS_AT_ONCE)
+    in_subset = sum(map(len, draws[0]))
+    size = together if samples**2 <= together * in_subset**2 else 1
+    for start in range(0, len(draws), size):
+        yield draws[start : start + size]
 
 
-def _own_kernel_sum(x: Tensor) -> float:
-    """The sum over all pairs of a sample with itself."""
-    squares = (reduce(to_float64(rows).square(), "sample feature -> sample", "sum") for rows in x.split(ROWS_AT_ONCE))
-    return sum(_kernel(products, x.shape[1]) for products in squares)
+def _union(features: Tensor, subsets: Sequence[Tensor]) -> _Union:
+    numbers, places = torch.stack(list(subsets)).unique(return_inverse=True)
+    members = torch.zeros(len(subsets), len(numbers), dtype=torch.float64).scatter_(1, places, 1.0)
+    return _Union(features[numbers.to(features.device)], members.mT)
 
 
-def _kernel(products: Tensor, features: int) -> float:
-    return ((products / features + 1) ** 3).sum().item()
+def _squared_mmd(real: _Union, fake: _Union, *, count: int) -> Tensor:
+    """The unbiased estimate of each subset, of ``count`` samples of either set, ``(subsets,)``."""
+    within = _sums_within(real) + _sums_within(fake)
+    return within / (count * (count - 1)) - 2 * _sums_between(real, fake) / count**2
+
+
+def _sums_within(some: _Union) -> Tensor:
+    """For each subset, the sum over all ordered pairs of different samples, computed from one order of each."""
+    sums = torch.zeros(some.members.shape[1], dtype=torch.float64)
+    for number, rows in enumerate(_blocks(some)):
+        sums += _sums(_kernel(rows, rows).fill_diagonal_(0), rows, rows)
+        for columns in _blocks(some, after=number):
+            sums += 2 * _sums(_kernel(rows, columns), rows, columns)
+    return sums
+
+
+def _sums_between(real: _Union, fake: _Union) -> Tensor:
+    """For each subset, the sum over all pairs of a sample of one set and one of the other."""
+    sums = [_sums(_kernel(rows, columns), rows, columns) for rows in _blocks(real) for columns in _blocks(fake)]
+    return torch.stack(sums).sum(dim=0)
+
+
+def _blocks(some: _Union, *, after: int = -1) -> Iterator[_Union]:
+    """Some samples at a time in float64, since there are too many pairs of all."""
+    blocks = zip(some.features.split(ROWS_AT_ONCE), some.members.split(ROWS_AT_ONCE), strict=True)
+    for features, members in islice(blocks, after + 1, None):
+        wide = to_float64(features)
+        yield _Union(wide, members.to(wide.device))
+
+
+def _kernel(x: _Union, y: _Union) -> Tensor:
+    return (x.features @ y.features.mT).div_(x.features.shape[1]).add_(1).pow_(3)
+
+
+def _sums(kernel: Tensor, x: _Union, y: _Union) -> Tensor:
+    """Of the kernel of all pairs, those that are in each subset."""
+    return ((kernel @ y.members) * x.members).sum(dim=0).cpu()

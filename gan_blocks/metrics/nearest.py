@@ -7,7 +7,7 @@ Tested in ``tests/metrics/test_nearest.py``.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,16 +17,34 @@ from torch import Tensor
 from gan_blocks._checks import bad_shape, check_positive, check_whole
 from gan_blocks._precision import to_float64
 
-__all__ = ["NearestNeighbors", "Rows", "nearest_in_blocks", "nearest_neighbors"]
+__all__ = ["NearestNeighbors", "Rows", "nearest_neighbors"]
 
 MAX_BLOCK_ELEMENTS = 2**24
 MAX_BLOCK_ROWS = 4096
 
-Distances = Callable[[Tensor, Tensor], Tensor]
-
 
 class Rows(Protocol):
-    """Samples by their numbers, such as those in a file; a tensor is one, too."""
+    """Samples that are read by their numbers, so that they need not be in memory together.
+
+    A tensor of samples is one; so is any object of yours that has what is listed here, such as the reader of a file.
+
+    Shape:
+        - shape: ``(samples, ...)``
+        - numbers: ``(some,)``, int64
+        - returns: the samples of these numbers in this order, ``(some, ...)``
+
+    Example:
+        >>> class Squares:
+        ...     shape, device = torch.Size([100_000, 1]), torch.device("cpu")
+        ...
+        ...     def __len__(self):
+        ...         return self.shape[0]
+        ...
+        ...     def __getitem__(self, numbers):
+        ...         return numbers.double().square()[:, None]
+        >>> nearest_neighbors(torch.tensor([[50.0]]), Squares()).numbers.item()
+        7
+    """
 
     @property
     def shape(self) -> torch.Size:
@@ -36,9 +54,11 @@ class Rows(Protocol):
     def device(self) -> torch.device:
         """Where the samples that are read lie."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many samples there are."""
 
-    def __getitem__(self, numbers: Tensor, /) -> Tensor: ...
+    def __getitem__(self, numbers: Tensor, /) -> Tensor:
+        """Read those of some numbers."""
 
 
 class NearestNeighbors(NamedTuple):
@@ -64,8 +84,7 @@ def nearest_neighbors(
     .. math:: d_i = \min_{j \ne e_i} \lVert q_i - r_j \rVert_2
 
     and so on, up to the ``num_neighbors``-th. Takes time in the product of the counts, and memory for a few blocks of
-    samples and distances: each set may also be an object that reads samples by number, with ``shape``, ``device``,
-    ``len()`` and ``rows[numbers]``.
+    samples and distances: each set may also be :class:`Rows`, read by their numbers.
 
     Args:
         queries: Samples; what comes after their number is flattened.
@@ -114,34 +133,19 @@ def nearest_neighbors(
     for start, rows in _blocks(queries, rows_at_once):
         part = slice(start, start + len(rows))
         left_out = None if excluded is None else excluded[part].to(rows.device)
-        nearest = nearest_in_blocks(
-            rows, _blocks(references, rows_at_once), torch.cdist, num_neighbors, excluded=left_out
-        )
+        nearest = _nearest(rows, _blocks(references, rows_at_once), num_neighbors, left_out)
         found.distances[part], found.numbers[part] = nearest
     return found
 
 
-def nearest_in_blocks(
-    rows: Tensor,
-    blocks: Iterable[tuple[int, Tensor]],
-    distances: Distances,
-    num_neighbors: int,
-    *,
-    excluded: Tensor | None,
+def _nearest(
+    rows: Tensor, blocks: Iterable[tuple[int, Tensor]], num_neighbors: int, excluded: Tensor | None
 ) -> NearestNeighbors:
-    """The nearest to each of some rows, among samples that come in blocks, each with the number of its first.
-
-    Args:
-        rows: Of which the nearest are wanted.
-        blocks: First numbers and samples.
-        distances: Gives a matrix of distances, by any measure.
-        num_neighbors: How many.
-        excluded: A number for each row that does not count.
-    """
+    """The nearest to each of some rows, among samples that come in blocks, each with the number of its first."""
     nearest = torch.full((len(rows), num_neighbors), torch.inf, dtype=rows.dtype, device=rows.device)
     numbers = torch.zeros_like(nearest, dtype=torch.int64)
     for start, columns in blocks:
-        found = distances(rows, columns)
+        found = torch.cdist(rows, columns)
         if excluded is not None:
             place = excluded - start
             inside = torch.nonzero((place >= 0) & (place < len(columns))).flatten()

@@ -9,7 +9,6 @@ Tested in ``tests/metrics/test_neighborhoods.py``.
 """
 
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +18,6 @@ from torch import Tensor
 from gan_blocks._checks import check_positive, check_whole
 from gan_blocks._precision import to_float64
 from gan_blocks.metrics._samples import check_same_width, check_samples
-from gan_blocks.metrics.nearest import nearest_in_blocks
 
 __all__ = [
     "DensityCoverage",
@@ -268,19 +266,26 @@ def _members(
 
 def _radii(features: Tensor, origin: Tensor, num_neighbors: tuple[int, ...]) -> Tensor:
     """Squared distances to some of the nearest neighbors, with the most that may have been rounded off."""
-    places = [number - 1 for number in num_neighbors]
-    distances = partial(_squared_distances, rounding=1)
-    radii = []
+    nearest = torch.full((len(features), max(num_neighbors)), torch.inf, dtype=origin.dtype, device=origin.device)
     for rows, some in _blocks(features, origin):
-        itself = torch.arange(rows.start, rows.start + len(some), device=some.device)
-        others = ((columns.start, block) for columns, block in _blocks(features, origin))
-        nearest = nearest_in_blocks(some, others, distances, max(num_neighbors), excluded=itself)
-        radii.append(nearest.distances.sort(dim=1).values[:, places])
-    return torch.cat(radii)
+        distances = _squared_distances(some, some, rounding=1).fill_diagonal_(torch.inf)
+        nearest[rows] = _smallest(nearest[rows], distances)
+        for columns, others in _blocks(features, origin, after=rows.stop):
+            distances = _squared_distances(some, others, rounding=1)
+            nearest[rows] = _smallest(nearest[rows], distances)
+            nearest[columns] = _smallest(nearest[columns], distances.mT)
+    return nearest[:, [number - 1 for number in num_neighbors]]
 
 
-def _blocks(features: Tensor, origin: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    for start in range(0, len(features), ROWS_AT_ONCE):
+def _smallest(known: Tensor, more: Tensor) -> Tensor:
+    """The smallest of each row, in ascending order, as many as are known already."""
+    count = known.shape[1]
+    of_more = more.topk(min(count, more.shape[1]), largest=False).values
+    return torch.cat([known, of_more], dim=1).topk(count, largest=False, sorted=True).values
+
+
+def _blocks(features: Tensor, origin: Tensor, *, after: int = 0) -> Iterator[tuple[slice, Tensor]]:
+    for start in range(after, len(features), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         yield rows, to_float64(features[rows]) - origin
 

@@ -21,14 +21,15 @@ def of_all(real: Tensor, fake: Tensor) -> float:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dim", [1, 3])
-def test_equals_the_estimates_pair_by_pair(dim: int, dtype: torch.dtype):
+@pytest.mark.parametrize("subsets", [4, 9])  # one by one, and together
+def test_equals_the_estimates_pair_by_pair(subsets: int, dim: int, dtype: torch.dtype):
     real, fake = draw(9, dim, seed=0).to(dtype), (2 * draw(12, dim, seed=1) + 1).to(dtype)
-    got = kernel_distance(real, fake, subset_size=5, num_subsets=4, generator=torch.Generator().manual_seed(3))
+    got = kernel_distance(real, fake, subset_size=5, num_subsets=subsets, generator=torch.Generator().manual_seed(3))
     stream = torch.Generator().manual_seed(3)  # the draws, in the order of their use
     estimates = []
-    for _ in range(4):
-        subsets = [some[torch.randperm(len(some), generator=stream)[:5]].tolist() for some in (real, fake)]
-        estimates.append(reference.squared_mmd(*subsets))
+    for _ in range(subsets):
+        chosen = [some[torch.randperm(len(some), generator=stream)[:5]].tolist() for some in (real, fake)]
+        estimates.append(reference.squared_mmd(*chosen))
     assert got.mean == pytest.approx(np.mean(estimates), rel=1e-12)
     assert got.standard_deviation == pytest.approx(np.std(estimates), rel=1e-12)
 
@@ -75,11 +76,19 @@ def test_one_subset_of_all_samples_draws_nothing_that_counts():
     assert one.standard_deviation == 0
 
 
-def test_the_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch):
-    real, fake = draw(10, 3, seed=0), draw(10, 3, seed=1)
-    whole = of_all(real, fake)
-    monkeypatch.setattr(kernel, "ROWS_AT_ONCE", 3)
-    assert of_all(real, fake) == pytest.approx(whole, rel=1e-12)
+@pytest.mark.parametrize(("name", "value"), [("ROWS_AT_ONCE", 3), ("SUBSETS_AT_ONCE", 1), ("SUBSETS_AT_ONCE", 4)])
+@pytest.mark.parametrize(("subset_size", "num_subsets"), [(10, 1), (6, 10)])
+def test_what_is_computed_at_once_does_not_matter(
+    subset_size: int, num_subsets: int, name: str, value: int, monkeypatch: pytest.MonkeyPatch
+):
+    def found() -> tuple[float, ...]:
+        stream = torch.Generator().manual_seed(2)
+        sets = draw(10, 3, seed=0), draw(11, 3, seed=1)
+        return kernel_distance(*sets, subset_size=subset_size, num_subsets=num_subsets, generator=stream)
+
+    whole = found()
+    monkeypatch.setattr(kernel, name, value)
+    assert found() == pytest.approx(whole, rel=1e-12)
 
 
 def test_a_large_mean_costs_no_digits_that_float32_features_have():

@@ -155,7 +155,7 @@ class LargestTensor(TorchDispatchMode):
 @both
 def test_takes_the_memory_of_blocks(metric: Metric, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(neighborhoods, "ROWS_AT_ONCE", 10)
-    real, fake = draw(50, 3, seed=0), draw(40, 3, seed=1)
+    real, fake = draw(50, 6, seed=0), draw(40, 6, seed=1)
     with LargestTensor() as largest:
         metric(real, fake)
     assert 0 < largest.size <= real.numel()  # all distances would be 2,000

@@ -28,6 +28,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.base.command_line import parse_options, parse_some, run_command
 from gan_blocks.engine.base.devices import notes_on_precision, torch_device
@@ -48,7 +49,7 @@ from gan_blocks.engine.commands.truncation_sweep import evaluate_or_sweep
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.features.cache import Cache
-from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages, StoredImages
+from gan_blocks.engine.evaluation.image_rows import RealImages, StoredImages
 from gan_blocks.engine.evaluation.memorization import MEMORIZATION, Critic
 from gan_blocks.engine.evaluation.metric import Plan, Report
 from gan_blocks.engine.evaluation.metrics import METRICS
@@ -90,7 +91,7 @@ class Drawn(NamedTuple):
     config: ImageFields
     source: Path | None
     """The file that the weights came from; None where images were given."""
-    images: ImageRows
+    images: Rows
     labels: Tensor
     side: RealSide | None
     """The real images; None in other processes than the main one."""
@@ -232,7 +233,7 @@ def _classes_to_draw(trained: TrainedGenerator, real: ImageSet) -> list[int]:
     return classes
 
 
-def _draw_images(trained: TrainedGenerator, num: int, classes: Sequence[int], seed: int) -> tuple[ImageRows, Tensor]:
+def _draw_images(trained: TrainedGenerator, num: int, classes: Sequence[int], seed: int) -> tuple[Rows, Tensor]:
     """Samples as they are shown and saved, between -1 and 1: not every G is bounded. Many are kept on the disk."""
     shape = drawn_shape(trained)
     if num * _image_bytes(shape) <= IN_MEMORY:

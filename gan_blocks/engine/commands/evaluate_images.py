@@ -3,12 +3,14 @@
 Tested in ``tests/engine/commands/test_evaluate_images.py``.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.memory import check_fits
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
@@ -17,6 +19,8 @@ from gan_blocks.engine.data.source_kind import DataShape, ReadRequest
 from gan_blocks.engine.data.sources import read_source, recognized, shape_of_source, side_of_source
 
 __all__ = ["GivenImages", "load_given_images"]
+
+UNLABELED = {"0", "all images"}
 
 
 class GivenImages(NamedTuple):
@@ -38,18 +42,20 @@ def load_given_images(images: str, against: str, resolution: int | None) -> Give
     shapes = [_shape(source) for source in sources]
     sides = [side_of_source(source) for source in sources]
     layout = PixelLayout(resolution or sides[0], max(shape.channels for shape in shapes))
-    labeled = min(shape.num_classes for shape in shapes) > 1
-    request = ReadRequest(layout, None if labeled else 1)
-    given, real = (read_source(source, request) for source in sources)
+    check_fits(f"images of {layout.resolution:,} x {layout.resolution:,} pixels", 2 * 4 * math.prod(layout.shape))
+    given, real = (
+        read_source(source, ReadRequest(layout, None if shape.num_classes > 1 else 1))
+        for source, shape in zip(sources, shapes, strict=True)
+    )
     notes = [
         f"{source.option}: {note}" for source, read in zip(sources, (given, real), strict=True) for note in read.notes
     ]
     notes += _converted(sources, shapes, sides, layout)
-    if labeled and set(given.class_names) & set(real.class_names):
+    if _telling_names(given) & _telling_names(real):
         given = _with_classes_of(given, real)
     else:
-        if max(shape.num_classes for shape in shapes) > 1:
-            notes.append("The two sets have no classes in common: all images are of one.")
+        if max(given.num_classes, real.num_classes) > 1:
+            notes.append(_why_of_one_class(given, real))
         given, real = _of_one_class(given), _of_one_class(real)
     for source, read in zip(sources, (given, real), strict=True):
         if len(read) < 2:
@@ -83,6 +89,25 @@ def _converted(sources: list[DataSource], shapes: list[DataShape], sides: list[i
         if shape.channels < layout.channels:
             notes.append(f"{source.option}: gray images are compared as RGB, since the others are in color.")
     return notes
+
+
+def _telling_names(images: ImageSet) -> set[str]:
+    """The names of its classes, without those that readers give to images of no class."""
+    return set(images.class_names) if images.num_classes > 1 else set(images.class_names) - UNLABELED
+
+
+def _why_of_one_class(given: ImageSet, real: ImageSet) -> str:
+    numbered = [images.class_names == tuple(map(str, range(images.num_classes))) for images in (given, real)]
+    if min(given.num_classes, real.num_classes) > 1 and numbered[0] != numbered[1]:
+        options = ("--images", "--against") if numbered[0] else ("--against", "--images")
+        numbers, names = (given, real) if numbered[0] else (real, given)
+        of_numbers = f"{options[0]} has numbers for its classes (0 to {numbers.num_classes - 1:,})"
+        of_names = f"{options[1]} has names ({names.class_names[0]}, ...)"
+        return f"{of_numbers}, {of_names}, and nothing says which is which: all images are of one class."
+    for images, option in ((given, "--images"), (real, "--against")):
+        if not _telling_names(images):
+            return f"{option} has no classes: all images are of one."
+    return "The two sets have no classes in common: all images are of one."
 
 
 def _with_classes_of(given: ImageSet, real: ImageSet) -> ImageSet:

@@ -117,9 +117,10 @@ class Options(Fields):
         if self.images is None or self.against is None:
             raise UserError("--images and --against are given together, without --run.")
         of_runs = ("run", "recipe", "num", "truncation", "data")
-        for name in of_runs:
-            if getattr(self, name) is not None:
-                raise UserError(f"--{name} is for a run, but --images gives the images.")
+        given = [name for name in of_runs if getattr(self, name) is not None]
+        if given or self.precision != "fp32":
+            name = next(iter(given), "precision").replace("_", "-")
+            raise UserError(f"--{name} is for a run, but --images gives the images.")
 
     def _check_sweep(self) -> None:
         if self.run is None:

@@ -2,7 +2,7 @@
 
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, train_classifier
 from gan_blocks.engine.evaluation.distribution import DistributionJudge
-from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages
+from gan_blocks.engine.evaluation.image_rows import RealImages
 from gan_blocks.engine.evaluation.judge import Judge
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Report, Samples
 from gan_blocks.engine.evaluation.metrics import METRICS
@@ -11,7 +11,6 @@ from gan_blocks.engine.evaluation.quality import check_sample_count, measure_qua
 __all__ = [
     "METRICS",
     "DistributionJudge",
-    "ImageRows",
     "Judge",
     "Metric",
     "Plan",

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.evaluation.image_rows import ImageRows
 
 __all__ = [
     "ClassSplit",
@@ -74,7 +74,7 @@ def split_by_class(labels: Tensor, *, seed: int, held_out_fraction: float = 0.2)
 
 
 def train_classifier(
-    images: ImageRows,
+    images: Rows,
     labels: Tensor,
     *,
     num_classes: int,
@@ -113,7 +113,7 @@ def train_classifier(
     return TrainedClassifier(classifier, (predicted == labels[split.held_out]).double().mean().item())
 
 
-def class_scores(classifier: nn.Module, images: ImageRows, indices: Tensor | None = None) -> Tensor:
+def class_scores(classifier: nn.Module, images: Rows, indices: Tensor | None = None) -> Tensor:
     """Logits of the images (or of those at ``indices``), computed in batches, in eval mode and without gradients."""
     if indices is None:
         indices = torch.arange(len(images))
@@ -139,7 +139,7 @@ def restored_classifier(
     return TrainedClassifier(classifier.to(device).eval().requires_grad_(False), accuracy)
 
 
-def class_features(trained: TrainedClassifier, images: ImageRows) -> Tensor:
+def class_features(trained: TrainedClassifier, images: Rows) -> Tensor:
     """The 96 features of the classifier's last map, averaged over its pixels: ``(images, 96)``.
 
     The average leaves fewer features than a set of some hundred images has samples, as a covariance needs.
@@ -189,7 +189,7 @@ def _batches(indices: Tensor, epochs: int, max_steps: int, generator: torch.Gene
 
 
 def _fit(
-    classifier: nn.Module, images: ImageRows, labels: Tensor, batches: list[Tensor], generator: torch.Generator
+    classifier: nn.Module, images: Rows, labels: Tensor, batches: list[Tensor], generator: torch.Generator
 ) -> None:
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=len(batches))

@@ -10,8 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from gan_blocks import nearest_neighbors
-from gan_blocks.engine.evaluation.image_rows import ImageRows
+from gan_blocks import Rows, nearest_neighbors
 
 __all__ = ["mean_pairwise_distance", "nearest_distances"]
 
@@ -19,7 +18,7 @@ MAX_BLOCK_ELEMENTS = 2**24
 MAX_BLOCK_ROWS = 4096
 
 
-def mean_pairwise_distance(images: ImageRows) -> float:
+def mean_pairwise_distance(images: Rows) -> float:
     r"""Mean Euclidean distance over all ordered pairs of different images, an image with itself left out.
 
     .. math:: \frac{1}{n(n-1)} \sum_{i \ne j} \lVert x_i - x_j \rVert_2
@@ -36,7 +35,7 @@ def mean_pairwise_distance(images: ImageRows) -> float:
     return total / (len(images) * (len(images) - 1))
 
 
-def nearest_distances(queries: ImageRows, references: ImageRows, *, excluded: Tensor | None = None) -> Tensor:
+def nearest_distances(queries: Rows, references: Rows, *, excluded: Tensor | None = None) -> Tensor:
     r"""Euclidean distance of every query to the nearest reference.
 
     .. math:: d_i = \min_{j \ne e_i} \lVert q_i - r_j \rVert_2
@@ -54,7 +53,7 @@ def nearest_distances(queries: ImageRows, references: ImageRows, *, excluded: Te
     return nearest_neighbors(queries, references, excluded=excluded, rows_at_once=rows).distances[:, 0]
 
 
-def _blocks(images: ImageRows, *, after: int = 0) -> Iterator[tuple[int, Tensor]]:
+def _blocks(images: Rows, *, after: int = 0) -> Iterator[tuple[int, Tensor]]:
     """Number of the first image and flat images in float64, from the image ``after`` on."""
     rows = _rows_at_once(images)
     for start in range(after, len(images), rows):
@@ -62,5 +61,5 @@ def _blocks(images: ImageRows, *, after: int = 0) -> Iterator[tuple[int, Tensor]
         yield start, rearrange(images[numbers].detach(), "image ... -> image (...)").double()
 
 
-def _rows_at_once(images: ImageRows) -> int:
+def _rows_at_once(images: Rows) -> int:
     return max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, math.prod(images.shape[1:]))))

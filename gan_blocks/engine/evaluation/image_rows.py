@@ -1,6 +1,6 @@
 """Images that are read in batches, so that what compares them need not hold them all.
 
-``images[numbers]`` gives the images of some numbers, as a tensor of images does, which can stand wherever these do.
+The classes here are `Rows` of images in [-1, 1], ``(images, channels, height, width)``; so is a tensor of images.
 
 Tested in ``tests/engine/evaluation/test_image_rows.py``.
 """
@@ -12,34 +12,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.files import writing
 from gan_blocks.engine.data.image_set import ImageSet
 
-__all__ = ["ImageRows", "RealImages", "SelectedImages", "StoredImages", "in_batches"]
+__all__ = ["RealImages", "SelectedImages", "StoredImages", "in_batches"]
 
 
-class ImageRows(Protocol):
-    """Images in [-1, 1] by their numbers; a tensor of images is one, too."""
-
-    @property
-    def shape(self) -> torch.Size:
-        """``(images, channels, height, width)``."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images that are read lie."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, numbers: Tensor, /) -> Tensor: ...
-
-
-def in_batches(images: ImageRows, size: int) -> Iterator[Tensor]:
+def in_batches(images: Rows, size: int) -> Iterator[Tensor]:
     """All images in their order, ``size`` at a time."""
     return (images[numbers] for numbers in torch.arange(len(images)).split(size))
 
@@ -69,7 +53,7 @@ class RealImages(_OnCpu):
 class SelectedImages:
     """Those of other images that have the ``numbers``, in the order of these."""
 
-    images: ImageRows
+    images: Rows
     numbers: Tensor
 
     @property

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from gan_blocks import Rows
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, train_classifier
-from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages
+from gan_blocks.engine.evaluation.image_rows import RealImages
 from gan_blocks.engine.evaluation.quality import QualityReport, class_agreement, measure_quality
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.sampling.samples import draw_samples
@@ -22,7 +23,7 @@ __all__ = ["Judge"]
 class Judge:
     """What samples are compared with; a function of the data, the seed and the number of threads."""
 
-    images: ImageRows
+    images: Rows
     labels: Tensor
     classifier: TrainedClassifier
     seed: int

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.checks import Fields, require_at_least
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
-from gan_blocks.engine.evaluation.image_rows import ImageRows, SelectedImages
+from gan_blocks.engine.evaluation.image_rows import SelectedImages
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 from gan_blocks.engine.evaluation.scores.score import share_interval
 
@@ -59,7 +60,7 @@ class MemorizationReport:
         ]
 
 
-def called_real(critic: Critic, images: ImageRows, labels: Tensor) -> Tensor:
+def called_real(critic: Critic, images: Rows, labels: Tensor) -> Tensor:
     """Which images have a logit above 0, bool, ``(images,)``."""
     parts = [
         (critic(images[numbers], labels[numbers]) > 0).flatten().cpu()
@@ -71,7 +72,7 @@ def called_real(critic: Critic, images: ImageRows, labels: Tensor) -> Tensor:
 def measure_memorization(critic: Critic, samples: Samples, *, images: int) -> MemorizationReport:
     """Show D at most so many images of each kind, chosen by the seed."""
 
-    def share(some: ImageRows, labels: Tensor, name: str) -> tuple[float, tuple[float, float], int]:
+    def share(some: Rows, labels: Tensor, name: str) -> tuple[float, tuple[float, float], int]:
         stream = random_stream(samples.seed, "memorization", name)
         numbers = torch.randperm(len(some), generator=stream)[:images].sort().values
         members = called_real(critic, SelectedImages(some, numbers), labels[numbers])

@@ -10,12 +10,13 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier
+from gan_blocks.engine.evaluation.features.cache import MEASURED_ANEW, RealFigures
 from gan_blocks.engine.evaluation.features.sets import FeatureSets
-from gan_blocks.engine.evaluation.image_rows import ImageRows
 
 __all__ = ["Metric", "Plan", "Report", "Samples"]
 
@@ -55,11 +56,11 @@ class Samples(NamedTuple):
     A metric that cannot do without all images at once asks for ``images`` and ``real_images``.
     """
 
-    generated: ImageRows
+    generated: Rows
     """Generated images in [-1, 1], ``(images, channels, height, width)``."""
     labels: Tensor
     """The classes that were asked for, int64, ``(images,)``."""
-    real: ImageRows
+    real: Rows
     """Real images of that size."""
     real_labels: Tensor
     """Their classes."""
@@ -69,7 +70,7 @@ class Samples(NamedTuple):
     """Seed of everything random in a measurement."""
     class_names: tuple[str, ...] = ()
     """One name a class, as far as classes have names."""
-    held_out: ImageRows | None = None
+    held_out: Rows | None = None
     """Real images that were kept from the training, if some were."""
     held_out_labels: Tensor | None = None
     """Their classes."""
@@ -79,6 +80,8 @@ class Samples(NamedTuple):
     """The classifier of the real images, where it was trained before."""
     critic: Callable[[Tensor, Tensor], Tensor] | None = None
     """D of the run: images and labels to logits, where there is one."""
+    figures: RealFigures = MEASURED_ANEW
+    """Keeps what a metric finds of the real images alone, for the next evaluation."""
 
     @property
     def images(self) -> Tensor:

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from gan_blocks import multiscale_ssim
+from gan_blocks import Rows, multiscale_ssim
 from gan_blocks.engine.base.checks import Fields, require, require_at_least
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
-from gan_blocks.engine.evaluation.image_rows import ImageRows
+from gan_blocks.engine.evaluation.features.cache import MEASURED_ANEW, RealFigures
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 
 __all__ = ["MS_SSIM", "PairReport", "check_pair_size", "measure_pairs", "random_pairs"]
@@ -47,7 +47,14 @@ class PairReport:
 
 
 def measure_pairs(
-    generated: ImageRows, generated_labels: Tensor, real: ImageRows, real_labels: Tensor, *, pairs: int, seed: int
+    generated: Rows,
+    generated_labels: Tensor,
+    real: Rows,
+    real_labels: Tensor,
+    *,
+    pairs: int,
+    seed: int,
+    figures: RealFigures = MEASURED_ANEW,
 ) -> PairReport:
     """Compare random pairs of different images of one class, generated ones with each other and real ones.
 
@@ -58,6 +65,7 @@ def measure_pairs(
         real_labels: Their classes.
         pairs: How many pairs; an image may be in several.
         seed: Seed of their choice.
+        figures: Keeps what is found of the real images.
 
     Raises:
         UserError: If the size does not fit, or no class has two images.
@@ -66,7 +74,7 @@ def measure_pairs(
     return PairReport(
         pairs=pairs,
         samples=_mean_similarity(generated, generated_labels, pairs, seed, "generated"),
-        real=_mean_similarity(real, real_labels, pairs, seed, "real"),
+        real=figures("ms-ssim", (pairs, seed), lambda: _mean_similarity(real, real_labels, pairs, seed, "real")),
     )
 
 
@@ -77,7 +85,7 @@ def check_pair_size(size: int) -> None:
         UserError: If the size is no multiple of 16.
     """
     if size % 16:
-        raise UserError(f"--ms-ssim needs a multiple of 16 pixels, but the images of this run have {size}x{size}.")
+        raise UserError(f"--ms-ssim needs a multiple of 16 pixels, but the images have {size}x{size}.")
 
 
 def random_pairs(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -100,7 +108,7 @@ def random_pairs(labels: Tensor, count: int, generator: torch.Generator) -> Tens
     return torch.stack([order[place], order[partner]], dim=1)
 
 
-def _mean_similarity(images: ImageRows, labels: Tensor, count: int, seed: int, name: str) -> float:
+def _mean_similarity(images: Rows, labels: Tensor, count: int, seed: int, name: str) -> float:
     pairs = random_pairs(labels, count, random_stream(seed, "similar pairs", name))
     return statistics.fmean(
         similarity
@@ -138,6 +146,7 @@ def _measure(options: PairOptions, samples: Samples) -> PairReport | None:
         samples.real_labels,
         pairs=options.ms_ssim,
         seed=samples.seed,
+        figures=samples.figures,
     )
 
 

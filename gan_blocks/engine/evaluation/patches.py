@@ -4,18 +4,19 @@ Tested in ``tests/engine/evaluation/test_patches.py``.
 """
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_blocks import sliced_wasserstein_distance
+from gan_blocks import Rows, sliced_wasserstein_distance
 from gan_blocks.engine.base.checks import Fields, require_at_least
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
-from gan_blocks.engine.evaluation.image_rows import ImageRows, SelectedImages, in_batches
+from gan_blocks.engine.evaluation.features.cache import MEASURED_ANEW, RealFigures
+from gan_blocks.engine.evaluation.image_rows import SelectedImages, in_batches
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 
 __all__ = [
@@ -72,7 +73,9 @@ class PatchReport:
         ]
 
 
-def measure_patches(generated: ImageRows, real: ImageRows, *, images: int, seed: int) -> PatchReport:
+def measure_patches(
+    generated: Rows, real: Rows, *, images: int, seed: int, figures: RealFigures = MEASURED_ANEW
+) -> PatchReport:
     """Measure the distances between sets of ``images`` images, chosen at random as a function of the seed.
 
     Real images are compared with generated ones, with other real ones, and with these others blurred, so that all three
@@ -83,6 +86,7 @@ def measure_patches(generated: ImageRows, real: ImageRows, *, images: int, seed:
         real: Real images, at least twice as many.
         images: Images of each set.
         seed: Seed of the choice of images, of the patches and of the projections.
+        figures: Keeps what is found of the real images.
 
     Raises:
         UserError: If there are too few images, or their size is not 16 doubled any number of times.
@@ -98,11 +102,17 @@ def measure_patches(generated: ImageRows, real: ImageRows, *, images: int, seed:
     order = torch.randperm(len(real), generator=random_stream(seed, "sliced Wasserstein distance", "real"))
     compared, other_real = (SelectedImages(real, some) for some in (order[:images], order[images : 2 * images]))
     order = torch.randperm(len(generated), generator=random_stream(seed, "sliced Wasserstein distance", "generated"))
+    samples = distance(in_batches(SelectedImages(generated, order[:images]), BATCH_SIZE))
+
+    def of_real(name: str, others: Callable[[], Iterable[Tensor]]) -> dict[int, float]:
+        levels = figures("patches", (name, images, seed), lambda: list(distance(others()).values()))
+        return dict(zip(samples, levels, strict=True))
+
     return PatchReport(
         images=images,
-        samples=distance(in_batches(SelectedImages(generated, order[:images]), BATCH_SIZE)),
-        real=distance(in_batches(other_real, BATCH_SIZE)),
-        blurred=distance(map(box_blurred, in_batches(other_real, BATCH_SIZE))),
+        samples=samples,
+        real=of_real("real", lambda: in_batches(other_real, BATCH_SIZE)),
+        blurred=of_real("blurred", lambda: map(box_blurred, in_batches(other_real, BATCH_SIZE))),
     )
 
 
@@ -113,9 +123,9 @@ def check_patch_sizes(images: int, generated: int, size: int) -> None:
         UserError: If fewer images are generated than measured, or the size is not 16 doubled.
     """
     if images > generated:
-        raise UserError(f"--swd must be at most --num, the {generated:,} samples that are drawn, but got {images}.")
+        raise UserError(f"--swd must be at most the number of samples, {generated:,}, but got {images}.")
     if size % 16 or (size // 16).bit_count() != 1:
-        raise UserError(f"--swd needs images of 16, 32, 64, ... pixels, but those of this run have {size}x{size}.")
+        raise UserError(f"--swd needs images of 16, 32, 64, ... pixels, but these have {size}x{size}.")
 
 
 def check_real_images(images: int, real: int) -> None:
@@ -161,7 +171,9 @@ def _check(options: SlicedWassersteinOptions, plan: Plan) -> None:
 def _measure(options: SlicedWassersteinOptions, samples: Samples) -> PatchReport | None:
     if not options.swd:
         return None
-    return measure_patches(samples.generated, samples.real, images=options.swd, seed=samples.seed)
+    return measure_patches(
+        samples.generated, samples.real, images=options.swd, seed=samples.seed, figures=samples.figures
+    )
 
 
 SLICED_WASSERSTEIN = Metric(name="sliced_wasserstein", options=SlicedWassersteinOptions, check=_check, measure=_measure)

@@ -12,16 +12,18 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.image_set import class_name
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, train_classifier
-from gan_blocks.engine.evaluation.distances import mean_pairwise_distance, nearest_distances
-from gan_blocks.engine.evaluation.image_rows import ImageRows, SelectedImages, in_batches
+from gan_blocks.engine.evaluation.distances import mean_pairwise_distance
+from gan_blocks.engine.evaluation.features.cache import MEASURED_ANEW, RealFigures
+from gan_blocks.engine.evaluation.image_rows import SelectedImages, in_batches
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
+from gan_blocks.engine.evaluation.novelty import novelty_ratio
 
 __all__ = [
     "QUALITY",
@@ -32,10 +34,8 @@ __all__ = [
     "class_agreement",
     "diversity_ratio",
     "measure_quality",
-    "novelty_ratio",
 ]
 
-MAX_LEFT_OUT = 2000
 MAX_PAIRED = 10_000  # images of a class whose pairs are measured: there are 50 million already
 MAX_CLASSES_SHOWN = 20
 
@@ -111,17 +111,18 @@ class QualityReport:
 
 
 def measure_quality(
-    generated: ImageRows,
+    generated: Rows,
     generated_labels: Tensor,
-    real: ImageRows,
+    real: Rows,
     real_labels: Tensor,
     *,
     num_classes: int,
     seed: int,
     epochs: int = 10,
-    held_out: ImageRows | None = None,
+    held_out: Rows | None = None,
     judge: TrainedClassifier | None = None,
     class_names: Sequence[str] = (),
+    figures: RealFigures = MEASURED_ANEW,
 ) -> QualityReport:
     """Train a classifier on the real images and measure agreement, diversity and novelty of the generated ones.
 
@@ -138,14 +139,15 @@ def measure_quality(
         held_out: Real images that the generator has not seen, where there are any; see `novelty_ratio`.
         judge: A classifier that `train_classifier` made of these real images before; None: one is trained now.
         class_names: One name a class, for the report.
+        figures: Keeps what is found of the real images alone.
 
     Raises:
         UserError: If the images differ in shape, generated values are not finite, a requested class has no real
             image or a single generated one, or the real images do not differ from each other.
     """
     _check_images(generated, generated_labels, real)
-    diversity = diversity_ratio(generated, generated_labels, real, real_labels)
-    novelty = novelty_ratio(generated, real, held_out)
+    diversity = diversity_ratio(generated, generated_labels, real, real_labels, figures=figures)
+    novelty = novelty_ratio(generated, real, held_out, seed=seed, figures=figures)
     report = QualityReport(
         num_generated=len(generated),
         num_real=len(real),
@@ -170,12 +172,19 @@ def measure_quality(
     )
 
 
-def class_agreement(classifier: nn.Module, images: ImageRows, requested_labels: Tensor) -> float:
+def class_agreement(classifier: nn.Module, images: Rows, requested_labels: Tensor) -> float:
     """Share of images that the classifier assigns to the class that was requested, from 0 to 1."""
     return _agreement(classifier, images, requested_labels).mean().item()
 
 
-def diversity_ratio(generated: ImageRows, generated_labels: Tensor, real: ImageRows, real_labels: Tensor) -> float:
+def diversity_ratio(
+    generated: Rows,
+    generated_labels: Tensor,
+    real: Rows,
+    real_labels: Tensor,
+    *,
+    figures: RealFigures = MEASURED_ANEW,
+) -> float:
     r"""Mean pairwise distance within a class, generated over real.
 
     .. math:: \frac{\sum_{c \in C} \bar d(G_c)}{\sum_{c \in C} \bar d(R_c)}, \qquad
@@ -195,60 +204,29 @@ def diversity_ratio(generated: ImageRows, generated_labels: Tensor, real: ImageR
         UserError: If a class of C has no real image or a single generated one, no class has two real images, or those
             of each class are all the same.
     """
-    spread = {"generated": 0.0, "real": 0.0}
     left_out = _without_spread(generated_labels, real_labels)
     classes = [label for label in _classes(generated_labels) if label not in left_out]
     if not classes:
         raise UserError("No class that was asked for has two real images, so diversity cannot be measured.")
-    for label in classes:
-        for kind, images, labels in (("generated", generated, generated_labels), ("real", real, real_labels)):
-            members = (labels == label).nonzero().flatten()
-            if len(members) < 2:
-                raise UserError(f"Class {label} has {len(members)} {kind} image(s), but diversity needs two or more.")
-            spread[kind] += mean_pairwise_distance(SelectedImages(images, members[:: -(-len(members) // MAX_PAIRED)]))
-    if spread["real"] == 0:
+    spread = _spread("generated", generated, generated_labels, classes)
+    of_real: float = figures("spread", (classes, MAX_PAIRED), lambda: _spread("real", real, real_labels, classes))
+    if of_real == 0:
         raise UserError("The real images of each class are all the same, so diversity cannot be measured.")
-    return spread["generated"] / spread["real"]
+    return spread / of_real
 
 
-def novelty_ratio(generated: ImageRows, training: ImageRows, held_out: ImageRows | None = None) -> float:
-    r"""Mean distance from a generated image to its nearest training image, over the same for real images.
-
-    .. math:: \frac{\tfrac{1}{n} \sum_i \min_j \lVert g_i - t_j \rVert_2}
-       {\tfrac{1}{m} \sum_i \min_j \lVert h_i - t_j \rVert_2}
-
-    ``training`` must hold every image that the generator saw: a copy of an image that is missing here would pass as
-    new. Most generators saw all there is, and then nothing is left to be ``held_out``. Without it, every training
-    image takes its turn: its distance to the nearest *other* training image is what an image of the same
-    distribution has, one image short of the whole set. (Setting a fifth of the training images aside instead would
-    let a generator that recites its training set score 0.2.) More than 2,000 training images take that turn evenly
-    spaced in their order.
-
-    Args:
-        generated: Generated images, of shape ``(images, ...)``.
-        training: All images that the generator was trained on.
-        held_out: Real images that it was not trained on, if there are any.
-
-    Returns:
-        0 for copies of training images; 1 for new images of the same distribution. Far more than 1 means unlike any
-        real image; less than 1 may also mean blurred, because an average lies nearer to everything.
-
-    Raises:
-        UserError: If there are fewer than two training images, or the real images have distance 0, each a copy.
-    """
-    if len(training) < 2:
-        raise UserError(f"Novelty needs two or more real images, but there are {len(training)}.")
-    if held_out is None:
-        turns = torch.arange(0, len(training), -(-len(training) // MAX_LEFT_OUT))
-        baseline = nearest_distances(SelectedImages(training, turns), training, excluded=turns).mean().item()
-    else:
-        baseline = nearest_distances(held_out, training).mean().item()
-    if baseline == 0:
-        raise UserError("Every real image occurs twice, so novelty cannot be measured: remove the duplicates.")
-    return nearest_distances(generated, training).mean().item() / baseline
+def _spread(kind: str, images: Rows, labels: Tensor, classes: Sequence[int]) -> float:
+    """Mean distance between two images of a class, added up over the classes."""
+    spread = 0.0
+    for label in classes:
+        members = (labels == label).nonzero().flatten()
+        if len(members) < 2:
+            raise UserError(f"Class {label} has {len(members)} {kind} image(s), but diversity needs two or more.")
+        spread += mean_pairwise_distance(SelectedImages(images, members[:: -(-len(members) // MAX_PAIRED)]))
+    return spread
 
 
-def _agreement(classifier: nn.Module, images: ImageRows, requested_labels: Tensor) -> Tensor:
+def _agreement(classifier: nn.Module, images: Rows, requested_labels: Tensor) -> Tensor:
     return (class_scores(classifier, images).argmax(dim=1) == requested_labels).double()
 
 
@@ -261,7 +239,7 @@ def _without_spread(generated_labels: Tensor, real_labels: Tensor) -> list[int]:
     return [label for label in _classes(generated_labels) if (real_labels == label).sum() == 1]
 
 
-def check_finite(generated: ImageRows) -> None:
+def check_finite(generated: Rows) -> None:
     """Check that generated images can be measured.
 
     Raises:
@@ -271,7 +249,7 @@ def check_finite(generated: ImageRows) -> None:
         raise UserError("The generated images hold values that are not finite: the generator has diverged.")
 
 
-def _check_images(generated: ImageRows, generated_labels: Tensor, real: ImageRows) -> None:
+def _check_images(generated: Rows, generated_labels: Tensor, real: Rows) -> None:
     if len(generated_labels) == 0:
         raise UserError("There are no generated images to measure.")
     check_same_size(generated.shape[1:], real.shape[1:])
@@ -329,6 +307,7 @@ def _measure(_options: QualityOptions, samples: Samples) -> QualityReport:
         held_out=samples.held_out,
         judge=samples.judge,
         class_names=samples.class_names,
+        figures=samples.figures,
     )
 
 

@@ -9,15 +9,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gan_blocks import Rows
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier
-from gan_blocks.engine.evaluation.features.cache import Cache, digest_of_images, digest_of_tensors
+from gan_blocks.engine.evaluation.features.cache import Cache, RealFigures, digest_of_images, digest_of_tensors
 from gan_blocks.engine.evaluation.features.choice import CLASSIFIER, parse_features
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.features.rows import FeatureSet, feature_set
 from gan_blocks.engine.evaluation.features.sets import FeatureSets
 from gan_blocks.engine.evaluation.features.trained import classifier_network, kept_classifier
-from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages
+from gan_blocks.engine.evaluation.image_rows import RealImages
 from gan_blocks.engine.evaluation.memorization import Critic
 from gan_blocks.engine.evaluation.metric import Samples
 
@@ -68,12 +69,12 @@ class RealSide:
         return cls(real, held_out, num_classes, seed, cache, given, features)
 
     @cached_property
-    def images(self) -> ImageRows:
+    def images(self) -> Rows:
         """The real images by number."""
         return RealImages(self.real)
 
     @cached_property
-    def held_out_images(self) -> ImageRows | None:
+    def held_out_images(self) -> Rows | None:
         """Those held out by number."""
         return None if self.held_out is None else RealImages(self.held_out)
 
@@ -81,6 +82,22 @@ class RealSide:
     def digest(self) -> str:
         """Of the real images."""
         return digest_of_images(self.images)
+
+    @cached_property
+    def figures(self) -> RealFigures:
+        """What is found of these images alone."""
+        return RealFigures(self.cache, lambda: self._contents)
+
+    @cached_property
+    def _held_out_digest(self) -> str:
+        return "" if self.held_out_images is None else digest_of_images(self.held_out_images)
+
+    @cached_property
+    def _contents(self) -> tuple[str, ...]:
+        labels = {"labels": self.real.labels}
+        if self.held_out is not None:
+            labels["held out"] = self.held_out.labels
+        return self.digest, self._held_out_digest, digest_of_tensors(labels)
 
     @cached_property
     def judge(self) -> TrainedClassifier | None:
@@ -98,7 +115,7 @@ class RealSide:
         )
 
     def samples(
-        self, generated: ImageRows, labels: Tensor, *, critic: Critic | None = None, sets: FeatureSets | None = None
+        self, generated: Rows, labels: Tensor, *, critic: Critic | None = None, sets: FeatureSets | None = None
     ) -> Samples:
         """What metrics measure: generated images beside these.
 
@@ -124,9 +141,10 @@ class RealSide:
             sets or self.sets(generated, labels),
             self.judge,
             critic,
+            self.figures,
         )
 
-    def sets(self, generated: ImageRows, labels: Tensor) -> FeatureSets | None:
+    def sets(self, generated: Rows, labels: Tensor) -> FeatureSets | None:
         """Features of samples and of real images; None where no network was asked for.
 
         Raises:
@@ -134,9 +152,9 @@ class RealSide:
         """
         if self.features is None:
             return None
-        real, held_out, key = self._looked_at
+        real, held_out = self._looked_at
         fake = feature_set(self._network, generated, labels)
-        return FeatureSets(self._network, fake, real, held_out, self.seed, self.cache, key)
+        return FeatureSets(self._network, fake, real, held_out, self.seed, self.figures)
 
     @cached_property
     def _network(self) -> FeatureNetwork:
@@ -146,17 +164,13 @@ class RealSide:
         return classifier_network(self.judge)
 
     @cached_property
-    def _looked_at(self) -> tuple[FeatureSet, FeatureSet | None, tuple[str, ...]]:
-        """Features of real and of held-out images, and the digests of all that figures of these depend on."""
+    def _looked_at(self) -> tuple[FeatureSet, FeatureSet | None]:
+        """Features of real and of held-out images."""
         real = self._of(self.images, self.real, self.digest)
-        labels = {"labels": self.real.labels}
         if self.held_out is None or self.held_out_images is None:
-            return real, None, (self.digest, digest_of_tensors(labels))
-        digest = digest_of_images(self.held_out_images)
-        labels |= {"held out": self.held_out.labels}
-        held_out = self._of(self.held_out_images, self.held_out, digest)
-        return real, held_out, (self.digest, digest, digest_of_tensors(labels))
+            return real, None
+        return real, self._of(self.held_out_images, self.held_out, self._held_out_digest)
 
-    def _of(self, images: ImageRows, image_set: ImageSet, digest: str) -> FeatureSet:
+    def _of(self, images: Rows, image_set: ImageSet, digest: str) -> FeatureSet:
         rows = self.cache.rows(self._network, images, digest)
         return feature_set(self._network, images, image_set.labels, rows)

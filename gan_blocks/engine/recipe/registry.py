@@ -11,9 +11,7 @@ Tested in ``tests/engine/recipe/test_registry.py``.
 """
 
 import importlib
-import importlib.util
 import sys
-import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -23,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from gan_blocks.engine.base.checks import shortened
+from gan_blocks.engine.base.code_files import failing_line, import_error, load_code_file
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import as_seen_from_here
 from gan_blocks.engine.recipe.recipe import Recipe
@@ -31,7 +30,6 @@ from gan_blocks.engine.runs.identity import RecipeIdentity
 __all__ = ["GROUP", "find_recipe", "load_registered", "name_for_commands", "recipe_of", "registered_recipes"]
 
 GROUP = "gan_blocks.recipes"
-ENGINE = Path(__file__).parents[1]
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +68,7 @@ def load_registered(entry: EntryPoint) -> Recipe[Any]:
     try:
         recipe = entry.load()
     except Exception as error:
-        raise _import_error(f"the recipe {entry.name}, registered as {entry.value},", error) from error
+        raise import_error(f"the recipe {entry.name}, registered as {entry.value},", error) from error
     if not isinstance(recipe, Recipe):
         raise UserError(f"the recipe {entry.name} is registered as {entry.value}, which is no Recipe.")
     return recipe
@@ -115,33 +113,9 @@ def _entry_of(made_by: RecipeIdentity) -> EntryPoint | None:
 
 
 def _load_file(path: Path) -> ModuleType:
-    """The module in a file, which may import what lies beside it, as after ``python FILE``."""
     if isdir(path):  # noqa: PTH112
         raise UserError(f"{path} is a folder: name a registered recipe, a file (my_gan.py) or a module.")
-    if not isfile(path):  # noqa: PTH113
-        raise UserError(f"there is no recipe file {shortened(str(path))}.")
-    path = path.resolve()
-    name = path.stem
-    loaded = sys.modules.get(name)
-    if loaded is not None:
-        if Path(getattr(loaded, "__file__", None) or "").resolve() == path:
-            return loaded
-        raise UserError(f"{path} has the name of a module that is in use, {name}; rename the file.")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is no Python file; its name must end in .py.")
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickled functions look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise _import_error(str(path), error) from error
-    return module
+    return load_code_file(path, what="recipe file")
 
 
 def _import_module(name: str, named: str) -> ModuleType:
@@ -151,8 +125,8 @@ def _import_module(name: str, named: str) -> ModuleType:
         except (Exception, SystemExit) as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             itself = missing is not None and f"{name}.".startswith(f"{missing}.")
-            if not itself and _failing_line(error) is not None:
-                raise _import_error(f"the module {name}", error) from error
+            if not itself and failing_line(error) is not None:
+                raise import_error(f"the module {name}", error) from error
     known = ", ".join(registered_recipes()) or "none is registered"
     beside = Path(f"{named}.py")
     perhaps = f" Perhaps you meant the file {beside}." if isfile(beside) else ""  # noqa: PTH113
@@ -165,28 +139,6 @@ def _may_be_a_module(name: str) -> bool:
     """Whether it is worth an import, which runs code: Python's own modules hold no recipe."""
     parts = name.split(".")
     return all(part.isidentifier() for part in parts) and parts[0] not in sys.stdlib_module_names
-
-
-def _import_error(subject: str, error: BaseException) -> UserError:
-    """Say what went wrong in a recipe's own code, and where; it may be in a module that the recipe imports."""
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    text = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
-    line = _failing_line(error)
-    return UserError(f"{subject} cannot be imported: {text.rstrip('.')}{f' ({line})' if line else ''}.")
-
-
-def _failing_line(error: BaseException) -> str | None:
-    """The innermost line that is not of the engine or of the import system, if there is one."""
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno} of {error.filename}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    ours = (ENGINE, Path(importlib.__file__).parent)
-    lines = [
-        f"line {frame.lineno} of {frame.filename}"
-        for frame in frames
-        if not any(Path(frame.filename).is_relative_to(path) for path in ours)
-    ]
-    return lines[-1] if lines else None
 
 
 def _recipe_in(module: ModuleType, value: str, named: str) -> Recipe[Any]:

@@ -111,7 +111,7 @@ def test_the_pairs_of_a_large_class_are_those_of_a_part(rng: torch.Generator, mo
     [
         ({"swd": -1}, "--swd must be at least 0, but got -1."),
         ({"ms_ssim": -1}, "--ms-ssim must be at least 0, but got -1."),
-        ({"num": 10, "swd": 11}, "--swd must be at most --num, the 10 samples that are drawn, but got 11."),
+        ({"num": 10, "swd": 11}, "--swd must be at most the number of samples, 10, but got 11."),
         (
             {"num": 40, "swd": 31},
             "--swd 31 needs 62 real images, half of them to compare the other half with, but there are 60.",
@@ -139,7 +139,7 @@ def test_rejects_pairs_that_are_not_there():
     images = torch.zeros(2, 1, 24, 24)
     with pytest.raises(UserError) as error:
         measure_pairs(images, torch.zeros(2).long(), images, torch.zeros(2).long(), pairs=1, seed=0)
-    assert str(error.value) == "--ms-ssim needs a multiple of 16 pixels, but the images of this run have 24x24."
+    assert str(error.value) == "--ms-ssim needs a multiple of 16 pixels, but the images have 24x24."
     with pytest.raises(UserError) as error:
         random_pairs(torch.arange(3), 2, torch.Generator())
     assert str(error.value) == "--ms-ssim compares images of one class, but no class has two."
@@ -149,9 +149,7 @@ def test_rejects_pairs_that_are_not_there():
 def test_rejects_sizes_without_a_pyramid(size: int):
     with pytest.raises(UserError) as error:
         measure_patches(torch.zeros(4, 1, size, size), torch.zeros(8, 1, size, size), images=4, seed=0)
-    assert (
-        str(error.value) == f"--swd needs images of 16, 32, 64, ... pixels, but those of this run have {size}x{size}."
-    )
+    assert str(error.value) == f"--swd needs images of 16, 32, 64, ... pixels, but these have {size}x{size}."
 
 
 def test_the_evaluation_says_of_what_it_is(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -103,8 +103,39 @@ def test_without_classes_in_common_all_are_of_one(here: Path):
     given = load_given_images("a", str(arrays(here / "b.npz", 10)), None)
     assert given.config.num_classes == 1
     assert given.real.labels.unique().tolist() == [0]
-    assert given.notes[-1] == "The two sets have no classes in common: all images are of one."
+    assert given.notes[-1] == "--images has no classes: all images are of one."
+    pictures(here / "e", 8, classes=("emu", "owl"))
+    pictures(here / "f", 8, classes=("cat", "dog"))
+    assert load_given_images("e", "f", None).notes == (
+        "The two sets have no classes in common: all images are of one.",
+    )
     assert load_given_images("a", str(arrays(here / "c.npz", 10, labels=False)), None).notes == ()
+
+
+def test_numbers_of_classes_that_names_do_not_match_are_told(here: Path):
+    pictures(here / "a", 8, classes=("cat", "dog"))
+    numbers = str(arrays(here / "b.npz", 10))
+    told = "has numbers for its classes (0 to 1), {} has names (cat, ...), and nothing says which is which"
+    for order, message in (
+        ((numbers, "a"), f"--images {told.format('--against')}: all images are of one class."),
+        (("a", numbers), f"--against {told.format('--images')}: all images are of one class."),
+    ):
+        given = load_given_images(*order, None)
+        assert given.notes[-1] == message
+        assert given.config.num_classes == 1
+
+
+def test_samples_of_a_single_class_are_compared_with_that_class(here: Path):
+    pictures(here / "a", 8, classes=("dog",))
+    pictures(here / "b", 9, classes=("cat", "dog", "owl"))
+    given = load_given_images("a", "b", None)
+    assert given.images.labels.unique().tolist() == [1]
+    assert given.config.num_classes == 3
+    assert given.notes == ()
+    # Arrays without labels have no class, not the one that is called 0.
+    pictures(here / "digits", 9, classes=("0", "1"))
+    given = load_given_images(str(arrays(here / "c.npz", 10, labels=False)), "digits", None)
+    assert given.config.num_classes == 1
 
 
 @pytest.mark.parametrize(
@@ -143,6 +174,14 @@ def test_classes_that_cannot_be_compared_are_named(here: Path, a: tuple[str, ...
         (["--images", "a", "--against", "a", "--features", "no.pt"], "--features no.pt cannot be read"),
         (["--images", "a", "--against", "a", "--out", "a"], "--out must end in .json, but got a."),
         (["--images", "a", "--against", "a", "--resolution", "0"], "--resolution must be greater than 0, but got 0."),
+        (
+            ["--images", "a", "--against", "a", "--resolution", "10000000000"],
+            "images of 10,000,000,000 x 10,000,000,000 pixels need millions of GB or more, but",
+        ),
+        (
+            ["--images", "a", "--against", "a", "--precision", "bf16"],
+            "--precision is for a run, but --images gives the images.",
+        ),
     ],
 )
 def test_what_cannot_work_is_one_line(here: Path, args: list[str], message: str, capsys: pytest.CaptureFixture[str]):

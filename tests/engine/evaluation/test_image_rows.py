@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.evaluation import distances
 from gan_blocks.engine.evaluation.classifier import train_classifier
-from gan_blocks.engine.evaluation.image_rows import ImageRows, RealImages, SelectedImages, StoredImages, in_batches
+from gan_blocks.engine.evaluation.image_rows import RealImages, SelectedImages, StoredImages, in_batches
 from gan_blocks.engine.evaluation.neighbors import classifier_features
 from gan_blocks.engine.evaluation.pairs import measure_pairs
 from gan_blocks.engine.evaluation.patches import measure_patches
@@ -38,7 +39,7 @@ def stored(images: torch.Tensor) -> StoredImages:
 def test_each_kind_gives_the_images_of_a_tensor(kind: str, real: ImageSet, generated: torch.Tensor):
     everything = real.batch(torch.arange(60))[0]
     order = torch.tensor([59, 3, 3, 0])
-    images: ImageRows
+    images: Rows
     images, expected = {
         "real": (RealImages(real), everything),
         "selected": (SelectedImages(RealImages(real), order), everything[order]),

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.evaluation import distances
+from gan_blocks.engine.base.randomness import random_stream
+from gan_blocks.engine.evaluation import distances, novelty
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, split_by_class, train_classifier
+from gan_blocks.engine.evaluation.novelty import novelty_ratio
 from gan_blocks.engine.evaluation.quality import (
     QualityReport,
     class_agreement,
     diversity_ratio,
     measure_quality,
-    novelty_ratio,
 )
 from tests.reference import quality as reference
 
@@ -204,7 +205,7 @@ def test_novelty_equals_the_loop_over_pairs(rng: torch.Generator):
 def test_novelty_lets_a_part_of_many_training_images_take_their_turn(
     rng: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("gan_blocks.engine.evaluation.quality.MAX_LEFT_OUT", 4)
+    monkeypatch.setattr(novelty, "MAX_COMPARED", 4)
     generated, training = torch.randn(3, 1, 2, 2, generator=rng), torch.randn(9, 1, 2, 2, generator=rng)
     turns = [0, 3, 6]
     baseline = sum(
@@ -213,6 +214,20 @@ def test_novelty_lets_a_part_of_many_training_images_take_their_turn(
     ) / len(turns)
     nearest = [min(reference.distance(g, t) for t in as_lists(training)) for g in as_lists(generated)]
     assert novelty_ratio(generated, training) == pytest.approx(sum(nearest) / 3 / baseline, rel=1e-10)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_novelty_compares_some_of_many_images_chosen_by_the_seed(
+    seed: int, rng: torch.Generator, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(novelty, "MAX_COMPARED", 4)
+    generated, training, held_out = (torch.randn(n, 1, 2, 2, generator=rng) for n in (9, 12, 6))
+    some, others = (
+        images[torch.randperm(len(images), generator=random_stream(seed, "novelty"))[:4]]
+        for images in (generated, held_out)
+    )
+    expected = reference.novelty_ratio(as_lists(some), as_lists(training), as_lists(others))
+    assert novelty_ratio(generated, training, held_out, seed=seed) == pytest.approx(expected, rel=1e-10)
 
 
 def test_distances_of_large_images_keep_to_small_blocks(monkeypatch: pytest.MonkeyPatch, rng: torch.Generator):

@@ -95,47 +95,6 @@ def test_a_module_that_ends_the_program_ends_no_command(tmp_path: Path, monkeypa
     assert str(error.value) == f"the module ends_it_all cannot be imported: SystemExit: 0 {line}."
 
 
-@pytest.mark.parametrize(
-    ("source", "problem"),
-    [
-        ("import sys\nsys.exit('no')\n", "SystemExit: no (line 2 of {path})."),
-        ("import os\n\nsize = unknown\n", "NameError: name 'unknown' is not defined (line 3 of {path})."),
-        ("def f(:\n", "SyntaxError: invalid syntax (line 1 of {path})."),
-        (
-            "from gan_blocks.engine import require_positive\nclass A: size = 0\nrequire_positive(A, 'size')\n",
-            "--size must be greater than 0, but got 0 (line 3 of {path}).",
-        ),
-    ],
-    ids=["exit", "error", "syntax", "check of the engine"],
-)
-def test_a_file_that_cannot_be_imported_says_which_line_fails(
-    source: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    path = tmp_path / "fails_somewhere.py"
-    path.write_text(source)
-    with pytest.raises(UserError) as error:
-        find_recipe(str(path))
-    assert str(error.value) == f"{path} cannot be imported: {problem.format(path=path)}"
-
-
-def test_a_file_with_the_name_of_another_module_is_to_be_renamed(tmp_path: Path):
-    path = tmp_path / "pathlib.py"
-    path.touch()
-    with pytest.raises(UserError) as error:
-        find_recipe(str(path))
-    assert str(error.value) == f"{path} has the name of a module that is in use, pathlib; rename the file."
-
-
-def test_a_file_that_fails_is_not_kept_as_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "fails_at_once.py").write_text("raise ZeroDivisionError\n")
-    for _ in range(2):
-        with pytest.raises(UserError, match="ZeroDivisionError"):
-            find_recipe(str(tmp_path / "fails_at_once.py"))
-    assert "fails_at_once" not in sys.modules
-
-
 @pytest.mark.parametrize("reference", ["recipes.biggan_deep:RECIPE", "biggan_deep"])
 def test_a_registered_recipe_counts_by_reference_and_by_the_short_name_of_earlier_runs(reference: str):
     assert recipe_of(RecipeIdentity(reference), RUN) is biggan_deep.RECIPE

@@ -11,6 +11,7 @@ import json
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import open_regular, read_regular, replace_durably, replacing
 from gan_blocks.engine.base.json_values import is_number
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.features.rows import computed_rows
-from gan_blocks.engine.evaluation.image_rows import ImageRows, StoredImages, in_batches
+from gan_blocks.engine.evaluation.image_rows import StoredImages, in_batches
 
-__all__ = ["Cache", "digest_of_images", "digest_of_tensors"]
+__all__ = ["MEASURED_ANEW", "Cache", "RealFigures", "digest_of_images", "digest_of_tensors"]
 
 VERSION = 1  # of what is computed: a change of the preparation of images needs another
+CHECKED_AT_ONCE = 4096  # rows
 
 
-def digest_of_images(images: ImageRows) -> str:
+def digest_of_images(images: Rows) -> str:
     """Of all pixels in their order, with the 256 levels of a file, and of their shape."""
     digest = hashlib.sha256(str(tuple(images.shape)).encode())
     for batch in in_batches(images, 256):
@@ -61,7 +64,7 @@ class Cache:
         self.found: list[str] = []
         """Names of the files that were taken instead of being made."""
 
-    def rows(self, network: FeatureNetwork, images: ImageRows, images_digest: str) -> ImageRows | None:
+    def rows(self, network: FeatureNetwork, images: Rows, images_digest: str) -> Rows | None:
         """What the network gives for the images, in a file that is kept; None where it cannot be.
 
         Raises:
@@ -93,8 +96,9 @@ class Cache:
         path = self._path(name, *key, suffix=".safetensors")
         with suppress(OSError, SafetensorError):
             kept = load(read_regular(path))
-            self._note(path)
-            return kept
+            if all(tensor.isfinite().all() for tensor in kept.values()):
+                self._note(path)
+                return kept
         made = make()
         self._keep(lambda: replace_durably(path, save({each: tensor.contiguous() for each, tensor in made.items()})))
         return made
@@ -132,6 +136,35 @@ class Cache:
             self.folder = None
 
 
+@dataclass(frozen=True, eq=False)
+class RealFigures:
+    """Figures of the real images alone, which no sample changes: measured once where there is a cache.
+
+    Attributes:
+        cache: Where they are kept.
+        content: Gives the digests of the real images, which take time and are asked for only where something is kept.
+    """
+
+    cache: Cache
+    content: Callable[[], tuple[str, ...]]
+
+    def __call__(self, name: str, settings: tuple[object, ...], measure: Callable[[], Any]) -> Any:
+        """What ``measure`` gives, or gave before for the same images: a number, None, or a list of these.
+
+        Args:
+            name: Of the figure.
+            settings: All that it depends on beside the real images and their classes, such as a seed.
+            measure: Makes it.
+        """
+        if self.cache.folder is None:
+            return measure()
+        return self.cache.values(name, (*settings, *self.content()), measure)
+
+
+MEASURED_ANEW = RealFigures(Cache(None), tuple)
+"""Keeps nothing."""
+
+
 def _is_figure(kept: object) -> bool:
     values = kept if isinstance(kept, list) else [kept]
     return all(value is None or is_number(value) for value in values)
@@ -163,4 +196,5 @@ def _kept_rows(path: Path, count: int) -> _KeptRows | None:
         return None
     if len(shape) != 2 or shape[0] != count:
         return None
-    return _KeptRows(path, (shape[0], shape[1]), len(_header(*shape)))
+    rows = _KeptRows(path, (shape[0], shape[1]), len(_header(*shape)))
+    return rows if all(some.isfinite().all() for some in in_batches(rows, CHECKED_AT_ONCE)) else None

@@ -9,20 +9,21 @@ Tested in ``tests/engine/evaluation/features/test_networks.py``.
 
 import hashlib
 import importlib
-import importlib.util
-import sys
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gan_blocks.engine.base.contents import other_content
+from gan_blocks.engine.base.code_files import import_error, load_code_file
+from gan_blocks.engine.base.contents import ZIP, first_bytes, other_content
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import read_regular
-from gan_blocks.engine.evaluation.features.network import FeatureNetwork, joined, probed
+from gan_blocks.engine.evaluation.features.network import FeatureNetwork, answered
 
 __all__ = ["FID_SHA256", "function_network", "script_network"]
 
@@ -57,7 +58,7 @@ def script_network(spec: str, side: int | None, images_side: int, device: torch.
             warnings.simplefilter("ignore")  # newer versions of torch call the format old, which files of it stay
             module = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        reason = other_content(path) or f"does not load ({_first_line(error)})"
+        reason = _other_archive(path) or other_content(path, "zip") or f"does not load ({_first_line(error)})"
         raise UserError(f"--features {path} {reason}; {EXPECTED}.") from None
     if digest == FID_SHA256:
         return _fid_network(path, module, side, digest, device)
@@ -71,12 +72,7 @@ def function_network(spec: str, side: int | None, images_side: int, device: torc
         UserError: If it is not there, or does not return features.
     """
     place, _, name = spec.rpartition(":")
-    try:
-        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except (Exception, SystemExit) as error:
-        raise UserError(
-            f"--features {spec} cannot be imported: {type(error).__name__}: {_first_line(error)}."
-        ) from error
+    module = _module(spec, place)
     function = getattr(module, name, None)
     if not callable(function):
         raise UserError(f"--features {spec}: {place} has no function {name}.")
@@ -86,19 +82,38 @@ def function_network(spec: str, side: int | None, images_side: int, device: torc
     return _tried(f"--features {spec}", name, function, side or images_side, "", device)
 
 
+def _module(spec: str, place: str) -> ModuleType:
+    try:
+        if place.endswith(".py"):
+            return load_code_file(Path(place), what="Python file")
+        return importlib.import_module(place)
+    except UserError as error:
+        raise UserError(f"--features {spec}: {error}") from error.__cause__
+    except (Exception, SystemExit) as error:
+        raise import_error(f"--features {spec}: the module {place}", error) from error
+
+
 def _tried(
     option: str, name: str, function: Callable[..., Any], side: int, digest: str, device: torch.device
 ) -> FeatureNetwork:
-    @torch.no_grad()
-    def look(images: Tensor) -> Tensor:
-        return joined(function(images))[0]
+    def ask(images: Tensor) -> tuple[Tensor, int]:
+        try:
+            with torch.no_grad():
+                return answered(function, images)
+        except (Exception, SystemExit) as error:  # of code that others wrote
+            shown = f"RGB images of {side}x{side} pixels, float32 in [-1, 1], {len(images)} at a time"
+            raise UserError(f"{option} does not work on {shown}: {_first_line(error)}.") from error
 
-    try:
-        with torch.no_grad():
-            num_features = probed(function, torch.zeros(2, 3, side, side, device=device))
-    except Exception as error:  # of code that others wrote
-        shown = f"RGB images of {side}x{side} pixels, float32 in [-1, 1]"
-        raise UserError(f"{option} does not work on {shown}: {_first_line(error)}.") from error
+    rows, num_features = ask(torch.zeros(2, 3, side, side, device=device))
+    width = rows.shape[1]
+
+    def look(images: Tensor) -> Tensor:
+        rows, _ = ask(images)
+        if rows.shape[1] != width:
+            rule = f"{width:,} values for each image, as for the blank ones that it is tried on"
+            raise UserError(f"{option} must return {rule}, but returned {rows.shape[1]:,}.")
+        return rows
+
     return FeatureNetwork(f"{name}-{side}", look, num_features, side=side, digest=digest, device=device)
 
 
@@ -115,21 +130,21 @@ def _fid_network(path: Path, module: Any, side: int | None, digest: str, device:
     return FeatureNetwork(f"inception-{FID_SIDE}", look, 2048, digest=digest, device=device, frechet_name="FID")
 
 
-def _load_file(path: Path) -> Any:
-    """The module in a file, under its own name, as ``python FILE`` would find what lies beside it."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"there is no Python file {path}")
-    if str(path.resolve().parent) not in sys.path:
-        sys.path.insert(0, str(path.resolve().parent))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
+def _other_archive(path: Path) -> str | None:
+    """What is wrong with a file that begins as those of torch do; None where it does not, or nothing is known."""
+    if not first_bytes(path).startswith(ZIP):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "is damaged or was cut off"
+    if any(name.endswith("/data.pkl") for name in names) and not any("/code/" in name for name in names):
+        return "holds weights or other values (torch.save) without a network"
+    return None
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if isinstance(error, torch.jit.Error) and lines else next(iter(lines), type(error).__name__))[
-        :200
-    ].rstrip(".")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    of_script = "TorchScript interpreter" in lines[0]  # whose last line is the error
+    return lines[-1 if of_script else 0][:200].rstrip(".")

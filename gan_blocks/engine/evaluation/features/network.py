@@ -13,9 +13,10 @@ from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["FeatureNetwork", "as_saved", "joined", "probed", "resized"]
+__all__ = ["FeatureNetwork", "answered", "as_saved", "resized"]
 
 CPU = torch.device("cpu")
+LIMIT = 1e20  # of features: the variance of the kernel distance has the twelfth power of them, in float64
 
 Look = Callable[[Tensor], Tensor]
 
@@ -51,7 +52,7 @@ class FeatureNetwork:
         """What ``look`` gives for images in [-1, 1] of any size, as they would be saved: float32, on the CPU.
 
         Raises:
-            UserError: If a value is not finite.
+            UserError: If a value is not finite, or larger than any metric can do with.
         """
         seen = as_saved(images.to(self.device))
         if self.in_color and seen.shape[1] == 1:
@@ -59,9 +60,9 @@ class FeatureNetwork:
         if self.side is not None:
             seen = resized(seen, self.side)
         rows = self.look(seen).float().cpu()
-        if not rows.isfinite().all():
-            wrong = f"{int((~rows.isfinite()).sum()):,} of {rows.numel():,} values of a batch"
-            raise UserError(f"--features {self.name}: {wrong} are not finite.")
+        if not (fine := rows.abs() < LIMIT).all():  # which no NaN is
+            wrong = f"{int((~fine).sum()):,} of {rows.numel():,} values of a batch"
+            raise UserError(f"--features {self.name}: {wrong} are not finite, or are {LIMIT:.0e} and larger.")
         return rows
 
     def features(self, rows: Tensor) -> Tensor:
@@ -87,27 +88,26 @@ def resized(images: Tensor, side: int) -> Tensor:
     return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
 
 
-def joined(answer: object) -> tuple[Tensor, int]:
-    """What a network returned as one tensor of features and logits, and the number of features.
+def answered(look: Callable[[Tensor], object], images: Tensor) -> tuple[Tensor, int]:
+    """What a network of the user's gives for images, features and logits side by side, and the number of features.
 
     Raises:
-        TypeError: If it is neither a matrix of features nor a pair of these and logits.
+        TypeError: If it is neither a matrix of features with a row for each image nor a pair of these and logits.
     """
+    answer = look(images)
     parts = list(answer) if isinstance(answer, tuple | list) else [answer]
-    matrices = [part for part in parts if isinstance(part, Tensor) and part.dim() == 2]
-    if len(matrices) != len(parts) or len(parts) not in (1, 2):
-        shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts[:3]]
-        raise TypeError(f"it must return features (batch, features), or these and logits, but returned {shapes}")
+    matrices = [part for part in parts if isinstance(part, Tensor) and _is_real_matrix(part, len(images))]
+    if len(matrices) != len(parts) or len(parts) not in (1, 2) or matrices[0].shape[1] == 0:
+        wanted = f"features ({len(images)}, features), or these and logits"
+        raise TypeError(f"it must return {wanted}, but returned {', '.join(map(_described, parts[:3]))}")
     return torch.cat([matrix.float() for matrix in matrices], dim=1), matrices[0].shape[1]
 
 
-def probed(look: Callable[[Tensor], object], images: Tensor) -> int:
-    """How many features a network gives, found by showing it images.
+def _is_real_matrix(part: Tensor, rows: int) -> bool:
+    return part.dim() == 2 and len(part) == rows and not part.is_complex()
 
-    Raises:
-        TypeError: If what it returns are no features of these images.
-    """
-    rows, num_features = joined(look(images))
-    if len(rows) != len(images) or num_features == 0:
-        raise TypeError(f"it must return a row for each of {len(images)} images, but returned {tuple(rows.shape)}")
-    return num_features
+
+def _described(part: object) -> str:
+    if not isinstance(part, Tensor):
+        return type(part).__name__
+    return f"{tuple(part.shape)}{' of complex numbers' if part.is_complex() else ''}"

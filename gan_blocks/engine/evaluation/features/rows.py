@@ -10,10 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gan_blocks import FeatureMoments
+from gan_blocks import FeatureMoments, Rows
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
-from gan_blocks.engine.evaluation.image_rows import ImageRows, StoredImages
+from gan_blocks.engine.evaluation.image_rows import StoredImages
 
 __all__ = ["FeatureSet", "computed_rows", "feature_set"]
 
@@ -25,10 +25,10 @@ POOLED_AT_ONCE = 8192
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features of images, some of them by their ``numbers``, with the classes of these images."""
+    """Features of images, some of them by their ``numbers``, with the classes of these images; they are `Rows`."""
 
     network: FeatureNetwork
-    rows: ImageRows
+    rows: Rows
     """What the network gave for all images."""
     labels: Tensor
     """Of all images."""
@@ -37,6 +37,19 @@ class FeatureSet:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def __getitem__(self, places: Tensor, /) -> Tensor:
+        return self.among(places).features()
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(len(self), num_features)``."""
+        return torch.Size((len(self), self.network.num_features))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features that are read lie."""
+        return self.rows.device
 
     def among(self, places: Tensor) -> "FeatureSet":
         """Those at some places of this set."""
@@ -76,9 +89,7 @@ class FeatureSet:
         return None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
 
 
-def feature_set(
-    network: FeatureNetwork, images: ImageRows, labels: Tensor, rows: ImageRows | None = None
-) -> FeatureSet:
+def feature_set(network: FeatureNetwork, images: Rows, labels: Tensor, rows: Rows | None = None) -> FeatureSet:
     """Look at all images, or take what a network gave for them before.
 
     Raises:
@@ -91,7 +102,7 @@ def feature_set(
     return FeatureSet(network, rows, labels, torch.arange(len(images)))
 
 
-def computed_rows(network: FeatureNetwork, images: ImageRows) -> Iterator[tuple[Tensor, Tensor]]:
+def computed_rows(network: FeatureNetwork, images: Rows) -> Iterator[tuple[Tensor, Tensor]]:
     """Numbers of images and what the network gives for them, in their order, some at a time."""
     size = SEEN_AT_ONCE if network.device.type == "cpu" else SEEN_AT_ONCE_BY_GPU
     blocks = torch.arange(len(images)).split(READ_AT_ONCE)

@@ -12,7 +12,7 @@ import torch
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.randomness import random_stream
-from gan_blocks.engine.evaluation.features.cache import Cache
+from gan_blocks.engine.evaluation.features.cache import RealFigures
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.features.rows import FeatureSet
 from gan_blocks.engine.evaluation.scores.score import Counts
@@ -32,9 +32,8 @@ class FeatureSets:
     held_out: FeatureSet | None
     """Real images that were kept from the training, if some were."""
     seed: int
-    cache: Cache
-    key: tuple[str, ...]
-    """Digests of the real images, with which figures of theirs are kept."""
+    figures: RealFigures
+    """Keeps what is found of the real images."""
 
     @cached_property
     def floor(self) -> tuple[FeatureSet, FeatureSet]:
@@ -66,8 +65,8 @@ class FeatureSets:
         real, other = self.floor
         if not self.network.digest:
             return measure(real, other)
-        key = (name, self.network.digest, *self.key, self.seed, len(real), len(other))
-        return self.cache.values("floor", key, lambda: measure(real, other))
+        settings = (name, self.network.digest, self.seed, len(real), len(other))
+        return self.figures("floor", settings, lambda: measure(real, other))
 
 
 def check_feature_counts(samples: int, real: int, *, held_out: int | None, option: str) -> None:

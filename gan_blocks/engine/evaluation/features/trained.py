@@ -6,12 +6,12 @@ Tested in ``tests/engine/evaluation/features/test_networks.py``.
 import torch
 from torch import Tensor, nn
 
+from gan_blocks import Rows
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, restored_classifier, train_classifier
 from gan_blocks.engine.evaluation.features.cache import Cache, digest_of_tensors
 from gan_blocks.engine.evaluation.features.choice import CLASSIFIER
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
-from gan_blocks.engine.evaluation.image_rows import ImageRows
 
 __all__ = ["check_classes", "classifier_network", "kept_classifier"]
 
@@ -30,7 +30,7 @@ def check_classes(num_classes: int) -> None:
 
 
 def kept_classifier(
-    images: ImageRows, labels: Tensor, *, num_classes: int, seed: int, cache: Cache, digest: str
+    images: Rows, labels: Tensor, *, num_classes: int, seed: int, cache: Cache, digest: str
 ) -> TrainedClassifier:
     """The classifier that ``train_classifier`` makes of the real images, from the cache where it is there.
 

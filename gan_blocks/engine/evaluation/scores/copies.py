@@ -5,7 +5,6 @@ Tested in ``tests/engine/evaluation/scores/test_scores.py``.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from gan_blocks import nearest_neighbors
@@ -25,31 +24,15 @@ class CopyOptions(Fields):
     """The share of samples that are near to a training image, which is measured wherever there are features."""
 
 
-class _Rows:
-    """The features of a set by its own numbers, for a search that holds a few of them."""
-
-    def __init__(self, features: FeatureSet) -> None:
-        self._features = features
-        self.shape = torch.Size((len(features), features.network.num_features))
-        self.device = torch.device("cpu")
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, numbers: Tensor, /) -> Tensor:
-        return self._features.among(numbers).features()
-
-
 def nearer_than_training_images(samples: FeatureSet, training: FeatureSet) -> Tensor:
     """For each sample: is its nearest training image farther from all other training images than from the sample?
 
     Returns:
         bool, ``(samples,)``; true of copies.
     """
-    rows = _Rows(training)
-    distances, numbers = (each.flatten() for each in nearest_neighbors(_Rows(samples), rows))
+    distances, numbers = (each.flatten() for each in nearest_neighbors(samples, training))
     found, place = numbers.unique(return_inverse=True)
-    between = nearest_neighbors(_Rows(training.among(found)), rows, excluded=found).distances.flatten()
+    between = nearest_neighbors(training.among(found), training, excluded=found).distances.flatten()
     return distances < between[place]
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.features.rows import FeatureSet, feature_set
 from gan_blocks.engine.evaluation.features.sets import check_feature_counts
 from gan_blocks.engine.evaluation.image_rows import RealImages
+from gan_blocks.engine.evaluation.metrics import METRICS
+from gan_blocks.engine.evaluation.pairs import PairOptions
+from gan_blocks.engine.evaluation.patches import SlicedWassersteinOptions
 from gan_blocks.engine.evaluation.real_side import RealSide
 
 CPU = torch.device("cpu")
@@ -78,18 +82,27 @@ def test_kept_features_are_those_of_the_same_images_and_network_alone(tmp_path: 
     assert counted.seen == 61
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"", lambda data: b"\0" * len(data)])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-1], lambda data: b"", lambda data: b"\0" * len(data), lambda data: data[:-4] + b"\xff" * 4],
+    ids=["cut off", "empty", "zeros", "not finite"],
+)
 def test_a_damaged_entry_is_made_again(tmp_path: Path, counted: Counted, damage: Callable[[bytes], bytes]):
     cache, real = Cache(tmp_path), RealImages(image_set(30))
     expected = cache.rows(counted.network, real, "digest")
+    assert expected is not None
+    expected_rows = expected[torch.arange(30)]
     kept = cache.values("floor", (1,), lambda: [1.5])
+    weights = cache.tensors("classifier", (1,), lambda: {"weight": torch.ones(2)})
     for path in tmp_path.iterdir():
         path.write_bytes(damage(path.read_bytes()))
     found = cache.rows(counted.network, real, "digest")
     assert counted.seen == 60
-    assert expected is not None
     assert found is not None
+    assert torch.equal(found[torch.arange(30)], expected_rows)
     assert cache.values("floor", (1,), lambda: [1.5]) == kept
+    found_weights = cache.tensors("classifier", (1,), lambda: {"weight": torch.ones(2)})
+    assert torch.equal(found_weights["weight"], weights["weight"])
 
 
 def test_an_entry_of_other_content_is_made_again(tmp_path: Path):
@@ -141,6 +154,52 @@ def test_a_second_comparison_takes_all_of_the_real_images_from_the_cache(
     assert second is not None
     assert counted.seen == 40 + 12 + 12
     assert second.of_floor("count", lambda some, other: None) == value == [28, 12]
+
+
+def figures_of_all_metrics(of: RealSide, samples: RealImages) -> dict[str, object]:
+    asked = {"sliced_wasserstein": SlicedWassersteinOptions(swd=8), "ms_ssim": PairOptions(ms_ssim=4)}
+    compared = of.samples(samples, samples.images.labels)
+    reports = (metric.measure(asked.get(name) or metric.options(), compared) for name, metric in METRICS.items())
+    return {name: value for report in reports if report is not None for name, value in report.as_dict().items()}
+
+
+@pytest.mark.parametrize("held_out", [None, image_set(20)], ids=["none", "20 held out"])
+def test_what_is_kept_of_the_real_images_is_bit_for_bit_what_is_measured(
+    held_out: ImageSet | None, tmp_path: Path, counted: Counted
+):
+    real, samples = image_set(60), RealImages(image_set(24))
+    anew = figures_of_all_metrics(side(real, None, counted.network, held_out), samples)
+    assert figures_of_all_metrics(side(real, tmp_path, counted.network, held_out), samples) == anew
+    files = set(tmp_path.iterdir())
+    second = side(real, tmp_path, counted.network, held_out)
+    assert figures_of_all_metrics(second, samples) == anew
+    assert set(tmp_path.iterdir()) == files
+    assert set(second.cache.found) == {path.name for path in files}
+    kinds = {"classifier", "features-counted-16", "floor", "ms-ssim", "newness", "patches", "spread"}
+    assert {path.name.rpartition("-")[0] for path in files} == kinds
+
+
+@pytest.mark.parametrize("change", ["seed", "image", "label", "held out"])
+def test_what_is_kept_of_other_real_images_or_with_another_seed_is_not_taken(
+    change: str, tmp_path: Path, counted: Counted
+):
+    real, samples = image_set(60), RealImages(image_set(24))
+    figures_of_all_metrics(side(real, tmp_path, counted.network), samples)
+    other = side(real, tmp_path, counted.network)
+    if change == "seed":
+        other.seed = 1
+    elif change == "image":
+        pixels = real.read_pixels(torch.arange(60)).clone()
+        pixels[7, 0, 0, 0] ^= 255
+        other.real = replace(real, read_pixels=lambda numbers: pixels[numbers])
+    elif change == "label":
+        other.real = replace(real, labels=torch.cat([real.labels[:-1], 1 - real.labels[-1:]]))
+    else:
+        other.held_out = image_set(20)
+    found = figures_of_all_metrics(other, samples)
+    kept = {name.rpartition("-")[0] for name in other.cache.found}
+    assert kept.isdisjoint({"floor", "newness"} if change == "seed" else {"floor", "newness", "spread"})
+    assert found == figures_of_all_metrics(replace(other, cache=Cache(None)), samples)
 
 
 def test_the_classifier_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -69,7 +69,9 @@ def test_gray_images_are_shown_in_color_at_the_side_of_the_network(rng: torch.Ge
 
 def test_features_that_are_not_finite_are_one_line():
     network = FeatureNetwork("broken", lambda images: torch.full((len(images), 2), torch.nan), num_features=2)
-    with pytest.raises(UserError, match=r"^--features broken: 6 of 6 values of a batch are not finite\.$"):
+    with pytest.raises(
+        UserError, match=r"^--features broken: 6 of 6 values of a batch are not finite, or are 1e\+20 and larger\.$"
+    ):
         network.rows(torch.zeros(3, 3, 4, 4))
 
 
@@ -139,29 +141,90 @@ def test_a_file_that_is_no_script_says_what_is_expected(tmp_path: Path):
     with pytest.raises(UserError, match=rf"^--features \S+text\.pt .*; {expected}"):
         parse_features(str(tmp_path / "text.pt")).load(CPU, 24)
     torch.save({"weights": torch.zeros(2)}, tmp_path / "weights.pt")
-    with pytest.raises(UserError, match=rf"^--features \S+weights\.pt .*; {expected}"):
+    holds = r"holds weights or other values \(torch\.save\) without a network"
+    with pytest.raises(UserError, match=rf"^--features \S+weights\.pt {holds}; {expected}"):
         parse_features(str(tmp_path / "weights.pt")).load(CPU, 24)
+    (tmp_path / "cut.pt").write_bytes(script(tmp_path, MeansAndLogits()).read_bytes()[:600])
+    with pytest.raises(UserError, match=rf"^--features \S+cut\.pt is damaged or was cut off; {expected}"):
+        parse_features(str(tmp_path / "cut.pt")).load(CPU, 24)
     with pytest.raises(UserError, match=rf"^--features missing\.pt cannot be read: .*; {expected}"):
         parse_features("missing.pt").load(CPU, 24)
 
 
 def test_a_script_that_returns_no_features_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"does not work on RGB images of 48x48 pixels.* must return features \(batch"):
+    with pytest.raises(UserError, match=r"does not work on RGB images of 48x48 pixels.* must return features \(2, f"):
         parse_features(f"{script(tmp_path, Maps())}@48").load(CPU, 24)
+
+
+def test_a_script_for_another_size_says_what_does_not_fit(tmp_path: Path):
+    path = script(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(3 * 48 * 48, 2)))
+    assert parse_features(f"{path}@48").load(CPU, 24).num_features == 2
+    with pytest.raises(UserError, match=r"24x24 pixels, .* 2 at a time: RuntimeError: mat1 and mat2 shapes cannot"):
+        parse_features(str(path)).load(CPU, 24)
+
+
+def test_features_beyond_the_limit_are_refused():
+    network = FeatureNetwork("broken", lambda images: images.mean(dim=(2, 3)) + 1e21, num_features=3)
+    with pytest.raises(
+        UserError, match=r"^--features broken: 6 of 6 values of a batch are not finite, or are 1e\+20 and"
+    ):
+        network.rows(torch.zeros(2, 3, 16, 16))
 
 
 def test_a_function_of_a_file_is_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "my_features.py").write_text("def look(images):\n    return images.mean(dim=(2, 3))\nvalue = 3\n")
+    (tmp_path / "broken_features.py").write_text("\nsize = unknown\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_features", raising=False)
     network = parse_features(f"{tmp_path}/my_features.py:look@32").load(CPU, 24)
     assert (network.name, network.num_features, network.digest) == ("look-32", 3, "")
     for spec, message in (
         (f"{tmp_path}/my_features.py:value", "has no function value."),
-        (f"{tmp_path}/other.py:look", "cannot be imported: FileNotFoundError: there is no Python file"),
+        (f"{tmp_path}/other.py:look", f"other.py:look: there is no Python file {tmp_path}/other.py."),
+        (
+            f"{tmp_path}/broken_features.py:look",
+            "cannot be imported: NameError: name 'unknown' is not defined (line 2 of ",
+        ),
         ("no_such_module:look", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'."),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
             parse_features(spec).load(CPU, 24)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            "images.mean(dim=(2, 3)).squeeze()",
+            "does not work on RGB images of 16x16 pixels, float32 in [-1, 1], 1 at a time: "
+            "it must return features (1, features), or these and logits, but returned (3,).",
+        ),
+        (
+            "images.flatten(1)[:, : 4 + len(images)]",
+            "must return 6 values for each image, as for the blank ones that it is tried on, but returned 5.",
+        ),
+        ("images.flatten(1)[:, : 5 // (len(images) - 1)]", "integer division or modulo by zero."),
+        (
+            "images.mean(dim=(1, 2))[:0]",
+            "must return features (2, features), or these and logits, but returned (0, 16).",
+        ),
+        ("images[:, 0, 0, :0]", "must return features (2, features), or these and logits, but returned (2, 0)."),
+        ("(images.flatten(1),) * 3", "but returned (2, 768), (2, 768), (2, 768)."),
+        ("images.flatten(1) * 1j", "or these and logits, but returned (2, 768) of complex numbers."),
+        ("exit(1)", "float32 in [-1, 1], 2 at a time: 1."),
+        ("None", "it must return features (2, features), or these and logits, but returned NoneType."),
+    ],
+)
+def test_what_a_function_returns_is_checked_for_every_batch(
+    answer: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "bad_features.py").write_text(f"def look(images):\n    return {answer}\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "bad_features", raising=False)
+    with pytest.raises(UserError) as error:
+        parse_features(f"{tmp_path}/bad_features.py:look").load(CPU, 16).rows(torch.zeros(1, 3, 16, 16))
+    assert str(error.value).startswith(f"--features {tmp_path}/bad_features.py:look ")
+    assert str(error.value).endswith(message)
 
 
 def test_the_classifier_of_the_data_has_the_features_of_its_last_map(rng: torch.Generator):

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks import classifier_score, density_coverage, frechet_distance, kernel_distance, precision_recall
-from gan_blocks.engine.evaluation.features.cache import Cache
+from gan_blocks.engine.evaluation.features.cache import MEASURED_ANEW
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.features.rows import FeatureSet
 from gan_blocks.engine.evaluation.features.sets import FeatureSets
@@ -31,7 +31,7 @@ def set_of(features: Tensor, labels: Tensor) -> FeatureSet:
 def samples_of(real: Tensor, fake: Tensor, *, classes: int = 3, held_out: Tensor | None = None) -> Samples:
     labels = [torch.arange(len(each)) % classes for each in (real, fake)]
     others = None if held_out is None else set_of(held_out, torch.arange(len(held_out)) % classes)
-    sets = FeatureSets(NETWORK, set_of(fake, labels[1]), set_of(real, labels[0]), others, 0, Cache(None), ("real",))
+    sets = FeatureSets(NETWORK, set_of(fake, labels[1]), set_of(real, labels[0]), others, 0, MEASURED_ANEW)
     images = torch.zeros(2, 1, 4, 4)
     return Samples(images, labels[1], images, labels[0], classes, 0, ("cat", "dog", "owl")[:classes], features=sets)
 
