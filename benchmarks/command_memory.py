@@ -40,7 +40,8 @@ def peak(*words: str) -> tuple[float, float]:
     command = [sys.executable, "-m", "gan_blocks.engine.commands", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
-    if status:
+    process.returncode = os.waitstatus_to_exitcode(status)  # or it would be waited for again
+    if process.returncode:
         raise SystemExit(f"gan-blocks {' '.join(words)} has failed")
     unit = 1 if sys.platform == "darwin" else 2**10
     return used.ru_maxrss * unit / 2**30, time.perf_counter() - began

@@ -119,8 +119,7 @@ class Options(Fields):
         of_runs = ("run", "recipe", "num", "truncation", "data")
         given = [name for name in of_runs if getattr(self, name) is not None]
         if given or self.precision != "fp32":
-            name = next(iter(given), "precision").replace("_", "-")
-            raise UserError(f"--{name} is for a run, but --images gives the images.")
+            raise UserError(f"--{next(iter(given), 'precision')} is for a run, but --images gives the images.")
 
     def _check_sweep(self) -> None:
         if self.run is None:
