@@ -81,10 +81,22 @@ def frechet_standard_error(
 
 def _powers(matrix: Tensor, *exponents: float) -> list[Tensor]:
     """Powers of a symmetric matrix without negative eigenvalues; those that are but rounding are left out."""
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = _eigenpairs(matrix)
     kept = values > 1e-10 * values[-1].clamp(min=0)
     values, vectors = values[kept], vectors[:, kept]
     return [(vectors * values.pow(exponent)) @ vectors.mT for exponent in exponents]
+
+
+def _eigenpairs(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues in ascending order, and eigenvectors as columns."""
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:
+        # LAPACK may not converge where most eigenvalues are zero, as of few samples of many features. Without negative
+        # ones they are the singular values.
+        vectors, values, _ = torch.linalg.svd(matrix)
+        values, vectors = values.flip(0), vectors.flip(1)
+    return values, vectors
 
 
 def _influence(features: Tensor, mean: Tensor, transport: Tensor, shift: Tensor) -> Tensor:

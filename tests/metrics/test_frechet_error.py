@@ -46,6 +46,17 @@ def test_is_finite_where_features_lack_rank(rng: torch.Generator):
     assert error_of(torch.zeros(5, 3), torch.zeros(5, 3)) == 0
 
 
+def test_where_lapack_does_not_converge_it_is_the_same(rng: torch.Generator, monkeypatch: pytest.MonkeyPatch):
+    real, fake = (torch.randn(5, 8, generator=rng, dtype=torch.float64) for _ in range(2))
+    expected = error_of(real, fake)
+
+    def diverges(_matrix: torch.Tensor) -> None:
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", diverges)
+    assert error_of(real, fake) == pytest.approx(expected, rel=1e-9)
+
+
 def test_rejects_moments_of_other_features():
     features = torch.zeros(3, 2)
     with pytest.raises(ValueError, match=r"^frechet_standard_error: `real_features` must be of shape \(samples, 4\)"):
