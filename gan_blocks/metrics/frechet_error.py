@@ -91,7 +91,7 @@ def _eigenpairs(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues in ascending order, and eigenvectors as columns."""
     try:
         values, vectors = torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         # LAPACK may not converge where most eigenvalues are zero, as of few samples of many features. Without negative
         # ones they are the singular values.
         vectors, values, _ = torch.linalg.svd(matrix)
