@@ -1,6 +1,10 @@
-"""A tiny data set and the smallest network, on which whole commands run in seconds."""
+"""A tiny data set and the smallest network, on which whole commands run in seconds; the documentation, built once."""
 
+import fcntl
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -41,6 +45,25 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     args = ["--data", f"npz:{write_tiny_data(folder)}", *TINY_NETWORK]
     assert biggan_deep.RECIPE.main([*args, "--run-dir", str(folder / "run"), "--steps", "3"]) == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def built_docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages of the documentation, built once for all processes of the tests; it takes minutes."""
+    root = Path(__file__).parents[1]
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = shared / "documentation"
+    with (shared / "documentation.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "--keep-going", "-j", "2", "docs"]
+            command.append(str(shared / "building"))
+            environment = {**os.environ, "PYTHONPATH": str(root)}
+            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            (shared / "building").rename(out)
+    return out
 
 
 def write_tiny_data(folder: Path) -> Path:

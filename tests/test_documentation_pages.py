@@ -5,9 +5,7 @@ The pages are built once for all slow tests; it takes minutes.
 
 import importlib
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -100,19 +98,9 @@ def test_american_words_have_their_british_spelling(extension):
     assert extension("_words").british(text) == {"initialisation", "normalises", "regularised"}
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("html")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "--keep-going", "-j", "2", str(DOCS), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return out
-
-
 @pytest.mark.slow
-def test_no_type_and_no_description_of_the_reference_is_empty(built: Path):
-    pages = sorted((built / "api").rglob("*.html"))
+def test_no_type_and_no_description_of_the_reference_is_empty(built_docs: Path):
+    pages = sorted((built_docs / "api").rglob("*.html"))
     assert pages
     empty = re.compile(
         r"<dd>\s*</dd>|<dd><p>\s*</p>\s*</dd>"  # a description
@@ -123,15 +111,15 @@ def test_no_type_and_no_description_of_the_reference_is_empty(built: Path):
 
 
 @pytest.mark.slow
-def test_every_class_and_function_of_the_reference_leads_to_its_source(built: Path):
+def test_every_class_and_function_of_the_reference_leads_to_its_source(built_docs: Path):
     for name in gan_blocks.__all__:
-        page = built / "api" / "generated" / "names" / f"gan_blocks.{name}.html"
+        page = built_docs / "api" / "generated" / "names" / f"gan_blocks.{name}.html"
         assert "viewcode-link" in page.read_text(), name
 
 
 @pytest.mark.slow
-def test_search_finds_both_spellings(built: Path):
-    index = json.loads((built / "searchindex.js").read_text().removeprefix("Search.setIndex(").removesuffix(")"))
+def test_search_finds_both_spellings(built_docs: Path):
+    index = json.loads((built_docs / "searchindex.js").read_text().removeprefix("Search.setIndex(").removesuffix(")"))
     terms = index["terms"]
     from sphinx.search.en import SearchEnglish
 
@@ -144,6 +132,6 @@ def test_search_finds_both_spellings(built: Path):
 
 
 @pytest.mark.slow
-def test_types_of_torch_lead_to_its_documentation(built: Path):
-    page = (built / "api" / "generated" / "names" / "gan_blocks.spectral_norm.html").read_text()
+def test_types_of_torch_lead_to_its_documentation(built_docs: Path):
+    page = (built_docs / "api" / "generated" / "names" / "gan_blocks.spectral_norm.html").read_text()
     assert "https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module" in page

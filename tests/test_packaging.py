@@ -1,5 +1,6 @@
 """The wheel as a customer gets it: what is in it, and that the library runs with torch, einops and numpy alone."""
 
+import email
 import json
 import shutil
 import subprocess
@@ -15,24 +16,34 @@ from packaging.requirements import Requirement
 import gan_blocks
 from tests.conftest import write_tiny_data
 from tests.engine.own_gan import SMALL, write_own_gan
+from tests.oldest_torch import oldest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "gan_blocks", "recipes", "benchmarks", "tests", "docs")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the sources, tests and documentation beside them, without the network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    copy = folder / "source"
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources, tests and documentation beside them."""
+    copy = tmp_path_factory.mktemp("wheel") / "source"
     copy.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
         else:
             shutil.copy(ROOT / name, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> Path:
+    return build_wheel(source, source.parent)
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
+    """A wheel of a folder or of a source distribution, built without the network."""
     options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(folder), str(copy))
+    run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(folder), str(source))
     (built,) = folder.glob("*.whl")
     return built
 
@@ -109,6 +120,40 @@ def test_the_wheel_carries_the_license_and_the_version(wheel: Path):
     names = set(ZipFile(wheel).namelist())
     assert f"{info}/licenses/LICENSE" in names
     assert f"\nVersion: {gan_blocks.__version__}\n" in ZipFile(wheel).read(f"{info}/METADATA").decode()
+
+
+def test_the_wheel_says_what_it_is(wheel: Path):
+    """In what an index shows and searches, without an address: the project has no home of its own yet."""
+    with ZipFile(wheel) as file:
+        (name,) = [name for name in file.namelist() if name.endswith(".dist-info/METADATA")]
+        about = email.message_from_bytes(file.read(name))
+    assert about["License-Expression"] == "MIT"
+    assert about["Requires-Python"] == ">=3.11"
+    assert {"gan", "spectral normalization", "pytorch"} <= set(about["Keywords"].split(","))
+    classifiers = about.get_all("Classifier")
+    assert {"Typing :: Typed", "Programming Language :: Python :: 3.11"} <= set(classifiers)
+    assert any(each.startswith("Topic :: Scientific/Engineering") for each in classifiers)
+    assert about.get_all("Project-URL") is about["Home-page"] is None
+
+
+def test_the_oldest_torch_is_the_one_that_the_documentation_names():
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (torch,) = [each.removeprefix("torch==") for each in oldest(dependencies) if each.startswith("torch==")]
+    assert f"torch ({torch} or newer;" in (ROOT / "docs" / "install.md").read_text()
+    assert oldest(["einops >= 0.8, < 2"]) == ["einops==0.8"]
+
+
+@pytest.mark.slow
+def test_the_source_distribution_gives_the_same_wheel(source: Path, wheel: Path, tmp_path: Path):
+    script = "import sys, setuptools.build_meta as backend; backend.build_sdist(sys.argv[1])"
+    run(sys.executable, "-c", script, str(tmp_path), cwd=source)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    assert archive.name == f"gan_blocks-{gan_blocks.__version__}.tar.gz"
+    again = build_wheel(archive, tmp_path)
+    with ZipFile(wheel) as first, ZipFile(again) as second:
+        assert {name: first.getinfo(name).CRC for name in first.namelist()} == {
+            name: second.getinfo(name).CRC for name in second.namelist()
+        }
 
 
 def test_the_library_imports_with_torch_einops_and_numpy_alone(customer: Path, tmp_path: Path):

@@ -56,6 +56,7 @@ from gan_blocks.engine.evaluation.metrics import METRICS
 from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.evaluation.real_side import RealSide
 from gan_blocks.engine.recipe.next_steps import next_steps
+from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import find_recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.report import write_report
@@ -97,6 +98,8 @@ class Drawn(NamedTuple):
     """The real images; None in other processes than the main one."""
     critic: Critic | None = None
     """D of the run, where it is asked."""
+    recipe: Recipe[Any] | None = None
+    """That made the run; None for images from elsewhere."""
 
 
 class Evaluation(NamedTuple):
@@ -171,7 +174,7 @@ def _draw(options: Options, asked: Asked, known: RealSide | None = None) -> Draw
     num, classes = decided_by_main(load_and_check)
     images, labels = _draw_images(trained, num, classes, options.seed)
     side, critic = sides[0] if sides else None, critics[0] if critics else None
-    return Drawn(trained.config, trained.source, images, labels, side, critic)
+    return Drawn(trained.config, trained.source, images, labels, side, critic, trained.recipe)
 
 
 def _check(asked: Asked, plan: Plan) -> None:
@@ -300,7 +303,7 @@ def _report(options: Options, asked: Asked, drawn: Drawn) -> Found:
     for note in report.notes:
         print(note)
     if folder is not None:
-        write_report(folder)
+        write_report(folder, drawn.recipe.preset_values(folder.preset) if drawn.recipe else None)
         if sheet := folder.newest_samples():
             print(f"Sample sheet: {sheet}")
         return found

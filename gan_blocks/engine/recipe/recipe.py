@@ -19,7 +19,7 @@ from gan_blocks import Prior
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import as_seen_from_here
 from gan_blocks.engine.recipe.batches import StepBatches
-from gan_blocks.engine.recipe.config import TrainingConfig, as_options
+from gan_blocks.engine.recipe.config import TrainingConfig, as_options, config_to_json
 from gan_blocks.engine.recipe.defaults import (
     check_default_optimizers,
     check_default_prior,
@@ -188,6 +188,10 @@ class Recipe(Generic[ConfigT]):
             kind = type(made).__name__
             raise UserError(f"the preset {preset} must return a {self.config.__name__}, but returned {kind}.")
         return preset
+
+    def preset_values(self, name: str) -> dict[str, Any] | None:
+        """The Config of a preset as JSON values; None if there is none of this name, as for converted weights."""
+        return config_to_json(self.presets[name]()) if name in self.presets else None
 
     def config_from_json(self, values: Mapping[str, Any]) -> ConfigT:
         """The Config that a run saved as JSON values.

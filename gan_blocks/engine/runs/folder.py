@@ -291,8 +291,12 @@ class RunFolder:
 
     def newest_samples(self) -> Path | None:
         """The sample sheet of the latest step, if there is one."""
+        return next(reversed(self.all_samples()), None)
+
+    def all_samples(self) -> list[Path]:
+        """All sample sheets, in the order of their steps."""
         found = [path for path in self.path.glob("samples/step_*.png") if re.fullmatch(r"step_\d+", path.stem)]
-        return max(found, key=step_of, default=None)
+        return sorted(found, key=step_of)
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
         """Add one line to the log, at once.

@@ -355,7 +355,8 @@ class Run:
             self._save()
         self._draw_sheet()
         self._draw_spectra()
-        decided_by_main(partial(write_report, self.folder))
+        preset = self.recipe.preset_values(self.folder.preset)
+        decided_by_main(partial(write_report, self.folder, preset))
         largest(0)  # nobody leaves before all have come here: who says that it is done would not notice
 
     def _closing_words(self, stop: StopRequest, seconds: float) -> int:

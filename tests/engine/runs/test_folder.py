@@ -1,6 +1,5 @@
 import errno
 import json
-import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.runs.folder import RunFolder, compare_configs
 from gan_blocks.engine.runs.identity import RecipeIdentity
-from gan_blocks.engine.runs.report import write_report
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 DEEP, PLAIN = RecipeIdentity("recipes.biggan_deep:RECIPE"), RecipeIdentity("recipes.biggan:RECIPE")
@@ -251,31 +249,3 @@ def test_fields_that_only_one_side_has_differ():
         "--tag is x here, but the run was started with empty; "
         "--old-field is not an option here, but the run was started with 1."
     )
-
-
-def test_each_penalty_has_a_chart_of_its_own_in_the_report(run: RunFolder):
-    for step in (1, 2):
-        terms = {
-            "loss_d": 1.0,
-            "loss_g": 2.0,
-            "r1_penalty": 0.5 / step,
-            "orthogonal_penalty": 1e-4 * step,
-            "alpha": 1.0,
-        }
-        run.append_log({"step": step, **terms})
-    write_report(run)
-    page = run.report_path.read_text()
-    assert re.findall("<h2>(Losses|Penalties)</h2>", page) == ["Losses", "Penalties"]
-    assert "<h2>Time</h2>" not in page
-    run.append_log({"event": "checkpoint", "step": 3, "seconds": 1234.5, "waiting_for_data": 0.0123})
-    write_report(run)
-    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", run.report_path.read_text())
-    assert ("Seconds of training", "1,234") in rows
-    assert ("Share of them spent waiting for images", "1.2%") in rows
-    charts = re.findall(r"<svg.*?</svg>", page)
-    assert [re.findall(r">(\w+_\w+)</text>", chart) for chart in charts] == [
-        ["loss_d", "loss_g"],
-        ["r1_penalty"],
-        ["orthogonal_penalty"],
-    ]
-    assert ">0.0001</text>" in charts[2]

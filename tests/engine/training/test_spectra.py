@@ -58,7 +58,7 @@ def test_every_layer_of_both_networks_is_logged_every_n_steps_and_drawn_and_show
         assert picture.format == "PNG"
         assert picture.width > 1000
         assert picture.height > 800
-    assert 'src="spectra.png"' in (run / "report.html").read_text()
+    assert 'href="spectra.png"' in (run / "report.html").read_text()
 
 
 @pytest.mark.slow
