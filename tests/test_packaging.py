@@ -108,10 +108,13 @@ def expose(name: str, folder: Path) -> None:
             link.symlink_to(Path(str(distribution(name).locate_file(top))))
 
 
+SHIPPED = (".py", ".typed", ".safetensors")
+
+
 def test_the_wheel_ships_the_library_and_the_recipes_and_nothing_else(wheel: Path):
     shipped = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     sources = [path for part in ("gan_blocks", "recipes") for path in (ROOT / part).rglob("*")]
-    assert shipped == {str(path.relative_to(ROOT)) for path in sources if path.suffix in (".py", ".typed")}
+    assert shipped == {str(path.relative_to(ROOT)) for path in sources if path.suffix in SHIPPED}
     assert {"gan_blocks/py.typed", "recipes/py.typed"} <= shipped
 
 
