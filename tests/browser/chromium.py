@@ -80,7 +80,7 @@ def complaints(driver: Any) -> list[str]:
 
 
 def requested(driver: Any) -> set[str]:
-    """The addresses that pages have asked for since the last call; the browser's own and those in the page itself are none."""
+    """The addresses that pages have asked for since the last call, without the browser's own and what a page holds."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     sent = [message["params"]["request"] for message in messages if message["method"] == "Network.requestWillBeSent"]
-    return {request["url"] for request in sent if not request["url"].startswith(("chrome:", "data:"))}
+    return {request["url"] for request in sent if not request["url"].startswith(("chrome", "data:"))}
