@@ -40,7 +40,8 @@ suppress_warnings = ["config.cache"]
 
 html_theme = "furo"
 html_static_path = ["_static"]
-html_css_files = ["cards.css"]
+html_css_files = ["style.css"]
+html_favicon = "_static/favicon.svg"  # else browsers ask for one that is not there
 html_title = f"gan_blocks {release}"
 html_show_sourcelink = False
 html_show_copyright = False

@@ -20,7 +20,7 @@ OPTIONS = (
     "--disable-sync",
 )
 
-# What sticks out of the window, unless it is in a box that scrolls, and what a box cuts off.
+# What sticks out of the window, unless it is in a box that scrolls, and boxes that cut their text off.
 MISPLACED = """
 const scrolls = element => ['auto', 'scroll'].includes(getComputedStyle(element).overflowX);
 const name = element => element.tagName.toLowerCase() + [...element.classList].map(each => '.' + each).join('');
@@ -30,8 +30,9 @@ const visit = element => {
   const style = getComputedStyle(element), box = element.getBoundingClientRect();
   if (style.display === 'none' || style.visibility === 'hidden' || !box.width || !box.height) return;
   if (box.right > innerWidth + 1 || box.left < -1) return void found.push(name(element) + ' sticks out');
-  const cuts = ['hidden', 'clip'].includes(style.overflowX) && element.scrollWidth > element.clientWidth + 1;
-  if (cuts && element.innerText && element.clientWidth > 1) found.push(name(element) + ' is cut');
+  const hides = ['hidden', 'clip'].includes(style.overflowX) && box.width > 1;  // 1: for screen readers alone
+  const beyond = inner => inner.innerText && inner.getBoundingClientRect().right > box.right + 1;
+  if (hides && [...element.querySelectorAll('*')].some(beyond)) found.push(name(element) + ' cuts its text');
   if (scrolls(element) || element instanceof SVGElement) return;
   for (const child of element.children) visit(child);
 };
@@ -79,8 +80,7 @@ def complaints(driver: Any) -> list[str]:
 
 
 def requested(driver: Any) -> set[str]:
-    """The addresses that have been asked for since the last call."""
+    """The addresses that pages have asked for since the last call, without the browser's own and what a page holds."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return {
-        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
-    }
+    sent = [message["params"]["request"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+    return {request["url"] for request in sent if not request["url"].startswith(("chrome", "data:"))}

@@ -58,6 +58,7 @@ table {{ border-collapse: collapse }}
 th, td {{ text-align: left; vertical-align: top; padding: .15rem 1.25rem .15rem 0 }}
 td {{ overflow-wrap: anywhere }} td + td {{ font-family: ui-monospace, monospace; font-size: .875rem }}
 tr {{ border-bottom: 1px solid var(--line) }}
+td:first-child {{ overflow-wrap: normal }}
 .charts {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1.25rem 2rem }}
 .sheets {{ display: flex; gap: .75rem; overflow-x: auto; padding-bottom: .5rem }} .sheets figure {{ flex: none }}
 .sheets img {{ display: block; height: 14rem }} .newest {{ max-width: 100% }}
@@ -78,8 +79,12 @@ def write_report(folder: RunFolder, preset: Mapping[str, Any] | None = None) -> 
     """
     config, log = folder.config(), folder.read_log()
     parts = [] if preset is None else [_differences(preset, config)]
-    parts += _curves(log)
-    parts += _spectra(folder, log)
+    parts.append(_side_by_side([*_curves(log), *_spectra(log)]))
+    if folder.spectra_path.is_file():
+        name = folder.spectra_path.name
+        parts.append(
+            f'<p class="quiet">Singular values with their ratios to the second: <a href="{name}">{name}</a></p>'
+        )
     parts += _metrics(folder, log)
     parts += _sheets(folder)
     parts += _times(log)
@@ -140,10 +145,16 @@ def _in_colors(curves: Sequence[Curve]) -> list[Curve]:
 
 def _section(title: str, figures: Iterable[str]) -> str:
     drawn = [figure for figure in figures if figure]
-    return f'<h2>{html.escape(title)}</h2>\n<div class="charts">{"".join(drawn)}</div>' if drawn else ""
+    return f"<section><h2>{html.escape(title)}</h2>\n{''.join(drawn)}</section>" if drawn else ""
 
 
-def _spectra(folder: RunFolder, log: Entries) -> list[str]:
+def _side_by_side(sections: Iterable[str]) -> str:
+    """As many as the window is wide enough for."""
+    drawn = "\n".join(section for section in sections if section)
+    return f'<div class="charts">{drawn}</div>' if drawn else ""
+
+
+def _spectra(log: Entries) -> list[str]:
     """The largest singular value of every layer, a chart for each network, red at its input to violet at its output."""
     entries = [entry for entry in log if entry.get("event") == "spectra"]
     parts = []
@@ -158,11 +169,8 @@ def _spectra(folder: RunFolder, log: Entries) -> list[str]:
             Curve(curve.name, curve.steps, curve.values, shade, legend=curve.name in named)
             for curve, shade in zip(curves, shades, strict=True)
         ]
-        title = f"Largest singular value of every layer of the {network}"
+        title = f"Largest singular value of each layer of the {network}"
         parts.append(_section(title, [line_chart(drawn, smooth=False, logarithmic=True)]))
-    if any(parts) and folder.spectra_path.is_file():
-        name = folder.spectra_path.name
-        parts.append(f'<p class="quiet">Every layer, with its ratio to the second: <a href="{name}">{name}</a></p>')
     return parts
 
 
@@ -182,7 +190,7 @@ def _metrics(folder: RunFolder, log: Entries) -> list[str]:
             figures = {"": str(error)}
         parts.append(_table("Evaluation", figures))
     evaluations = [entry for entry in log if entry.get("event") == "evaluation"]
-    parts += _charts(EVALUATION_CHARTS, evaluations)
+    parts.append(_side_by_side(_charts(EVALUATION_CHARTS, evaluations)))
     if evaluations:
         newest = {name: value for name, value in evaluations[-1].items() if name != "event"}
         parts.append(_table("Newest evaluation while training", _flatten(newest)))

@@ -103,7 +103,7 @@ class TestCurves:
             layers = {f"layer{n}": {"sigmas": [1.0 + step * n, 1.0], "frobenius": 2.0} for n in (3, 0, 2, 1)}
             run.append_log({"event": "spectra", "step": step, "generator": layers, "discriminator": {}})
         text = page(run)
-        assert headings(text) == ["Largest singular value of every layer of the generator", "Config"]
+        assert headings(text) == ["Largest singular value of each layer of the generator", "Config"]
         assert text.count('class="thin"') == 4
         assert legends(text) == [["layer3", "layer2", "layer1"]]
         assert "layer3 16</span>" in text
