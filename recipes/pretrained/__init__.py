@@ -12,10 +12,8 @@ from torch import nn
 
 from gan_blocks import Prior
 from gan_blocks.engine import UserError
-from gan_blocks.engine.runs.folder import RunFolder
-from gan_blocks.engine.runs.weights import write_weights
-from gan_blocks.engine.sampling.samples import sampling_generator
-from gan_blocks.engine.sampling.trained import load_trained
+from gan_blocks.engine.runs import RunFolder, write_weights
+from gan_blocks.engine.sampling import load_trained, sampling_generator
 
 __all__ = ["NAMES", "Pretrained", "load_generator", "make_weights", "weights_path"]
 

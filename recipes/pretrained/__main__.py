@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.base import run_command
 from recipes.pretrained import NAMES, make_weights, weights_path
 
 __all__ = ["main"]
