@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from gan_blocks import Prior
-from gan_blocks.engine import UserError
-from gan_blocks.engine.runs import RunFolder, write_weights
-from gan_blocks.engine.sampling import load_trained, sampling_generator
+from gan_blocks.engine import RunFolder, UserError, load_trained
+from gan_blocks.engine.runs import write_weights
+from gan_blocks.engine.sampling import sampling_generator
 
 __all__ = ["NAMES", "Pretrained", "load_generator", "make_weights", "weights_path"]
 

@@ -82,12 +82,12 @@ def weights_content(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) 
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a weights file in one step; :func:`read_weights` reads it.
+    """Write a weights file in one step; ``load_trained(weights=...)`` reads it.
 
     Args:
         path: The file; its folder must exist.
         tensors: State dict.
-        metadata: JSON values: ``recipe``, ``preset`` and ``config``, as :meth:`RunFolder.metadata` gives them, with
+        metadata: JSON values: ``recipe``, ``preset`` and ``config``, as ``RunFolder.metadata()`` gives them, with
             ``part`` (``"ema"``, ``"generator"`` or ``"discriminator"``).
 
     Raises:

@@ -191,7 +191,7 @@ def sampling_generator(
     batches: int | None = None,
     precision: SamplingPrecision = "fp32",
 ) -> nn.Module:
-    """A plain copy of the averaged generator, ready to sample (Appendix C.1); :func:`for_inference` makes it faster.
+    """A plain copy of the averaged generator, ready to sample (Appendix C.1).
 
     Where it has spectral norm, its singular vectors are converged on the averaged weights and folded into them. Its
     BatchNorm layers, where it has any, get standing statistics over ``batches`` batches (default: the Config's) of
