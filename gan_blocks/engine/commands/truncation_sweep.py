@@ -58,7 +58,7 @@ def _told(options: Options, found: list[tuple[float | None, Found]]) -> Found:
     last = found[-1][1]
     quality = next(name for name in QUALITY if name in last)
     points = [Point(at, values[VARIETY]["value"], values[quality]["value"]) for at, values in found]
-    real = last[quality]["real"]
+    real = last[quality]["floor"]
     picked = operating_points(points, real)
     path = options.out or options.run / "truncation.json"
     what: dict[str, Any] = {

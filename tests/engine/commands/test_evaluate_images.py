@@ -47,7 +47,7 @@ def test_two_folders_are_compared_without_a_run(here: Path, capsys: pytest.Captu
     assert found["features"]["network"] == "classifier-32"
     for key in ("frechet_distance", "kernel_distance", "classifier_score", "precision", "coverage", "copied_share"):
         score = found[key]
-        assert score.keys() >= {"name", "value", "interval", "real", "samples", "floor_samples"}, key
+        assert score.keys() >= {"name", "value", "interval", "floor", "real", "samples", "floor_samples"}, key
         assert score["name"] in printed
     assert list(found["intra_class_frechet_distance"]["by_class"]) == ["0", "1"]
     assert "Note: 14 samples are few" in printed

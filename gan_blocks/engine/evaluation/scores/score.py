@@ -59,7 +59,7 @@ class Score:
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         interval = None if self.interval is None else list(self.interval)
-        found = {"name": self.name, "value": self.value, "interval": interval, "real": self.floor}
+        found = {"name": self.name, "value": self.value, "interval": interval, "floor": self.floor}
         return {self.key: {**found, **self.counts.as_dict(), **(self.more or {})}}
 
     def line(self) -> str:

@@ -153,6 +153,11 @@ def test_lines_fit_the_console():
     assert score.as_dict()["kernel_distance"]["value"] == 0.0123456
 
 
+def test_the_value_of_real_images_and_their_number_are_both_in_the_json():
+    found = Score("quality", "Q-tiny-8", 3.0, None, 12.5, Counts(10, 60_000, 20, 59_980)).as_dict()["quality"]
+    assert (found["floor"], found["real"]) == (12.5, 60_000)
+
+
 def test_intervals_of_means_and_shares():
     assert mean_interval(torch.tensor([1.0])) is None
     assert mean_interval(torch.tensor([1.0, 3.0])) == pytest.approx((2 - 1.96, 2 + 1.96))
