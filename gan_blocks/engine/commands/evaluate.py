@@ -55,7 +55,7 @@ from gan_blocks.engine.evaluation.metric import Plan, Report
 from gan_blocks.engine.evaluation.metrics import METRICS
 from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.evaluation.real_side import RealSide
-from gan_blocks.engine.recipe.next_steps import next_steps
+from gan_blocks.engine.recipe.next_steps import print_next_steps
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import find_recipe
 from gan_blocks.engine.runs.folder import RunFolder
@@ -343,8 +343,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
                 return 0
         if drawn is not None:
             _report(*jobs[0], drawn)
-            for line in next_steps(jobs[0][0].next_steps(drawn.config.num_classes)):
-                print(line)
+            print_next_steps(jobs[0][0].next_steps(drawn.config.num_classes))
         elif len(jobs) == 1:
             evaluate_or_sweep(*jobs[0], _carry_out)
         else:

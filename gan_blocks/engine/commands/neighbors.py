@@ -34,7 +34,7 @@ from gan_blocks.engine.evaluation.neighbors_sheet import cell_bytes, neighbors_s
 from gan_blocks.engine.evaluation.quality import check_same_size
 from gan_blocks.engine.pictures.sheets import save_picture
 from gan_blocks.engine.recipe.config import TrainingConfig
-from gan_blocks.engine.recipe.next_steps import Steps, console_command, next_steps, of_run
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, of_run, print_next_steps
 from gan_blocks.engine.runs.folder import CONVERTED, RunFolder
 from gan_blocks.engine.sampling.samples import draw_samples, drawn_shape
 
@@ -200,8 +200,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks neighbors
         finally:
             save_picture(options.out, result.sheet(options.scale))
         print(f"Sheet: {options.out}")
-        for line in next_steps(_next(options)):
-            print(line)
+        print_next_steps(_next(options))
         return 0
 
     return run_command("neighbors", command)

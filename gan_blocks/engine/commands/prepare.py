@@ -38,7 +38,7 @@ from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.sources import parse_source
 from gan_blocks.engine.preparation.store_source import open_store_source
 from gan_blocks.engine.preparation.store_writer import CONTINUES, UNFINISHED, StoreWriter, check_made_from
-from gan_blocks.engine.recipe.next_steps import console_command, next_steps
+from gan_blocks.engine.recipe.next_steps import console_command, print_next_steps
 
 __all__ = ["Options", "main"]
 
@@ -174,8 +174,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks prepare")
         print(f"{len(index.labels):,} images of {classes}, {size / 1e6:,.1f} MB.")
         one_class = ["--num-classes", 1] if len(index.class_names) == 1 else []
         train = console_command("train", "biggan_deep", "--data", f"shards:{options.out}", *one_class)
-        for line in next_steps({"train": train, "other recipes": console_command("presets")}):
-            print(line)
+        print_next_steps({"train": train, "other recipes": console_command("presets")})
         return 0
 
     return run_command("prepare", command)

@@ -29,7 +29,7 @@ from gan_blocks.engine.base.memory import check_disk_space
 from gan_blocks.engine.commands.sample_options import OutPath, SampleOptions, TruncatedOptions, refuse_other_images
 from gan_blocks.engine.commands.sample_paths import Interpolation, Walk
 from gan_blocks.engine.pictures.sheets import ImageGrid, save_picture, save_sheet, to_uint8, with_captions
-from gan_blocks.engine.recipe.next_steps import Steps, console_command, next_steps
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, print_next_steps
 from gan_blocks.engine.sampling.samples import (
     draw_latents,
     draw_samples,
@@ -297,8 +297,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks sample") 
         what = options.draw(trained)
         rounded = " in bf16" if options.precision == "bf16" else ""
         print(f"{what}{rounded} from {trained.source}: {options.out}")
-        for line in next_steps(options.next_steps(trained)):
-            print(line)
+        print_next_steps(options.next_steps(trained))
         return 0
 
     return run_command("sample", command)

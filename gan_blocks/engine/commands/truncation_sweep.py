@@ -14,7 +14,7 @@ from gan_blocks.engine.commands.evaluate_options import Options
 from gan_blocks.engine.commands.evaluate_tables import Found, encoded
 from gan_blocks.engine.evaluation.real_side import RealSide
 from gan_blocks.engine.pictures.figures import new_figure, save_figure
-from gan_blocks.engine.recipe.next_steps import Steps, console_command, next_steps, of_run
+from gan_blocks.engine.recipe.next_steps import Steps, console_command, of_run, print_next_steps
 
 __all__ = ["Point", "draw_curve", "evaluate_or_sweep", "operating_points"]
 
@@ -73,8 +73,7 @@ def _told(options: Options, found: list[tuple[float | None, Found]]) -> Found:
         where = f"truncation {point.name:<6} {names[0]} {point.distance:.4g}, {names[1]} {point.quality:.4g}"
         print(f"{name:<24} {where}")
     print(f"Truncation curve: {path.with_suffix('.png')}")
-    for line in next_steps(_draw_at(options, picked)):
-        print(line)
+    print_next_steps(_draw_at(options, picked))
     return last
 
 

@@ -17,7 +17,7 @@ from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import name_for_commands
 
-__all__ = ["Steps", "after_training", "console_command", "next_steps", "of_run"]
+__all__ = ["Steps", "after_training", "console_command", "next_steps", "of_run", "print_next_steps"]
 
 Steps = Mapping[str, Sequence[object]]
 """What can be done, and the words to type for it, or the file to open."""
@@ -38,6 +38,12 @@ def next_steps(steps: Steps) -> list[str]:
     width = max(map(len, steps), default=0) + 1
     lines = [f"  {f'{name}:':<{width}} {shlex.join(map(str, words))}" for name, words in steps.items()]
     return ["Next:", *lines] if lines else []
+
+
+def print_next_steps(steps: Steps) -> None:
+    """Print the block."""
+    for line in next_steps(steps):
+        print(line)
 
 
 def console_command(*words: object) -> list[object]:
