@@ -35,10 +35,10 @@ def trained(folder: Path, side: int, images: int, classes: int) -> Path:
 
 
 def peak(*words: str) -> tuple[float, float]:
-    """Peak in GiB and seconds of a command of ``gan-blocks``."""
+    """Peak in GiB and seconds of a command of ``gan-blocks``, whose progress is shown."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "gan_blocks.engine.commands", *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # or it would be waited for again
     if process.returncode:

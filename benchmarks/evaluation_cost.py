@@ -2,8 +2,11 @@
 
 ``python -m benchmarks.evaluation_cost`` compares images of noise, written as .npz files of 32 x 32 pixels in color, by
 ``gan-blocks evaluate --images A --against B``: twice with one cache, as often as ``--rounds`` says, and then once for
-each number of ``--large`` images, for the peak of the resident memory. A page in ``benchmarks/results`` and the JSON
-beside it are written anew after either.
+each number of ``--large`` images, one command after the other, for the peak of the resident memory. Time and memory
+have a page each in ``benchmarks/results``, with JSON beside it, which is written anew after every number. What each
+command is at is shown while it runs.
+
+Time needs a machine that does nothing else; memory does not: ``--images 0`` measures that alone.
 
 Tested in ``tests/benchmarks/test_evaluation_cost.py``.
 """
@@ -11,7 +14,7 @@ Tested in ``tests/benchmarks/test_evaluation_cost.py``.
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,16 +58,17 @@ def time_table(images: int, features: str, threads: Sequence[str], rounds: int) 
     return table(title, seconds, [Ratio(SECOND, FIRST)], notes=notes)
 
 
-def memory_table(counts: Sequence[int], features: str, threads: Sequence[str]) -> Table:
-    """Peak of the resident memory for each number of images, with the seconds in a note."""
+def memory_tables(counts: Sequence[int], features: str, threads: Sequence[str]) -> Iterator[Table]:
+    """Peak of the resident memory for each number of images so far, with the seconds in a note."""
     memory, notes = {}, []
     for count in counts:
+        print(f"\n{count:,} images against {count:,}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             peak_memory, seconds = evaluated(Path(folder), count, features, threads)
         bar = f", at most {BARS[count]} GiB wanted" if count in BARS else ""
         memory[f"{count:,} against {count:,}{bar}"] = [peak_memory]
-        notes.append(f"{count:,} images against {count:,} took {seconds:,.0f} s.")
-    return table(f"Peak of the resident memory, {features}", memory, unit="GiB", notes=notes)
+        notes.append(f"{count:,} images against {count:,} took {seconds:,.0f} s, beside whatever else ran.")
+        yield table(f"Peak of the resident memory, {features}", memory, unit="GiB", notes=notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,24 +80,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--features", default="efflite0-128")
     parser.add_argument("--large-features", default="efflite0-32", help="the memory is the same at any side")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=page_of("evaluation"), help="page of results, without its suffix")
+    parser.add_argument("--out", type=Path, default=page_of("evaluation").parent, help="folder of the pages of results")
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(words)
     command = " ".join(["python -m benchmarks.evaluation_cost", *words])
     set_threads(options)
     print(machine(), flush=True)
     threads = ["--threads", str(options.threads)]
-    tables: list[Table] = []
 
-    def add(found: Table) -> None:
-        tables.append(found)
-        write_page(options.out, "Cost of an evaluation", command, tables)
+    def write(found: Table, theme: str) -> None:
+        write_page(options.out / page_of(theme).name, "Cost of an evaluation", command, [found])
         print(f"\n{render_table(found)}", flush=True)
 
     if options.images:
-        add(time_table(options.images, options.features, threads, options.rounds))
-    if options.large:
-        add(memory_table(options.large, options.large_features, threads))
+        write(time_table(options.images, options.features, threads, options.rounds), "evaluation")
+    for found in memory_tables(options.large, options.large_features, threads):
+        write(found, "evaluation_memory")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ table gives the least number of samples from which it does, for each network; ``
 
 It takes hours, the small numbers of samples first. What is found is in ``cells.jsonl`` of the folder, a line for each
 corruption, grade, number and network; the same command goes on where it was stopped, and ``--tables`` prints what is
-there.
+there. What a corruption leaves as it was is not measured again: the features of images that are not changed, and all
+but what looks at labels where these alone are.
 
 Tested in ``tests/benchmarks/test_judge.py``.
 """
@@ -15,6 +16,7 @@ Tested in ``tests/benchmarks/test_judge.py``.
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,19 +26,23 @@ from torch import Tensor
 
 from benchmarks.corruptions import GRADES, corruptions
 from benchmarks.timing import machine
-from gan_blocks import nearest_neighbors
+from gan_blocks import frechet_distance, nearest_neighbors
 from gan_blocks.engine import load_images
 from gan_blocks.engine.data.held_out import selected_images
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.sources import parse_source, shape_of_source, side_of_source
 from gan_blocks.engine.evaluation import METRICS
-from gan_blocks.engine.evaluation.features.cache import Cache
+from gan_blocks.engine.evaluation.features.cache import Cache, digest_of_images
+from gan_blocks.engine.evaluation.features.rows import FeatureSet, computed_rows, feature_set
+from gan_blocks.engine.evaluation.features.sets import FeatureSets
 from gan_blocks.engine.evaluation.real_side import RealSide
+from gan_blocks.engine.evaluation.scores.frechet import frechet_of_classes
 
-__all__ = ["Cell", "Cells", "judged", "tables"]
+__all__ = ["Cell", "Cells", "Judge", "tables"]
 
+CELLS = "cells.jsonl"
 PLAIN = "none"  # the corruption of images as they are
-ASKED = ("frechet", "kernel", "slices", "classifier_score", "neighborhoods", "copies")
+ASKED = ("kernel", "slices", "classifier_score", "neighborhoods", "copies")  # beside the Fréchet distances
 WORSE = {  # the sign of a change for the worse
     "FD": 1,
     "intra-class FD": 1,
@@ -75,30 +81,74 @@ def planned(networks: Sequence[str], sizes: Sequence[int], names: Sequence[str])
             yield from (Cell(features, size, name, grade) for name in names for grade in range(1, GRADES + 1))
 
 
-def measured(side: RealSide, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """The value of every metric for some images."""
-    sets = side.sets(images, labels)
-    assert sets is not None
-    samples = side.samples(images, labels, sets=sets)
-    found: dict[str, float] = {}
-    for name in ASKED:
-        report: Any = METRICS[name].measure(METRICS[name].options(), samples)
-        for score in report.scores if report is not None else ():
-            found[score.name.replace(f"-{sets.network.name}", "")] = score.value
-    logits = sets.generated.logits()
-    if logits is not None and logits.shape[1] == side.num_classes:
-        found["agreement"] = (logits.argmax(dim=1) == labels).double().mean().item()
-    found["novelty"] = nearest_neighbors(images[:IN_PIXELS], side.images, rows_at_once=1024).distances.mean().item()
-    return found
+class Judge:
+    """All metrics with one network.
+
+    Args:
+        side: The real images, and the network.
+        others: Images that stand for samples, as many as any cell has.
+        seed: Of the corruptions.
+    """
+
+    def __init__(self, side: RealSide, others: ImageSet, seed: int) -> None:
+        self._side, self._others, self._seed = side, others, seed
+        images, labels = others.batch(torch.arange(len(others)))
+        sets = side.sets(images[:1], labels[:1])
+        assert sets is not None
+        kept = side.cache.rows(sets.network, images, digest_of_images(images))
+        self._sets = replace(sets, generated=feature_set(sets.network, images, labels, kept))
+        self._places = {_pixels(image): place for place, image in enumerate(images)}
+
+    def __call__(self, cell: Cell, plain: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Corrupt as many images as the cell says, and measure them.
+
+        Args:
+            cell: What to measure.
+            plain: What was found of as many images as they are; None: these are to be measured.
+        """
+        before, labels = self._others.batch(torch.arange(cell.size))
+        images = before
+        if cell.corruption != PLAIN:
+            rng = torch.Generator().manual_seed(self._seed + cell.grade)
+            images, labels = corruptions(self._side.real)[cell.corruption](before, labels, cell.grade, rng)
+        sets = replace(self._sets, generated=self._looked_at(images, labels))
+        if plain is None or not torch.equal(images, before):
+            plain = self._of_images(images, labels, sets)
+        return {**plain, **self._of_labels(labels, sets)}
+
+    def _looked_at(self, images: Tensor, labels: Tensor) -> FeatureSet:
+        """Features of images, of which some may be as they were."""
+        known = self._sets.generated
+        places = torch.tensor([self._places.get(_pixels(image), -1) for image in images])
+        rows = torch.empty(len(images), known.rows.shape[1])
+        rows[places >= 0] = known.rows[places[places >= 0]]
+        if len(new := images[places < 0]):
+            rows[places < 0] = torch.cat([found for _, found in computed_rows(known.network, new)])
+        return feature_set(known.network, images, labels, rows)
+
+    def _of_images(self, images: Tensor, labels: Tensor, sets: FeatureSets) -> dict[str, float]:
+        """What looks at images, whatever their labels are."""
+        found = {"FD": frechet_distance(sets.real.moments(), sets.generated.moments())}
+        samples = self._side.samples(images, labels, sets=sets)
+        for name in ASKED:
+            report: Any = METRICS[name].measure(METRICS[name].options(), samples)
+            for score in report.scores if report is not None else ():
+                found[score.name.replace(f"-{sets.network.name}", "")] = score.value
+        nearest = nearest_neighbors(images[:IN_PIXELS], self._side.images, rows_at_once=1024)
+        return found | {"novelty": nearest.distances.mean().item()}
+
+    def _of_labels(self, labels: Tensor, sets: FeatureSets) -> dict[str, float]:
+        """What looks at labels."""
+        distances = frechet_of_classes(sets)[0].values()
+        found = {"intra-class FD": sum(distances) / len(distances)}
+        logits = sets.generated.logits()
+        if logits is not None and logits.shape[1] == self._side.num_classes:
+            found["agreement"] = (logits.argmax(dim=1) == labels).double().mean().item()
+        return found
 
 
-def judged(side: RealSide, others: ImageSet, cell: Cell, seed: int) -> dict[str, float]:
-    """Corrupt as many of the other images as the cell says, and measure them."""
-    images, labels = others.batch(torch.arange(cell.size))
-    if cell.corruption != PLAIN:
-        corrupt = corruptions(side.real)[cell.corruption]
-        images, labels = corrupt(images, labels, cell.grade, torch.Generator().manual_seed(seed + cell.grade))
-    return measured(side, images, labels)
+def _pixels(image: Tensor) -> bytes:
+    return image.contiguous().numpy().tobytes()
 
 
 def kept_cells(path: Path, about: Mapping[str, object]) -> dict[Cell, dict[str, float]]:
@@ -187,13 +237,46 @@ def _ranks(cells: Cells, networks: Sequence[str], names: Sequence[str]) -> list[
     return _markdown(head, [[name, *(column[name] for column in columns)] for name in names])
 
 
+def measure(options: argparse.Namespace, images: ImageSet, found: dict[Cell, dict[str, float]], about: object) -> None:
+    """Measure all cells that are missing, each network's in their turn, and write down each."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(options.seed))
+    real = selected_images(images, order[: options.real])
+    sizes = sorted(size for size in options.sizes if size <= len(images) - options.real)
+    others = selected_images(images, order[options.real : options.real + max(sizes)])
+    print(f"{len(real):,} real images of {options.data}, {len(others):,} others; {machine()}", flush=True)
+    cells = list(planned(options.features, sizes, options.only or list(corruptions(real))))
+    judges: dict[str, Judge] = {}
+    for cell in cells:
+        if cell in found:
+            continue
+        if (features := cell.features) not in judges:
+            judges[features] = Judge(_side(options, real, features), others, options.seed)
+        plain = found.get(Cell(features, cell.size, PLAIN, 0))
+        found[cell] = judges[features](cell, plain)
+        with (options.folder / CELLS).open("a") as file:
+            file.write(json.dumps({"about": about, "cell": cell, "values": found[cell]}) + "\n")
+        print(f"{sum(each in found for each in cells)} of {len(cells)}:", *cell, flush=True)
+
+
+def _side(options: argparse.Namespace, real: ImageSet, features: str) -> RealSide:
+    return RealSide.of(
+        real,
+        None,
+        num_classes=real.num_classes,
+        seed=options.seed,
+        cache=Cache(options.folder / "features"),
+        features=features,
+        device=torch.device("cpu"),
+    )
+
+
 def main() -> None:
     """Judge the judge for each network, and print the tables."""
     parser = argparse.ArgumentParser(description="Which metric orders graded corruptions of real images rightly.")
     parser.add_argument("--data", default="fashion-mnist", help="real images, as --data of a training names them")
     parser.add_argument("--features", nargs="+", default=["efflite0-64", "classifier"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[1000, 2000, 10_000], help="samples; 1000 2000 10000")
-    parser.add_argument("--real", type=int, default=10_000, help="real images to compare with")
+    parser.add_argument("--real", type=int, default=10_000, help="real images to compare with, at most half of all")
     parser.add_argument("--only", nargs="*", default=[], help="some of the corruptions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -205,36 +288,12 @@ def main() -> None:
     shape = shape_of_source(source, None)
     channels = 3 if shape is None else shape.channels
     images = load_images(options.data, resolution=side_of_source(source), channels=channels, num_classes=None)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(options.seed))
-    count = min(options.real, len(images) // 2)
-    real, others = selected_images(images, order[:count]), selected_images(images, order[count:])
-    about = {"data": options.data, "seed": options.seed, "real": count}
-    path = options.folder / "cells.jsonl"
-    found = kept_cells(path, about)
+    options.real = min(options.real, len(images) // 2)
+    about = {"data": options.data, "seed": options.seed, "real": options.real}
+    options.folder.mkdir(parents=True, exist_ok=True)
+    found = kept_cells(options.folder / CELLS, about)
     if not options.tables:
-        print(f"{len(real):,} real images of {options.data}, {len(others):,} others; {machine()}", flush=True)
-        options.folder.mkdir(parents=True, exist_ok=True)
-        cache = Cache(options.folder / "features")
-        sides = {
-            features: RealSide.of(
-                real,
-                None,
-                num_classes=images.num_classes,
-                seed=options.seed,
-                cache=cache,
-                features=features,
-                device=torch.device("cpu"),
-            )
-            for features in options.features
-        }
-        sizes = sorted(size for size in options.sizes if size <= len(others))
-        names = options.only or list(corruptions(real))
-        for cell in planned(options.features, sizes, names):
-            if cell not in found:
-                found[cell] = judged(sides[cell.features], others, cell, options.seed)
-                with path.open("a") as file:
-                    file.write(json.dumps({"about": about, "cell": cell, "values": found[cell]}) + "\n")
-                print(*cell, flush=True)
+        measure(options, images, found, about)
     print("\n".join(tables(found)), flush=True)
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import evaluation_cost
+from benchmarks.results import page_of
 
 
-def test_the_page_has_time_and_memory_with_the_machine(
+def test_the_pages_have_time_and_memory_with_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     commands = []
@@ -18,15 +19,15 @@ def test_the_page_has_time_and_memory_with_the_machine(
 
     monkeypatch.setattr(evaluation_cost, "peak", peak)
     monkeypatch.setattr(evaluation_cost, "set_threads", lambda options: None)
-    page = tmp_path / "page"
-    evaluation_cost.main(["--images", "20", "--rounds", "2", "--large", "30", "40", "--out", str(page)])
-    found = json.loads(page.with_suffix(".json").read_text())
-    time, memory = found["tables"]
-    assert set(found["machine"]) >= {"CPU", "torch", "threads", "commit"}
+    evaluation_cost.main(["--images", "20", "--rounds", "2", "--large", "30", "40", "--out", str(tmp_path)])
+    pages = {theme: tmp_path / page_of(theme).name for theme in ("evaluation", "evaluation_memory")}
+    found = {theme: json.loads(page.with_suffix(".json").read_text()) for theme, page in pages.items()}
+    (time,), (memory,) = (each["tables"] for each in found.values())
+    assert all(set(each["machine"]) >= {"CPU", "torch", "threads", "commit"} for each in found.values())
     assert [case["values"] for case in time["cases"].values()] == [[4.0, 4.0], [1.0, 1.0]]
     assert [ratio["median"] for ratio in time["ratios"].values()] == [0.25]
     assert list(memory["cases"]) == ["30 against 30", "40 against 40"]
-    text = page.with_suffix(".md").read_text()
+    text = pages["evaluation"].with_suffix(".md").read_text()
     assert text.startswith("# Cost of an evaluation\n\n`python -m benchmarks.evaluation_cost --images 20 ")
     caches = [words[words.index("--cache") + 1] for words, _ in commands]
     assert caches[0] == caches[1] != caches[2]  # a round has a cache of its own
@@ -37,8 +38,25 @@ def test_the_page_has_time_and_memory_with_the_machine(
 @pytest.mark.slow
 def test_a_small_evaluation_is_timed_in_truth(tmp_path: Path):
     pytest.importorskip("efficientnet_lite_pytorch")
-    page = tmp_path / "page"
-    words = ["--images", "40", "--features", "efflite0-32", "--large", "--threads", "1", "--out", str(page)]
+    words = ["--images", "40", "--features", "efflite0-32", "--large", "--threads", "1", "--out", str(tmp_path)]
     evaluation_cost.main(words)
-    (time,) = json.loads(page.with_suffix(".json").read_text())["tables"]
+    (time,) = json.loads((tmp_path / page_of("evaluation").name).with_suffix(".json").read_text())["tables"]
     assert all(case["median"] > 0 for case in time["cases"].values())
+
+
+def test_what_was_measured_is_on_the_page_when_a_later_number_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def peak(*words: str) -> tuple[float, float]:
+        if words[words.index("--images") + 1] == "later":
+            raise SystemExit("killed")
+        return 1.5, 4.0
+
+    def written(path: Path, images: int, _seed: int) -> str:
+        return "later" if images == 40 else str(path)
+
+    monkeypatch.setattr(evaluation_cost, "peak", peak)
+    monkeypatch.setattr(evaluation_cost, "written", written)
+    monkeypatch.setattr(evaluation_cost, "set_threads", lambda options: None)
+    with pytest.raises(SystemExit, match="killed"):
+        evaluation_cost.main(["--images", "0", "--large", "30", "40", "--out", str(tmp_path)])
+    (memory,) = json.loads((tmp_path / page_of("evaluation_memory").name).with_suffix(".json").read_text())["tables"]
+    assert list(memory["cases"]) == ["30 against 30"]

@@ -3,9 +3,14 @@ import json
 import pytest
 import torch
 
+from benchmarks import judge
 from benchmarks.corruptions import GRADES, corruptions
-from benchmarks.judge import PLAIN, Cell, kept_cells, planned, tables
+from benchmarks.judge import PLAIN, WORSE, Cell, Judge, kept_cells, planned, tables
 from gan_blocks.engine import load_images
+from gan_blocks.engine.data.held_out import selected_images
+from gan_blocks.engine.evaluation.features.cache import Cache
+from gan_blocks.engine.evaluation.features.rows import computed_rows
+from gan_blocks.engine.evaluation.real_side import RealSide
 
 RANDOM = ("duplicates", "classes dropped")  # whose images stand in other places
 
@@ -63,3 +68,32 @@ def test_every_corruption_keeps_the_number_and_range_and_gets_worse(size):
         assert name in RANDOM or changed == sorted(changed), name
     few = corruptions(real)["duplicates"](images, labels, 3, torch.Generator().manual_seed(0))[0]
     assert len(few.unique(dim=0)) == size // 20
+
+
+def test_what_a_corruption_leaves_as_it_was_is_not_measured_again(tmp_path, monkeypatch):
+    images = load_images("mnist5k", resolution=32, channels=1, num_classes=None)
+    real, others = (selected_images(images, torch.arange(start, 5000, 50)) for start in (0, 1))
+    cache, cpu = Cache(tmp_path), torch.device("cpu")
+    side = RealSide.of(real, None, num_classes=10, seed=0, cache=cache, features="classifier", device=cpu)
+    ask = Judge(side, others, 0)
+    looked_at = []
+
+    def counted(network, some):
+        looked_at.append(len(some))
+        return computed_rows(network, some)
+
+    monkeypatch.setattr(judge, "computed_rows", counted)
+    plain = ask(Cell("classifier", 60, PLAIN, 0))
+    assert set(plain) == set(WORSE)
+    assert looked_at == []
+    labels = ask(Cell("classifier", 60, "swapped labels", 3), plain)
+    assert {name for name in plain if labels[name] != plain[name]} == {"intra-class FD", "agreement"}
+    whole = ask(Cell("classifier", 60, "swapped labels", 3))
+    assert labels == pytest.approx(whole, rel=1e-9)
+    twice = ask(Cell("classifier", 60, "duplicates", 1), plain)
+    assert looked_at == []
+    assert twice["FD"] > plain["FD"]
+    ask(Cell("classifier", 60, "training copies", 3), plain)
+    assert looked_at == [30]
+    ask(Cell("classifier", 60, "blur", 3), plain)
+    assert looked_at == [30, 60]

@@ -4,7 +4,7 @@ Tested in ``tests/engine/base/test_json_values.py``.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "is_number",
     "is_object",
     "is_text",
+    "merged",
     "parse_object",
     "read_object",
 ]
@@ -78,6 +79,25 @@ def read_object(path: Path, shape: Mapping[str, Rule]) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
     except DamagedJsonError as error:
         raise UserError(f"{path} is damaged: {error}.") from None
+
+
+def merged(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """The entries of all parts in one object.
+
+    Args:
+        parts: What to call a part in an error, and its entries.
+
+    Raises:
+        ValueError: If two parts have an entry of one name, of which only the last would be left.
+    """
+    found: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for part, entries in parts:
+        for name, value in entries.items():
+            if name in found:
+                raise ValueError(f"{owners[name]} and {part} both have an entry {name}; one needs another name.")
+            found[name], owners[name] = value, part
+    return found
 
 
 def is_count(value: Any) -> bool:

@@ -6,7 +6,7 @@ Tested in ``tests/engine/commands/test_sample.py``.
 import math
 import os
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ import torch
 from tyro.constructors import PrimitiveConstructorSpec
 
 from gan_blocks.engine.base.checks import check_threads
-from gan_blocks.engine.base.devices import notes_on_precision, torch_device
+from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
 from gan_blocks.engine.base.memory import check_memory, physical_memory
@@ -123,11 +123,13 @@ class SampleOptions:
         """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        device = torch_device(self.device)
-        for note in notes_on_precision(self.precision, device):
-            print(note)
-        trained = load_trained(run=self.run, weights=self.weights, device=device, recipe=self.recipe)
-        trained = replace(trained, precision=self.precision)
+        trained = load_trained(
+            run=self.run,
+            weights=self.weights,
+            device=torch_device(self.device),
+            recipe=self.recipe,
+            precision=self.precision,
+        )
         for note in trained.notes:
             print(note)
         for word, label in zip(self.classes, self.labels(trained), strict=True):

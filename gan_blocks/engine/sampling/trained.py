@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import Prior, TruncatedBatchNormStatistics
+from gan_blocks.engine.base.devices import notes_on_precision
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import keep_freed_memory, within_memory
 from gan_blocks.engine.base.randomness import seeded_construction
@@ -44,7 +45,7 @@ class TrainedGenerator:
     source: Path
     """The file that the weights came from."""
     notes: tuple[str, ...]
-    """What to tell the user, such as a damaged checkpoint that was passed over."""
+    """What to tell the user, such as a damaged checkpoint that was passed over, or a precision that is slow here."""
     converted: bool = False
     """Whether it comes from another layout, and is sampled with its own singular vectors and statistics."""
     tables: TruncatedBatchNormStatistics | None = None
@@ -108,7 +109,12 @@ class TrainedGenerator:
 
 
 def load_trained(
-    *, run: Path | None, weights: Path | None, device: torch.device, recipe: Recipe[Any] | str | None = None
+    *,
+    run: Path | None,
+    weights: Path | None,
+    device: torch.device,
+    recipe: Recipe[Any] | str | None = None,
+    precision: SamplingPrecision = "fp32",
 ) -> TrainedGenerator:
     """Load the moving average of G from the newest sound checkpoint of a run, or from one weights file.
 
@@ -117,19 +123,20 @@ def load_trained(
         weights: A weights file, instead of a run.
         device: Where the generator goes.
         recipe: The recipe that made them, or the file or module that holds it, where it is none that is registered.
+        precision: What it is sampled in.
 
     Raises:
         UserError: If not exactly one of them is given, it is not there, or it does not fit its recipe.
     """
     if run is not None and weights is not None:
         raise UserError("give one of --run RUN and --weights FILE.")
-    notes: tuple[str, ...] = ()
+    notes = notes_on_precision(precision, device)
     record = None
     if run is not None:
         folder = RunFolder.open(run)
         record = None if (saved := folder.data()) is None else DataRecord.from_dict(saved)
         checkpoint = folder.newest_checkpoint(only=("ema",))
-        tensors, metadata, notes = checkpoint.tensors["ema"], checkpoint.metadata, checkpoint.notes
+        tensors, metadata, notes = checkpoint.tensors["ema"], checkpoint.metadata, (*notes, *checkpoint.notes)
         weights = checkpoint.path / "ema.safetensors"
     elif weights is not None:
         tensors, metadata = read_weights(weights)
@@ -158,6 +165,7 @@ def load_trained(
         tables=read_tables(weights) if converted else None,
         class_names=_class_names(metadata, record),
         record=record,
+        precision=precision,
     )
 
 

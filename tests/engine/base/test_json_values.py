@@ -10,6 +10,7 @@ from gan_blocks.engine.base.json_values import (
     is_number,
     is_object,
     is_text,
+    merged,
     parse_object,
     read_object,
 )
@@ -55,6 +56,12 @@ def test_what_cannot_be_read_is_said(tmp_path: Path):
         read_object(tmp_path / "state.json", {})
     with pytest.raises(UserError, match=r" cannot be read: Is a directory\.$"):
         read_object(tmp_path, {})
+
+
+def test_parts_are_merged_unless_one_would_replace_another():
+    assert merged([("one", {"a": 1}), ("none", {}), ("two", {"b": None})]) == {"a": 1, "b": None}
+    with pytest.raises(ValueError, match=r"^one and two both have an entry a; one needs another name\.$"):
+        merged([("one", {"a": 1}), ("two", {"b": 2, "a": 1})])
 
 
 def test_kinds_of_values():

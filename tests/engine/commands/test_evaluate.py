@@ -9,7 +9,7 @@ import torch
 
 from gan_blocks.engine.base.console import OutputError
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.commands import evaluate
+from gan_blocks.engine.commands import evaluate, evaluate_samples
 from gan_blocks.engine.commands.evaluate_tables import doubts
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
@@ -86,8 +86,10 @@ def test_pairs_are_compared_where_they_are_asked_for(tiny_run: Path):
 
 
 def test_samples_are_measured_as_they_are_shown(growing_run: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(evaluate, "draw_samples", lambda trained, num, seed: (3 * torch.ones(4, 1, 16, 16), None))
-    assert (evaluate._draw(evaluate.Options(run=growing_run), {}).images == 1).all()
+    monkeypatch.setattr(
+        evaluate_samples, "draw_samples", lambda trained, num, seed: (3 * torch.ones(4, 1, 16, 16), None)
+    )
+    assert (evaluate_samples.draw(evaluate.Options(run=growing_run), {}).images == 1).all()
 
 
 def test_quality_of_one_class_is_that_of_all_images(rng: torch.Generator):
@@ -121,14 +123,14 @@ def test_the_pairs_of_a_large_class_are_those_of_a_part(rng: torch.Generator, mo
 def test_rejects_sets_that_are_not_there_before_anything_is_drawn(
     growing_run: Path, options: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluate, "draw_samples", None)
+    monkeypatch.setattr(evaluate_samples, "draw_samples", None)
     with pytest.raises(UserError) as error:
         evaluated(growing_run, **options)
     assert str(error.value) == message
 
 
 def test_rejects_classes_of_one_sample_before_anything_is_drawn(tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(evaluate, "draw_samples", None)
+    monkeypatch.setattr(evaluate_samples, "draw_samples", None)
     with pytest.raises(UserError) as error:
         evaluated(tiny_run, num=5)
     rule = "at least 6 for 3 classes, since diversity needs two samples of a class"
@@ -164,7 +166,7 @@ def test_the_evaluation_says_of_what_it_is(tiny_run: Path, tmp_path: Path, capsy
     found = json.loads((run / "evaluation.json").read_text())
     told = {"weights": "checkpoints/step_000003/ema.safetensors", "seed": 5, "truncation": 0.7, "truncation_by": None}
     assert {name: found[name] for name in told} == told
-    assert found["precision"] == "fp32"
+    assert found["sampling_precision"] == "fp32"
     assert "checkpoints/step_000003/ema.safetensors" in (run / "report.html").read_text()
 
 
@@ -178,30 +180,30 @@ def with_images_of_two_classes(folder: Path) -> str:
 def test_classes_without_real_images_are_left_out(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     options = evaluate.Options(run=tiny_run, num=4, data=with_images_of_two_classes(tmp_path))
     capsys.readouterr()
-    drawn = evaluate._draw(options, {})
+    drawn = evaluate_samples.draw(options, {})
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith("is not what the run has learned from: the class 1 had 20 images, and has 0 now.")
     assert said[1:] == ["Left out, for want of real images: 1 of 3 classes, such as class 1."]
     assert drawn.labels.tolist() == [0, 0, 2, 2]
-    assert list(evaluate._measure(options, {}, drawn).as_dict()["agreement_by_class"]) == ["0", "2"]
+    assert list(evaluate._measure({}, drawn).as_dict()["agreement_by_class"]) == ["0", "2"]
 
 
 @pytest.mark.parametrize(("asked", "drawn"), [(None, 9), (7, 7)])
 def test_without_a_number_there_are_two_samples_of_each_class(
     asked: int | None, drawn: int, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluate, "DEFAULT_NUM", 9)
-    assert len(evaluate._draw(evaluate.Options(run=tiny_run, num=asked), {}).images) == drawn
-    monkeypatch.setattr(evaluate, "DEFAULT_NUM", 2)
-    assert len(evaluate._draw(evaluate.Options(run=tiny_run), {}).images) == 6
+    monkeypatch.setattr(evaluate_samples, "DEFAULT_NUM", 9)
+    assert len(evaluate_samples.draw(evaluate.Options(run=tiny_run, num=asked), {}).images) == drawn
+    monkeypatch.setattr(evaluate_samples, "DEFAULT_NUM", 2)
+    assert len(evaluate_samples.draw(evaluate.Options(run=tiny_run), {}).images) == 6
 
 
 def test_many_samples_are_kept_on_the_disk_and_give_the_same_figures(tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
     options = evaluate.Options(run=tiny_run, num=70)  # two batches
-    in_memory = evaluate._draw(options, {}).images
-    monkeypatch.setattr(evaluate, "IN_MEMORY", 1024)
-    monkeypatch.setattr(evaluate, "draw_samples", None)
-    on_disk = evaluate._draw(options, {}).images
+    in_memory = evaluate_samples.draw(options, {}).images
+    monkeypatch.setattr(evaluate_samples, "IN_MEMORY", 1024)
+    monkeypatch.setattr(evaluate_samples, "draw_samples", None)
+    on_disk = evaluate_samples.draw(options, {}).images
     assert not isinstance(on_disk, torch.Tensor)
     assert torch.equal(on_disk[torch.arange(70)], in_memory)
     with pytest.raises(
@@ -214,7 +216,7 @@ def test_real_images_without_two_of_a_class_are_refused_before_anything_is_drawn
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     np.savez(tmp_path / "one.npz", images=np.zeros((3, 16, 16, 1), np.uint8), labels=np.arange(3))
-    monkeypatch.setattr(evaluate, "draw_samples", None)
+    monkeypatch.setattr(evaluate_samples, "draw_samples", None)
     with pytest.raises(UserError, match=r"^No class has two real images, so diversity cannot be measured\.$"):
         evaluate.evaluate(evaluate.Options(run=tiny_run, data=f"npz:{tmp_path / 'one.npz'}"))
 
@@ -222,8 +224,8 @@ def test_real_images_without_two_of_a_class_are_refused_before_anything_is_drawn
 def test_a_run_that_is_still_growing_is_told_before_anything_is_drawn(
     growing_run: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluate, "draw_samples", None)
-    monkeypatch.setattr(evaluate, "drawn_shape", lambda trained: (1, 4, 4))
+    monkeypatch.setattr(evaluate_samples, "draw_samples", None)
+    monkeypatch.setattr(evaluate_samples, "drawn_shape", lambda trained: (1, 4, 4))
     with pytest.raises(UserError, match=r"^Generated images are 1x4x4 but real ones 1x16x16 .* still to grow\.$"):
         evaluate.evaluate(evaluate.Options(run=growing_run))
 
@@ -243,7 +245,7 @@ def test_a_run_that_is_still_growing_is_told_before_anything_is_drawn(
 def test_sizes_are_checked_before_anything_is_drawn(
     options: dict[str, int], message: str, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluate, "draw_samples", None)
+    monkeypatch.setattr(evaluate_samples, "draw_samples", None)
     pairs = options.pop("ms_ssim", 0)
     with pytest.raises(UserError) as error:
         evaluate.evaluate(evaluate.Options(run=tiny_run, **options), {"ms_ssim": PairOptions(ms_ssim=pairs)})

@@ -27,6 +27,8 @@ def test_a_sweep_draws_a_curve_and_keeps_the_figures_of_each_point(tiny_run: Pat
     found = json.loads((tiny_run / "truncation.json").read_bytes())
     assert [point["truncation"] for point in found["points"]] == [0.5, 1.0, None]
     assert found["by"] == "scaled"
+    assert all(0 <= point["precision"]["value"] <= 1 for point in found["points"])
+    assert all(point["sampling_precision"] == "fp32" for point in found["points"])
     distances = [point["frechet_distance"]["value"] for point in found["points"]]
     assert len(set(distances)) == 3
     assert found["operating_points"]["least distance"]["distance"] == min(distances)

@@ -6,7 +6,7 @@ import pytest
 
 from gan_blocks.engine.base.checks import Fields, require_at_least
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.commands import evaluate
+from gan_blocks.engine.commands import evaluate, evaluate_samples
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 from gan_blocks.engine.evaluation.metrics import METRICS
 
@@ -66,6 +66,20 @@ def test_a_metric_from_elsewhere_takes_part_in_everything(tiny_run: Path, capsys
     assert "brightness" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["diversity", "seed"])
+def test_a_figure_takes_the_place_of_no_other(
+    tiny_run: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(BrightnessReport, "as_dict", lambda self: {name: self.brightness})
+    monkeypatch.setitem(METRICS, "brightness", Metric(name="brightness", options=BrightnessOptions, measure=measure))
+    assert evaluate.main(["--run", str(tiny_run), "--num", "6", "--brightest", "2"]) == 2
+    said = capsys.readouterr()
+    owner = {"diversity": "the metric quality", "seed": "the settings"}[name]
+    problem = f"{owner} and the metric brightness both have an entry {name}; one needs another name."
+    assert said.err == f"evaluate: error: evaluation.json cannot hold all figures: {problem}\n"
+    assert "  brightness " in said.out  # the figures are there to be read
+
+
 @pytest.mark.usefixtures("brightness")
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -81,7 +95,7 @@ def test_what_cannot_work_is_said_before_anything_is_drawn(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(evaluate, "draw_samples", None)
+    monkeypatch.setattr(evaluate_samples, "draw_samples", None)
     assert evaluate.main(["--run", str(tiny_run), "--num", "6", *words]) == 2
     assert capsys.readouterr().err == f"evaluate: error: {message}\n"
 
@@ -89,7 +103,7 @@ def test_what_cannot_work_is_said_before_anything_is_drawn(
 def test_too_few_samples_for_the_classes_are_refused_before_anything_is_drawn(
     tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(evaluate, "draw_samples", None)
+    monkeypatch.setattr(evaluate_samples, "draw_samples", None)
     assert evaluate.main(["--run", str(tiny_run), "--num", "4"]) == 2
     rule = "at least 6 for 3 classes, since diversity needs two samples of a class"
     assert capsys.readouterr().err == f"evaluate: error: --num must be {rule}, but got 4.\n"

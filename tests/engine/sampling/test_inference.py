@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from gan_blocks.engine.base import devices
 from gan_blocks.engine.commands import evaluate, sample
 from gan_blocks.engine.sampling.inference import for_inference
 from gan_blocks.engine.sampling.samples import draw_latents, generate, ready_generator, sampling_generator
@@ -49,7 +50,23 @@ def test_weights_are_rounded_once_in_bf16_and_statistics_are_not():
 
 def test_an_evaluation_says_its_precision(tiny_run: Path):
     assert evaluate.main(["--run", str(tiny_run), "--num", "6", "--precision", "bf16"]) == 0
-    assert json.loads((tiny_run / "evaluation.json").read_text())["precision"] == "bf16"
+    assert json.loads((tiny_run / "evaluation.json").read_text())["sampling_precision"] == "bf16"
+
+
+def test_a_precision_that_is_slow_here_is_said_with_all_else_there_is_to_say(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: False)
+    quick, slow = (
+        load_trained(run=tiny_run, weights=None, device=torch.device("cpu"), precision=precision)
+        for precision in ("fp32", "bf16")
+    )
+    assert (quick.precision, slow.precision) == ("fp32", "bf16")
+    assert slow.notes[0].startswith("--precision bf16 is many times slower than fp32 here")
+    assert slow.notes[1:] == quick.notes
+    capsys.readouterr()
+    assert evaluate.main(["--run", str(tiny_run), "--num", "6", "--precision", "bf16"]) == 0
+    assert capsys.readouterr().out.count(slow.notes[0]) == 1
 
 
 def test_another_precision_is_refused(tiny_run: Path, capfd: pytest.CaptureFixture[str]):

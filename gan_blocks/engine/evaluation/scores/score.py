@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from gan_blocks.engine.base.json_values import merged
+
 __all__ = ["CONFIDENT", "Counts", "Score", "ScoreReport", "mean_interval", "share_interval"]
 
 NAME_WIDTH = 34
@@ -45,6 +47,9 @@ class Score:
         counts: How many images it is made of.
         scale: Factor with which it is shown.
         more: Further values for the JSON file.
+
+    Raises:
+        ValueError: If ``more`` has a name that another value has in the JSON file.
     """
 
     key: str
@@ -56,11 +61,16 @@ class Score:
     scale: float = 1.0
     more: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        """Check that no value takes the place of another."""
+        self.as_dict()
+
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         interval = None if self.interval is None else list(self.interval)
         found = {"name": self.name, "value": self.value, "interval": interval, "floor": self.floor}
-        return {self.key: {**found, **self.counts.as_dict(), **(self.more or {})}}
+        parts = (self.key, found), ("its counts", self.counts.as_dict()), ("its further values", self.more or {})
+        return {self.key: merged(parts)}
 
     def line(self) -> str:
         """Render for a console of 100 columns."""
@@ -79,14 +89,22 @@ class Score:
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """Some scores, and lines to say more of them."""
+    """Some scores, and lines to say more of them.
+
+    Raises:
+        ValueError: If two scores have one key.
+    """
 
     scores: tuple[Score, ...]
     details: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check that no score takes the place of another."""
+        self.as_dict()
+
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return {key: value for score in self.scores for key, value in score.as_dict().items()}
+        return merged((score.name, score.as_dict()) for score in self.scores)
 
     def lines(self) -> list[str]:
         """Render for a console of 100 columns."""

@@ -158,6 +158,18 @@ def test_the_value_of_real_images_and_their_number_are_both_in_the_json():
     assert (found["floor"], found["real"]) == (12.5, 60_000)
 
 
+@pytest.mark.parametrize("name", ["floor", "real", "name"])
+def test_further_values_take_no_place_of_another(name: str):
+    with pytest.raises(ValueError, match=f" and its further values both have an entry {name}; one needs another name"):
+        Score("quality", "Q-tiny-8", 3.0, None, 12.5, Counts(1, 2, 3, 4), more={name: 0})
+
+
+def test_two_scores_of_a_report_have_two_keys():
+    score = Score("quality", "Q-tiny-8", 3.0, None, None, Counts(1, 2, 3, 4))
+    with pytest.raises(ValueError, match=r"^Q-tiny-8 and Q-tiny-8 both have an entry quality; "):
+        ScoreReport((score, score))
+
+
 def test_intervals_of_means_and_shares():
     assert mean_interval(torch.tensor([1.0])) is None
     assert mean_interval(torch.tensor([1.0, 3.0])) == pytest.approx((2 - 1.96, 2 + 1.96))
