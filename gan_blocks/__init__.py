@@ -50,7 +50,7 @@ metrics: how good samples are
     discrete_mode_coverage, DiscreteModeCoverage, FeatureMoments, frechet_distance,
     frechet_standard_error, kernel_distance, KernelDistance, laplacian_pyramid,
     mode_coverage, ModeCoverage, multiscale_ssim, nearest_neighbors, NearestNeighbors,
-    neighborhood_members, NeighborhoodMembers, precision_recall, PrecisionRecall, Rows,
+    neighborhood_members, NeighborhoodMembers, neighborhood_radii, precision_recall, PrecisionRecall, Rows,
     sliced_wasserstein_distance
 
 Images are (batch, channels, height, width) in [-1, 1], labels int64, logits raw: larger is
@@ -150,6 +150,7 @@ from gan_blocks.metrics.neighborhoods import (
     PrecisionRecall,
     density_coverage,
     neighborhood_members,
+    neighborhood_radii,
     precision_recall,
 )
 from gan_blocks.metrics.predictions import ClassifierScore, classifier_score
@@ -288,6 +289,7 @@ __all__ = [
     "multiscale_ssim",
     "nearest_neighbors",
     "neighborhood_members",
+    "neighborhood_radii",
     "non_saturating_generator_loss",
     "normalize_layers",
     "normalized_layer",

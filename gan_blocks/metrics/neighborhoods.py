@@ -15,7 +15,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from gan_blocks._checks import check_positive, check_whole
+from gan_blocks._checks import bad_shape, check_positive, check_whole
 from gan_blocks._precision import to_float64
 from gan_blocks.metrics._samples import check_same_width, check_samples
 
@@ -25,6 +25,7 @@ __all__ = [
     "PrecisionRecall",
     "density_coverage",
     "neighborhood_members",
+    "neighborhood_radii",
     "precision_recall",
 ]
 
@@ -173,8 +174,49 @@ class NeighborhoodMembers(NamedTuple):
 
 
 @torch.no_grad()
+def neighborhood_radii(features: Tensor, *, recall_neighbors: int = 3, density_neighbors: int = 5) -> Tensor:
+    r"""Find how far the neighborhoods of real samples reach, to compare many sets with them.
+
+    .. math:: r_{ik}^2 = \min \Big\{ \rho : \sum_{j \ne i} 1\big[\lVert x_i - x_j \rVert^2 \le \rho\big] \ge k \Big\}
+
+    :func:`neighborhood_members` finds the same when it is not given them, in as much time as it then takes for the
+    rest, if both sets are of one size, and in nearly all of its time if there are fewer generated samples.
+
+    Args:
+        features: Features of real images, one row each, of any floating dtype.
+        recall_neighbors: Number k of the neighbor for precision and recall, at least 1.
+        density_neighbors: Number k of the neighbor for density and coverage, at least 1.
+
+    Returns:
+        Squared radii in float64, each larger by the most that may have been rounded off.
+
+    Shape:
+        - features: ``(samples, features)``, more samples than either number of neighbors
+        - returns: ``(samples, 2)``: for precision and recall, and for density and coverage
+
+    Raises:
+        ValueError: If a number of neighbors is less than 1, or the features have another shape, too few samples or
+            values that are not finite.
+        TypeError: If they are not floating point, or a number not whole.
+
+    Example:
+        >>> real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+        >>> neighborhood_radii(real, recall_neighbors=1, density_neighbors=2)[0].round().tolist()
+        [1.0, 100.0]
+    """
+    owner = "neighborhood_radii"
+    _check_both(owner, "features", features, recall_neighbors, density_neighbors)
+    return _radii(features, _origin(features), (recall_neighbors, density_neighbors))
+
+
+@torch.no_grad()
 def neighborhood_members(
-    real_features: Tensor, fake_features: Tensor, *, recall_neighbors: int = 3, density_neighbors: int = 5
+    real_features: Tensor,
+    fake_features: Tensor,
+    *,
+    recall_neighbors: int = 3,
+    density_neighbors: int = 5,
+    real_radii: Tensor | None = None,
 ) -> NeighborhoodMembers:
     r"""Find which samples lie among those of the other set: what a poor precision or recall is due to.
 
@@ -189,6 +231,7 @@ def neighborhood_members(
         fake_features: Features of generated images; their number may differ.
         recall_neighbors: Number k of the neighbor for precision and recall, at least 1.
         density_neighbors: Number k' of the neighbor for density and coverage, at least 1.
+        real_radii: What :func:`neighborhood_radii` gave for the real features and these numbers; None: it is found.
 
     Returns:
         A value for every sample, on the CPU.
@@ -196,6 +239,7 @@ def neighborhood_members(
     Shape:
         - real_features: ``(real, features)``, more samples than either number of neighbors
         - fake_features: ``(fake, features)``, more than ``recall_neighbors`` samples
+        - real_radii: ``(real, 2)``
 
     Raises:
         ValueError: If a number of neighbors is less than 1, a set has another shape, too few samples or values that are
@@ -210,16 +254,22 @@ def neighborhood_members(
         ([True, True, True, False], [True, True, False, False])
     """
     owner = "neighborhood_members"
-    check_whole(owner, recall_neighbors=recall_neighbors, density_neighbors=density_neighbors)
-    check_positive(owner, recall_neighbors=recall_neighbors, density_neighbors=density_neighbors)
-    most = max(recall_neighbors, density_neighbors)
-    check_samples(owner, "real_features", real_features, most + 1, f"more than {most} samples")
+    _check_both(owner, "real_features", real_features, recall_neighbors, density_neighbors)
     rule = f"more than recall_neighbors={recall_neighbors} samples"
     check_samples(owner, "fake_features", fake_features, recall_neighbors + 1, rule)
     check_same_width(owner, real_features, fake_features)
+    if real_radii is not None and real_radii.shape != (len(real_features), 2):
+        raise bad_shape(owner, "real_radii", f"({len(real_features)}, 2)", real_radii)
     counts = (recall_neighbors, density_neighbors)
-    balls, covered, recalled = _members(real_features, fake_features, counts, recall_neighbors)
+    balls, covered, recalled = _members(real_features, fake_features, counts, recall_neighbors, real_radii)
     return NeighborhoodMembers(balls[0] > 0, recalled, balls[1].double() / density_neighbors, covered[1])
+
+
+def _check_both(owner: str, name: str, features: Tensor, recall_neighbors: int, density_neighbors: int) -> None:
+    check_whole(owner, recall_neighbors=recall_neighbors, density_neighbors=density_neighbors)
+    check_positive(owner, recall_neighbors=recall_neighbors, density_neighbors=density_neighbors)
+    most = max(recall_neighbors, density_neighbors)
+    check_samples(owner, name, features, most + 1, f"more than {most} samples")
 
 
 def _share(members: Tensor) -> float:
@@ -236,7 +286,11 @@ def _rule(num_neighbors: int) -> str:
 
 
 def _members(
-    real_features: Tensor, fake_features: Tensor, real_neighbors: tuple[int, ...], fake_neighbors: int | None
+    real_features: Tensor,
+    fake_features: Tensor,
+    real_neighbors: tuple[int, ...],
+    fake_neighbors: int | None,
+    real_radii: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which balls hold samples of the other set, by one pass over the pairs.
 
@@ -245,9 +299,8 @@ def _members(
         fake)``, and which of them hold any, ``(counts, real)``; and which real samples are inside a ball of a generated
         one, ``(real,)``, if there is a number of neighbors for these.
     """
-    # Not quite the mean, but near the data: what counts is that squares are no larger than they need to be.
-    origin = reduce(to_float64(real_features[:ROWS_AT_ONCE]), "sample feature -> 1 feature", "mean")
-    real_radii = _radii(real_features, origin, real_neighbors)
+    origin = _origin(real_features)
+    real_radii = _radii(real_features, origin, real_neighbors) if real_radii is None else real_radii.to(origin)
     fake_radii = None if fake_neighbors is None else _radii(fake_features, origin, (fake_neighbors,))
     balls = torch.zeros(len(real_neighbors), len(fake_features), dtype=torch.int64)
     covered = torch.zeros(len(real_neighbors), len(real_features), dtype=torch.bool)
@@ -262,6 +315,11 @@ def _members(
             if fake_radii is not None:
                 recalled[rows] |= (distances <= fake_radii[columns].mT).any(dim=1).cpu()
     return balls, covered, recalled
+
+
+def _origin(features: Tensor) -> Tensor:
+    """Not quite the mean, but near the data: what counts is that squares are no larger than they need to be."""
+    return reduce(to_float64(features[:ROWS_AT_ONCE]), "sample feature -> 1 feature", "mean")
 
 
 def _radii(features: Tensor, origin: Tensor, num_neighbors: tuple[int, ...]) -> Tensor:

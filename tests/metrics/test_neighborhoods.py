@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_blocks import density_coverage, neighborhood_members, precision_recall
+from gan_blocks import density_coverage, neighborhood_members, neighborhood_radii, precision_recall
 from gan_blocks.metrics import neighborhoods
 from tests.drawn import draw
 from tests.reference import feature_metrics as reference
@@ -224,6 +224,47 @@ def test_members_are_those_of_the_samples_that_are_given(rng: torch.Generator):
     assert members.precise.tolist() == [True] * 4 + [False] * 4
     assert (members.density > 0).tolist() == members.precise.tolist()
     assert members.covered[:4].all()
+
+
+@given(dim=st.integers(1, 4), seed=st.integers(0, 99))
+def test_radii_are_distances_to_neighbors(dim: int, seed: int):
+    features = draw(9, dim, seed=seed).double()
+    squares = torch.cdist(features, features).square().sort(dim=1).values  # the first of each is itself
+    radii = neighborhood_radii(features, recall_neighbors=2, density_neighbors=4)
+    assert radii.dtype == torch.float64
+    assert torch.allclose(radii, squares[:, [2, 4]], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0, 1e6])
+def test_members_are_the_same_with_radii_that_are_known(shift: float, monkeypatch: pytest.MonkeyPatch):
+    real, fake = draw(50, 3, seed=0) + shift, draw(40, 3, seed=1) + shift
+    fake[:9] = real[:9]
+    plain = neighborhood_members(real, fake)
+    radii = torch.tensor(neighborhood_radii(real).tolist(), dtype=torch.float64)  # as a file of JSON keeps them
+    looked_for = []
+    unknown = neighborhoods._radii
+    monkeypatch.setattr(
+        neighborhoods, "_radii", lambda some, *others: looked_for.append(some) or unknown(some, *others)
+    )
+    found = neighborhood_members(real, fake, real_radii=radii)
+    assert all(torch.equal(one, other) for one, other in zip(found, plain, strict=True))
+    assert len(looked_for) == 1
+    assert looked_for[0] is fake
+    points = neighborhood_members(real, fake, real_radii=0 * radii)
+    assert points.precise.nonzero().flatten().tolist() == list(range(9))  # copies are inside of points
+
+
+def test_rejects_radii_of_other_samples():
+    real = draw(9, 2)
+    rule = "`real_radii` must be of shape (9, 2), but got real_radii of shape (8, 2)."
+    with pytest.raises(ValueError, match="^" + re.escape(f"neighborhood_members: {rule}") + "$"):
+        neighborhood_members(real, real, real_radii=neighborhood_radii(real[1:]))
+    with pytest.raises(
+        ValueError, match=r"^neighborhood_radii: `features` must be of shape .* with more than 5 samples"
+    ):
+        neighborhood_radii(real[:5])
+    with pytest.raises(ValueError, match=r"^neighborhood_radii: `density_neighbors` must be greater than 0"):
+        neighborhood_radii(real, density_neighbors=0)
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,17 @@ class FeatureSets:
     def of_floor(self, name: str, measure: Callable[[FeatureSet, FeatureSet], Any]) -> Any:
         """JSON values that are measured between real images alone, and kept."""
         real, other = self.floor
+        return self._kept("floor", (name, len(real), len(other)), lambda: measure(real, other))
+
+    def of_real(self, name: str, measure: Callable[[], Any]) -> Any:
+        """JSON values that are measured of the real images alone, and kept."""
+        return self._kept("real", (name, len(self.real)), measure)
+
+    def _kept(self, kind: str, settings: tuple[object, ...], measure: Callable[[], Any]) -> Any:
         if not self.network.digest:
-            return measure(real, other)
-        settings = (name, self.network.digest, self.seed, len(real), len(other))
-        return self.figures("floor", settings, lambda: measure(real, other))
+            return measure()
+        name, *counts = settings
+        return self.figures(kind, (name, self.network.digest, self.seed, *counts), measure)
 
 
 def check_feature_counts(samples: int, real: int, *, held_out: int | None, option: str) -> None:

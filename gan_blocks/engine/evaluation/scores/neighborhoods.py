@@ -5,7 +5,9 @@ Tested in ``tests/engine/evaluation/scores/test_scores.py``.
 
 from dataclasses import dataclass
 
-from gan_blocks import NeighborhoodMembers, neighborhood_members
+import torch
+
+from gan_blocks import NeighborhoodMembers, neighborhood_members, neighborhood_radii
 from gan_blocks.engine.base.checks import Fields
 from gan_blocks.engine.base.randomness import random_stream
 from gan_blocks.engine.evaluation.features.rows import FeatureSet
@@ -28,7 +30,9 @@ def _measure(_options: NeighborhoodOptions, samples: Samples) -> ScoreReport | N
     if sets is None:
         return None
     real, fake = (_chosen(each, sets.seed) for each in (sets.real, sets.generated))
-    members = neighborhood_members(real.features(), fake.features())
+    reach = sets.of_real(f"radii of {len(real)}", lambda: neighborhood_radii(real.features()).flatten().tolist())
+    radii = torch.tensor(reach, dtype=torch.float64).reshape(-1, 2)
+    members = neighborhood_members(real.features(), fake.features(), real_radii=radii)
 
     def of_real(some: FeatureSet, other: FeatureSet) -> list[float]:
         some, other = (_chosen(each, sets.seed) for each in (some, other))

@@ -175,7 +175,7 @@ def test_what_is_kept_of_the_real_images_is_bit_for_bit_what_is_measured(
     assert figures_of_all_metrics(second, samples) == anew
     assert set(tmp_path.iterdir()) == files
     assert set(second.cache.found) == {path.name for path in files}
-    kinds = {"classifier", "features-counted-16", "floor", "ms-ssim", "newness", "patches", "spread"}
+    kinds = {"classifier", "features-counted-16", "floor", "ms-ssim", "newness", "patches", "real", "spread"}
     assert {path.name.rpartition("-")[0] for path in files} == kinds
 
 
@@ -198,7 +198,7 @@ def test_what_is_kept_of_other_real_images_or_with_another_seed_is_not_taken(
         other.held_out = image_set(20)
     found = figures_of_all_metrics(other, samples)
     kept = {name.rpartition("-")[0] for name in other.cache.found}
-    assert kept.isdisjoint({"floor", "newness"} if change == "seed" else {"floor", "newness", "spread"})
+    assert kept.isdisjoint({"floor", "newness", "real"} if change == "seed" else {"floor", "newness", "real", "spread"})
     assert found == figures_of_all_metrics(replace(other, cache=Cache(None)), samples)
 
 
