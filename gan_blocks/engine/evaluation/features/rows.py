@@ -18,8 +18,8 @@ from gan_blocks.engine.evaluation.image_rows import StoredImages
 __all__ = ["FeatureSet", "computed_rows", "feature_set"]
 
 READ_AT_ONCE = 256
-SEEN_AT_ONCE = 16  # larger batches leave the caches of a CPU
-SEEN_AT_ONCE_BY_GPU = 128
+SEEN_AT_ONCE = 16, 128  # by a CPU, whose caches larger batches of large images leave, and by a GPU
+PIXELS_AT_ONCE = 64 * 64**2  # of a CPU; small images that are seen 16 at a time take up to twice as long
 POOLED_AT_ONCE = 8192
 
 
@@ -104,7 +104,9 @@ def feature_set(network: FeatureNetwork, images: Rows, labels: Tensor, rows: Row
 
 def computed_rows(network: FeatureNetwork, images: Rows) -> Iterator[tuple[Tensor, Tensor]]:
     """Numbers of images and what the network gives for them, in their order, some at a time."""
-    size = SEEN_AT_ONCE if network.device.type == "cpu" else SEEN_AT_ONCE_BY_GPU
+    fewest, size = SEEN_AT_ONCE
+    if network.device.type == "cpu":
+        size = max(fewest, min(size, PIXELS_AT_ONCE // (network.side or images.shape[-1]) ** 2))
     blocks = torch.arange(len(images)).split(READ_AT_ONCE)
     for numbers in Progress(blocks, desc=f"features {network.name}", unit="block", delay=2, leave=False):
         yield numbers, torch.cat([network.rows(part) for part in images[numbers].split(size)])

@@ -13,7 +13,7 @@ from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.evaluation.features import rows as feature_rows
 from gan_blocks.engine.evaluation.features.cache import Cache, digest_of_images
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
-from gan_blocks.engine.evaluation.features.rows import FeatureSet, feature_set
+from gan_blocks.engine.evaluation.features.rows import FeatureSet, computed_rows, feature_set
 from gan_blocks.engine.evaluation.features.sets import check_feature_counts
 from gan_blocks.engine.evaluation.image_rows import RealImages
 from gan_blocks.engine.evaluation.metrics import METRICS
@@ -46,6 +46,20 @@ class Counted:
 @pytest.fixture
 def counted() -> Counted:
     return Counted()
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(None, 128), (32, 128), (64, 64), (128, 16), (224, 16)])
+def test_a_processor_sees_more_of_small_images_at_once(side: int | None, at_once: int):
+    seen: list[int] = []
+
+    def look(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return images.mean(dim=(2, 3))
+
+    network = FeatureNetwork("batches", look, num_features=3, side=side)
+    (found,) = computed_rows(network, torch.zeros(130, 1, 16, 16))
+    assert found[1].shape == (130, 3)
+    assert seen == [at_once] * (130 // at_once) + [130 % at_once]
 
 
 def test_features_come_in_the_order_of_the_images(counted: Counted):
