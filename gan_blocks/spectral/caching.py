@@ -226,11 +226,9 @@ class _Normalized:
         sigmas, divisors, normalized = self.make() if stale else self.made
         given = [g if g is not None else torch.zeros_like(w) for g, w in zip(of_normalized, self.weights, strict=True)]
         matrices = self.matrices(given)
-        # Not flattened, which batched gradients cannot be.
-        rows = [each.reshape(len(given), -1) for each in (matrices, normalized)]
-        products = torch.linalg.vecdot(*rows)[:, None, None]
+        products = _inner_products(matrices, normalized)
         slopes = torch.where(sigmas >= divisors, -products / divisors, 0)  # where eps divides, it is a constant
-        results = self.tensors((matrices / divisors).baddbmm_(self.us.mT * slopes, self.vs))
+        results = self.tensors((matrices / divisors).addcmul_(self.us.mT * slopes, self.vs))
         return [None if g is None else result for g, result in zip(of_normalized, results, strict=True)]
 
     def matrices(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -242,6 +240,15 @@ class _Normalized:
         """Undo :meth:`matrices`."""
         parts = zip(matrices.unbind(), self.weights, self.axes, strict=True)
         return [to_weight(matrix, weight, axes) for matrix, weight, axes in parts]
+
+
+def _inner_products(first: Tensor, second: Tensor) -> Tensor:
+    """Of each two matrices in stacks ``(n, out, rest)``: ``(n, 1, 1)``."""
+    # Not flattened, which batched gradients cannot be.
+    rows = [each.reshape(len(each), -1) for each in (first, second)]
+    if len(first) == 1 and not is_transformed(first):  # without a copy of all products
+        return torch.dot(rows[0][0], rows[1][0])[None, None, None]
+    return torch.linalg.vecdot(*rows)[:, None, None]
 
 
 class _Padded(_Normalized):
