@@ -169,15 +169,15 @@ def orders(values: Sequence[float], sign: int) -> bool:
     return all(sign * (after - before) > 0 for before, after in pairwise(values))
 
 
-def least_sizes(cells: Cells, features: str, corruption: str) -> dict[str, str]:
-    """For each metric the least number of samples from which on its order is right, of those that are measured."""
-    sizes = sorted({cell.size for cell in cells if (cell.features, cell.corruption) == (features, corruption)})
-    graded = {}
-    for size in sizes:
-        wanted = [Cell(features, size, PLAIN, 0)]
-        wanted += [Cell(features, size, corruption, grade) for grade in range(1, GRADES + 1)]
-        if all(cell in cells for cell in wanted):
-            graded[size] = [cells[cell] for cell in wanted]
+def whole_sizes(cells: Cells, features: str, names: Sequence[str]) -> list[int]:
+    """The numbers of samples with which a network has judged all corruptions."""
+    sizes = sorted({cell.size for cell in cells if cell.features == features})
+    return [size for size in sizes if all(cell in cells for cell in planned([features], [size], names))]
+
+
+def least_sizes(cells: Cells, features: str, corruption: str, sizes: Sequence[int]) -> dict[str, str]:
+    """For each metric the least number of samples from which on its order is right, of some."""
+    graded = {size: [cells[cell] for cell in planned([features], [size], [corruption])] for size in sizes}
     found = {}
     for metric, sign in WORSE.items():
         if graded and all(metric in at for grades in graded.values() for at in grades):
@@ -195,19 +195,32 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def tables(cells: Cells) -> list[str]:
-    """Markdown: a table for each network, where they disagree, and how bad each finds the corruptions."""
+    """Markdown: a table for each network, where they disagree, and how bad each finds the corruptions.
+
+    Numbers of samples with which not all corruptions are measured are left out, and so are those of one network alone
+    where networks are compared.
+    """
     networks = list(dict.fromkeys(cell.features for cell in cells))
     names = [name for name in dict.fromkeys(cell.corruption for cell in cells) if name != PLAIN]
-    sizes = ", ".join(f"{size:,}" for size in sorted({cell.size for cell in cells}))
+    whole = {features: whole_sizes(cells, features, names) for features in networks}
     lines = []
-    found = {features: {name: least_sizes(cells, features, name) for name in names} for features in networks}
-    for features, rows in found.items():
+    for features, sizes in whole.items():
+        rows = {name: least_sizes(cells, features, name, sizes) for name in names}
         metrics = [metric for metric in WORSE if any(metric in row for row in rows.values())]
         body = [[name, *(row.get(metric, "") for metric in metrics)] for name, row in rows.items()]
-        lines += ["", f"{features}, samples tried: {sizes}", "", *_markdown(["corruption", *metrics], body)]
-    if len(networks) > 1:
-        lines += ["", *_disagreements(found), "", *_ranks(cells, networks, names)]
+        lines += ["", f"{features}, samples: {_listed(sizes)}", "", *_markdown(["corruption", *metrics], body)]
+    common = sorted(set.intersection(*map(set, whole.values()))) if len(networks) > 1 else []
+    if common:
+        found = {
+            features: {name: least_sizes(cells, features, name, common) for name in names} for features in networks
+        }
+        lines += ["", f"Both networks, samples: {_listed(common)}", "", *_disagreements(found), ""]
+        lines += _ranks(cells, networks, names, common[-1])
     return lines
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(f"{size:,}" for size in sizes) or "none whole"
 
 
 def _disagreements(found: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
@@ -224,15 +237,13 @@ def _disagreements(found: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list
     return _markdown(["corruption", f"right with {one} alone", f"with {other} alone"], body)
 
 
-def _ranks(cells: Cells, networks: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The Fréchet distance of the middle grade at the largest number, and which place it has among the corruptions."""
-    size = max(cell.size for cell in cells)
+def _ranks(cells: Cells, networks: Sequence[str], names: Sequence[str], size: int) -> list[str]:
+    """The Fréchet distance of the middle grade, and which place it has among the corruptions."""
     columns = []
     for features in networks:
-        at = {name: cells.get(Cell(features, size, name, 2), {}).get("FD") for name in names}
-        order = sorted((value, name) for name, value in at.items() if value is not None)
-        place = {name: number for number, (_, name) in enumerate(order, 1)}
-        columns.append({name: f"{at[name]:.4g} ({place[name]})" if name in place else "" for name in names})
+        at = {name: cells[Cell(features, size, name, 2)]["FD"] for name in names}
+        place = {name: number for number, name in enumerate(sorted(names, key=at.__getitem__), 1)}
+        columns.append({name: f"{at[name]:.4g} ({place[name]})" for name in names})
     head = ["corruption, grade 2", *(f"FD-{features} of {size:,} (place)" for features in networks)]
     return _markdown(head, [[name, *(column[name] for column in columns)] for name in names])
 

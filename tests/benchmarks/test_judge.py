@@ -34,8 +34,18 @@ def test_the_table_names_the_least_number_from_which_the_order_is_right():
 
 
 def test_grades_that_are_not_measured_yet_count_for_nothing():
-    cells = {Cell("a", 10, PLAIN, 0): {"FD": 1.0}} | graded("a", 10, "blur", (2, 3))
+    cells = {Cell(net, 10, PLAIN, 0): {"FD": 1.0} for net in "ab"} | graded("a", 10, "blur", (2, 3))
     assert "| blur |" in tables(cells)
+    assert "a, samples: none whole" in tables(cells)
+    cells |= graded("a", 10, "blur", (2, 3, 4)) | graded("b", 10, "blur", (2, 3, 4))
+    cells |= {Cell("a", 20, PLAIN, 0): {"FD": 1.0}} | graded("a", 20, "blur", (4, 3, 2))  # of one network alone
+    lines = tables(cells)
+    assert "a, samples: 10, 20" in lines
+    assert "| blur | - |" in lines
+    assert "b, samples: 10" in lines
+    assert "| blur | 10 |" in lines
+    assert "Both networks, samples: 10" in lines
+    assert "| corruption, grade 2 | FD-a of 10 (place) | FD-b of 10 (place) |" in lines
 
 
 def test_a_study_goes_on_where_it_was_stopped(tmp_path):
