@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import importlib
 import importlib.util
+import itertools
 import re
 import shlex
 import shutil
@@ -24,7 +25,16 @@ from gan_blocks.engine.commands import console
 from gan_blocks.engine.runs import RecipeIdentity
 from gan_blocks.engine.runs.folder import RunFolder
 
-__all__ = ["NOT_PARSED", "PAGES", "ROOT", "commands_of", "find_main", "make_what_it_reads", "parse_and_stop", "recipe_of"]
+__all__ = [
+    "NOT_PARSED",
+    "PAGES",
+    "ROOT",
+    "commands_of",
+    "find_main",
+    "make_what_it_reads",
+    "parse_and_stop",
+    "recipe_of",
+]
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,8 +42,16 @@ FENCE = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SHELLS = ("sh", "bash", "console")
 PROGRAMS = ("gan-blocks", "python", "torchrun", "make", "pip", "pytest", "ruff", "accelerate")
 STANDS_FOR = {
-    **{"RECIPE": "biggan_deep", "WORD": "grid", "COMMAND": "sample", "RUN": "runs/NAME", "NETWORK": "efflite0-128"},
-    **{"PRESET": "imagenet-128", "N": "2", "folder:PATH": "folder:pets", "my_gan": "my_gan.py", "FILE": "list_landmarks_celeba.txt"},
+    "COMMAND": "sample",
+    "FILE": "list_landmarks_celeba.txt",
+    "N": "2",
+    "NETWORK": "efflite0-128",
+    "PRESET": "imagenet-128",
+    "RECIPE": "biggan_deep",
+    "RUN": "runs/NAME",
+    "WORD": "grid",
+    "folder:PATH": "folder:pets",
+    "my_gan": "my_gan.py",
 }
 """Words in capitals that the reader fills in. ``my_gan`` is the file's recipe once a package registers it."""
 NAMES = {"--preset": "imagenet-128", "-m": "recipes.biggan_deep", "benchmarks.run": "demo"}
@@ -119,7 +137,7 @@ def _value(before: str, word: str) -> str:
     return STANDS_FOR.get(word, word)
 
 
-class _Parsed(BaseException):  # noqa: N818
+class _Parsed(BaseException):
     """The command line has been parsed to its end, and its values have passed the checks of their dataclass."""
 
 
@@ -201,7 +219,7 @@ def _after_launcher(words: Sequence[str]) -> list[str]:
 
 def recipe_of(words: Sequence[str]) -> str:
     """The recipe that a command line trains, or whose run it reads."""
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in itertools.pairwise(words):
         if before in ("train", "describe", "--recipe") or word == "my_gan.py":
             return word
         if word.startswith("recipes.") and word.count(".") == 1:
@@ -212,7 +230,7 @@ def recipe_of(words: Sequence[str]) -> str:
 def make_what_it_reads(command: str, folder: Path) -> None:
     """Make the folders of the runs that a command line continues or starts from, without a checkpoint."""
     words = shlex.split(command)
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in itertools.pairwise(words):
         if before in ("--resume", "--init-from", "--config") and word.startswith("runs/"):
             run = folder / word.removesuffix("/config.json")
             recipe = find_recipe(recipe_of(words))

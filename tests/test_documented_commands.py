@@ -78,7 +78,17 @@ SHORTER = {
     "python -m recipes.studies.stacked_mnist": [
         *(*STUDY, "--methods", "gan", "--steps", "1", "--num", "30", "--processes", "1")
     ],
-    "python -m recipes.studies.top_k": [*STUDY, "--variants", "dcgan", "--data", "mnist5k", "--minutes", "0.001", "--num", "20"],
+    "python -m recipes.studies.top_k": [
+        *STUDY,
+        "--variants",
+        "dcgan",
+        "--data",
+        "mnist5k",
+        "--minutes",
+        "0.001",
+        "--num",
+        "20",
+    ],
     "python -m benchmarks.growing_speed": ["--resolution", "8", "--batch", "2", "--rounds", "1"],
     "python -m benchmarks.mixture_seeds": ["--seeds", "1", "--rounds", "2"],
     "python -m benchmarks.top_k_step": ["--channels", "8", "--batch", "2", "--rounds", "1"],
