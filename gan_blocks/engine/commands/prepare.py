@@ -11,8 +11,9 @@ With --landmarks each image gives the face in it, cropped and turned as for Cele
 
     gan-blocks prepare --data folder:img_celeba --landmarks list_landmarks_celeba.txt --resolution 1024 --out hq
 
-Stopped or killed, the same command continues where it was. A store is whole once it has its index.json, which is
-written last; training takes no other. On a whole store the command compares every shard with its SHA-256.
+If it was stopped or killed, run the same command again to continue. A store is complete once it has its index.json,
+which is written last; training accepts no other store. On a complete store, the command compares every shard with its
+SHA-256.
 
 Tested in ``tests/engine/commands/test_prepare.py``.
 """
@@ -38,7 +39,7 @@ from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.sources import parse_source
 from gan_blocks.engine.preparation.store_source import open_store_source
 from gan_blocks.engine.preparation.store_writer import CONTINUES, UNFINISHED, StoreWriter, check_made_from
-from gan_blocks.engine.recipe.next_steps import console_command, print_next_steps
+from gan_blocks.engine.recipe.next_steps import console_command, print_next_steps, same_command
 
 __all__ = ["Options", "main"]
 
@@ -165,7 +166,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks prepare")
             with writing(options.out, remedy=CONTINUES):
                 index = prepare(options)
         except KeyboardInterrupt:
-            print(f"Stopped. {CONTINUES}", file=sys.stderr)
+            print("Stopped.", file=sys.stderr)
+            print_next_steps({"continue": same_command(prog, argv)})
             return 130
         for note in index.notes:
             print(f"Note: {note}.")

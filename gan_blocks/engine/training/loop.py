@@ -39,7 +39,7 @@ from gan_blocks.engine.data.sources import absolute
 from gan_blocks.engine.pictures.sheets import save_sheet
 from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_parts, check_split
 from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
-from gan_blocks.engine.recipe.next_steps import after_training, next_steps
+from gan_blocks.engine.recipe.next_steps import after_divergence, after_training, next_steps
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import list_checkpoints, save_checkpoint
@@ -301,10 +301,13 @@ class Run:
     def _divergence(self, what: str) -> UserError:
         """The error that ends a training that has diverged; its spectra are drawn, being what one looks at then."""
         self._draw_spectra()
-        kept = f"the last good checkpoint, of step {self._saved_step}, is kept in {self.folder.path}"
+        run = self.folder.path
+        remedy = "a lower learning rate" if self.options.precision.startswith("fp") else "fp32 or a lower learning rate"
         if not list_checkpoints(self.folder.checkpoints):
-            kept = f"that was before the first checkpoint of {self.folder.path}"
-        return UserError(f"{what}; {kept}. Try a lower learning rate or fp32.")
+            return UserError(f"{what}; that was before the first checkpoint of {run}. Try {remedy}.")
+        command = f": {after_divergence(self.prog, run, self.config)}" if self.prog else "."
+        kept = f"the last good checkpoint, of step {self._saved_step}, is kept in {run}"
+        return UserError(f"{what}; {kept}. Try {remedy}{command}")
 
     def _draw_spectra(self) -> None:
         if self.spectra is None or not self.world.is_main:
