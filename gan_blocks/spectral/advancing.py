@@ -20,7 +20,8 @@ from gan_blocks.spectral.fingerprints import can_branch, fingerprint, reference_
 from gan_blocks.spectral.padding import PaddedStack, share_stacks
 from gan_blocks.spectral.parametrized import chain_input, chains_in, modules_in
 from gan_blocks.spectral.power_iteration import in_torch_order, matrix_axes, quick_steps
-from gan_blocks.spectral.tracking import SingularVectorTracker, advance_together, trackers_of
+from gan_blocks.spectral.registering import trackers_of
+from gan_blocks.spectral.tracking import SingularVectorTracker, advance_together
 
 __all__ = ["PaddedGroup", "advance_power_iteration", "frozen_power_iteration", "group_together"]
 
