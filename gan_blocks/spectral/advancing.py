@@ -3,9 +3,12 @@
 Tested in ``tests/spectral/test_advancing.py``.
 """
 
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +17,13 @@ from torch.nn.utils.parametrize import ParametrizationList
 from gan_blocks._checks import bad_value
 from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks.spectral.fingerprints import can_branch, fingerprint, reference_of
-from gan_blocks.spectral.padding import padded_rows, padded_stack, share_stacks, unpadded_rows
-from gan_blocks.spectral.parametrized import chain_input
+from gan_blocks.spectral.padding import PaddedStack, share_stacks
+from gan_blocks.spectral.parametrized import chain_input, chains_in, modules_in
 from gan_blocks.spectral.power_iteration import in_torch_order, matrix_axes, quick_steps
-from gan_blocks.spectral.tracking import SingularVectorTracker, advance_together, trackers_of
+from gan_blocks.spectral.registering import trackers_of
+from gan_blocks.spectral.tracking import SingularVectorTracker, advance_together
 
-__all__ = ["advance_power_iteration", "frozen_power_iteration", "group_together"]
+__all__ = ["PaddedGroup", "advance_power_iteration", "frozen_power_iteration", "group_together"]
 
 # Stacking weights saves calls and costs a copy of each. Measured on one CPU core, float32, per weight among 16 of a
 # shape: 4,096 elements 5 us instead of 30, 36,864 elements 40 us either way, 147,456 elements 500 us instead of 100.
@@ -61,10 +65,13 @@ def advance_power_iteration(model: nn.Module, *, n_power_iterations: int | None 
     """
     if n_power_iterations is not None and n_power_iterations < 1:
         raise bad_value("advance_power_iteration", "n_power_iterations", "at least 1", n_power_iterations)
-    queues = [(chain, trackers_of(chain)) for chain in model.modules() if isinstance(chain, ParametrizationList)]
+    queues = [(chain, trackers_of(chain)) for chain in chains_in(model)]
+    plans = _plans_of(model)
     # The second tracker of a weight is given what the first one makes of it: all the first ones go first.
     for turn in range(max((len(queue) for _, queue in queues), default=0)):
-        _advance_in_groups([(chain, *queue[turn]) for chain, queue in queues if turn < len(queue)], n_power_iterations)
+        entries = [(chain, *queue[turn]) for chain, queue in queues if turn < len(queue)]
+        with _LOCK:
+            _advance_in_groups(entries, n_power_iterations, plans[turn])
 
 
 @contextmanager
@@ -89,7 +96,7 @@ def frozen_power_iteration(model: nn.Module) -> Iterator[None]:
         >>> torch.equal(layer.parametrizations.weight[0].u, u)
         True
     """
-    trackers = [module for module in model.modules() if isinstance(module, SingularVectorTracker)]
+    trackers = [module for module in modules_in(model) if isinstance(module, SingularVectorTracker)]
     for tracker in trackers:
         vars(tracker)["frozen"] += 1  # a tenth of what the attribute of a module costs
     try:
@@ -99,40 +106,122 @@ def frozen_power_iteration(model: nn.Module) -> Iterator[None]:
             vars(tracker)["frozen"] -= 1
 
 
+class _Group(NamedTuple):
+    """Weights that advance in one product."""
+
+    positions: list[int]
+    steps: int
+    padded: "PaddedGroup | None"
+
+
+class _Plan:
+    """Which weights of a model advance together, for as long as all stay as they are."""
+
+    def __init__(self) -> None:
+        self.layout: object = None
+        self.groups: list[_Group] = []
+
+    def groups_of(self, pairs: Sequence[Pair], steps: Sequence[int]) -> list[_Group]:
+        """The groups; they are looked for where the last call was about others."""
+        layout = [
+            (count, tracker.fresh, *_traits(tracker, weight))
+            for count, (tracker, weight) in zip(steps, pairs, strict=True)
+        ]
+        if layout != self.layout:
+            self.groups = list(_grouped(pairs, steps))
+            self.layout = layout
+        return self.groups
+
+
+_PLANS = WeakKeyDictionary[nn.Module, defaultdict[int, _Plan]]()
+_LOCK = threading.RLock()  # a plan has memory of its own
+
+
+def _plans_of(model: nn.Module) -> defaultdict[int, _Plan]:
+    """The plans of a model by turn, which know nothing of its modules."""
+    if torch.compiler.is_compiling():
+        return defaultdict(_Plan)
+    with _LOCK:
+        return _PLANS.setdefault(model, defaultdict(_Plan))
+
+
+def _traits(tracker: SingularVectorTracker, weight: Tensor) -> tuple[object, ...]:
+    """What decides with which others a weight advances."""
+    u, v = tracker._buffers["u"], tracker._buffers["v"]
+    assert u is not None
+    assert v is not None
+    return (
+        type(weight),
+        weight.shape,
+        weight.stride(),
+        weight.dtype,
+        weight.device,
+        tracker.dim,
+        u.shape,
+        v.shape,
+        u.dtype,
+    )
+
+
+def _grouped(pairs: Sequence[Pair], steps: Sequence[int]) -> Iterator[_Group]:
+    alike = defaultdict[tuple[int, bool, torch.dtype], list[int]](list)
+    for position, (count, (tracker, weight)) in enumerate(zip(steps, pairs, strict=True)):
+        alike[count, tracker.fresh, weight.dtype].append(position)
+    for (count, fresh, _), members in alike.items():
+        for group, padded in group_together([pairs[member] for member in members], pad=not fresh):
+            positions = [members[place] for place in group]
+            yield _Group(positions, count, PaddedGroup([pairs[each] for each in positions]) if padded else None)
+
+
 @torch.no_grad()
 def _advance_in_groups(
-    entries: Sequence[tuple[ParametrizationList, int, SingularVectorTracker]], n_power_iterations: int | None
+    entries: Sequence[tuple[ParametrizationList, int, SingularVectorTracker]],
+    n_power_iterations: int | None,
+    plan: _Plan,
 ) -> None:
-    alike = defaultdict[tuple[int, bool, torch.dtype], list[Pair]](list)
-    for chain, index, tracker in entries:
-        if not tracker.frozen:
-            steps = n_power_iterations or tracker.n_power_iterations
-            weight = chain_input(chain, index)
-            alike[steps, tracker.fresh, weight.dtype].append((tracker, weight))
-    for (steps, fresh, _), pairs in alike.items():
-        for group, padded in group_together(pairs, pad=not fresh):
-            members = [pairs[position] for position in group]
-            if padded and _advance_padded(members, steps):
-                continue
+    moving = [entry for entry in entries if not entry[2].frozen]
+    pairs = [(tracker, chain_input(chain, index)) for chain, index, tracker in moving]
+    counts = [n_power_iterations or tracker.n_power_iterations for tracker, _ in pairs]
+    for positions, steps, padded in plan.groups_of(pairs, counts):
+        members = [pairs[position] for position in positions]
+        if padded is None:
+            advance_together(members, steps)
+        elif not padded.advance(members, steps):
             for part, _ in group_together(members, pad=False):
                 advance_together([members[position] for position in part], steps)
 
 
-def _advance_padded(pairs: Sequence[Pair], steps: int) -> bool:
-    """Advance weights of different sizes in one product; False if they need a look each: nothing has happened then."""
-    trackers, weights = zip(*pairs, strict=True)
-    with full_precision(weights[0]):
-        matrices = padded_stack(weights)
-        rows = quick_steps(matrices, padded_rows([tracker._buffers["u"] for tracker in trackers]), steps)
-        if rows is None:
-            return False
-        references = reference_of(matrices, fingerprint(matrices, matrices[0], 0))
-    for name, stack in zip(("u", "v", "reference"), (*rows, references), strict=True):
-        buffers = [tracker._buffers[name] for tracker in trackers]
-        torch._foreach_copy_(buffers, unpadded_rows(stack, buffers))
-    for tracker in trackers:
-        vars(tracker)["advances"] += 1  # a tenth of what the attribute of a module costs
-    return True
+class PaddedGroup:
+    """Memory in which weights of different sizes, and what follows their vectors, are padded to one size.
+
+    Args:
+        pairs: Weights of one dtype, each with what follows its singular vectors.
+    """
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        trackers, weights = zip(*pairs, strict=True)
+        self.matrices = PaddedStack([weight.shape for weight in weights], weights[0])
+        self.rows = {
+            name: PaddedStack([tracker._buffers[name].shape for tracker in trackers], weights[0])
+            for name in ("u", "v", "reference")
+        }
+
+    def advance(self, pairs: Sequence[Pair], steps: int) -> bool:
+        """Advance them in one product; False if they need a look each: nothing has happened then."""
+        trackers, weights = zip(*pairs, strict=True)
+        buffers = {name: [tracker._buffers[name] for tracker in trackers] for name in self.rows}
+        with full_precision(weights[0]):
+            matrices = self.matrices.filled(weights)
+            vectors = quick_steps(matrices, self.rows["u"].filled(buffers["u"]), steps)
+            if vectors is None:
+                return False
+            references = reference_of(matrices, fingerprint(matrices, matrices[0], 0))
+        for (name, rows), values in zip(self.rows.items(), (*vectors, references), strict=True):
+            rows.stack.copy_(values)
+            torch._foreach_copy_(buffers[name], rows.parts)
+        for tracker in trackers:
+            vars(tracker)["advances"] += 1  # a tenth of what the attribute of a module costs
+        return True
 
 
 def group_together(pairs: Sequence[Pair], *, pad: bool = True) -> list[tuple[list[int], bool]]:

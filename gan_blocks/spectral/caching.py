@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
 
 from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks._transforms import is_transformed
-from gan_blocks.spectral.advancing import group_together
+from gan_blocks.spectral.advancing import PaddedGroup, group_together
 from gan_blocks.spectral.normalization import CachedWeight, SpectralNorm, written
-from gan_blocks.spectral.padding import padded_rows, padded_stack, unpadded
+from gan_blocks.spectral.padding import padded_stack, unpadded
+from gan_blocks.spectral.parametrized import chains_in
 from gan_blocks.spectral.power_iteration import matrix_axes, to_matrix, to_torch_order, to_weight
 
 __all__ = ["cached_spectral_norm"]
 
-_LOCK = threading.RLock()  # threads may share a model
+_LOCK = threading.RLock()  # threads may share a model, and with it the memory of its groups
 
 
 def cached_spectral_norm(model: nn.Module) -> AbstractContextManager[None]:
@@ -69,13 +69,13 @@ class _Cache(AbstractContextManager[None]):
     """What :func:`cached_spectral_norm` returns."""
 
     def __init__(self, model: nn.Module) -> None:
-        chains = [part for part in model.modules() if isinstance(part, ParametrizationList) and len(part) == 1]
-        self.sources = [(part[0], part) for part in chains if isinstance(part[0], SpectralNorm) and part.is_tensor]
+        chains = [chain for chain in chains_in(model) if len(chain) == 1 and chain.is_tensor]
+        self.sources = [(chain[0], chain) for chain in chains if isinstance(chain[0], SpectralNorm)]
         self.layouts: object = None
-        self.groups: list[tuple[list[int], bool]] = []
+        self.groups: list[tuple[list[int], PaddedGroup | None]] = []
         self.entered: list[list[tuple[SpectralNorm, CachedWeight]]] = []
-        self.known: object = None
-        self.graph: list[bool] = []
+        self.known: list[tuple[int, ...]] | None = None
+        self.has_graph: list[bool] = []
         self.made: list[tuple[SpectralNorm, CachedWeight]] = []
         self.divisors: list[Tensor] = []
 
@@ -98,30 +98,24 @@ class _Cache(AbstractContextManager[None]):
 
     def _is_made(self, found: Sequence[tuple[SpectralNorm, Tensor]]) -> bool:
         """Whether all weights and vectors are those of the last time, and have a graph if one is needed now."""
-        # Looking at values is free on the CPU alone, and of a shard no process sees the whole.
-        if not found or any(weight.device.type != "cpu" or not _is_plain(norm, weight) for norm, weight in found):
-            return False
-        known = [
-            (id(weight), weight.data_ptr(), weight._version, *(rows._version for rows in _rows(norm)))
-            for norm, weight in found
-        ]
-        graph = [weight.requires_grad and torch.is_grad_enabled() for _, weight in found]
-        is_made = (
-            known == self.known
-            and all(had or not needed for had, needed in zip(self.graph, graph, strict=True))
+        known = _counted(found)
+        needs_graph = [weight.requires_grad and torch.is_grad_enabled() for _, weight in found]
+        if (
+            known is not None
+            and known == self.known
+            and all(had or not needs for had, needs in zip(self.has_graph, needs_graph, strict=True))
             and self._still_holds()
-        )
-        if not is_made:
-            self.known, self.graph = known, graph
-        return is_made
+        ):
+            return True
+        self.known, self.has_graph = known, needs_graph
+        return False
 
     @torch.no_grad()
     def _still_holds(self) -> bool:
         """Whether each weight gives what was made of it, whoever wrote either, also where torch does not count that."""
-        return all(
-            torch.equal(cached.weight / divisor, cached.normalized)
-            for (_, cached), divisor in zip(self.made, self.divisors, strict=True)
-        )
+        cached = [each for _, each in self.made]
+        values = torch._foreach_div([each.weight for each in cached], self.divisors)
+        return all(map(torch.equal, values, (each.normalized for each in cached)))
 
     def _make(self, found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[SpectralNorm, CachedWeight]]:
         layouts = [
@@ -131,7 +125,8 @@ class _Cache(AbstractContextManager[None]):
         if layouts != self.layouts:
             self.layouts, self.groups = layouts, _grouped(found)
         groups = [
-            (_Padded if padded else _Normalized)([found[index] for index in group]) for group, padded in self.groups
+            _Normalized(pairs) if padded is None else _Padded(pairs, padded)
+            for pairs, padded in (([found[index] for index in group], padded) for group, padded in self.groups)
         ]
         weights = [weight for group in groups for weight in group.weights]
         values = _Normalize.apply(groups, *weights) if groups else ()  # type: ignore[no-untyped-call]
@@ -150,6 +145,20 @@ class _Cache(AbstractContextManager[None]):
                 _hold(norm, norm.opened[:last] + norm.opened[last + 1 :], norm.frozen - 1)
 
 
+def _counted(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[int, ...]] | None:
+    """What becomes another at each write that torch counts; None where it counts none, or a look at values costs."""
+    # Looking at values is free on the CPU alone, and of a shard no process sees the whole.
+    if not found or not all(type(weight) is nn.Parameter and weight.device.type == "cpu" for _, weight in found):
+        return None
+    try:
+        return [
+            (id(weight), weight.data_ptr(), weight._version, *(rows._version for rows in _rows(norm)))
+            for norm, weight in found
+        ]
+    except RuntimeError:  # made for inference
+        return None
+
+
 def _is_plain(norm: SpectralNorm, weight: Tensor) -> bool:
     """Whether a weight is an ordinary parameter, of which torch counts the writes."""
     return type(weight) is nn.Parameter and not any(tensor.is_inference() for tensor in (weight, *_rows(norm)))
@@ -164,17 +173,18 @@ def _hold(norm: SpectralNorm, opened: tuple[CachedWeight, ...], frozen: int) -> 
     vars(norm).update(opened=opened, cached=opened[-1] if opened else None, frozen=frozen)
 
 
-def _grouped(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[list[int], bool]]:
-    """Those whose weight is an ordinary parameter, as :func:`group_together` gives them."""
+def _grouped(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[list[int], PaddedGroup | None]]:
+    """Those whose weight is an ordinary parameter, by :func:`group_together`, with memory where they are padded."""
     alike = defaultdict[object, list[int]](list)
     for index, (norm, weight) in enumerate(found):
         if _is_plain(norm, weight) and not weight.is_meta and weight.dtype == wide_dtype(weight):
             alike[norm.eps, weight.dtype].append(index)
-    return [
-        ([indices[position] for position in positions], padded)
-        for indices in alike.values()
-        for positions, padded in group_together([found[index] for index in indices])
-    ]
+    groups = []
+    for indices in alike.values():
+        for positions, padded in group_together([found[index] for index in indices]):
+            group = [indices[position] for position in positions]
+            groups.append((group, PaddedGroup([found[index] for index in group]) if padded else None))
+    return groups
 
 
 class _Normalized:
@@ -216,11 +226,9 @@ class _Normalized:
         sigmas, divisors, normalized = self.make() if stale else self.made
         given = [g if g is not None else torch.zeros_like(w) for g, w in zip(of_normalized, self.weights, strict=True)]
         matrices = self.matrices(given)
-        # Not flattened, which batched gradients cannot be.
-        rows = [each.reshape(len(given), -1) for each in (matrices, normalized)]
-        products = torch.linalg.vecdot(*rows)[:, None, None]
+        products = _inner_products(matrices, normalized)
         slopes = torch.where(sigmas >= divisors, -products / divisors, 0)  # where eps divides, it is a constant
-        results = self.tensors((matrices / divisors).baddbmm_(self.us.mT * slopes, self.vs))
+        results = self.tensors((matrices / divisors).addcmul_(self.us.mT * slopes, self.vs))
         return [None if g is None else result for g, result in zip(of_normalized, results, strict=True)]
 
     def matrices(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -234,26 +242,43 @@ class _Normalized:
         return [to_weight(matrix, weight, axes) for matrix, weight, axes in parts]
 
 
+def _inner_products(first: Tensor, second: Tensor) -> Tensor:
+    """Of each two matrices in stacks ``(n, out, rest)``: ``(n, 1, 1)``."""
+    # Not flattened, which batched gradients cannot be.
+    rows = [each.reshape(len(each), -1) for each in (first, second)]
+    if len(first) == 1 and not is_transformed(first):  # without a copy of all products
+        return torch.dot(rows[0][0], rows[1][0])[None, None, None]
+    return torch.linalg.vecdot(*rows)[:, None, None]
+
+
 class _Padded(_Normalized):
     """Small weights of any sizes, whose matrices are padded with zeros."""
 
+    def __init__(self, pairs: Sequence[tuple[SpectralNorm, Tensor]], memory: PaddedGroup) -> None:
+        self.memory = memory
+        super().__init__(pairs)
+
     def vectors(self) -> tuple[Tensor, Tensor]:
         """As in :class:`_Normalized`."""
-        pairs = zip(self.norms, self.weights, self.axes, strict=True)
-        us, vs = [], []
-        for norm, weight, axes in pairs:
-            u, v = norm.vectors_to_read(weight)
-            us.append(u)
-            vs.append(to_torch_order(v, weight, axes))
-        return padded_rows(us), padded_rows(vs)
+        us, vs = zip(*(self._rows_of(*pair) for pair in zip(self.norms, self.weights, strict=True)), strict=True)
+        return self.memory.rows["u"].filled(us).clone(), self.memory.rows["v"].filled(vs).clone()
+
+    def _rows_of(self, norm: SpectralNorm, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The u and v of a read, as the buffers have them."""
+        if norm.frozen:
+            return _rows(norm)
+        u, v = norm.vectors_to_read(weight)
+        return u, to_torch_order(v, weight, matrix_axes(weight, norm.dim))
 
     def values(self) -> list[Tensor]:
         """As in :class:`_Normalized`."""
         return list(torch._foreach_div(self.weights, self.made[1].flatten().unbind()))
 
     def matrices(self, tensors: Sequence[Tensor]) -> Tensor:
-        """As in :class:`_Normalized`."""
-        return padded_stack(tensors)
+        """As in :class:`_Normalized`; without autograd in memory that the next call overwrites."""
+        if torch.is_grad_enabled() or is_transformed(*tensors):
+            return padded_stack(tensors)
+        return self.memory.matrices.filled(tensors)
 
     def tensors(self, matrices: Tensor) -> list[Tensor]:
         """As in :class:`_Normalized`."""
@@ -285,6 +310,6 @@ class _Normalize(torch.autograd.Function):
                         "and its backward pass. Update weights after the context."
                     )
             dense = [g.to_dense() if g is not None and g.is_sparse else g for g in given]
-            with full_precision(group.us):
+            with _LOCK, full_precision(group.us):
                 results += group.gradients(dense)
         return tuple(results)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gan_blocks._transforms import is_transformed
 
-__all__ = ["padded_rows", "padded_stack", "share_stacks", "unpadded", "unpadded_rows"]
+__all__ = ["PaddedStack", "padded_stack", "share_stacks", "unpadded"]
 
 Size = tuple[int, int]  # of a matrix: (out, rest)
 
@@ -51,23 +51,46 @@ def _common(first: Size, second: Size) -> Size:
     return max(first[0], second[0]), max(first[1], second[1])
 
 
+class PaddedStack:
+    """Memory for tensors of certain shapes, read as matrices (first dimension, all others), padded with zeros.
+
+    All are written, and read, in one call. Whoever holds it uses it again and again: what is computed from it is to be
+    used up, or copied, before.
+
+    Args:
+        shapes: Of the tensors, each with at least one dimension.
+        like: A tensor of the dtype and device.
+
+    Attributes:
+        stack: All matrices, ``(n, out, rest)``.
+        parts: Views of it of the shapes of the tensors.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]], like: Tensor) -> None:
+        size, views = _layout(tuple(map(tuple, shapes)))
+        with torch.inference_mode(False):  # it may be used in training later
+            self.stack = torch.zeros(len(shapes), *size, dtype=like.dtype, device=like.device)
+            self.parts = [self.stack.as_strided(*view) for view in views]
+
+    def filled(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Write the tensors and return the stack, for use without autograd."""
+        torch._foreach_copy_(self.parts, list(tensors))
+        return self.stack
+
+
 def padded_stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors read as matrices (first dimension, all others) in one stack ``(n, out, rest)``, padded with zeros."""
-    size, views = _layout(tuple(tensor.shape for tensor in tensors))
-    if is_transformed(*tensors) or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
-        matrices = [tensor.reshape(tensor.shape[0], -1) for tensor in tensors]  # batched gradients cannot flatten
-        return torch.stack([F.pad(m, (0, size[1] - m.shape[1], 0, size[0] - m.shape[0])) for m in matrices])
-    stack = tensors[0].new_zeros(len(tensors), *size)
-    torch._foreach_copy_([stack.as_strided(*view) for view in views], list(tensors))
-    return stack
+    """Return tensors, read as matrices, as one new stack ``(n, out, rest)`` that is padded with zeros."""
+    (out, rest), _ = _layout(tuple(tuple(tensor.shape) for tensor in tensors))
+    matrices = [tensor.reshape(tensor.shape[0], -1) for tensor in tensors]  # batched gradients cannot flatten
+    return torch.stack([F.pad(m, (0, rest - m.shape[1], 0, out - m.shape[0])) for m in matrices])
 
 
 def unpadded(stack: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """What :func:`padded_stack` has made a stack of, each a view of the shape of the tensor in its place."""
+    """Undo :func:`padded_stack`: views of the shape of the tensor in each place."""
     if is_transformed(stack):
         parts = zip(stack.unbind(), like, strict=True)
         return [part.narrow(0, 0, len(each)).narrow(1, 0, each[0].numel()).reshape(each.shape) for part, each in parts]
-    _, views = _layout(tuple(tensor.shape for tensor in like))
+    _, views = _layout(tuple(tuple(tensor.shape) for tensor in like))
     return [stack.as_strided(*view) for view in views]
 
 
@@ -81,26 +104,3 @@ def _layout(shapes: tuple[tuple[int, ...], ...]) -> tuple[Size, list[tuple[tuple
         inner = [math.prod(shape[axis + 1 :]) for axis in range(1, len(shape))]
         views.append((shape, (rest, *inner), number * out * rest))
     return (out, rest), views
-
-
-def padded_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Vectors ``(k, size)`` of different sizes in one stack ``(n, k, size)``, padded with zeros."""
-    sizes = tuple(each.shape[1] for each in rows)
-    largest, places = _places(sizes)
-    packed = torch.cat(list(rows), dim=1)
-    padded = packed.new_zeros(len(packed), len(sizes) * largest).index_copy_(1, places, packed)
-    return padded.view(len(packed), len(sizes), largest).transpose(0, 1)
-
-
-def unpadded_rows(stack: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """What :func:`padded_rows` has made a stack of."""
-    sizes = tuple(each.shape[1] for each in like)
-    _, places = _places(sizes)
-    return list(stack.transpose(0, 1).flatten(1).index_select(1, places).split(sizes, dim=1))
-
-
-@lru_cache(maxsize=256)
-def _places(sizes: tuple[int, ...]) -> tuple[int, Tensor]:
-    """The size of the vectors in a stack, and where there the elements of each are, one vector after the other."""
-    largest = max(sizes)
-    return largest, torch.cat([torch.arange(size) + number * largest for number, size in enumerate(sizes)])

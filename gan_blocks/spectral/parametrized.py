@@ -8,7 +8,7 @@ from itertools import islice
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-__all__ = ["chain_input", "chains_of", "sources_of"]
+__all__ = ["chain_input", "chains_in", "chains_of", "modules_in", "sources_of"]
 
 
 def chains_of(module: nn.Module) -> dict[str, ParametrizationList]:
@@ -17,6 +17,22 @@ def chains_of(module: nn.Module) -> dict[str, ParametrizationList]:
         return {}
     chains = module.get_submodule("parametrizations").named_children()
     return {name: chain for name, chain in chains if isinstance(chain, ParametrizationList)}
+
+
+def modules_in(model: nn.Module) -> list[nn.Module]:
+    """Return what ``model.modules()`` gives, in a fifth of the time, for what happens at every update."""
+    found, todo = dict[int, nn.Module](), [model]
+    while todo:
+        module = todo.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            todo += [child for child in reversed(module._modules.values()) if child is not None]
+    return list(found.values())
+
+
+def chains_in(model: nn.Module) -> list[ParametrizationList]:
+    """Return the parametrizations of all tensors of a model, in the order of its modules."""
+    return [module for module in modules_in(model) if isinstance(module, ParametrizationList)]
 
 
 def chain_input(chain: ParametrizationList, index: int) -> Tensor:

@@ -1,12 +1,18 @@
 import copy
+import gc
+import weakref
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
 from gan_blocks import advance_power_iteration, frozen_power_iteration, spectral_norm
+from gan_blocks.spectral.advancing import PaddedGroup
 from gan_blocks.spectral.tracking import SingularVectorTracker
+
+Pairs = Sequence[tuple[SingularVectorTracker, Tensor]]
 
 
 class Squash(nn.Module):
@@ -72,18 +78,63 @@ def test_advancing_together_equals_every_layer_noticing_its_update(limit: int, m
 
 def test_stacked_weights_advance_in_one_product(monkeypatch: pytest.MonkeyPatch):
     names = advance_power_iteration.__globals__
+    alike: list[int] = []
+    padded: list[int] = []
+    advance_alike, advance_padded = names["advance_together"], PaddedGroup.advance
 
-    def record(name: str) -> list[int]:
-        sizes: list[int] = []
-        plain = names[name]
-        monkeypatch.setitem(names, name, lambda pairs, steps: (sizes.append(len(pairs)), plain(pairs, steps))[1])
-        return sizes
+    def record_alike(pairs: Pairs, steps: int) -> None:
+        alike.append(len(pairs))
+        advance_alike(pairs, steps)
 
-    alike, padded = record("advance_together"), record("_advance_padded")
+    def record_padded(group: PaddedGroup, pairs: Pairs, steps: int) -> bool:
+        padded.append(len(pairs))
+        return advance_padded(group, pairs, steps)
+
+    monkeypatch.setitem(names, "advance_together", record_alike)
+    monkeypatch.setattr(PaddedGroup, "advance", record_padded)
     advance_power_iteration(many_layers())
     # Two weights with two vectors each, and the transposed one; of those with one, all others but for their steps.
     assert sorted(alike) == [1, 2]
     assert sorted(padded) == [2, 10]
+
+
+def forgetful_advance(model: nn.Module) -> None:
+    advance_power_iteration(nn.ModuleList([model]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.float(),
+        lambda model: model.to(memory_format=torch.channels_last),
+        lambda model: model[0].parametrizations.weight[0].reset_parameters(),
+        lambda model: setattr(model[0].parametrizations.weight[0], "n_power_iterations", 2),
+        lambda model: remove_parametrizations(model[1], "weight"),
+        lambda model: frozen_power_iteration(model[2]).__enter__(),
+        lambda model: model.append(spectral_norm(nn.Linear(9, 3).double())),
+    ],
+    ids=["dtype", "layout", "fresh", "steps", "removed", "frozen", "added"],
+)
+def test_what_is_remembered_of_a_model_follows_its_changes(change: Callable[[nn.Module], object]):
+    found = []
+    for advance in (advance_power_iteration, forgetful_advance):
+        torch.manual_seed(0)
+        model = many_layers()
+        for step in (lambda _: None, change, lambda _: None):
+            step(model)
+            update(model)
+            advance(model)
+        found.append(vectors(model))
+    torch.testing.assert_close(*found, atol=0, rtol=0)
+
+
+def test_a_model_that_has_advanced_can_go():
+    model = many_layers()
+    advance_power_iteration(model)
+    watched = weakref.ref(model)
+    del model
+    gc.collect()
+    assert watched() is None
 
 
 def test_reads_after_an_explicit_advance_do_not_advance_again():

@@ -3,9 +3,10 @@
 Tested in ``tests/engine/base/test_chunked_content.py``.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import xxhash
 
 __all__ = ["ChunkedContent"]
 
@@ -22,24 +23,24 @@ class ChunkedContent:
 
     def __init__(self, size: int, chunks: Callable[[], Iterator[Chunk]]) -> None:
         self._size, self._chunks = size, chunks
-        self._sha256: str | None = None
+        self._hash: str | None = None
 
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[Chunk]:
-        digest = hashlib.sha256()
+        digest = xxhash.xxh3_128()
         for chunk in self._chunks():
             digest.update(chunk)  # now, while it is in the processor's cache
             yield chunk
-        self._sha256 = digest.hexdigest()
+        self._hash = digest.hexdigest()
 
     def __getitem__(self, part: slice) -> bytes:
         return b"".join(bytes(chunk) for chunk in self)[part]
 
     def entry(self) -> dict[str, Any]:
-        """Size and SHA-256, as a manifest lists them; known without another pass once all has been written."""
-        if self._sha256 is None:
+        """Size and XXH3 hash, as a manifest lists them; known without another pass once all has been written."""
+        if self._hash is None:
             for _ in self:
                 pass
-        return {"size": self._size, "sha256": self._sha256}
+        return {"size": self._size, "xxh3_128": self._hash}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -52,14 +53,14 @@ def test_the_state_file_says_the_step_and_which_parts_there_are(tmp_path: Path):
     assert saved == {"step": 500, "parts": ["ema", "optimizer_g"]}
 
 
-def test_the_manifest_lists_size_and_sha256_of_every_other_file(tmp_path: Path):
+def test_the_manifest_lists_size_and_hash_of_every_other_file(tmp_path: Path):
     save(tmp_path, 500, 0.1)
     folder = tmp_path / "step_000500"
     assert names(tmp_path) == ["step_000500"]
     assert names(folder) == sorted(FILES)
     assert json.loads((folder / "MANIFEST.json").read_text()) == {
         "files": {
-            name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            name: {"size": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
             for name, data in contents(folder).items()
             if name != "MANIFEST.json"
         }
@@ -146,9 +147,26 @@ def test_the_note_says_what_is_wrong(tmp_path: Path):
     assert load_latest_checkpoint(tmp_path).notes == (
         f"checkpoint step_000004 is damaged: state.json is missing; {passed_over}",
         f"checkpoint step_000003 is damaged: ema.safetensors has 100 bytes instead of {size}; {passed_over}",
-        "checkpoint step_000002 is damaged: the content of optimizer_g.safetensors has changed (its SHA-256 differs); "
+        "checkpoint step_000002 is damaged: the content of optimizer_g.safetensors has changed (its hash differs); "
         + passed_over,
     )
+
+
+def test_a_checkpoint_of_an_older_version_is_compared_by_its_sha256(tmp_path: Path):
+    for step in (1, 2):
+        save(tmp_path, step, step, keep_last=2)
+        folder = tmp_path / f"step_00000{step}"
+        entries = {
+            name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in contents(folder).items()
+            if name != "MANIFEST.json"
+        }
+        (folder / "MANIFEST.json").write_text(json.dumps({"files": entries}))
+    assert load_latest_checkpoint(tmp_path).notes == ()
+    flip_a_bit(tmp_path / "step_000002" / "ema.safetensors")
+    found = load_latest_checkpoint(tmp_path)
+    assert found.step == 1
+    assert "ema.safetensors has changed (its hash differs)" in found.notes[0]
 
 
 @given(data=st.data())

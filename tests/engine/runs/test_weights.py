@@ -109,14 +109,14 @@ def test_weights_that_no_recipe_wrote_are_refused(tmp_path: Path, metadata: dict
 def test_a_manifest_beside_the_file_is_believed_only_for_what_it_lists(tmp_path: Path):
     path, manifest = tmp_path / "g.safetensors", tmp_path / "MANIFEST.json"
     write_weights(path, {"w": torch.ones(2)}, METADATA)
-    for harmless in ('{"files": {"other": {"size": 1, "sha256": ""}}}', "garbled"):
+    for harmless in ('{"files": {"other": {"size": 1, "xxh3_128": ""}}}', "garbled"):
         manifest.write_text(harmless)
         assert read_weights(path)[0]["w"].tolist() == [1, 1]
     size = path.stat().st_size
-    manifest.write_text(json.dumps({"files": {"g.safetensors": {"size": size, "sha256": "0" * 64}}}))
+    manifest.write_text(json.dumps({"files": {"g.safetensors": {"size": size, "xxh3_128": "0" * 32}}}))
     with pytest.raises(UserError) as error:
         read_weights(path)
-    assert str(error.value) == (f"{path} is damaged: the content of g.safetensors has changed (its SHA-256 differs).")
+    assert str(error.value) == (f"{path} is damaged: the content of g.safetensors has changed (its hash differs).")
 
 
 def test_loading_keeps_the_networks_own_dtype_and_memory_format(tmp_path: Path):
