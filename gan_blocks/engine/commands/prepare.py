@@ -3,11 +3,12 @@
     gan-blocks prepare --data folder:PATH --resolution 128 --out stores/mine
     gan-blocks train biggan_deep --data shards:stores/mine ...
 
-Each image is brought to every --resolution as training itself would do it: cropped along the long edge to the center
-square, resampled by area. One resolution is enough for one network, a growing one, too, which averages the images it
-sees down to its size of the moment. Store several for networks of several sizes.
+Each image is brought to every --resolution in the same way as by a training: cropped along the long edge to the center
+square, then resampled by area. One resolution is enough for one network, even for a growing one, which averages the
+images down to its current size. Store several if you train networks of several sizes.
 
-With --landmarks each image gives the face in it, cropped and turned as for CelebA-HQ (Karras et al. 2018, Appendix C):
+With --landmarks, the face in each image is cropped and turned upright as for CelebA-HQ (Karras et al. 2018,
+Appendix C):
 
     gan-blocks prepare --data folder:img_celeba --landmarks list_landmarks_celeba.txt --resolution 1024 --out hq
 
@@ -53,7 +54,7 @@ class Options:
     """What to prepare, and where to put it."""
 
     data: str
-    """The images: folder:PATH with one sub-folder a class, or with images only; or any other source of a training."""
+    """The images: folder:PATH with one sub-folder per class or only images, or any other source of a training."""
 
     out: Path
     """Folder of the store."""
@@ -65,14 +66,14 @@ class Options:
     """1 for gray, 3 for RGB."""
 
     landmarks: Path | None = None
-    """Crop faces by the landmarks in this file, as CelebA has it: a line is a file name and x and y of both eyes, the
-    nose and both corners of the mouth."""
+    """Crop faces by the landmarks in this file, in CelebA's format: each line is a file name and x and y of both eyes,
+    the nose and both corners of the mouth."""
 
     shard_images: int | None = None
     """Images in a shard (default: as many as fill 256 MiB at the largest resolution)."""
 
     workers: int | None = None
-    """Threads that decode and resample (default: one for each core, at most 8)."""
+    """Threads for decoding and resampling (default: one per core, at most 8)."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -266,7 +266,7 @@ def _examples(recipe: Recipe[Any], prog: str) -> Examples:
     """What to type first."""
     first, *others = recipe.presets
     another = [(f"{prog} --preset {others[0]}", "train another preset")] if others else []
-    return [(prog, f"train {first}"), *another, (f"{prog} --resume RUN", "go on where a run stopped")]
+    return [(prog, f"train {first}"), *another, (f"{prog} --resume RUN", "continue a run")]
 
 
 def _existing_run(recipe: Recipe[Any], start: _Start) -> RunFolder | None:
