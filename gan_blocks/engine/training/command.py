@@ -19,7 +19,8 @@ from gan_blocks.engine.data.sources import absolute, parse_source, refuse_run_in
 from gan_blocks.engine.recipe.config import as_options, config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
-from gan_blocks.engine.runs.folder import CONFIG_NAME, CONVERTED, RunFolder, compare_configs, read_config
+from gan_blocks.engine.runs.config_file import CONFIG_NAME, compare_configs, read_config
+from gan_blocks.engine.runs.folder import CONVERTED, RunFolder
 from gan_blocks.engine.runs.identity import RecipeIdentity
 
 __all__ = ["NEW_RUNS", "TrainingCommand", "parse_training_command", "parse_with_config"]

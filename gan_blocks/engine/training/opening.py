@@ -18,7 +18,8 @@ from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import Checkpoint
-from gan_blocks.engine.runs.folder import RunFolder, compare_configs
+from gan_blocks.engine.runs.config_file import compare_configs
+from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.training.agreement import newest_checkpoint
 from gan_blocks.engine.training.command import CHANGEABLE_ON_RESUME, NEW_RUNS, TrainingCommand
