@@ -115,7 +115,7 @@ class Options:
         if self.layout is not None and self.generator is None:
             raise UserError("--from needs --generator FILE.")
         if self.layout == "huggingface-biggan-deep" and self.discriminator is not None:
-            raise UserError("the layout huggingface-biggan-deep has no discriminator: --discriminator has no place.")
+            raise UserError("the layout huggingface-biggan-deep has no discriminator: leave out --discriminator.")
         for option, eps in (("--bn-eps", self.bn_eps), ("--last-bn-eps", self.last_bn_eps)):
             if eps is not None and self.layout != "biggan-pytorch":
                 raise UserError(f"{option} goes with --from biggan-pytorch alone: other files say what it is.")

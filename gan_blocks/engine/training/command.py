@@ -114,7 +114,7 @@ def _start_values(
     """
     if start.preset is not None and (origin is not None or start.config is not None):
         option = "--config" if origin is None else "--init-from"
-        raise UserError(f"{option} takes the Config of that run, so that --preset has no place beside it.")
+        raise UserError(f"{option} takes the Config of that run, so --preset cannot be given with it.")
     if origin is not None:
         return FINE_TUNED, _saved_config(recipe, origin, args)
     fixed = run if saved is not None else None
@@ -178,7 +178,7 @@ def _with_data_of(run: RunFolder, config: Any, args: Sequence[str]) -> Any:
 def _younger_options(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
     """A line that names the options that a run was saved without."""
     values = {name: value for name, value in config_to_json(config).items() if name not in saved}
-    return (f"Younger than the run, and at their defaults: {as_options(values)}.",) if values else ()
+    return (f"Options that are newer than the run have their defaults: {as_options(values)}.",) if values else ()
 
 
 def _fitted_to_data(config: Any, args: Sequence[str]) -> tuple[Any, tuple[str, ...]]:

@@ -186,7 +186,7 @@ class TestConfigOfARun:
     @pytest.mark.parametrize(
         ("words", "problem"),
         [
-            (["--preset", "mnist5k-32"], "--config takes the Config of that run, so that --preset has no place beside"),
+            (["--preset", "mnist5k-32"], "--config takes the Config of that run, so --preset cannot be given with it"),
             (["--resume", "RUN"], "--config starts a run; --resume and --init-from take the options of the run"),
             (["--init-from", "RUN"], "--config starts a run; --resume and --init-from take the options of the run"),
         ],
@@ -220,7 +220,7 @@ def test_options_that_a_run_was_begun_without_or_that_are_gone_are_named_when_it
         )
         capfd.readouterr()
         assert biggan_deep.RECIPE.main(["--resume", str(old), "--steps", "2"]) == 0
-        assert "Younger than the run, and at their defaults: --sharpness 3 4.\n" in capfd.readouterr().err
+        assert "Options that are newer than the run have their defaults: --sharpness 3 4.\n" in capfd.readouterr().err
         assert biggan_deep.RECIPE.main(["--resume", str(old), "--preset", "mnist5k-32", "--steps", "3"]) == 0
         assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(young), "--steps", "1"]) == 0
     capfd.readouterr()
