@@ -71,7 +71,7 @@ def fold_generator_blocks(model: ModuleT) -> ModuleT:
 
 @torch.no_grad()
 @torch.inference_mode(mode=False)
-def _folded(block: nn.Module) -> nn.Module:
+def _folded(block: BottleneckGeneratorBlock | ResidualGeneratorBlock) -> nn.Module:
     # A copy, since parts of it are kept. Nor may they be made for inference: a gradient may pass through them later.
     return _FoldedBlock(copy.deepcopy(block))
 

@@ -265,7 +265,8 @@ def _inner_products(first: Tensor, second: Tensor) -> Tensor:
     rows = [each.reshape(len(each), -1) for each in (first, second)]
     if len(first) == 1 and not is_transformed(first):  # without a copy of all products
         return torch.dot(rows[0][0], rows[1][0])[None, None, None]
-    return torch.linalg.vecdot(*rows)[:, None, None]
+    products: Tensor = torch.linalg.vecdot(*rows)
+    return products[:, None, None]
 
 
 class _Padded(_Normalized):
