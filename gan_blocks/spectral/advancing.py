@@ -157,6 +157,7 @@ def _traits(tracker: SingularVectorTracker, weight: Tensor) -> tuple[object, ...
         weight.dtype,
         weight.device,
         tracker.dim,
+        tracker.warmup_iterations,
         u.shape,
         v.shape,
         u.dtype,
@@ -258,4 +259,4 @@ def _key(tracker: SingularVectorTracker, weight: Tensor) -> object:
         return id(tracker)
     axes = matrix_axes(weight, tracker.dim)
     order = None if in_torch_order(axes) else (axes, weight.shape)
-    return tracker.u.shape, tracker.v.shape, order, weight.dtype, weight.device
+    return tracker.u.shape, tracker.v.shape, tracker.warmup_iterations, order, weight.dtype, weight.device
