@@ -5,13 +5,14 @@ Tested in ``tests/spectral/test_noticing.py``, ``tests/conditioning/test_batchno
 """
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-__all__ = ["is_transformed", "is_watched", "uncompiled"]
+__all__ = ["is_traced", "is_transformed", "is_watched", "uncompiled"]
 
 
 def is_transformed(*tensors: Tensor) -> bool:
@@ -41,3 +42,15 @@ def is_watched(module: nn.Module, *, own_pre_hooks: int = 0) -> bool:
         or "forward" in vars(module)
         or type(module).__call__ is not nn.Module.__call__
     )
+
+
+# torch 2.6 has none.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def is_traced() -> bool:
+    """Whether a read is written down as part of a program, of which the weight is a constant."""
+    if torch._C._get_tracing_state() or _is_exporting():
+        return True
+    proxies = None if torch.compiler.is_compiling() else sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return proxies is not None and proxies.get_proxy_mode() is not None

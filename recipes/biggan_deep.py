@@ -72,7 +72,7 @@ class Config(HingeTrainingFields, BatchNormFields, LatentFields):
     embedding_dim: int = 64
     """Dimension of G's shared class embedding."""
     embedding_gain: float = 4.5
-    """Factor of its orthogonal start (the paper's is 1).
+    """Factor of its orthogonal initialization (paper: 1).
 
     1 is too little for short runs to tell classes apart.
     """

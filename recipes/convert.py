@@ -1,17 +1,17 @@
 """Convert weights from and to the layouts of other code.
 
-From another layout, the command writes the folder of a run, which the other commands take like any, and from which a
-training starts with --init-from:
+From another layout, the command writes a run folder. The other commands treat it like any run, and --init-from starts
+a training from it:
 
     gan-blocks convert --from huggingface-biggan-deep --generator pytorch_model.bin --run-dir runs/deep-128
     gan-blocks convert --from biggan-pytorch --generator G_ema.pth --discriminator D.pth --run-dir runs/biggan
 
-The other way, it writes the networks of a run into the folder --out:
+In the other direction, it writes the networks of a run into the folder --out:
 
     gan-blocks convert --to biggan-pytorch --run runs/NAME --out exported
 
-Files are safetensors, or pickled by torch and read without unpickling any code, whatever their suffix. The names and
-shapes of all tensors are checked; the networks are recognized by them.
+Files are safetensors or pickled by torch, whatever their suffix; reading them runs no code. The command recognizes the
+networks by the names and shapes of the tensors, and checks all of them.
 """
 
 import json
@@ -93,14 +93,14 @@ class Options:
     """The same for G's last norm (default: 1e-5)."""
 
     truncation: float = 1.0
-    """Truncation of the BatchNorm statistics that ema.safetensors gets when it is used alone; the run keeps all 51
-    tables, of which gan-blocks sample --truncation chooses (huggingface-biggan-deep only)."""
+    """Truncation of the BatchNorm statistics in ema.safetensors, for using that file alone; the run keeps all 51
+    tables, from which gan-blocks sample --truncation chooses (huggingface-biggan-deep only)."""
 
     run_dir: Path | None = None
     """Folder of the new run (default: a new runs/RECIPE-converted-TIME)."""
 
     to: Layout | None = None
-    """The other way: the layout to write."""
+    """The other direction: the layout to write."""
 
     run: Path | None = None
     """The run whose averaged G and whose D are written, from its newest checkpoint."""
@@ -115,7 +115,7 @@ class Options:
         if self.layout is not None and self.generator is None:
             raise UserError("--from needs --generator FILE.")
         if self.layout == "huggingface-biggan-deep" and self.discriminator is not None:
-            raise UserError("the layout huggingface-biggan-deep has no discriminator: --discriminator has no place.")
+            raise UserError("the layout huggingface-biggan-deep has no discriminator: leave out --discriminator.")
         for option, eps in (("--bn-eps", self.bn_eps), ("--last-bn-eps", self.last_bn_eps)):
             if eps is not None and self.layout != "biggan-pytorch":
                 raise UserError(f"{option} goes with --from biggan-pytorch alone: other files say what it is.")

@@ -36,6 +36,7 @@ from gan_blocks.engine.base import (
     seeded_construction,
 )
 from gan_blocks.engine.runs import RecipeIdentity
+from gan_blocks.engine.studies import print_continuation
 from recipes.mixtures.baseline import StudyStoppedError, study_baseline
 from recipes.mixtures.config import Config
 from recipes.mixtures.gans import Gan
@@ -194,7 +195,7 @@ def _study(config: Config, options: Options, folder: Path, stop: StopRequest) ->
     try:
         table = study_baseline(config, options, folder, session=_session, stop=stop)
     except StudyStoppedError:
-        tqdm.write(f"Stopped; the same command continues {folder}", file=sys.stderr)
+        tqdm.write(f"Stopped: {folder}", file=sys.stderr)
         return 128 + stop.signal
     print(table.read_text(), end="")
     return 0
@@ -206,8 +207,7 @@ def _session(config: Config, options: MixtureOptions, folder: Path) -> MixtureSe
 
 
 def _stopped(session: MixtureSession, stop: StopRequest) -> int:
-    line = f"Stopped at step {session.step}; the same command continues {session.folder.path}"
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(f"Stopped at step {session.step}: {session.folder.path}", file=sys.stderr)
     return 128 + stop.signal
 
 
@@ -216,7 +216,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         prog = f"python -m recipes.{NAME}"
-        return _train(parse_options(Command, prog=prog, description=__doc__ or "", args=argv))
+        status = _train(parse_options(Command, prog=prog, description=__doc__ or "", args=argv))
+        if status > 128:
+            print_continuation(prog, argv)
+        return status
 
     return run_command(NAME, command)
 

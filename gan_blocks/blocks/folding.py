@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_feature_map
-from gan_blocks._transforms import is_watched
+from gan_blocks._transforms import is_transformed, is_watched
 from gan_blocks.blocks.bottleneck import BottleneckGeneratorBlock
 from gan_blocks.blocks.residual import ResidualGeneratorBlock
 from gan_blocks.conditioning.batchnorm import ConditionalBatchNorm2d
@@ -59,11 +59,21 @@ def fold_generator_blocks(model: ModuleT) -> ModuleT:
         >>> torch.allclose(model[0](x, condition), block(x, condition), atol=1e-5)
         True
     """
+    folded = dict[nn.Module, nn.Module]()  # a block that stands in several places stays one
     for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if _is_foldable(child):
-                setattr(module, name, _FoldedBlock(child))
+        for name, child in list(module._modules.items()):
+            if child is not None and _is_foldable(child):
+                if child not in folded:
+                    folded[child] = _folded(child)
+                setattr(module, name, folded[child])
     return model
+
+
+@torch.no_grad()
+@torch.inference_mode(mode=False)
+def _folded(block: BottleneckGeneratorBlock | ResidualGeneratorBlock) -> nn.Module:
+    # A copy, since parts of it are kept. Nor may they be made for inference: a gradient may pass through them later.
+    return _FoldedBlock(copy.deepcopy(block))
 
 
 class _FoldedBlock(nn.Module):
@@ -117,12 +127,20 @@ class _FoldedBlock(nn.Module):
 
     def _upsample(self, conv: Any, h: Tensor) -> Tensor:
         """As ``upsample_conv2d``, whose kernel is made once."""
-        if self.kernel is None and (kernel := upsampling_kernel(conv, h, upsample=self.resample)) is not None:
-            self.kernel = kernel.contiguous(memory_format=_memory_format(conv))
-        if self.kernel is None:
+        kernel = self.kernel
+        if kernel is None:
+            with torch.inference_mode(mode=False):  # the next call may be part of a graph
+                kernel = upsampling_kernel(conv, h, upsample=self.resample)
+                if kernel is not None and not is_transformed():  # a transform's tensors end with it
+                    kernel = self.kernel = kernel.contiguous(memory_format=_memory_format(conv))
+        if kernel is None:
             y: Tensor = conv(self.resample(h))
             return y
-        return upsample_by_kernel(conv, h, self.kernel)
+        return upsample_by_kernel(conv, h, kernel)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.kernel = None  # of the weights that were there
 
     def _add_shortcut(self, h: Tensor, shortcut: Tensor) -> Tensor:
         """The sum, in place where no gradient is wanted; a map of repeated pixels is never made."""
@@ -136,15 +154,21 @@ class _FoldedBlock(nn.Module):
 
 
 def _plus(h: Tensor, addend: Tensor) -> Tensor:
-    return h + addend if torch.is_grad_enabled() else h.add_(addend)
+    wide = torch.promote_types(h.dtype, addend.dtype) == h.dtype  # under autocast only the shortcut may be
+    return h.add_(addend) if wide and _may_write() else h + addend
+
+
+def _may_write() -> bool:
+    """Whether neither autograd nor a transform of torch.func needs feature maps as they were."""
+    return not (torch.is_grad_enabled() or is_transformed())
 
 
 def _modulate(h: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     """Apply gain, bias and ReLU; in place where no gradient is wanted."""
     gain, bias = (rearrange(value, "batch c -> batch c 1 1").to(h.dtype) for value in (gain, bias))
-    if torch.is_grad_enabled():
-        return F.relu(torch.addcmul(bias, h, gain))
-    return torch.addcmul(bias, h, gain, out=h).relu_()
+    if _may_write():
+        return torch.addcmul(bias, h, gain, out=h).relu_()
+    return F.relu(torch.addcmul(bias, h, gain))
 
 
 @torch.no_grad()

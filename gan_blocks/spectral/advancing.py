@@ -20,7 +20,8 @@ from gan_blocks.spectral.fingerprints import can_branch, fingerprint, reference_
 from gan_blocks.spectral.padding import PaddedStack, share_stacks
 from gan_blocks.spectral.parametrized import chain_input, chains_in, modules_in
 from gan_blocks.spectral.power_iteration import in_torch_order, matrix_axes, quick_steps
-from gan_blocks.spectral.tracking import SingularVectorTracker, advance_together, trackers_of
+from gan_blocks.spectral.registering import trackers_of
+from gan_blocks.spectral.tracking import SingularVectorTracker, advance_together
 
 __all__ = ["PaddedGroup", "advance_power_iteration", "frozen_power_iteration", "group_together"]
 
@@ -156,6 +157,7 @@ def _traits(tracker: SingularVectorTracker, weight: Tensor) -> tuple[object, ...
         weight.dtype,
         weight.device,
         tracker.dim,
+        tracker.warmup_iterations,
         u.shape,
         v.shape,
         u.dtype,
@@ -257,4 +259,4 @@ def _key(tracker: SingularVectorTracker, weight: Tensor) -> object:
         return id(tracker)
     axes = matrix_axes(weight, tracker.dim)
     order = None if in_torch_order(axes) else (axes, weight.shape)
-    return tracker.u.shape, tracker.v.shape, order, weight.dtype, weight.device
+    return tracker.u.shape, tracker.v.shape, tracker.warmup_iterations, order, weight.dtype, weight.device

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks._precision import full_precision, wide_dtype
-from gan_blocks._transforms import is_transformed
+from gan_blocks._transforms import is_traced, is_transformed
 from gan_blocks.spectral.advancing import PaddedGroup, group_together
 from gan_blocks.spectral.normalization import CachedWeight, SpectralNorm, written
 from gan_blocks.spectral.padding import padded_stack, unpadded
@@ -74,8 +74,9 @@ class _Cache(AbstractContextManager[None]):
         self.layouts: object = None
         self.groups: list[tuple[list[int], PaddedGroup | None]] = []
         self.entered: list[list[tuple[SpectralNorm, CachedWeight]]] = []
-        self.known: list[tuple[int, ...]] | None = None
+        self.known: list[tuple[float, ...]] | None = None
         self.has_graph: list[bool] = []
+        self.modes: list[str] = []
         self.made: list[tuple[SpectralNorm, CachedWeight]] = []
         self.divisors: list[Tensor] = []
 
@@ -88,27 +89,34 @@ class _Cache(AbstractContextManager[None]):
 
     def _made_now(self) -> list[tuple[SpectralNorm, CachedWeight]]:
         found = [(norm, source.original) for norm, source in self.sources]
-        if not self._is_made(found):
-            self.made = []  # before the new ones are
+        needs_graph = [weight.requires_grad and torch.is_grad_enabled() for _, weight in found]
+        modes = _modes(found)
+        if not self._is_made(found, needs_graph, modes):
+            self.made, self.known = [], None  # before the new ones are
             has_graph = torch.is_grad_enabled()
             # What is read for inference now may be part of a graph the next time.
             with torch.inference_mode(False), torch.set_grad_enabled(has_graph):
                 self.made = self._make(found)
+            # Counted only now: an update that was noticed has moved the vectors.
+            self.known, self.has_graph, self.modes = _counted(found), needs_graph, modes
         return self.made
 
-    def _is_made(self, found: Sequence[tuple[SpectralNorm, Tensor]]) -> bool:
-        """Whether all weights and vectors are those of the last time, and have a graph if one is needed now."""
+    def _is_made(
+        self, found: Sequence[tuple[SpectralNorm, Tensor]], needs_graph: Sequence[bool], modes: Sequence[str]
+    ) -> bool:
+        """Whether a read would give what it gave the last time, with a graph if one is needed now."""
         known = _counted(found)
-        needs_graph = [weight.requires_grad and torch.is_grad_enabled() for _, weight in found]
-        if (
+        return (
             known is not None
             and known == self.known
             and all(had or not needs for had, needs in zip(self.has_graph, needs_graph, strict=True))
+            # What training has noticed holds in every mode. Where a context is open, it is shared.
+            and all(
+                was in ("training", now) or norm.opened
+                for (norm, _), was, now in zip(found, self.modes, modes, strict=True)
+            )
             and self._still_holds()
-        ):
-            return True
-        self.known, self.has_graph = known, needs_graph
-        return False
+        )
 
     @torch.no_grad()
     def _still_holds(self) -> bool:
@@ -119,7 +127,7 @@ class _Cache(AbstractContextManager[None]):
 
     def _make(self, found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[SpectralNorm, CachedWeight]]:
         layouts = [
-            (_is_plain(norm, weight), weight.dtype, weight.device, weight.shape, weight.stride())
+            (_is_plain(norm, weight), norm.eps, weight.dtype, weight.device, weight.shape, weight.stride())
             for norm, weight in found
         ]
         if layouts != self.layouts:
@@ -145,14 +153,23 @@ class _Cache(AbstractContextManager[None]):
                 _hold(norm, norm.opened[:last] + norm.opened[last + 1 :], norm.frozen - 1)
 
 
-def _counted(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[int, ...]] | None:
+def _modes(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[str]:
+    """What a read does about an update: advances the vectors, does so for itself alone, or takes them as they are."""
+    traced = is_traced()
+    return ["held" if norm.frozen or traced else "training" if norm.training else "evaluation" for norm, _ in found]
+
+
+def _counted(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[float, ...]] | None:
     """What becomes another at each write that torch counts; None where it counts none, or a look at values costs."""
     # Looking at values is free on the CPU alone, and of a shard no process sees the whole.
     if not found or not all(type(weight) is nn.Parameter and weight.device.type == "cpu" for _, weight in found):
         return None
     try:
         return [
-            (id(weight), weight.data_ptr(), weight._version, *(rows._version for rows in _rows(norm)))
+            (
+                *(id(weight), weight.data_ptr(), weight._version),
+                *(norm.eps, norm.fresh, *(rows._version for rows in _rows(norm))),
+            )
             for norm, weight in found
         ]
     except RuntimeError:  # made for inference
@@ -248,7 +265,8 @@ def _inner_products(first: Tensor, second: Tensor) -> Tensor:
     rows = [each.reshape(len(each), -1) for each in (first, second)]
     if len(first) == 1 and not is_transformed(first):  # without a copy of all products
         return torch.dot(rows[0][0], rows[1][0])[None, None, None]
-    return torch.linalg.vecdot(*rows)[:, None, None]
+    products: Tensor = torch.linalg.vecdot(*rows)
+    return products[:, None, None]
 
 
 class _Padded(_Normalized):

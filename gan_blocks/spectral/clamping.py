@@ -13,14 +13,8 @@ from gan_blocks._checks import bad_value
 from gan_blocks._precision import full_precision
 from gan_blocks.spectral._bounds import bound_of, check_bound
 from gan_blocks.spectral.power_iteration import matrix_axes, to_weight
-from gan_blocks.spectral.tracking import (
-    SingularVectorTracker,
-    default_dim,
-    kind_of,
-    matrix_shape,
-    register_tracker,
-    tensor_to_track,
-)
+from gan_blocks.spectral.registering import default_dim, kind_of, register_tracker, tensor_to_track
+from gan_blocks.spectral.tracking import SingularVectorTracker, matrix_shape
 
 __all__ = ["SigmaClamp", "clamp_sigma"]
 

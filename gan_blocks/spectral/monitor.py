@@ -16,7 +16,7 @@ from gan_blocks._precision import to_float64, wide_dtype
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp
 from gan_blocks.spectral.parametrized import chains_of, sources_of
-from gan_blocks.spectral.tracking import default_dim
+from gan_blocks.spectral.registering import default_dim
 
 __all__ = ["LayerSpectrum", "SpectrumMonitor"]
 

@@ -14,8 +14,7 @@ from gan_blocks._checks import bad_value, check_positive
 from gan_blocks._precision import full_precision
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.parametrized import chain_input, chains_of
-from gan_blocks.spectral.tracking import (
-    SingularVectorTracker,
+from gan_blocks.spectral.registering import (
     default_dim,
     kind_of,
     own_class,
@@ -23,6 +22,7 @@ from gan_blocks.spectral.tracking import (
     tensor_to_track,
     trackers_of,
 )
+from gan_blocks.spectral.tracking import SingularVectorTracker
 
 __all__ = [
     "CachedWeight",

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from gan_blocks._checks import bad_value
 from gan_blocks.spectral._bounds import bound_of, check_bound
 from gan_blocks.spectral.parametrized import chain_input
-from gan_blocks.spectral.tracking import kind_of, trackers_of
+from gan_blocks.spectral.registering import kind_of, trackers_of
 
 __all__ = ["sigma_regularization"]
 

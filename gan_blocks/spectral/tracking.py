@@ -4,7 +4,6 @@ Tested in ``tests/spectral/test_tracking.py``.
 """
 
 import math
-import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,19 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import (
-    ParametrizationList,
-    is_parametrized,
-    register_parametrization,
-    type_before_parametrizations,
-)
 
-from gan_blocks._checks import bad_shape, bad_value, check_real_floating, check_whole
+from gan_blocks._checks import bad_shape, bad_value, check_whole
 from gan_blocks._precision import full_precision, wide_dtype
-from gan_blocks._transforms import is_transformed, is_watched
+from gan_blocks._transforms import is_traced, is_transformed
 from gan_blocks.spectral.fingerprints import agrees, can_branch, fingerprint, in_narrower_dtype, reference_of
-from gan_blocks.spectral.parametrized import chain_input, chains_of, sources_of
 from gan_blocks.spectral.power_iteration import (
     SHORTEST,
     matrix_axes,
@@ -39,13 +30,7 @@ from gan_blocks.spectral.power_iteration import (
 __all__ = [
     "SingularVectorTracker",
     "advance_together",
-    "default_dim",
-    "kind_of",
     "matrix_shape",
-    "own_class",
-    "register_tracker",
-    "tensor_to_track",
-    "trackers_of",
 ]
 
 
@@ -183,7 +168,7 @@ class SingularVectorTracker(nn.Module, ABC):
         matrix = _as_matrix(weight, axes)
         if self.readers and (reader := _this_thread()) in self.readers:
             self.readers.discard(reader)
-            if not (self.frozen or weight.is_meta or _is_traced()):
+            if not (self.frozen or weight.is_meta or is_traced()):
                 own = self._notice(weight.detach(), matrix.detach())
         if own is not None:
             return matrix, *own
@@ -300,22 +285,6 @@ class SingularVectorTracker(nn.Module, ABC):
             self._forget()
 
 
-def tensor_to_track(owner: str, module: nn.Module, name: str, kind: type[SingularVectorTracker]) -> Tensor:
-    """Return the tensor of a layer that a new tracker will be given, or raise why it cannot have one."""
-    chains = chains_of(module)
-    parameters = [key for key, value in module.named_parameters(recurse=False) if not is_lazy(value)]
-    names = sorted([*parameters, *chains])
-    if name not in names:
-        rule = f"an initialized parameter of {kind_of(module)} ({', '.join(names) or 'it has none'})"
-        raise bad_value(owner, "name", rule, name)
-    if name in chains and any(isinstance(other, kind) for other in chains[name]):
-        raise bad_value(owner, "name", f"a parameter without {kind.__name__}", name)
-    with torch.no_grad():
-        weight: Tensor = getattr(module, name)
-    check_real_floating(owner, name, weight)
-    return weight
-
-
 def matrix_shape(owner: str, weight: Tensor, dim: int) -> tuple[int, int]:
     """Return (out, rest) of a weight read as a matrix, or raise why it cannot be."""
     if weight.dim() < 2:
@@ -323,121 +292,6 @@ def matrix_shape(owner: str, weight: Tensor, dim: int) -> tuple[int, int]:
     if not -weight.dim() <= dim < weight.dim():
         raise bad_value(owner, "dim", f"between {-weight.dim()} and {weight.dim() - 1}", dim)
     return weight.shape[dim], weight.numel() // max(weight.shape[dim], 1)
-
-
-def default_dim(module: nn.Module) -> int:
-    """Return the dimension of a layer's weight that counts its outputs."""
-    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    return 1 if isinstance(module, transposed) else 0
-
-
-def kind_of(module: nn.Module) -> str:
-    """Return the name of a layer's class as its author wrote it."""
-    return type_before_parametrizations(module).__name__
-
-
-def register_tracker(module: nn.Module, name: str, tracker: SingularVectorTracker) -> None:
-    """Register a tracker as the last parametrization of a tensor.
-
-    Saving the state counts as a read, or a resumed run would lack an advance that was due. So does loading.
-    """
-    own_class(module)
-    register_parametrization(module, name, tracker)
-    chain = chains_of(module)[name]
-    if len(trackers_of(chain)) == 1:
-        _read_cached_first(module, name)
-        chain.register_forward_pre_hook(_before_reading)
-        chain.register_state_dict_pre_hook(_before_saving)
-        chain.register_state_dict_post_hook(_after_saving)
-        chain.register_load_state_dict_post_hook(_after_loading)
-
-
-def _read_cached_first(module: nn.Module, name: str) -> None:
-    """Let a read of a tensor take what is known already without a call of its parametrizations, a tenth of the time."""
-    plain: property = vars(type(module))[name]
-    assert plain.fget is not None
-    read_plainly = plain.fget
-
-    def read(self: nn.Module) -> Tensor:
-        if not torch.compiler.is_compiling():
-            chain: Any = self._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
-            tracker = chain._modules["0"]
-            cached = vars(tracker).get("cached")
-            if cached is not None and len(chain._modules) == 1 and not _is_called(chain, tracker):
-                known: Tensor | None = cached.of(chain._parameters.get("original"))
-                if known is not None:
-                    return known
-        value: Tensor = read_plainly(self)
-        return value
-
-    setattr(type(module), name, property(read, plain.fset))
-
-
-def _is_called(chain: ParametrizationList, tracker: nn.Module) -> bool:
-    """Whether somebody else than this module counts on the calls of a read."""
-    return is_watched(tracker) or is_watched(chain, own_pre_hooks=1)
-
-
-def trackers_of(chain: ParametrizationList) -> list[tuple[int, SingularVectorTracker]]:
-    """Return the trackers among the parametrizations of one tensor, each with its position."""
-    return [(index, module) for index, module in enumerate(chain) if isinstance(module, SingularVectorTracker)]
-
-
-def own_class(module: nn.Module) -> None:
-    """Give a parametrized module a class of its own before its parametrizations change.
-
-    torch keeps the parametrized tensors as properties of a class made for one module, but deep copies share that
-    class: without this, folding a copy takes the weight away from the original.
-    """
-    if is_parametrized(module):
-        shared = type(module)
-        members = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
-        module.__class__ = type(shared.__name__, shared.__bases__, members)
-
-
-def _before_reading(chain: ParametrizationList, *_args: object) -> None:
-    for _, tracker in trackers_of(chain):
-        tracker.expect_read()
-
-
-@torch.no_grad()
-def _before_saving(chain: ParametrizationList, *_: object) -> None:
-    """Take the advances that are due, and let later reads compare with what is saved, as they will after a resume."""
-    for index, tracker in trackers_of(chain):
-        if tracker.training and not tracker.frozen:
-            weight = chain_input(chain, index)
-            _read_once(tracker, weight)
-            tracker._remember(weight)
-
-
-@torch.no_grad()
-def _after_saving(chain: ParametrizationList, state_dict: dict[str, Any], prefix: str, _metadata: object) -> None:
-    """In evaluation mode, save the vectors that a read would take: loaded, they count as those of the weight."""
-    for index, tracker in trackers_of(chain):
-        if not tracker.training and not tracker.frozen and f"{prefix}{index}.u" in state_dict:
-            weight = chain_input(chain, index)
-            _, u, v = _read_once(tracker, weight)
-            if weight.is_meta or u.data_ptr() == tracker.u.data_ptr():
-                continue
-            saved = {"u": u, "v": to_torch_order(v, weight, matrix_axes(weight, tracker.dim))}
-            for name, rows in saved.items():
-                state_dict[f"{prefix}{index}.{name}"] = rows.to(tracker.u.dtype)
-
-
-def _read_once(tracker: SingularVectorTracker, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    tracker.expect_read()
-    with full_precision(weight):
-        return tracker._read(weight)
-
-
-@torch.no_grad()
-def _after_loading(chain: ParametrizationList, *_: object) -> None:
-    """Take the loaded weight as that of the loaded vectors, before somebody can change it."""
-    if any(hasattr(source, "full_tensor") or source.is_meta for source in sources_of(chain, len(chain))):
-        return  # To gather it now would wait for processes that perhaps load nothing. The next read takes it.
-    for index, tracker in trackers_of(chain):
-        if not tracker.reference.is_meta and tracker.reference.isnan().any():
-            tracker._remember(chain_input(chain, index))
 
 
 def advance_together(pairs: "_Pairs", n_power_iterations: int) -> None:
@@ -494,15 +348,3 @@ def _as_matrix(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
 def _this_thread() -> int:
     # A graph is made by one thread, and the compiler does not know this function.
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
-
-
-# torch 2.6 has none.
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
-
-
-def _is_traced() -> bool:
-    """Whether a read is written down as part of a program, of which the weight is a constant."""
-    if torch._C._get_tracing_state() or _is_exporting():
-        return True
-    proxies = None if torch.compiler.is_compiling() else sys.modules.get("torch.fx.experimental.proxy_tensor")
-    return proxies is not None and proxies.get_proxy_mode() is not None

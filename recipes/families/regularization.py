@@ -73,7 +73,7 @@ class RegularizationFields(Fields):
     r1_penalty: float = 0.0
     """Strength of R1 on D (paper: stable above 0.5; 1 costs 20% of the Inception Score, 10 costs 45%)."""
     r1_interval: int = 1
-    """Compute R1 in one of so many updates, as many times as strong."""
+    """Apply R1 in one of this many updates, as many times as strong."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work.

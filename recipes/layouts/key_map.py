@@ -129,7 +129,7 @@ class KeyMap:
         """
         homeless = [name for name in state if not self._has_place_for(name)]
         if homeless:
-            raise UserError(f"the layout has no place for {len(homeless)} tensors, such as {homeless[0]}.")
+            raise UserError(f"the layout cannot hold {len(homeless)} of the tensors, such as {homeless[0]}.")
         theirs = {}
         for layer in self.layers:
             place = f"{layer.ours}.parametrizations.weight"

@@ -127,7 +127,9 @@ class MixtureSession:
                 except BrokenProcessPool:
                     if stop.signal:  # it has reached a worker that was not yet deaf to it
                         break
-                    raise UserError(f"a worker has died: the same command continues {self.folder.path}.") from None
+                    raise UserError(
+                        f"a worker has died; run the same command again to continue {self.folder.path}."
+                    ) from None
                 steps_a_second = (last - self.step) / (time.monotonic() - began)
                 self._round = max(1, round(ROUND_SECONDS * steps_a_second))
                 self.gans, self.step = [gan for gan, _ in done], last

@@ -5,7 +5,7 @@ without truncation: the share that a classifier takes for the class that was ask
 that of the real images, and after how many steps the share first reached 0.8. The paper found Bernoulli {0, 1} and
 Censored Normal the best without truncation, faster and a little better in the end, the others much like N(0, I).
 
-The folder gets ``table.md``, and a run folder for each run. Type the same command again to go on where it stopped.
+The folder gets ``table.md``, and a run folder for each run. Run the same command again to continue.
 """
 
 from collections.abc import Mapping, Sequence

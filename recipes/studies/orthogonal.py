@@ -5,7 +5,7 @@ at each truncation: the share that a classifier takes for the class that was ask
 beside that of the real images. The paper found 60% of its models amenable with a coefficient of 1e-4, 16% without.
 
 The folder gets ``table.md``, and for each coefficient a sheet of the first seed: one row a class, and for each
-truncation a block of columns, the same few latents. Type the same command again to go on where it stopped.
+truncation a block of columns, the same few latents. Run the same command again to continue.
 """
 
 from collections.abc import Sequence

@@ -5,8 +5,8 @@ classifier of digits, trained here and now, read the three digits of 25,600 samp
 how many of the 1,000 numbers there are, and the divergence of their histogram from uniform. What the classifier reads
 in as many real images stands beside them.
 
-The folder gets ``table.md``, ``samples.png`` with a row a method, and a run folder for each run. Type the same command
-again to go on where it stopped.
+The folder gets ``table.md``, ``samples.png`` with a row a method, and a run folder for each run. Run the same command
+again to continue.
 """
 
 from collections.abc import Mapping, Sequence

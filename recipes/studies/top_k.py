@@ -13,8 +13,8 @@ Beside it stand the sliced Wasserstein distance of patches, the spread of the sa
 real image over that of other real images. The row of real images, which the classifier has not seen, is what perfect
 samples would get.
 
-The folder gets ``table.md``, ``sheet.png`` and a run folder for each run. Type the same command again to go on where it
-stopped; a run goes on with what is left of its minutes.
+The folder gets ``table.md``, ``sheet.png`` and a run folder for each run. Run the same command again to continue; a run
+continues with what is left of its minutes.
 """
 
 import sys

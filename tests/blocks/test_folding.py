@@ -88,7 +88,63 @@ def test_the_model_is_changed_in_place_and_the_blocks_that_were_there_are_not():
     assert model["deep"][0] is not block
     assert not any(parameter.requires_grad for parameter in model.parameters() if parameter is not block)
     assert torch.equal(block(x, condition), expected)
+    assert all(parameter.requires_grad for parameter in block.parameters())
+    block.train()
+    block(x + 1, condition)  # moves its statistics
+    torch.testing.assert_close(model["deep"][0](x, condition), expected, rtol=0, atol=1e-10)
     assert torch.isfinite(copy.deepcopy(model)["deep"][0](x, condition)).all()
+
+
+def test_a_block_that_stands_in_several_places_stays_one():
+    block = trained_block(BottleneckGeneratorBlock, 4, 4)
+    model = fold_generator_blocks(nn.ModuleList([block, block, nn.ModuleList([block])]).eval())
+    assert model[0] is not block
+    assert model[0] is model[1] is model[2][0]
+
+
+@pytest.mark.parametrize("inside", ["folding", "sampling"])
+@pytest.mark.parametrize("kind", [BottleneckGeneratorBlock, ResidualGeneratorBlock])
+def test_after_use_for_inference_gradients_still_pass(kind: type[nn.Module], inside: str):
+    block = trained_block(kind, 8, 4, upsample=True)
+    x, condition = draw(2, 8, 8, 8).requires_grad_(), draw(2, WIDTH, seed=1)
+    with torch.inference_mode(mode=inside == "folding"):
+        quick = folded(block)
+    with torch.inference_mode():
+        quick(x, condition)
+    ours, plain = (torch.autograd.grad(module(x, condition).square().sum(), x)[0] for module in (quick, block))
+    torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+
+
+def test_weights_that_are_loaded_later_act():
+    first, second = (
+        randomize(trained_block(ResidualGeneratorBlock, 8, 4, upsample=True), scale=scale) for scale in (0.5, 0.7)
+    )
+    x, condition = draw(2, 8, 8, 8), draw(2, WIDTH, seed=1)
+    quick = folded(first)
+    quick(x, condition)
+    quick.load_state_dict(folded(second).state_dict())
+    torch.testing.assert_close(quick(x, condition), second(x, condition), rtol=0, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, on the first use
+@pytest.mark.parametrize("grad", [False, True])
+def test_transforms_of_torch_func_pass_and_leave_nothing_behind(grad: bool):
+    block = trained_block(BottleneckGeneratorBlock, 8, 4, upsample=True)
+    quick, xs, condition = folded(block), draw(3, 2, 8, 8, 8), draw(2, WIDTH, seed=1)
+
+    def of(module: nn.Module) -> tuple[Tensor, ...]:
+        def slope(x: Tensor) -> Tensor:
+            return torch.func.grad(lambda x: module(x, condition).square().sum())(x)
+
+        along = torch.func.jvp(lambda x: module(x, condition), (xs[0],), (xs[1],))
+        many = torch.func.vmap(module, in_dims=(0, None))(xs, condition)
+        return *along, many, slope(xs[0])
+
+    with torch.set_grad_enabled(grad):
+        for ours, plain in zip(of(quick), of(block), strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+    with torch.no_grad():
+        torch.testing.assert_close(copy.deepcopy(quick)(xs[0], condition), block(xs[0], condition))
 
 
 def untouched(model: nn.Module) -> bool:
@@ -154,6 +210,7 @@ def test_bfloat16_maps_are_normalized_by_statistics_that_are_not_rounded():
     x, condition = draw(2, 8, 4, 4).float(), draw(2, WIDTH, seed=1).float()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         plain, quick = block(x.bfloat16(), condition), folded(block)(x.bfloat16(), condition)
+        assert folded(block)(x, condition).dtype == block(x, condition).dtype == torch.float32  # the shortcut's
     with torch.no_grad():
         exact = block(x, condition)
     assert quick.dtype == torch.bfloat16

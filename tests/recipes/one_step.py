@@ -14,6 +14,7 @@ from gan_blocks.engine.recipe.build import build_state
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
+from tests.engine.kept_gradients import keep_gradients, kept_gradients
 
 
 @dataclass
@@ -26,8 +27,7 @@ class Step:
     logged: dict[str, Tensor]
 
     def gradients(self, network: str) -> dict[str, Tensor]:
-        named = getattr(self.state, network).named_parameters()
-        return {name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None}
+        return kept_gradients(getattr(self.state, network))
 
 
 def take_step(recipe: Recipe[Any], config: Any, *, step: int = 1, accumulate: int = 1) -> Step:
@@ -41,6 +41,7 @@ def take_step(recipe: Recipe[Any], config: Any, *, step: int = 1, accumulate: in
             for parameter in network.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=rng, dtype=torch.float64), alpha=0.1)
     before = copy.deepcopy(state)
+    keep_gradients(state)
     batches = source.step(step)
     whole = BatchSource(images, recipe.build_prior(config), config, replace(options, accumulate=1)).step(step)
     part = next(whole.discriminator(0))

@@ -134,7 +134,7 @@ def test_networks_that_do_not_fit_name_their_layers_and_leave_no_folder(
 
 def test_init_from_excludes_a_preset(tiny_run: Path, capsys: pytest.CaptureFixture[str]):
     assert biggan_deep.RECIPE.main(["--init-from", str(tiny_run), "--preset", "cifar10-32"]) == 2
-    assert "--preset has no place beside it" in capsys.readouterr().err
+    assert "so --preset cannot be given with it" in capsys.readouterr().err
 
 
 def test_the_eps_of_the_files_is_asked_for_read_or_guessed_and_said(
@@ -439,7 +439,7 @@ def test_a_config_that_makes_no_sense_is_one_line(
         ([], "give one of --from LAYOUT and --to LAYOUT."),
         (BIGGAN_PYTORCH, "--from needs --generator FILE."),
         (["--to", "biggan-pytorch"], "--to needs --run RUN."),
-        ([*HUGGINGFACE, "--generator", "g", "--discriminator", "d"], "--discriminator has no place."),
+        ([*HUGGINGFACE, "--generator", "g", "--discriminator", "d"], "leave out --discriminator."),
         ([*HUGGINGFACE, "--generator", "g", "--truncation", "2"], "--truncation must be from 0 to 1"),
         ([*BIGGAN_PYTORCH, "--generator", "g", "--truncation", "0.5"], "--truncation goes with --from huggingface-"),
         ([*HUGGINGFACE, "--generator", "g", "--bn-eps", "1e-4"], "--bn-eps goes with --from biggan-pytorch alone"),

@@ -4,6 +4,9 @@ import copy
 import dataclasses
 import json
 import math
+import os
+import shlex
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -228,6 +231,22 @@ def test_a_run_continued_by_the_same_command_has_the_bytes_of_one_that_was_not_i
     assert [line["k"] for line in lines if "k" in line] == [16, 16, 15, 15, 15, 15]
     assert (whole / "samples" / "step_000006.png").is_file()
     assert "high quality / modes recovered, by seed:" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--table", "table.md"], ["--study", "baseline", "--arms", "plain"]])
+def test_a_stopped_command_prints_the_one_that_continues_it(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(session.MixtureSession, "carry_out", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    args = [*ARGS, "--run-dir", str(tmp_path / "a run"), *more]
+    assert mixture.main(args) == 143
+    said = capfd.readouterr()
+    assert said.err.splitlines()[-1].startswith("Stopped")
+    *_, head, last = said.out.splitlines()
+    assert head == "Next:"
+    words = shlex.split(last)
+    assert words[0] == "continue:"
+    assert words[2:] == ["-m", "recipes.mixture_of_gaussians", *args]
 
 
 def test_the_table_trains_all_rows_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

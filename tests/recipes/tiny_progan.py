@@ -11,6 +11,7 @@ from gan_blocks.engine.recipe.build import build_state
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.state import TrainingState
 from recipes import progan
+from tests.engine.kept_gradients import keep_gradients
 
 # Batches of 8, so that every phase lasts two steps: 4x4, fade to 8x8, 8x8, fade to 16x16, 16x16.
 TINY = progan.Config(
@@ -30,6 +31,7 @@ class Training:
         images = load_images(f"npz:{data}", resolution=config.resolution, channels=1, num_classes=1)
         self.config, self.source = config, BatchSource(images, progan.RECIPE.build_prior(config), config, options)
         self.state: TrainingState = build_state(progan.RECIPE, config, options)
+        keep_gradients(self.state)
 
     def step(self, step: int) -> dict[str, Tensor]:
         return progan.RECIPE.train_step(self.state, self.source.step(step), self.config)

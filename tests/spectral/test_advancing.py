@@ -76,6 +76,19 @@ def test_advancing_together_equals_every_layer_noticing_its_update(limit: int, m
     torch.testing.assert_close(vectors(together), vectors(alone), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("lose", [lambda tracker: tracker.reset_parameters(), lambda tracker: tracker.u.zero_()])
+def test_vectors_that_start_anew_take_the_steps_of_their_own_layer(lose: Callable[[SingularVectorTracker], object]):
+    found = []
+    for advance in (advance_power_iteration, lambda model: [layer.weight for layer in model]):
+        torch.manual_seed(0)
+        model = nn.ModuleList(spectral_norm(nn.Linear(6, 4).double(), warmup_iterations=steps) for steps in (1, 15))
+        for tracker in trackers(model):
+            lose(tracker)
+        advance(model)
+        found.append(vectors(model))
+    torch.testing.assert_close(*found, atol=1e-12, rtol=0)
+
+
 def test_stacked_weights_advance_in_one_product(monkeypatch: pytest.MonkeyPatch):
     names = advance_power_iteration.__globals__
     alike: list[int] = []

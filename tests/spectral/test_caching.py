@@ -208,6 +208,65 @@ def test_entered_again_it_computes_anew_what_has_changed(write: str):
     assert (second is first) == (write == "nothing")
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    model.eval()
+    yield
+    model.train()
+
+
+@pytest.mark.parametrize("first", [frozen_power_iteration, evaluating])
+@pytest.mark.parametrize("second", [plain, frozen_power_iteration, evaluating])
+def test_an_update_that_one_context_did_not_take_in_is_noticed_by_the_next(first: Context, second: Context):
+    found = []
+    for cache in (cached_spectral_norm, plain):
+        torch.manual_seed(0)
+        layer = spectral_norm(nn.Linear(4, 3).double())
+        context, weight = cache(layer), layer.parametrizations.weight.original
+        read = []
+        for _ in range(2):
+            with torch.no_grad():
+                weight.add_(torch.eye(3, 4))
+            for mode in (first, second):
+                with mode(layer), context:
+                    read.append(layer.weight)
+        found.append([*read, layer.parametrizations.weight[0].u])
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda norm: setattr(norm, "eps", 10.0),
+        lambda norm: norm.reset_parameters(),
+    ],
+    ids=["eps", "fresh"],
+)
+def test_settings_changed_between_two_contexts_act_in_the_second(change: Callable[[nn.Module], None]):
+    found = []
+    for cache in (cached_spectral_norm, plain):
+        torch.manual_seed(0)
+        model = nn.Sequential(*(spectral_norm(nn.Linear(4, 4).double(), warmup_iterations=1) for _ in range(3)))
+        context = cache(model)
+        with context:
+            model(torch.ones(1, 4).double())
+        change(model[1].parametrizations.weight[0])
+        with context:
+            found.append(torch.stack([layer.weight for layer in model]))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+def test_an_update_is_taken_in_once_and_the_next_context_computes_nothing_anew():
+    layer = spectral_norm(nn.Linear(4, 3))
+    context = cached_spectral_norm(layer)
+    with torch.no_grad():
+        layer.parametrizations.weight.original.add_(torch.eye(3, 4))
+    with context:
+        first = layer.weight
+    with context:
+        assert layer.weight is first
+
+
 def test_what_was_made_without_a_graph_is_made_again_where_one_is_needed():
     layer = spectral_norm(nn.Linear(4, 3))
     context = cached_spectral_norm(layer)

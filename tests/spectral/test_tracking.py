@@ -17,7 +17,7 @@ from gan_blocks import (
     frozen_power_iteration,
     spectral_norm,
 )
-from gan_blocks.spectral.tracking import own_class
+from gan_blocks.spectral.registering import own_class
 
 
 class Double(nn.Module):

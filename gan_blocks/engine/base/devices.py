@@ -1,6 +1,6 @@
 """The device that ``--device`` names.
 
-Tested in ``tests/engine/training/test_command.py``.
+Tested in ``tests/engine/training/test_loop.py``.
 """
 
 import torch

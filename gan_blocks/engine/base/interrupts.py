@@ -1,6 +1,6 @@
 """A clean stop on a signal: finish the step, save, leave.
 
-Tested in ``tests/engine/training/test_command.py``.
+Tested in ``tests/engine/training/test_loop.py``.
 """
 
 import gc

@@ -1,12 +1,11 @@
 """Describe the networks of a recipe: layers, output shapes, parameters, multiply-adds, memory of a step.
 
-The first word names the recipe. Every option of its Config is taken, so that variants can be compared before any of
-them is trained:
+The first word names the recipe. All options of its Config work, so that you can compare variants before you train any:
 
     gan-blocks describe biggan_deep --preset imagenet-128
     gan-blocks describe biggan --preset imagenet-256 --num-classes 18291 --generator-attention 64
 
-Nothing is trained, loaded or allocated: the networks are built on torch's meta device.
+Nothing is trained, loaded or allocated, since the networks are built on torch's meta device.
 
 Tested in ``tests/engine/commands/test_describe.py``.
 """

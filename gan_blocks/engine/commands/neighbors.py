@@ -1,9 +1,9 @@
 """Show the training images that are nearest to samples: does the generator copy?
 
-A generator that recites its training set draws samples whose nearest neighbors are all but the same image. As in the
-papers, the search is in pixels and in the features of a classifier (BigGAN, Figures 10 to 14), which is trained here
-and now on the real images, and in the middle of the image alone (ProGAN, Figure 10). The sheet has a block a measure
-and a row a sample: the sample on the left, its neighbors from the nearest on, each above its class, number, distance.
+If a generator copies its training set, the nearest neighbors of its samples are almost the same images. As in the
+papers, the search compares pixels, the features of a classifier (BigGAN, Figures 10 to 14), which is trained on the
+spot on the real images, and only the center of the image (ProGAN, Figure 10). The sheet has one block per measure and
+one row per sample: the sample on the left, then its neighbors, nearest first, with class, number and distance.
 
 Tested in ``tests/engine/commands/test_neighbors.py``.
 """
@@ -58,17 +58,17 @@ class Options(TruncatedOptions):
     """Neighbors of each sample."""
 
     by: tuple[Literal["pixels", "features", "crop"], ...] = ("pixels", "features", "crop")
-    """pixels: Euclidean distance in pixels. features: in what a classifier sees. crop: sum of absolute differences in
-    the middle of the image, half as high and half as wide."""
+    """pixels: Euclidean distance of pixels. features: the same of a classifier's features. crop: sum of absolute
+    differences in the center of the image, at half its height and width."""
 
     features: str | None = None
-    """Look at features of another network than the classifier: what gan-blocks evaluate --features takes."""
+    """Use the features of another network instead of the classifier's, given as for gan-blocks evaluate --features."""
 
     among: Literal["all", "class"] = "all"
-    """Search all training images, or those of the sample's class only (as BigGAN's figures do)."""
+    """Search all training images, or only those of the sample's class, as in BigGAN's figures."""
 
     data: str | None = None
-    """Where the training images are, when they have moved since the training."""
+    """Where the training images are, if they have moved since the training."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -3,16 +3,18 @@
     gan-blocks prepare --data folder:PATH --resolution 128 --out stores/mine
     gan-blocks train biggan_deep --data shards:stores/mine ...
 
-Each image is brought to every --resolution as training itself would do it: cropped along the long edge to the center
-square, resampled by area. One resolution is enough for one network, a growing one, too, which averages the images it
-sees down to its size of the moment. Store several for networks of several sizes.
+Each image is brought to every --resolution in the same way as by a training: cropped along the long edge to the center
+square, then resampled by area. One resolution is enough for one network, even for a growing one, which averages the
+images down to its current size. Store several if you train networks of several sizes.
 
-With --landmarks each image gives the face in it, cropped and turned as for CelebA-HQ (Karras et al. 2018, Appendix C):
+With --landmarks, the face in each image is cropped and turned upright as for CelebA-HQ (Karras et al. 2018,
+Appendix C):
 
     gan-blocks prepare --data folder:img_celeba --landmarks list_landmarks_celeba.txt --resolution 1024 --out hq
 
-Stopped or killed, the same command continues where it was. A store is whole once it has its index.json, which is
-written last; training takes no other. On a whole store the command compares every shard with its SHA-256.
+If it was stopped or killed, run the same command again to continue. A store is complete once it has its index.json,
+which is written last; training accepts no other store. On a complete store, the command compares every shard with its
+SHA-256.
 
 Tested in ``tests/engine/commands/test_prepare.py``.
 """
@@ -38,7 +40,7 @@ from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.sources import parse_source
 from gan_blocks.engine.preparation.store_source import open_store_source
 from gan_blocks.engine.preparation.store_writer import CONTINUES, UNFINISHED, StoreWriter, check_made_from
-from gan_blocks.engine.recipe.next_steps import console_command, print_next_steps
+from gan_blocks.engine.recipe.next_steps import console_command, print_next_steps, same_command
 
 __all__ = ["Options", "main"]
 
@@ -52,7 +54,7 @@ class Options:
     """What to prepare, and where to put it."""
 
     data: str
-    """The images: folder:PATH with one sub-folder a class, or with images only; or any other source of a training."""
+    """The images: folder:PATH with one sub-folder per class or only images, or any other source of a training."""
 
     out: Path
     """Folder of the store."""
@@ -64,14 +66,14 @@ class Options:
     """1 for gray, 3 for RGB."""
 
     landmarks: Path | None = None
-    """Crop faces by the landmarks in this file, as CelebA has it: a line is a file name and x and y of both eyes, the
-    nose and both corners of the mouth."""
+    """Crop faces by the landmarks in this file, in CelebA's format: each line is a file name and x and y of both eyes,
+    the nose and both corners of the mouth."""
 
     shard_images: int | None = None
     """Images in a shard (default: as many as fill 256 MiB at the largest resolution)."""
 
     workers: int | None = None
-    """Threads that decode and resample (default: one for each core, at most 8)."""
+    """Threads for decoding and resampling (default: one per core, at most 8)."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -165,7 +167,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks prepare")
             with writing(options.out, remedy=CONTINUES):
                 index = prepare(options)
         except KeyboardInterrupt:
-            print(f"Stopped. {CONTINUES}", file=sys.stderr)
+            print("Stopped.", file=sys.stderr)
+            print_next_steps({"continue": same_command(prog, argv)})
             return 130
         for note in index.notes:
             print(f"Note: {note}.")

@@ -1,7 +1,7 @@
 """Draw from a trained generator: its moving average with standing statistics (Appendix C.1).
 
-The first word says what is drawn; without one it is a grid. `gan-blocks sample WORD --help` lists its options.
-Every image is a function of --seed, its number, its class and its truncation: the same in any batch, on any call.
+The first word says what to draw; without it, a grid. `gan-blocks sample WORD --help` lists its options. Every image
+depends only on --seed, its number, its class and its truncation: it is the same in any batch and on any call.
 
 Tested in ``tests/engine/commands/test_sample.py``.
 """
@@ -59,10 +59,10 @@ class Grid(TruncatedOptions):
     """How many samples."""
 
     columns: int | None = None
-    """Samples in a row of the .png (default: those of a class where that makes sensible rows, else about a square)."""
+    """Samples per row of the .png (default: those of one class if the rows have a sensible length, else a square)."""
 
     captions: bool = True
-    """Write the class beside its rows of the .png, where each row is of one class."""
+    """Write the class next to its rows of the .png, if each row has a single class."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -123,7 +123,7 @@ class Grid(TruncatedOptions):
 
 @dataclass(frozen=True)
 class Truncation(SampleOptions):
-    """What truncation does, as in the paper's Figure 2a: a row a class, a block of columns a truncation.
+    """What truncation does, as in the paper's Figure 2a: one row per class, one block of columns per truncation.
 
     The same random numbers are truncated in every block. Less truncation is more varied, more is better looking.
     """
@@ -173,7 +173,7 @@ class Truncation(SampleOptions):
 
 @dataclass(frozen=True)
 class Classes(TruncatedOptions):
-    """One sheet a class, in a folder: what a class looks like, and whether its samples repeat themselves."""
+    """One sheet per class, in a folder: what a class looks like, and whether its samples repeat themselves."""
 
     out: OutPath = Path("classes")
     """A folder; it gets class_0.png, class_1.png, ... or, where classes have names, class_cat.png, ..."""
@@ -182,7 +182,7 @@ class Classes(TruncatedOptions):
     """Samples a class; class by class they have the same latents."""
 
     columns: int | None = None
-    """Samples in a row (default: about a square)."""
+    """Samples per row (default: about a square)."""
 
     def __post_init__(self) -> None:
         """Check the values."""

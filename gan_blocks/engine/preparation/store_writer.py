@@ -32,7 +32,7 @@ from gan_blocks.engine.runs.lock import FolderLock
 __all__ = ["CONTINUES", "UNFINISHED", "StoreWriter", "check_made_from"]
 
 UNFINISHED = "unfinished"
-CONTINUES = "The same command continues."
+CONTINUES = "Run the same command again to continue."
 
 
 _SHAPE = {"labels": is_list_of(int), "damaged": is_object, "facts": is_list_of(list), "shards": is_list_of(dict)}

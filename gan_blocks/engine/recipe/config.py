@@ -53,7 +53,7 @@ class TopKFields(Fields):
     top_k_gamma: float = 1.0
     """G learns from the k samples that D scores best; k falls by this factor each epoch; 1: from all."""
     top_k_floor: float = 0.5
-    """Least k: a share of the batch up to 1, or a number."""
+    """Smallest k: a share of the batch, or a number above 1."""
     top_k_decay_images: int = 0
     """Real images between two decays of k; 0: an epoch."""
 
@@ -80,13 +80,13 @@ class TrainingConfig(TopKFields, ImageFields):
     ema_decay: float = 0.98
     """Decay of G's average, which samples are drawn from."""
     ema_start: int = 100
-    """Steps in which the average follows without delay."""
+    """Steps during which the average is a copy of G."""
     standing_batches: int = 50
-    """Batches that samples' BatchNorm statistics pool."""
+    """Batches for the BatchNorm statistics of samples."""
     planned_steps: int = 1500
     """Length of the run, in updates of G."""
     seed: int = 0
-    """Randomness is a function of it, step and purpose."""
+    """Seed of all randomness, together with the step."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""

@@ -72,12 +72,12 @@ class LatentFields(TrainingConfig):
     * spherical: ProGAN's hypersphere, not in that study.
     """
     annealed_variances: tuple[float, ...] = (2.0, 1.0)
-    """What annealed-normal's variance passes through over the run.
+    """Variances that annealed-normal passes through.
 
     They stand at equal distances over the planned steps, with straight lines in between.
     """
     variable_variances: tuple[float, float] = (0.5, 1.5)
-    """Least and largest variance of variable-variance's samples.
+    """Smallest and largest variance of variable-variance.
 
     The paper gives none.
     """

@@ -17,7 +17,16 @@ from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import name_for_commands
 
-__all__ = ["Steps", "after_training", "console_command", "next_steps", "of_run", "print_next_steps"]
+__all__ = [
+    "Steps",
+    "after_divergence",
+    "after_training",
+    "console_command",
+    "next_steps",
+    "of_run",
+    "print_next_steps",
+    "same_command",
+]
 
 Steps = Mapping[str, Sequence[object]]
 """What can be done, and the words to type for it, or the file to open."""
@@ -51,6 +60,11 @@ def console_command(*words: object) -> list[object]:
     return [*_program("gan-blocks"), *words]
 
 
+def same_command(prog: str, args: Sequence[str] | None) -> list[object]:
+    """The words of a command line itself, which continues what it began; ``args`` None: those of this process."""
+    return [*_started(prog), *(sys.argv[1:] if args is None else args)]
+
+
 def of_run(run: Path, recipe: str | None) -> list[object]:
     """The options that name a run, and its recipe where that is not registered."""
     return ["--run", run, *([] if recipe is None else ["--recipe", recipe])]
@@ -76,6 +90,13 @@ def after_training(recipe: Recipe[Any], prog: str, run: Path, options: RunOption
         "evaluate": console_command("evaluate", *named),
         "train longer" if step >= planned else "continue": [*_started(prog), "--resume", run, *_words(options)],
     }
+
+
+def after_divergence(prog: str, run: Path, config: Any) -> str:
+    """The command that trains anew from the weights of a run's last checkpoint, at half its learning rates."""
+    rates = {name: getattr(config, name) for name in ("generator_lr", "discriminator_lr") if hasattr(config, name)}
+    slower = [word for name, rate in rates.items() for word in (f"--{name.replace('_', '-')}", f"{rate / 2:g}")]
+    return shlex.join(map(str, [*_started(prog), "--init-from", run, *slower]))
 
 
 def _words(options: RunOptions) -> list[object]:

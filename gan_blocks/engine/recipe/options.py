@@ -32,7 +32,7 @@ class MonitoringOptions:
     """How many of the newest checkpoints to keep."""
 
     keep_every: int = 0
-    """Keep each multiple of so many steps; 0: none."""
+    """Keep each multiple of this step, too; 0: none."""
 
     sample_every: int = 250
     """Steps between sample sheets; 0: only at the end.
@@ -64,19 +64,19 @@ class RunOptions(MonitoringOptions):
     help_group: ClassVar[str] = "run"
 
     steps: int | None = None
-    """End with so many steps (default: the planned ones)."""
+    """Stop at this step (default: the planned steps)."""
 
     minutes: float | None = None
-    """End after so many minutes, if not done before."""
+    """Stop after this many minutes at the latest."""
 
     run_dir: Path | None = None
-    """Folder of the run; a run that is there goes on (default: a new runs/RECIPE-PRESET-TIME)."""
+    """Folder of the run; continues a run that is there (default: a new runs/RECIPE-PRESET-TIME)."""
 
     resume: Path | None = None
     """Continue the run in this folder."""
 
     init_from: Path | None = None
-    """Start with the weights of the run in this folder, whose Config gives the other options' defaults."""
+    """Start from the weights of the run in this folder; its Config gives the other options' defaults."""
 
     config: Path | None = None
     """Start from this config.json of a run, not a preset."""
@@ -88,7 +88,7 @@ class RunOptions(MonitoringOptions):
     """cpu, cuda, cuda:1, ... or auto (a GPU if any)."""
 
     threads: int | None = None
-    """CPU threads (default: torch's choice); another number gives other last bits."""
+    """CPU threads (default: torch's choice); a different number changes the last bits."""
 
     accumulate: int = 1
     """Micro-batches of a batch, to save memory."""

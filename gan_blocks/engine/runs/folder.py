@@ -16,15 +16,10 @@ from typing import Any
 from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.files import read_regular, replace_durably, sync_directory, writing
+from gan_blocks.engine.base.files import replace_durably, sync_directory, writing
 from gan_blocks.engine.base.json_values import (
-    DamagedJsonError,
-    check_shape,
     is_count,
-    is_number,
-    is_object,
     is_text,
-    parse_object,
     read_object,
 )
 from gan_blocks.engine.runs.checkpoints import (
@@ -36,14 +31,14 @@ from gan_blocks.engine.runs.checkpoints import (
     save_checkpoint,
     step_of,
 )
+from gan_blocks.engine.runs.config_file import CONFIG_NAME, compare_configs, read_config, write_config
 from gan_blocks.engine.runs.identity import RecipeIdentity
 from gan_blocks.engine.runs.lock import FolderLock, refuse_links
+from gan_blocks.engine.runs.log import append_entry, read_entries, remove_entries
 from gan_blocks.engine.runs.weights import check_finite
 
-__all__ = ["CONFIG_NAME", "CONVERTED", "RunFolder", "compare_configs", "read_config"]
+__all__ = ["CONVERTED", "RunFolder"]
 
-CONFIG_NAME = "config.json"
-UNTOUCHED = "The checkpoints are untouched."
 CONVERTED = "converted"  # in the place of the preset, where a run holds converted weights and no training
 
 
@@ -103,7 +98,7 @@ class RunFolder:
                 raise UserError(f"{path} cannot take a new run: it already holds {name}. Name another folder.")
         with writing(path / CONFIG_NAME):
             # First of all, so that a folder that holds anything of a run also says which run it is.
-            _write_config_file(path, recipe, preset, config)
+            write_config(path, recipe, preset, config)
             (path / "checkpoints").mkdir()
             sync_directory(path)
         return cls(path, recipe, preset)
@@ -128,7 +123,7 @@ class RunFolder:
         Raises:
             UserError: If it cannot be written.
         """
-        _write_config_file(self.path, self.recipe, preset, config)
+        write_config(self.path, self.recipe, preset, config)
         replace_durably(self.log_path, b"")
         return RunFolder(self.path, self.recipe, preset)
 
@@ -304,9 +299,7 @@ class RunFolder:
         Raises:
             UserError: If it cannot be written.
         """
-        line = json.dumps(entry).encode() + b"\n"
-        with writing(self.log_path, remedy=UNTOUCHED), self.log_path.open("ab") as file:
-            file.write(line)
+        append_entry(self.log_path, entry)
 
     def read_log(self) -> list[dict[str, Any]]:
         """All entries of the log; a last line that is still being written, or was when the run died, is left out.
@@ -314,13 +307,7 @@ class RunFolder:
         Raises:
             UserError: If another line is damaged.
         """
-        entries = []
-        for number, line in enumerate(self._log_lines(), start=1):
-            try:
-                entries.append(_parse_line(line))
-            except DamagedJsonError as error:
-                raise UserError(f"line {number} of {self.log_path} is damaged: {error}.") from None
-        return entries
+        return read_entries(self.log_path)
 
     def trained_seconds(self) -> float:
         """Seconds of training up to the newest checkpoint that the log knows of, over all sessions.
@@ -339,48 +326,7 @@ class RunFolder:
         Raises:
             UserError: If it cannot be written.
         """
-        if not self.log_path.exists():
-            return
-        kept = []
-        for line in self._log_lines():
-            with suppress(DamagedJsonError):
-                if _parse_line(line).get("step", after_step) <= after_step:
-                    kept.append(line)
-        replace_durably(self.log_path, b"".join(line + b"\n" for line in kept), remedy=UNTOUCHED)
-
-    def _log_lines(self) -> list[bytes]:
-        try:
-            return read_regular(self.log_path).split(b"\n")[:-1]  # what follows the last newline is not finished
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise UserError(f"{self.log_path} cannot be read: {error.strerror}.") from None
-
-
-def compare_configs(
-    saved: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str] = (), remedy: str = ""
-) -> None:
-    """Check that a run is continued with the Config it was started with.
-
-    Args:
-        saved: The run's Config as JSON values.
-        given: The Config asked for now.
-        allowed: Fields that may differ.
-        remedy: Last sentence of the error.
-
-    Raises:
-        UserError: If other fields differ; each is named as its option, with both values.
-    """
-    # Through JSON and back, so that a tuple equals the list it was saved as.
-    then, now = json.loads(json.dumps(saved)), json.loads(json.dumps(given))
-    differences = [
-        f"--{name.replace('_', '-')} is {_show(now[name]) if name in now else 'not an option'} here, "
-        f"but the run was started with{f' {_show(then[name])}' if name in then else 'out it'}"
-        for name in dict.fromkeys([*now, *then])
-        if name not in allowed and (name not in then or name not in now or then[name] != now[name])
-    ]
-    if differences:
-        raise UserError(f"{'; '.join(differences)}. {remedy}".rstrip())
+        remove_entries(self.log_path, after_step=after_step)
 
 
 def _make_named_folder(root: Path, name: str) -> Path:
@@ -391,35 +337,3 @@ def _make_named_folder(root: Path, name: str) -> Path:
             path.mkdir()
             break
     return path
-
-
-def _show(value: Any) -> str:
-    return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) or "empty"
-
-
-def _parse_line(line: bytes) -> dict[str, Any]:
-    """An entry of the log.
-
-    Raises:
-        DamagedJsonError: If it is none.
-    """
-    entry = parse_object(line, {})
-    shape = {"step": is_count} if "step" in entry else {}
-    if entry.get("event") == "checkpoint":
-        shape["seconds"] = is_number
-    check_shape(entry, shape)
-    return entry
-
-
-def _write_config_file(path: Path, recipe: RecipeIdentity, preset: str, config: Mapping[str, Any]) -> None:
-    description = json.dumps({**recipe.as_dict(), "preset": preset, "config": config}, indent=2)
-    replace_durably(path / CONFIG_NAME, description.encode() + b"\n")
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """What a ``config.json`` says: ``recipe``, ``preset`` and ``config``.
-
-    Raises:
-        UserError: If it cannot be read or is damaged.
-    """
-    return read_object(path, {"recipe": is_text, "preset": is_text, "config": is_object})

@@ -54,7 +54,7 @@ class RecipeIdentity:
             '/a.py is not as it was when the run was started.'
         """
         if (self.sha256 is None) != (then.sha256 is None) and ":" in then.reference:
-            return f"The run was started by {then}, and goes on with {self}."
+            return f"The run was started by {then} and continues with {self}."
         if self.sha256 == then.sha256:
             return None
         return f"{self.file} is not as it was when the run was started."

@@ -61,10 +61,10 @@ def find_file_damage(path: Path) -> str | None:
     if not (path.parent / MANIFEST_NAME).exists():
         return None
     try:
-        expected = _listed_files(path.parent).get(path.name)
+        files = _listed_files(path.parent)
     except _ManifestError:
         return None  # what is damaged here is the manifest; nothing is known of the file
-    return None if expected is None else _compare(path, expected)
+    return _compare(path, files[path.name]) if path.name in files else None
 
 
 class _ManifestError(Exception):
@@ -86,18 +86,21 @@ def _listed_files(folder: Path) -> dict[str, Any]:
 
 
 def _compare(path: Path, expected: Any) -> str | None:
+    entry: dict[str, Any] = expected if isinstance(expected, dict) else {}
+    kind = next((name for name in _HASHES if isinstance(entry.get(name), str)), None)
+    if kind is None or type(entry.get("size")) is not int:
+        return f"{MANIFEST_NAME} is garbled: its entry of {path.name} is not a size in bytes and a hash that is known"
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            if size != expected["size"]:
-                return f"{path.name} has {size} bytes instead of {expected['size']}"
-            kind = next((name for name in _HASHES if name in expected), "xxh3_128")
-            if hashlib.file_digest(file, _HASHES[kind]).hexdigest() != expected[kind]:
+            if size != entry["size"]:
+                return f"{path.name} has {size} bytes instead of {entry['size']}"
+            if hashlib.file_digest(file, _HASHES[kind]).hexdigest() != entry[kind]:
                 return f"the content of {path.name} has changed (its hash differs)"
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
         return f"{path.name} cannot be read: {error.strerror}"
-    except (KeyError, TypeError, ValueError):
+    except ValueError:  # no name of a file
         return f"{MANIFEST_NAME} is garbled"
     return None

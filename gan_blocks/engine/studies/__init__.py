@@ -8,6 +8,7 @@ from gan_blocks.engine.studies.study import (
     carry_out_side_by_side,
     markdown_table,
     mean_and_deviation,
+    print_continuation,
     study_command,
 )
 
@@ -19,6 +20,7 @@ __all__ = [
     "carry_out_side_by_side",
     "markdown_table",
     "mean_and_deviation",
+    "print_continuation",
     "study_command",
     "train_for",
     "train_ok",

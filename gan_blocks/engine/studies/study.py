@@ -1,4 +1,4 @@
-"""Studies: several runs and what is measured of them, from one command that goes on where it stopped.
+"""Studies: several runs and what is measured of them, from one command that continues where it stopped.
 
 A study has one folder: ``study.json`` with its settings and what has been measured, and a run folder for each run.
 
@@ -21,6 +21,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably, writing
 from gan_blocks.engine.base.json_values import is_object, read_object
 from gan_blocks.engine.base.workers import run_tasks
+from gan_blocks.engine.recipe.next_steps import print_next_steps, same_command
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.studies.runs import StudyStoppedError, train_run
@@ -32,6 +33,7 @@ __all__ = [
     "carry_out_side_by_side",
     "markdown_table",
     "mean_and_deviation",
+    "print_continuation",
     "study_command",
 ]
 
@@ -169,11 +171,18 @@ def study_command(
             folder = carry_out(options)
         except StudyStoppedError as stop:
             status: int = stop.args[0]
+            if status > 128:
+                print_continuation(prog, args)
             return status
         print((folder / "table.md").read_text(), end="")
         return 0
 
     return run_command(prog.rpartition(".")[2], command)
+
+
+def print_continuation(prog: str, args: Sequence[str] | None) -> None:
+    """Print the command line that continues what a signal has stopped: the same one."""
+    print_next_steps({"continue": same_command(prog, args)})
 
 
 def carry_out_side_by_side(

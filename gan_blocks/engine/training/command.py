@@ -19,7 +19,8 @@ from gan_blocks.engine.data.sources import absolute, parse_source, refuse_run_in
 from gan_blocks.engine.recipe.config import as_options, config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
-from gan_blocks.engine.runs.folder import CONFIG_NAME, CONVERTED, RunFolder, compare_configs, read_config
+from gan_blocks.engine.runs.config_file import CONFIG_NAME, compare_configs, read_config
+from gan_blocks.engine.runs.folder import CONVERTED, RunFolder
 from gan_blocks.engine.runs.identity import RecipeIdentity
 
 __all__ = ["NEW_RUNS", "TrainingCommand", "parse_training_command", "parse_with_config"]
@@ -113,7 +114,7 @@ def _start_values(
     """
     if start.preset is not None and (origin is not None or start.config is not None):
         option = "--config" if origin is None else "--init-from"
-        raise UserError(f"{option} takes the Config of that run, so that --preset has no place beside it.")
+        raise UserError(f"{option} takes the Config of that run, so --preset cannot be given with it.")
     if origin is not None:
         return FINE_TUNED, _saved_config(recipe, origin, args)
     fixed = run if saved is not None else None
@@ -177,7 +178,7 @@ def _with_data_of(run: RunFolder, config: Any, args: Sequence[str]) -> Any:
 def _younger_options(config: Any, saved: Mapping[str, Any]) -> tuple[str, ...]:
     """A line that names the options that a run was saved without."""
     values = {name: value for name, value in config_to_json(config).items() if name not in saved}
-    return (f"Younger than the run, and at their defaults: {as_options(values)}.",) if values else ()
+    return (f"Options that are newer than the run have their defaults: {as_options(values)}.",) if values else ()
 
 
 def _fitted_to_data(config: Any, args: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
@@ -266,7 +267,7 @@ def _examples(recipe: Recipe[Any], prog: str) -> Examples:
     """What to type first."""
     first, *others = recipe.presets
     another = [(f"{prog} --preset {others[0]}", "train another preset")] if others else []
-    return [(prog, f"train {first}"), *another, (f"{prog} --resume RUN", "go on where a run stopped")]
+    return [(prog, f"train {first}"), *another, (f"{prog} --resume RUN", "continue a run")]
 
 
 def _existing_run(recipe: Recipe[Any], start: _Start) -> RunFolder | None:

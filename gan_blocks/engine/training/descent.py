@@ -109,6 +109,7 @@ def descend(
     optimizer.step()
     if after_step is not None:
         after_step(network)
+    optimizer.zero_grad()  # their memory is the other player's now
     advance_norms(network)
     return totals
 

@@ -2,7 +2,7 @@
 
 Of several processes, each goes through all of it; the main one alone writes and speaks.
 
-Tested in ``tests/engine/training/test_command.py``.
+Tested in ``tests/engine/training/test_loop.py``.
 """
 
 import math
@@ -31,15 +31,12 @@ from gan_blocks.engine.base.processes import (
     say,
     telling_others,
 )
-from gan_blocks.engine.data.held_out import split_held_out
-from gan_blocks.engine.data.image_set import ImageSet, class_name
-from gan_blocks.engine.data.loading import load_images_of, with_mirror_images
-from gan_blocks.engine.data.record import DataRecord, record_of
-from gan_blocks.engine.data.sources import absolute
+from gan_blocks.engine.data.image_set import class_name
+from gan_blocks.engine.data.loading import with_mirror_images
 from gan_blocks.engine.pictures.sheets import save_sheet
 from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_parts, check_split
 from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
-from gan_blocks.engine.recipe.next_steps import after_training, next_steps
+from gan_blocks.engine.recipe.next_steps import after_divergence, after_training, next_steps
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import list_checkpoints, save_checkpoint
@@ -47,24 +44,21 @@ from gan_blocks.engine.runs.report import write_report
 from gan_blocks.engine.runs.weights import first_not_finite
 from gan_blocks.engine.sampling.inference import for_inference
 from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
-from gan_blocks.engine.training.agreement import (
-    check_same_data,
-    check_same_start,
-    check_same_state,
-)
+from gan_blocks.engine.training.agreement import check_same_data, check_same_start, check_same_state
+from gan_blocks.engine.training.announcements import large_losses, opening_words
 from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
 from gan_blocks.engine.training.compiling import check_compiler, compile_networks, needs_second_derivative
 from gan_blocks.engine.training.evaluator import Evaluator
-from gan_blocks.engine.training.opening import OpenedRun
+from gan_blocks.engine.training.opening import OpenedRun, load_split_images
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
 from gan_blocks.engine.training.spectra_figure import draw_spectra
+from gan_blocks.engine.training.step_log import loggable
 from gan_blocks.engine.training.top_k import AllScoresNaNError
 
 __all__ = ["train"]
 
 # Standing statistics for the sheets drawn while training: fewer batches than for samples that are kept.
 SHEET_STANDING_BATCHES = 10
-LARGE_LOSS = 1e4
 
 
 def train(recipe: Recipe[Any], argv: Sequence[str] | None, *, prog: str) -> int:
@@ -98,7 +92,7 @@ class Run:
         check_split(self.config, self.options, self.world)
         check_parts(self.config, self.options, self.world)
         self.prior = recipe.build_prior(self.config)
-        training, self.held_out, self.data = self._load_images()
+        training, self.held_out, self.data = load_split_images(self.config)
         self.images = with_mirror_images(training) if self.config.mirror else training
         check_same_data(self.data)
         self.state: TrainingState = build_state(recipe, self.config, self.options)
@@ -165,7 +159,7 @@ class Run:
             follow_config(self.recipe, self.state, config)
             self._followed = config
         try:
-            losses = _logged(self.recipe.train_step(self.state, batches, config))
+            losses = loggable(self.recipe.train_step(self.state, batches, config))
             check_extra(self.state)
         except AllScoresNaNError:
             what = f"D gives no generated image a score but NaN at step {self.step}"
@@ -192,29 +186,12 @@ class Run:
             return bool(agreed)
         return bool(largest(time.monotonic() >= deadline))
 
-    def _load_images(self) -> tuple[ImageSet, ImageSet | None, DataRecord]:
-        """The images to train on, those held out, and the record of both together."""
-        config = self.config
-        images = load_images_of(config)
-        record = record_of(images, absolute(config.data), seed=config.seed)
-        training, held_out = split_held_out(images, config.hold_out, seed=config.seed)
-        return training, held_out, record
-
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
-        slow = notes_on_precision(self.options.precision, self.state.device)
-        for note in (*slow, *self.notes, *self.images.notes):
+        for note in (*notes_on_precision(self.options.precision, self.state.device), *self.notes):
             say(note)
-        if classes := self.data.listed_classes():
-            say(classes)
-        sizes = [sum(p.numel() for p in net.parameters()) for net in (self.state.generator, self.state.discriminator)]
-        say(f"G has {sizes[0]:,} parameters, D {sizes[1]:,}; {len(self.images):,} images of {self.config.data}.")
-        if self.held_out is not None:
-            say(f"{len(self.held_out):,} more images are held out.")
-        batch = self.config.batch_size_at(self.step + 1)
-        if batch > len(self.images):
-            times = f"{batch / len(self.images):.3g} times"
-            say(f"A batch of {batch:,} shows each image {times}; --batch-size makes it smaller.")
+        for line in opening_words(self.state, self.images, self.held_out, self.data, self.config, self.step):
+            say(line)
         if self.world.is_main:
             self.folder.truncate_log(after_step=self.step)
             self._seconds_before = self.folder.trained_seconds()
@@ -260,22 +237,15 @@ class Run:
                 every = ", ".join(f"{name} {value}" for name, value in values.items())
                 raise main_rank_only(self._divergence(f"the loss is not finite at step {step} ({every})"))
             self._record({"step": step, **values})
-            self._warn_of_large_losses(step, values)
+            if not self._warned and (large := large_losses(values)):  # divergence needs no NaN
+                self._warned = True
+                say(f"Step {step}: {large}: the training has most likely diverged. Try a lower learning rate.")
             if left_out := values.get("nan_scores"):
                 say(f"Step {step}: {left_out} generated images have no score but NaN; top-k training leaves them out.")
         self._pending.clear()
         shown = {name: f"{value:.3f}" for name, value in values.items() if name.startswith("loss_")}
         speed = {"images/s": f"{rate * self.config.batch_size_at(self.step):.0f}"} if rate else {}
         progress.set_postfix(shown | speed)
-
-    def _warn_of_large_losses(self, step: int, values: Mapping[str, float]) -> None:
-        """Say once in a session that a loss is far beyond what scores of images ever give: divergence needs no NaN."""
-        terms = {name: value for name, value in values.items() if name.startswith("loss_") or "penalty" in name}
-        large = {name: value for name, value in terms.items() if abs(value) > LARGE_LOSS}
-        if large and not self._warned:
-            self._warned = True
-            named = ", ".join(f"{name} {value:.3g}" for name, value in large.items())
-            say(f"Step {step}: {named}: the training has most likely diverged. Try a lower learning rate.")
 
     def _measure_spectra(self) -> None:
         """Write the singular values of all weights to the log, if that was asked for.
@@ -301,10 +271,13 @@ class Run:
     def _divergence(self, what: str) -> UserError:
         """The error that ends a training that has diverged; its spectra are drawn, being what one looks at then."""
         self._draw_spectra()
-        kept = f"the last good checkpoint, of step {self._saved_step}, is kept in {self.folder.path}"
+        run = self.folder.path
+        remedy = "a lower learning rate" if self.options.precision.startswith("fp") else "fp32 or a lower learning rate"
         if not list_checkpoints(self.folder.checkpoints):
-            kept = f"that was before the first checkpoint of {self.folder.path}"
-        return UserError(f"{what}; {kept}. Try a lower learning rate or fp32.")
+            return UserError(f"{what}; that was before the first checkpoint of {run}. Try {remedy}.")
+        command = f": {after_divergence(self.prog, run, self.config)}" if self.prog else "."
+        kept = f"the last good checkpoint, of step {self._saved_step}, is kept in {run}"
+        return UserError(f"{what}; {kept}. Try {remedy}{command}")
 
     def _draw_spectra(self) -> None:
         if self.spectra is None or not self.world.is_main:
@@ -374,21 +347,3 @@ class Run:
             for line in next_steps(steps):
                 say(line)
         return 128 + stop.signal if stop.signal else 0
-
-
-def _logged(returned: object) -> dict[str, Tensor]:
-    """What a training step returned, if that can be logged; plain numbers become tensors.
-
-    Raises:
-        UserError: If it cannot.
-    """
-    rule = "train_step must return what to log: a dict of numbers or tensors of one element"
-    if not isinstance(returned, dict):
-        raise main_rank_only(UserError(f"{rule}, but got {type(returned).__name__}."))
-    for name, value in returned.items():
-        if name in ("step", "event"):
-            raise main_rank_only(UserError(f"train_step must not name what it logs {name}, which the log itself has."))
-        if not isinstance(value, int | float) and not (isinstance(value, Tensor) and value.numel() == 1):
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise main_rank_only(UserError(f"{rule}, but {name} is of {got}."))
-    return {name: torch.as_tensor(value) for name, value in returned.items()}

@@ -1,6 +1,6 @@
 """The folder of a run as a session makes it, or finds it again: whose it is, where it stands, and on what data.
 
-Tested in ``tests/engine/training/test_command.py`` and ``tests/engine/training/test_own_data.py``.
+Tested in ``tests/engine/training/test_loop.py`` and ``tests/engine/training/test_own_data.py``.
 """
 
 from contextlib import suppress
@@ -9,20 +9,33 @@ from typing import Any
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.processes import current_world, decided_by_main, say
-from gan_blocks.engine.data.record import DataRecord, changes
+from gan_blocks.engine.data.held_out import split_held_out
+from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.loading import load_images_of
+from gan_blocks.engine.data.record import DataRecord, changes, record_of
+from gan_blocks.engine.data.sources import absolute
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import Checkpoint
-from gan_blocks.engine.runs.folder import RunFolder, compare_configs
+from gan_blocks.engine.runs.config_file import compare_configs
+from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.lock import FolderLock
 from gan_blocks.engine.training.agreement import newest_checkpoint
 from gan_blocks.engine.training.command import CHANGEABLE_ON_RESUME, NEW_RUNS, TrainingCommand
 from gan_blocks.engine.training.initial_weights import start_from
 
-__all__ = ["OpenedRun"]
+__all__ = ["OpenedRun", "load_split_images"]
 
 DATA_KEY = "data"  # of a checkpoint's metadata: the digest of the data record, since data.json may be lost
+
+
+def load_split_images(config: Any) -> tuple[ImageSet, ImageSet | None, DataRecord]:
+    """The images to train on, those held out, and the record of both together."""
+    images = load_images_of(config)
+    record = record_of(images, absolute(config.data), seed=config.seed)
+    training, held_out = split_held_out(images, config.hold_out, seed=config.seed)
+    return training, held_out, record
 
 
 class OpenedRun:

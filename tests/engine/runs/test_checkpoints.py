@@ -169,6 +169,24 @@ def test_a_checkpoint_of_an_older_version_is_compared_by_its_sha256(tmp_path: Pa
     assert "ema.safetensors has changed (its hash differs)" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [None, [], "size", {"size": "1", "xxh3_128": ""}, {"size": 1, "xxh3_128": None}, {"size": 1, "blake4": ""}, {}],
+    ids=str,
+)
+def test_an_entry_of_the_manifest_that_says_nothing_is_not_taken_for_damage_of_the_file(tmp_path: Path, entry: object):
+    save(tmp_path, 1, 1)
+    folder = tmp_path / "step_000001"
+    listed = json.loads((folder / "MANIFEST.json").read_text())
+    listed["files"]["ema.safetensors"] = entry
+    (folder / "MANIFEST.json").write_text(json.dumps(listed))
+    rule = r"MANIFEST\.json is garbled: its entry of ema\.safetensors is not a size in bytes and a hash that is known\."
+    with pytest.raises(UserError, match=rule):
+        load_latest_checkpoint(tmp_path)
+    with pytest.raises(UserError, match=rule):
+        read_weights(folder / "ema.safetensors")
+
+
 @given(data=st.data())
 def test_no_flipped_bit_anywhere_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     folder = tmp_path_factory.mktemp("flips")

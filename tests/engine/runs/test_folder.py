@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.runs.folder import RunFolder, compare_configs
+from gan_blocks.engine.runs.config_file import compare_configs
+from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.identity import RecipeIdentity
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

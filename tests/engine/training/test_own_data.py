@@ -12,7 +12,7 @@ from PIL import Image
 
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import read_weights
-from gan_blocks.engine.training import loop
+from gan_blocks.engine.training import opening
 from recipes import biggan_deep, dcgan, sngan
 
 NETWORK = [
@@ -238,8 +238,8 @@ def test_a_run_that_another_process_begins_meanwhile_is_not_continued_with_other
         (tmp_path / "aside").rename(run / step)
         return load_images_of(config)
 
-    load_images_of = loop.load_images_of
-    monkeypatch.setattr(loop, "load_images_of", slowly)
+    load_images_of = opening.load_images_of
+    monkeypatch.setattr(opening, "load_images_of", slowly)
     assert start(pictures, run, "--seed", 1) == 2
     assert last_line(capfd) == (
         f"sngan: error: --seed is 1 here, but the run was started with 0. Another process has begun {run} meanwhile."

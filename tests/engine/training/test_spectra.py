@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -117,6 +118,11 @@ def test_a_weight_that_is_not_finite_ends_the_run_with_one_line_and_its_picture(
     assert message.startswith(f"{start}generator); ")
     kept = "the last good checkpoint, of step 2, is kept in" if checkpoints else "that was before the first checkpoint"
     assert kept in message
+    if checkpoints:  # with the command that goes on from there
+        program = shlex.split(message.rpartition(" rate: ")[2])
+        assert program[1:3] == ["-m", "recipes.biggan_deep"]
+        assert program[-4:] == ["--generator-lr", "0.00075", "--discriminator-lr", "0.0005"]
+        assert biggan_deep.RECIPE.main([*program[3:], "--steps", "1", "--run-dir", str(tmp_path / "slower")]) == 0
     assert [path.name for path in (run / "checkpoints").iterdir()] == checkpoints
     assert [entry["step"] for entry in measurements(run)] == [0, 1, 2]
     assert (run / "spectra.png").is_file()

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from gan_blocks.engine.recipe.build import build_state
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.state import TrainingState
 from recipes import biggan_deep
+from tests.engine.kept_gradients import keep_gradients, kept_gradients
 
 CONFIG = biggan_deep.Config(
     resolution=16,
@@ -48,6 +48,7 @@ def trained_step(
     config = dataclasses.replace(config, data=images_path)
     run = RunOptions(channels_last=False, **options)
     state = build_state(biggan_deep.RECIPE, config, run)
+    keep_gradients(state)
     state.generator.train(not frozen)
     images = load_images(config.data, resolution=16, channels=1, num_classes=3)
     source = BatchSource(images, biggan_deep.RECIPE.build_prior(config), config, run)
@@ -56,8 +57,8 @@ def trained_step(
     return state
 
 
-def gradients(state: TrainingState) -> Iterator[tuple[str, torch.Tensor]]:
-    return ((name, p.grad) for name, p in state.generator.named_parameters() if p.grad is not None)
+def gradients(state: TrainingState) -> dict[str, torch.Tensor]:
+    return kept_gradients(state.generator)
 
 
 def test_while_k_is_the_batch_a_step_is_the_plain_one_to_the_last_bit(images_path: str):
@@ -83,10 +84,9 @@ def test_the_gradient_is_that_of_the_mean_over_the_best_samples(images_path: str
     best = sorted(range(8), key=lambda index: -logits[index].item())[:5]
     loss = -sum(logits[index] for index in best) / 5
     loss.backward()
-    expected = dict(gradients(fresh))
-    assert expected
-    for name, gradient in gradients(state):
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-11)
+    expected = dict(fresh.generator.named_parameters())
+    for name, gradient in gradients(state).items():
+        torch.testing.assert_close(gradient, expected[name].grad, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("accumulate", [2, 4, 8])
@@ -94,14 +94,11 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(accumulate: int, ima
     """Eight micro-batches of one sample: those of three dropped samples learn nothing."""
     whole = trained_step(images_path, CONFIG, precision="fp64", frozen=True)
     parts = trained_step(images_path, CONFIG, precision="fp64", frozen=True, accumulate=accumulate)
-    expected = dict(gradients(whole))
-    for name, gradient in gradients(parts):
+    expected = gradients(whole)
+    for name, gradient in gradients(parts).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
-    plain = dict(
-        gradients(
-            trained_step(images_path, dataclasses.replace(CONFIG, top_k_gamma=1.0), precision="fp64", frozen=True)
-        )
-    )
+    config = dataclasses.replace(CONFIG, top_k_gamma=1.0)
+    plain = gradients(trained_step(images_path, config, precision="fp64", frozen=True))
     assert not all(torch.allclose(gradient, expected[name]) for name, gradient in plain.items())
 
 
@@ -143,7 +140,7 @@ def test_scores_that_are_nan_are_counted_and_not_chosen(
     state = trained_step(images_path, CONFIG, accumulate=accumulate)
     _, labels = sample_inputs(biggan_deep.RECIPE.build_prior(CONFIG), CONFIG, CONFIG.batch_size, LATE, "generator")
     assert state.nan_scores == (labels == 0).sum() > 0
-    assert all(gradient.isfinite().all() for _, gradient in gradients(state))
+    assert all(gradient.isfinite().all() for gradient in gradients(state).values())
 
 
 def test_a_run_says_how_many_scores_were_nan(

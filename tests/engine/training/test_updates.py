@@ -35,6 +35,7 @@ from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
 from gan_blocks.engine.training import descent
 from recipes import sngan
+from tests.engine.kept_gradients import keep_gradients, kept_gradients
 
 CONFIG = sngan.Config(
     resolution=16,
@@ -59,11 +60,13 @@ def prepared(config: sngan.Config, **options: Any) -> tuple[TrainingState, StepB
     run = RunOptions(device="cpu", precision="fp64", **options)
     images = load_images(config.data, resolution=16, channels=1, num_classes=3)
     source = BatchSource(images, sngan.RECIPE.build_prior(config), config, run)
-    return build_state(sngan.RECIPE, config, run), source.step(1)
+    state = build_state(sngan.RECIPE, config, run)
+    keep_gradients(state)
+    return state, source.step(1)
 
 
 def gradients(network: torch.nn.Module) -> list[Tensor]:
-    return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+    return list(kept_gradients(network).values())
 
 
 def shifted_noise(images: Tensor) -> Tensor:
@@ -91,6 +94,8 @@ def test_d_sees_every_image_augmented_in_both_updates(config: sngan.Config, accu
     assert len(drawn) == len(seen) == 2 * accumulate
     assert all(torch.equal(one, other) for one, other in zip(seen, drawn, strict=True))
     assert all(gradient.abs().sum() > 0 for gradient in gradients(state.generator)[-2:])
+    both = (*state.generator.parameters(), *state.discriminator.parameters())
+    assert all(parameter.grad is None for parameter in both)  # whose memory the next update has
 
 
 def test_penalties_differentiate_through_the_augmentation(config: sngan.Config):

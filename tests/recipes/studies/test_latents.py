@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -48,7 +49,9 @@ def test_a_study_trains_measures_goes_on_where_it_stopped_and_writes_its_table(
     assert latents.main(args) == 143
     first = results(tmp_path)
     assert list(first) == ["annealed-normal_seed_0"]
-    capsys.readouterr()
+    *_, head, last = capsys.readouterr().out.splitlines()
+    assert head == "Next:"
+    assert shlex.split(last)[-len(args) :] == args
     assert latents.main(args) == 0
     assert trained == ["annealed-normal_seed_0", "annealed-normal_seed_1"]
     found = results(tmp_path)
