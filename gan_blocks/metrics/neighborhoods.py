@@ -84,9 +84,9 @@ def precision_recall(real_features: Tensor, fake_features: Tensor, *, num_neighb
         PrecisionRecall(precision=0.75, recall=0.5)
     """
     owner = "precision_recall"
-    _check_neighbors(owner, num_neighbors)
+    rule = _check_neighbors(owner, num_neighbors)
     for name, features in (("real_features", real_features), ("fake_features", fake_features)):
-        check_samples(owner, name, features, num_neighbors + 1, _rule(num_neighbors))
+        check_samples(owner, name, features, num_neighbors + 1, rule)
     check_same_width(owner, real_features, fake_features)
     balls, _, recalled = _members(real_features, fake_features, (num_neighbors,), num_neighbors)
     return PrecisionRecall(precision=_share(balls[0] > 0), recall=_share(recalled))
@@ -149,8 +149,8 @@ def density_coverage(real_features: Tensor, fake_features: Tensor, *, num_neighb
         DensityCoverage(density=1.5, coverage=0.5)
     """
     owner = "density_coverage"
-    _check_neighbors(owner, num_neighbors)
-    check_samples(owner, "real_features", real_features, num_neighbors + 1, _rule(num_neighbors))
+    rule = _check_neighbors(owner, num_neighbors)
+    check_samples(owner, "real_features", real_features, num_neighbors + 1, rule)
     check_samples(owner, "fake_features", fake_features, 1, "at least one sample")
     check_same_width(owner, real_features, fake_features)
     balls, covered, _ = _members(real_features, fake_features, (num_neighbors,), None)
@@ -175,37 +175,29 @@ class NeighborhoodMembers(NamedTuple):
 
 @torch.no_grad()
 def neighborhood_radii(features: Tensor, *, recall_neighbors: int = 3, density_neighbors: int = 5) -> Tensor:
-    r"""Find how far the neighborhoods of real samples reach, to compare many sets with them.
-
-    .. math:: r_{ik}^2 = \min \Big\{ \rho : \sum_{j \ne i} 1\big[\lVert x_i - x_j \rVert^2 \le \rho\big] \ge k \Big\}
-
-    :func:`neighborhood_members` finds the same when it is not given them, in as much time as it then takes for the
-    rest, if both sets are of one size, and in nearly all of its time if there are fewer generated samples.
+    r"""Find the squared distances to the neighbors of real samples, to compare many sets with them.
 
     Args:
         features: Features of real images, one row each, of any floating dtype.
         recall_neighbors: Number k of the neighbor for precision and recall, at least 1.
-        density_neighbors: Number k of the neighbor for density and coverage, at least 1.
+        density_neighbors: Number k' of the neighbor for density and coverage, at least 1.
 
     Returns:
-        Squared radii in float64, each larger by the most that may have been rounded off.
+        Squared radii for both numbers in float64, each larger by the most that may have been rounded off.
 
     Shape:
         - features: ``(samples, features)``, more samples than either number of neighbors
-        - returns: ``(samples, 2)``: for precision and recall, and for density and coverage
+        - returns: ``(samples, 2)``
 
     Raises:
-        ValueError: If a number of neighbors is less than 1, or the features have another shape, too few samples or
-            values that are not finite.
-        TypeError: If they are not floating point, or a number not whole.
+        ValueError: As :func:`neighborhood_members` does, and TypeError.
 
     Example:
         >>> real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
         >>> neighborhood_radii(real, recall_neighbors=1, density_neighbors=2)[0].round().tolist()
         [1.0, 100.0]
     """
-    owner = "neighborhood_radii"
-    _check_both(owner, "features", features, recall_neighbors, density_neighbors)
+    _check_both("neighborhood_radii", "features", features, recall_neighbors, density_neighbors)
     return _radii(features, _origin(features), (recall_neighbors, density_neighbors))
 
 
@@ -276,12 +268,10 @@ def _share(members: Tensor) -> float:
     return int(members.sum()) / len(members)
 
 
-def _check_neighbors(owner: str, num_neighbors: int) -> None:
+def _check_neighbors(owner: str, num_neighbors: int) -> str:
+    """Check the number; the rule for samples that follows from it."""
     check_whole(owner, num_neighbors=num_neighbors)
     check_positive(owner, num_neighbors=num_neighbors)
-
-
-def _rule(num_neighbors: int) -> str:
     return f"more than num_neighbors={num_neighbors} samples"
 
 
