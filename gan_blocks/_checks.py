@@ -88,7 +88,7 @@ def check_rank(owner: str, name: str, value: Tensor, axes: Sequence[str]) -> Non
 def check_real_floating(owner: str, name: str, value: Tensor) -> None:
     """Raise unless ``value`` is of a floating dtype and not complex."""
     if not value.is_floating_point():
-        raise bad_dtype(owner, name, "a real floating one", value)
+        raise TypeError(_message(owner, name, "of a real floating dtype", f"{name} of dtype {value.dtype}", ""))
 
 
 def check_labels(owner: str, name: str, value: Tensor, num_classes: int) -> None:
@@ -114,7 +114,8 @@ def check_classes(owner: str, name: str, value: Tensor, num_classes: int) -> Non
     if not value.is_floating_point():
         check_labels(owner, name, value, num_classes)
     elif value.dim() != 2 or value.shape[1] != num_classes:
-        raise bad_shape(owner, name, f"(batch, {num_classes}) where it is floating", value)
+        remedy = "Labels are int64, of shape (batch,)." if value.dim() == 1 else ""
+        raise bad_shape(owner, name, f"(batch, {num_classes}) where it is floating", value, remedy)
 
 
 def _message(owner: str, name: str, rule: str, got: str, remedy: str) -> str:

@@ -46,6 +46,21 @@ def test_the_programs_on_the_page_run(page: Path):
         exec(compile(block, str(page), "exec"), names)
 
 
+TABLES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", TABLES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_row_of_a_table_has_a_cell_for_each_column(page: Path):
+    widths: list[tuple[int, int]] = []  # of the table so far: line, cells
+    for number, line in enumerate([*page.read_text().splitlines(), ""], start=1):
+        if line.lstrip().startswith("|"):
+            bare = re.sub(r"`[^`]*`|\\\||\$[^$]*\$", "", line.strip())  # bars in code and formulas part no cells
+            widths.append((number, bare.count("|") - 1))
+        else:
+            assert all(cells == widths[0][1] for _, cells in widths), f"{page.name}: {widths}"
+            widths = []
+
+
 PAPERS = {
     "BigGAN": {"Equation": range(1, 6), "Table": range(1, 10), "Figure": range(1, 30)},
     "Progressive growing": {"Table": range(1, 5), "Figure": range(1, 19)},

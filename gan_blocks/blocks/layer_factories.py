@@ -10,7 +10,7 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from gan_blocks._checks import bad_value
+from gan_blocks._checks import bad_kind, bad_value
 from gan_blocks.layers.init import init_orthogonal_
 from gan_blocks.spectral.normalization import spectral_norm
 
@@ -40,6 +40,9 @@ def normalized_layer(
     Returns:
         The factory, called like ``layer``; it can be pickled if ``layer`` can.
 
+    Raises:
+        TypeError: If ``layer`` is a layer, not what makes one.
+
     References:
         Brock et al. 2018, section 3 and Appendix C; Miyato et al. 2018.
 
@@ -51,6 +54,9 @@ def normalized_layer(
         True
         >>> block = ResidualDiscriminatorBlock(3, 8, conv_layer=conv)
     """
+    if isinstance(layer, nn.Module):
+        remedy = "Layers that are there already are normalized by normalize_layers."
+        raise bad_kind("normalized_layer", "layer", "a class or function that makes layers", layer, remedy)
     return partial(_make, layer, normalize, init)
 
 

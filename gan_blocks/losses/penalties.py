@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive, check_real_floating
+from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive, check_real_floating
 from gan_blocks._transforms import uncompiled
 
 __all__ = [
@@ -145,6 +145,7 @@ def r1_penalty(discriminator: Discriminator, images: Tensor, gamma: float = 10.0
     Raises:
         ValueError: If the batch is empty, ``discriminator`` gives not every image its own logits, computed from it, or
             ``gamma`` is negative.
+        TypeError: If ``images`` are no tensor of a real floating dtype.
 
     References:
         Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?"; Brock et al. 2018, equation 5.
@@ -447,6 +448,8 @@ def _check_gamma(owner: str, gamma: float) -> None:
 
 
 def _check_batch(owner: str, name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise bad_kind(owner, name, "a tensor", value)
     if value.dim() < 2 or value.numel() == 0:
         raise bad_shape(owner, name, "(batch, ...) with at least one sample", value)
     check_real_floating(owner, name, value)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from gan_blocks._checks import bad_value
+from gan_blocks._checks import bad_kind, bad_value
 from gan_blocks.spectral.advancing import advance_power_iteration
 from gan_blocks.spectral.tracking import SingularVectorTracker
 
@@ -52,6 +52,7 @@ class ExponentialMovingAverage:
 
     Raises:
         ValueError: If ``decay`` is outside its range.
+        TypeError: If ``model`` is no module.
 
     References:
         Brock et al. 2018, section 3 and Appendix C; Karras et al. 2018, "Progressive Growing of GANs", Appendix A.1.
@@ -68,6 +69,8 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:
+        if not isinstance(model, nn.Module):
+            raise bad_kind("ExponentialMovingAverage", "model", "a module, not its parameters", model)
         self.decay = _checked_decay(decay)
         self.module: nn.Module = copy.deepcopy(model).eval().requires_grad_(False)
         # A deep copy brings the gradients along.

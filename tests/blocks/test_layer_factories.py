@@ -64,3 +64,13 @@ def test_a_whole_model_has_its_layers_normalized_and_nothing_else():
         ValueError, match=r"^normalize_layers: `model` must be a module with convolutions, linear layers"
     ):
         normalize_layers(model)
+
+
+def test_a_layer_is_no_factory():
+    pattern = (
+        r"^normalized_layer: `layer` must be a class or function that makes layers, but got layer of type Linear\. "
+    )
+    with pytest.raises(
+        TypeError, match=pattern + r"Layers that are there already are normalized by normalize_layers\.$"
+    ):
+        normalized_layer(nn.Linear(3, 3))

@@ -178,5 +178,5 @@ def test_rejects_labels_that_are_not_class_indices_of_each_sample():
     ):
         norm(x, torch.zeros(1, 4))
     pattern = r"^ClassConditionalBatchNorm2d: `y` must be of shape \(batch, 4\) where it is floating, but got y of"
-    with pytest.raises(ValueError, match=pattern + r" shape \(2,\)\.$"):
+    with pytest.raises(ValueError, match=pattern + r" shape \(2,\)\. Labels are int64, of shape \(batch,\)\.$"):
         norm(x, torch.zeros(2))

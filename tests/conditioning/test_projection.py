@@ -123,8 +123,8 @@ def test_rejects_labels_that_are_not_class_indices():
         TypeError, match=r"^ProjectionHead: `y` must be of dtype int64, but got y of dtype torch\.int32\.$"
     ):
         ProjectionHead(4, 3)(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int32))
-    pattern = r"^ProjectionHead: `y` must be of shape \(batch, 3\) where it is floating, but got y of shape \(2,\)\.$"
-    with pytest.raises(ValueError, match=pattern):
+    pattern = r"^ProjectionHead: `y` must be of shape \(batch, 3\) where it is floating, but got y of shape \(2,\)\."
+    with pytest.raises(ValueError, match=pattern + r" Labels are int64, of shape \(batch,\)\.$"):
         ProjectionHead(4, 3)(torch.zeros(2, 4), torch.zeros(2))
     pattern = r"^ProjectionHead: `y` must be at least 0 and less than num_classes=3, but got values from 0 to 3\.$"
     with pytest.raises(ValueError, match=pattern):

@@ -130,8 +130,6 @@ def test_the_memory_format_of_a_weight_changes_nothing():
 def test_rejects_complex_parameters_and_changes_nothing():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, dtype=torch.cfloat))
     before = model[0].weight.clone()
-    with pytest.raises(
-        TypeError, match=r"^init_orthogonal_: `1\.weight` must be of dtype a real floating one, but got"
-    ):
+    with pytest.raises(TypeError, match=r"^init_orthogonal_: `1\.weight` must be of a real floating dtype, but got"):
         init_orthogonal_(model)
     assert torch.equal(model[0].weight, before)

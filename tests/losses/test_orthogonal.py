@@ -302,5 +302,5 @@ def test_parameters_may_be_excluded_and_all_else_of_their_module_counts():
 
 
 def test_rejects_a_complex_weight():
-    with pytest.raises(TypeError, match=r"^orthogonal_penalty: `weight` must be of dtype a real floating one, but got"):
+    with pytest.raises(TypeError, match=r"^orthogonal_penalty: `weight` must be of a real floating dtype, but got"):
         orthogonal_penalty(torch.randn(3, 3, dtype=torch.cfloat))

@@ -493,8 +493,13 @@ def test_inference_mode_is_named():
     ],
 )
 def test_rejects_images_of_bytes(call):
-    with pytest.raises(TypeError, match=r"images` must be of dtype a real floating one, but got"):
+    with pytest.raises(TypeError, match=r"images` must be of a real floating dtype, but got"):
         call(torch.zeros(2, 3, dtype=torch.uint8))
+
+
+def test_a_discriminator_and_images_that_are_swapped_are_noticed():
+    with pytest.raises(TypeError, match=r"^r1_penalty: `images` must be a tensor, but got images of type Linear\.$"):
+        r1_penalty(torch.zeros(2, 3), nn.Linear(3, 1))
 
 
 @pytest.mark.parametrize(("name", "low"), [("interval", 1), ("update", 0)])

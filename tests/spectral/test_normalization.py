@@ -468,8 +468,14 @@ def test_a_model_in_eval_mode_can_be_traced():
 
 @pytest.mark.parametrize("register", [spectral_norm, partial(clamp_sigma, maximum=1.0)])
 def test_rejects_a_complex_weight(register):
-    with pytest.raises(TypeError, match=r": `weight` must be of dtype a real floating one, but got weight of dtype"):
+    with pytest.raises(TypeError, match=r": `weight` must be of a real floating dtype, but got weight of dtype"):
         register(nn.Linear(3, 3, dtype=torch.cfloat))
+
+
+@pytest.mark.parametrize("register", [spectral_norm, partial(clamp_sigma, maximum=1.0)])
+def test_rejects_a_tensor_in_place_of_its_layer(register):
+    with pytest.raises(TypeError, match=r": `module` must be a module, such as .*, but got module of type Tensor\.$"):
+        register(torch.zeros(3, 3))
 
 
 def test_rejects_numbers_of_steps_that_are_not_whole():

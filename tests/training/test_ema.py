@@ -308,3 +308,11 @@ def test_a_module_under_two_names_is_averaged_once():
         model[0].weight.add_(2)
     average.update(model)
     torch.testing.assert_close(average.module[0].weight, model[0].weight - 1)
+
+
+def test_rejects_parameters_in_place_of_a_model():
+    pattern = (
+        r"^ExponentialMovingAverage: `model` must be a module, not its parameters, but got model of type generator\.$"
+    )
+    with pytest.raises(TypeError, match=pattern):
+        ExponentialMovingAverage(nn.Linear(3, 1).parameters())

@@ -5,6 +5,7 @@ Tested in ``tests/engine/data/test_sources.py``.
 
 from os.path import expanduser  # pathlib's raises for users that do not exist
 from pathlib import Path
+from shlex import quote
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.cifar10 import CIFAR10
@@ -159,4 +160,4 @@ def recognized(spec: str, *, option: str) -> DataSource:
 def _guess(spec: str) -> str:
     path = expanduser(spec)  # noqa: PTH111
     fitting = [kind for kind in SOURCES.values() if kind.recognizes(path)]
-    return f" {fitting[0].hint} write --data {fitting[0].name}:{spec}." if fitting else advice_on(path)
+    return f" {fitting[0].hint} write --data {quote(f'{fitting[0].name}:{spec}')}." if fitting else advice_on(path)

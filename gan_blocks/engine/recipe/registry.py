@@ -10,6 +10,7 @@ A run's folder says which recipe made it, but nobody's word is imported because 
 Tested in ``tests/engine/recipe/test_registry.py``.
 """
 
+import difflib
 import importlib
 import sys
 from collections.abc import Mapping
@@ -129,7 +130,10 @@ def _import_module(name: str, named: str) -> ModuleType:
                 raise import_error(f"the module {name}", error) from error
     known = ", ".join(registered_recipes()) or "none is registered"
     beside = Path(f"{named}.py")
-    perhaps = f" Perhaps you meant the file {beside}." if isfile(beside) else ""  # noqa: PTH113
+    close = difflib.get_close_matches(named, registered_recipes(), n=1)
+    perhaps = f" Perhaps you meant {close[0]}." if close else ""
+    if isfile(beside):  # noqa: PTH113
+        perhaps = f" Perhaps you meant the file {beside}."
     raise UserError(
         f"there is no recipe {shortened(named)}: name a registered one ({known}), a file or a module.{perhaps}"
     )

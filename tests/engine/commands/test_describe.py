@@ -81,7 +81,8 @@ NAMES = "appendix_h, biggan, biggan_deep, dcgan, progan, sagan, sngan, stacked_m
     [
         (
             ["biggan_deap"],
-            f"there is no recipe biggan_deap: name a registered one ({NAMES}), a file or a module.",
+            f"there is no recipe biggan_deap: name a registered one ({NAMES}), a file or a module. Perhaps you meant "
+            "biggan_deep.",
         ),
         (
             ["sample"],

@@ -38,6 +38,8 @@ def test_a_bare_path_is_answered_with_how_to_write_it(tmp_path: Path):
         f" For a folder with one sub-folder a class write --data folder:{tmp_path}."
     )
     assert error_of(f"{tmp_path}/x.npz").endswith(f" For a file of arrays write --data npz:{tmp_path}/x.npz.")
+    (tmp_path / "my images").mkdir()
+    assert error_of(f"{tmp_path}/my images").endswith(f" write --data 'folder:{tmp_path}/my images'.")
 
 
 @pytest.mark.parametrize("name", ["npz", "folder", "shards", "cifar10"])

