@@ -46,6 +46,8 @@ from gan_blocks.engine.sampling.trained import TrainedGenerator
 __all__ = ["KINDS", "Classes", "Grid", "Truncation", "main"]
 
 BYTES_OF_A_FILE = 4096  # at the least, on most disks
+DEFAULT_NUM = 100
+_LONGEST_ROW = 32
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Grid(TruncatedOptions):
     out: OutPath = Path("samples.png")
     """A .png is a grid, a .npz holds `images` (uint8, NHWC), `labels`, `class_names`; a folder gets a PNG a sample."""
 
-    num: int = 100
-    """How many samples."""
+    num: int | None = None
+    """How many samples (default: 100, or a few less if all classes can then have the same number)."""
 
     columns: int | None = None
     """Samples per row of the .png (default: those of one class if the rows have a sensible length, else a square)."""
@@ -67,7 +69,8 @@ class Grid(TruncatedOptions):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        self.check_counts("num")
+        if self.num is not None:
+            self.check_counts("num")
         if self.form not in (".png", *_WRITERS):
             raise UserError(f"--out must end in .png or .npz or be a folder, but got {self.out}.")
         if self.columns is not None:
@@ -79,20 +82,20 @@ class Grid(TruncatedOptions):
     def draw(self, trained: TrainedGenerator) -> str:
         """Draw the samples, and write each batch before the next is drawn."""
         self._check_sizes(trained)
-        labels = even_labels(self.num, self.labels(trained) or range(trained.config.num_classes))
+        labels = even_labels(self._count(trained), self._classes(trained))
         batches = sample_batches(trained, labels, seed=self.seed, batch_size=self.batch_size)
         pictures = _Pictures(trained, batches)
         if self.form in _WRITERS:
             _WRITERS[self.form](self.out, pictures, labels)
         else:
             self._write_sheet(pictures, labels)
-        return f"{self.num} samples"
+        return f"{len(labels)} samples"
 
     def next_steps(self, trained: TrainedGenerator) -> Steps:
         """Of arrays, these can be measured."""
         steps = super().next_steps(trained)
-        classes = len(self.classes) or trained.config.num_classes
-        if self.form == ".npz" and trained.record is not None and self.num >= 2 * classes:
+        enough = self._count(trained) >= 2 * len(self._classes(trained))
+        if self.form == ".npz" and trained.record is not None and enough:
             arrays = console_command("evaluate", "--images", self.out, "--against", trained.record.source)
             return {**steps, "evaluate": arrays}
         return steps
@@ -111,14 +114,24 @@ class Grid(TruncatedOptions):
 
     def _check_sizes(self, trained: TrainedGenerator) -> None:
         """Look for what cannot be written before anything is drawn."""
+        num = self._count(trained)
         if self.form == "":
             refuse_other_images(self.out)
-            check_disk_space("--num", self.num, BYTES_OF_A_FILE, self.out)
+            check_disk_space("--num", num, BYTES_OF_A_FILE, self.out)
         elif self.form == ".npz":
-            check_disk_space("--num", self.num, math.prod(drawn_shape(trained)), self.out)
+            check_disk_space("--num", num, math.prod(drawn_shape(trained)), self.out)
         else:
-            self.check_memory(trained, "--num", self.num)
-        self.check_batch(trained, self.num)
+            self.check_memory(trained, "--num", num)
+        self.check_batch(trained, num)
+
+    def _classes(self, trained: TrainedGenerator) -> Sequence[int]:
+        return self.labels(trained) or range(trained.config.num_classes)
+
+    def _count(self, trained: TrainedGenerator) -> int:
+        if self.num is not None:
+            return self.num
+        classes = len(self._classes(trained))
+        return DEFAULT_NUM - DEFAULT_NUM % classes if classes <= DEFAULT_NUM // 2 else DEFAULT_NUM
 
 
 @dataclass(frozen=True)
@@ -273,11 +286,14 @@ _WRITERS = {".npz": _write_arrays, "": _write_folder}
 
 
 def _columns(labels: Tensor) -> int:
-    """One row a class where all classes are equally many and a row is of sensible length, else about a square."""
+    """About a square; where all classes have the same number, each row is of one class."""
+    square = math.sqrt(len(labels))
     counts: list[int] = labels.unique(return_counts=True)[1].tolist()
-    if 2 <= counts[0] <= 32 and counts == [counts[0]] * len(counts):
-        return counts[0]
-    return math.ceil(math.sqrt(len(labels)))
+    if counts == [counts[0]] * len(counts):
+        whole = [columns for columns in range(2, _LONGEST_ROW + 1) if counts[0] % columns == 0]
+        if whole:
+            return min(whole, key=lambda columns: abs(columns - square))
+    return math.ceil(square)
 
 
 def _captions(labels: Tensor, columns: int, names: Sequence[str]) -> list[str]:

@@ -157,6 +157,12 @@ def test_a_grid_has_one_row_a_class_and_its_name_beside_it(run: Path, tmp_path: 
     assert [bool((row < 128).any()) for row in np.split(captioned[4:-4, :left], 3)] == [True] * 3
 
 
+def test_by_default_all_classes_have_the_same_number_and_rows_of_their_own(run: Path, tmp_path: Path):
+    _, labels = draw(run, tmp_path / "out.npz")
+    assert np.bincount(labels).tolist() == [33] * 3
+    assert sheet(run, tmp_path / "sheet.png", "--scale", "1", "--no-captions").shape == (side(9, 1), side(11, 1))
+
+
 def test_columns_and_scale_are_those_that_are_asked_for(run: Path, tmp_path: Path):
     by_two = sheet(run, tmp_path / "2.png", "--num", "12", "--columns", "2", "--scale", "3")
     assert by_two.shape[0] == side(6, scale=3)
