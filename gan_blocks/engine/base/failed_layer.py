@@ -17,7 +17,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import out_of_memory
 from gan_blocks.engine.base.processes import main_rank_only
 
-__all__ = ["naming_failed_layer"]
+__all__ = ["naming_failed_construction", "naming_failed_layer"]
 
 OURS = {"torch", "gan_blocks"}
 """Packages in whose files nobody looks for the fault."""
@@ -40,6 +40,29 @@ def naming_failed_layer(networks: Mapping[str, nn.Module]) -> Iterator[None]:
             raise
         reason = shortened((str(error).splitlines() or [type(error).__name__])[0]).rstrip(".")
         raise main_rank_only(UserError(f"{where}: {reason}.")) from error
+
+
+@contextmanager
+def naming_failed_construction(network: str) -> Iterator[None]:
+    """Turn a refusal of a part of torch or gan_blocks, of which a network is built, into a line.
+
+    An error of the network's own code is left as it is: its author looks for the place.
+
+    Args:
+        network: What to call it.
+
+    Raises:
+        UserError: If a part refuses its arguments, unless for want of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in OURS or out_of_memory(error) is not None:
+            raise
+        reason = shortened((str(error).splitlines() or [type(error).__name__])[0]).rstrip(".")
+        raise main_rank_only(UserError(f"{network} cannot be built with these options: {reason}.")) from error
 
 
 def _failed_layer(error: BaseException, networks: Mapping[str, nn.Module]) -> str | None:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from gan_blocks.engine.base.failed_layer import naming_failed_construction
 from gan_blocks.engine.base.memory import within_memory
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.recipe import Recipe
@@ -50,10 +51,13 @@ def build_on_meta(recipe: Recipe[Any], config: TrainingConfig) -> tuple[nn.Modul
     """G and D of a Config in eval mode, on the meta device.
 
     Raises:
-        UserError: If a size is beyond what a tensor can have.
+        UserError: If a size is beyond what a tensor can have, or a layer refuses its arguments.
     """
     with within_memory("the networks of these options", copies=0), WithoutInitialization(), torch.device("meta"):
-        return recipe.build_generator(config).eval(), recipe.build_discriminator(config).eval()
+        with naming_failed_construction("the generator"):
+            generator = recipe.build_generator(config).eval()
+        with naming_failed_construction("the discriminator"):
+            return generator, recipe.build_discriminator(config).eval()
 
 
 class _Counter:

@@ -3,7 +3,8 @@
 Tested in ``tests/engine/recipe/test_build.py``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from gan_blocks import ExponentialMovingAverage, Prior, checkpoint_activations
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.failed_layer import naming_failed_layer
+from gan_blocks.engine.base.failed_layer import naming_failed_construction, naming_failed_layer
 from gan_blocks.engine.base.memory import keep_freed_memory, within_memory
 from gan_blocks.engine.base.processes import main_rank_only
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction, seeded_noise
@@ -34,10 +35,9 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
     """
     device, dtype = torch_device(options.device), options.dtype()
     keep_freed_memory()
-    what = "the networks of these options"
-    with within_memory(what, copies=3), seeded_construction(config.seed, "generator"):  # weights, gradients, average
+    with _construction(config.seed, "generator", copies=3):  # weights, gradients, average
         generator = recipe.build_generator(config).to(device, dtype)
-    with within_memory(what, copies=2), seeded_construction(config.seed, "discriminator"):
+    with _construction(config.seed, "discriminator", copies=2):
         discriminator = recipe.build_discriminator(config).to(device, dtype)
     if options.channels_last:
         to_channels_last(generator)
@@ -58,6 +58,17 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
         bf16=options.precision == "bf16",
         nan_scores=torch.zeros((), dtype=torch.int64, device=device),
     )
+
+
+@contextmanager
+def _construction(seed: int, network: str, *, copies: int) -> Iterator[None]:
+    """Build a network in the ``with`` block, with weights of the seed; what prevents it is a line."""
+    with (
+        within_memory("the networks of these options", copies=copies),
+        naming_failed_construction(f"the {network}"),
+        seeded_construction(seed, network),
+    ):
+        yield
 
 
 def _checkpointed_blocks(network: nn.Module) -> Iterable[nn.Module]:

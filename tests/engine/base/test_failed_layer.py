@@ -1,10 +1,12 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gan_blocks import ResidualGeneratorBlock, normalized_layer
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.failed_layer import naming_failed_layer
+from gan_blocks.engine.base.failed_layer import naming_failed_construction, naming_failed_layer
 
 
 class Own(nn.Module):
@@ -69,3 +71,22 @@ def test_errors_of_other_code_and_of_other_networks_stay_what_they_are():
         raise ValueError("elsewhere")
     with pytest.raises(RuntimeError, match="mat1"), naming_failed_layer({"the generator": network}):
         other(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("build", "problem"),
+    [
+        (lambda: ResidualGeneratorBlock(0, 4), "ResidualGeneratorBlock"),
+        (lambda: nn.Linear(-1, 4), "negative"),
+    ],
+)
+def test_what_a_part_refuses_while_a_network_is_built_is_one_line(build: Callable[[], nn.Module], problem: str):
+    with pytest.raises(UserError) as error, naming_failed_construction("the generator"):
+        build()
+    assert str(error.value).startswith("the generator cannot be built with these options: ")
+    assert problem in str(error.value)
+
+
+def test_an_error_of_the_networks_own_code_while_it_is_built_is_left_alone():
+    with pytest.raises(ValueError, match="mine"), naming_failed_construction("the generator"):
+        raise ValueError("mine")
