@@ -50,7 +50,7 @@ metrics: how good samples are
     discrete_mode_coverage, DiscreteModeCoverage, FeatureMoments, frechet_distance,
     frechet_standard_error, kernel_distance, KernelDistance, laplacian_pyramid,
     mode_coverage, ModeCoverage, multiscale_ssim, nearest_neighbors, NearestNeighbors,
-    neighborhood_members, NeighborhoodMembers, neighborhood_radii, precision_recall, PrecisionRecall, Rows,
+    neighborhood_members, neighborhood_radii, NeighborhoodMembers, precision_recall, PrecisionRecall, Rows,
     sliced_wasserstein_distance
 
 Images are (batch, channels, height, width) in [-1, 1], labels int64, logits raw: larger is
