@@ -10,9 +10,17 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 __all__ = ["is_traced", "is_transformed", "is_watched", "uncompiled"]
+
+
+_GLOBAL_HOOKS = (_global_backward_hooks, _global_backward_pre_hooks, _global_forward_hooks, _global_forward_pre_hooks)
 
 
 def is_transformed(*tensors: Tensor) -> bool:
@@ -37,7 +45,7 @@ def is_watched(module: nn.Module, *, own_pre_hooks: int = 0) -> bool:
     hooks = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
     return (
         bool(hooks)
-        or _has_any_global_hook()
+        or any(_GLOBAL_HOOKS)
         or len(module._forward_pre_hooks) > own_pre_hooks
         or "forward" in vars(module)
         or type(module).__call__ is not nn.Module.__call__
