@@ -53,11 +53,19 @@ def build_on_meta(recipe: Recipe[Any], config: TrainingConfig) -> tuple[nn.Modul
     Raises:
         UserError: If a size is beyond what a tensor can have, or a layer refuses its arguments.
     """
-    with within_memory("the networks of these options", copies=0), WithoutInitialization(), torch.device("meta"):
-        with naming_failed_construction("the generator"):
-            generator = recipe.build_generator(config).eval()
-        with naming_failed_construction("the discriminator"):
-            return generator, recipe.build_discriminator(config).eval()
+    networks = []
+    for network, build in (
+        ("the generator", recipe.build_generator),
+        ("the discriminator", recipe.build_discriminator),
+    ):
+        with (
+            naming_failed_construction(network),
+            within_memory("the networks of these options", copies=0),
+            WithoutInitialization(),
+            torch.device("meta"),
+        ):
+            networks.append(build(config).eval())
+    return networks[0], networks[1]
 
 
 class _Counter:

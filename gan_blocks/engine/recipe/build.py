@@ -64,8 +64,8 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
 def _construction(seed: int, network: str, *, copies: int) -> Iterator[None]:
     """Build a network in the ``with`` block, with weights of the seed; what prevents it is a line."""
     with (
-        within_memory("the networks of these options", copies=copies),
         naming_failed_construction(f"the {network}"),
+        within_memory("the networks of these options", copies=copies),
         seeded_construction(seed, network),
     ):
         yield
