@@ -4,10 +4,11 @@ Tested in ``tests/engine/base/test_checks.py``.
 """
 
 import dataclasses
+import difflib
 import math
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,6 +18,7 @@ from gan_blocks.engine.base.errors import UserError
 __all__ = [
     "Fields",
     "check_threads",
+    "perhaps_meant",
     "require",
     "require_annotated",
     "require_at_least",
@@ -147,6 +149,12 @@ def require(config: object, field: str, holds: bool, rule: str) -> None:
         value = getattr(config, field)
         shown = str((" ".join(map(str, value)) or "none") if isinstance(value, tuple) else value)
         raise UserError(f"--{field.replace('_', '-')} must be {rule}, but got {shortened(shown)}.")
+
+
+def perhaps_meant(word: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest of the known words, to follow another one; empty if none is near."""
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f" Perhaps you meant {nearest[0]}." if nearest else ""
 
 
 def shortened(text: str) -> str:

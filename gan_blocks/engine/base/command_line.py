@@ -4,7 +4,6 @@ Tested in ``tests/engine/training/test_command.py``.
 """
 
 import contextlib
-import difflib
 import inspect
 import io
 import re
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from gan_blocks.engine.base.checks import require_annotated, shortened
+from gan_blocks.engine.base.checks import perhaps_meant, require_annotated, shortened
 from gan_blocks.engine.base.console import OutputError, last_word, lasting_streams, printable, silence_output
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples, help_page, option_names, switch_names
@@ -233,8 +232,7 @@ def _as_one_line(box: str, kind: type[Any]) -> str:
     paragraphs = paragraphs if framed else paragraphs[1:]
     sentence = " ".join(paragraphs[0]).rstrip(".")
     unknown = re.match(r"Unrecognized options: (--[^\s,=]+)", sentence)
-    meant = difflib.get_close_matches(unknown[1], option_names(kind), n=1) if unknown else []
-    perhaps = f" Perhaps you meant {meant[0]}." if meant else ""
+    perhaps = perhaps_meant(unknown[1], option_names(kind)) if unknown else ""
     return f"{_reworded(sentence)}.{perhaps} See --help."
 
 

@@ -10,7 +10,6 @@ A run's folder says which recipe made it, but nobody's word is imported because 
 Tested in ``tests/engine/recipe/test_registry.py``.
 """
 
-import difflib
 import importlib
 import sys
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gan_blocks.engine.base.checks import shortened
+from gan_blocks.engine.base.checks import perhaps_meant, shortened
 from gan_blocks.engine.base.code_files import failing_line, import_error, load_code_file
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import as_seen_from_here
@@ -130,10 +129,8 @@ def _import_module(name: str, named: str) -> ModuleType:
                 raise import_error(f"the module {name}", error) from error
     known = ", ".join(registered_recipes()) or "none is registered"
     beside = Path(f"{named}.py")
-    close = difflib.get_close_matches(named, registered_recipes(), n=1)
-    perhaps = f" Perhaps you meant {close[0]}." if close else ""
-    if isfile(beside):  # noqa: PTH113
-        perhaps = f" Perhaps you meant the file {beside}."
+    is_file = isfile(beside)  # noqa: PTH113
+    perhaps = f" Perhaps you meant the file {beside}." if is_file else perhaps_meant(named, registered_recipes())
     raise UserError(
         f"there is no recipe {shortened(named)}: name a registered one ({known}), a file or a module.{perhaps}"
     )

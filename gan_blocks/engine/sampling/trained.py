@@ -5,7 +5,6 @@ Tested in ``tests/engine/commands/test_sample.py``.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import Prior, TruncatedBatchNormStatistics
+from gan_blocks.engine.base.checks import perhaps_meant
 from gan_blocks.engine.base.devices import notes_on_precision
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import keep_freed_memory, within_memory
@@ -75,9 +75,8 @@ class TrainedGenerator:
         try:
             label = int(word)
         except ValueError:
-            close = get_close_matches(asked, names, n=1)
             listed = f"{', '.join(self.class_names[:10])}{', ...' if len(names) > 10 else ''}"
-            perhaps = f" Perhaps you meant {close[0]}." if close else f" The names are {listed}." if names else ""
+            perhaps = perhaps_meant(asked, names) or (f" The names are {listed}." if names else "")
             rule = f"names of classes or numbers from 0 to {num_classes - 1}"
             raise UserError(f"--classes must be {rule}, but got {word}.{perhaps}") from None
         if not 0 <= label < num_classes:
