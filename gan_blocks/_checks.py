@@ -7,7 +7,7 @@ The functions return the exception, so that the ``raise`` stays visible where th
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "RESIZE",
@@ -18,8 +18,11 @@ __all__ = [
     "check_at_least_0",
     "check_classes",
     "check_exactly_one",
+    "check_factories",
     "check_feature_map",
+    "check_flags",
     "check_labels",
+    "check_module",
     "check_positive",
     "check_rank",
     "check_real_floating",
@@ -69,6 +72,28 @@ def check_at_least_0(owner: str, **values: float) -> None:
     for name, value in values.items():
         if not value >= 0:
             raise bad_value(owner, name, "at least 0", value)
+
+
+def check_flags(owner: str, **values: object) -> None:
+    """Raise unless every keyword's value is True or False, or the number that equals it."""
+    for name, value in values.items():
+        if value not in (True, False):
+            raise bad_kind(owner, name, "True or False", value)
+
+
+def check_module(owner: str, name: str, value: object) -> None:
+    """Raise unless ``value`` is a module; its class is none, nor are its parameters."""
+    if not isinstance(value, nn.Module):
+        raise bad_kind(owner, name, "a module, such as nn.Linear(4, 3)", value)
+
+
+def check_factories(owner: str, **values: object) -> None:
+    """Raise unless every keyword's value can be called to make layers, which a layer cannot."""
+    for name, value in values.items():
+        if isinstance(value, nn.Module) or not callable(value):
+            kind = type(value).__name__
+            remedy = f"Pass the class {kind}, or a functools.partial of it." if isinstance(value, nn.Module) else ""
+            raise bad_kind(owner, name, "a class or function that makes layers", value, remedy)
 
 
 def check_exactly_one(owner: str, **values: object) -> None:

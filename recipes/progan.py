@@ -24,18 +24,16 @@ Differences from the paper:
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gan_blocks import (
-    GrowthPosition,
     NormalPrior,
     Prior,
     SphericalPrior,
     drift_penalty,
-    gaussian_ramp,
     gradient_penalty,
     least_squares_discriminator_loss,
     least_squares_generator_loss,
@@ -44,7 +42,6 @@ from gan_blocks import (
     wasserstein_generator_loss,
 )
 from gan_blocks.engine import (
-    AdamFields,
     FakeBatch,
     PairBatch,
     Recipe,
@@ -58,14 +55,20 @@ from gan_blocks.engine import (
     update_discriminator,
     update_generator,
 )
-from recipes.families.growing import GrowingDiscriminator, GrowingGenerator, GrowingNetwork, real_images_at
+from recipes.families.growing import (
+    GrowingDiscriminator,
+    GrowingGenerator,
+    grow_networks,
+    log_of_schedules,
+    real_images_at,
+)
 from recipes.families.growing_config import GrowingFields
 
 __all__ = ["PRESETS", "RECIPE", "Config"]
 
 
 @dataclass(frozen=True)
-class Config(AdamFields, GrowingFields):
+class Config(GrowingFields):
     """What is trained: saved with the weights, and fixed once a run has started (only ``data`` may move)."""
 
     loss: Literal["wasserstein", "least-squares"] = "wasserstein"
@@ -81,8 +84,6 @@ class Config(AdamFields, GrowingFields):
 
     generator_lr: float = 1e-3
     discriminator_lr: float = 1e-3
-    rampup_images: int = 0
-    """Images at the start over which the rates rise."""
     adam_beta2: float = 0.99
     discriminator_steps: int = 1
     joint_updates: bool = False
@@ -96,17 +97,10 @@ class Config(AdamFields, GrowingFields):
         """Reject what cannot work."""
         super().__post_init__()
         require_positive(self, "gradient_coefficient", "gradient_target")
-        require_at_least(self, 0, "drift_coefficient", "rampup_images")
+        require_at_least(self, 0, "drift_coefficient")
         require_positive(self, "fake_weight")
         steps = self.discriminator_steps
         require(self, "discriminator_steps", steps == 1 or not self.joint_updates, "1 with --joint-updates")
-
-    def at(self, images: int) -> Self:
-        """The learning rates after so many real images: they rise once, whatever the phases of growth do."""
-        if images >= self.rampup_images:
-            return self
-        ramp = partial(gaussian_ramp, images, self.rampup_images)
-        return replace(self, generator_lr=ramp(end=self.generator_lr), discriminator_lr=ramp(end=self.discriminator_lr))
 
 
 def fashion_mnist_32() -> Config:
@@ -281,7 +275,7 @@ def build_prior(config: Config) -> Prior:
 
 def train_step(state: TrainingState, batches: StepBatches, config: Config) -> dict[str, Tensor]:
     """One step: grow, then ``discriminator_steps`` updates of D, and one of G and of its average."""
-    position = _grow(state, config, batches.step)
+    position = grow_networks(state, config, batches.step)
     fake_outputs: dict[int, list[Tensor]] = {}  # of each update of D, by its number
 
     def discriminator_loss(part: PairBatch) -> dict[str, Tensor]:
@@ -319,7 +313,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
         losses |= update_generator(state, batches, config, generator_loss)
     if config.loss == "least-squares":
         update_adaptive_noise(state.discriminator, fake_logits=torch.cat(fake_outputs[max(fake_outputs)]))
-    return losses | _log_of(config, position)
+    return losses | log_of_schedules(config, position)
 
 
 def _update_together(
@@ -339,28 +333,6 @@ def _update_together(
         of_g.update(update_generator(state, shared, config, generator_loss))
 
     return update_discriminator(state, shared, config, discriminator_loss, before_step=update_g) | of_g
-
-
-def _log_of(config: Config, position: GrowthPosition) -> dict[str, Tensor]:
-    """Where the schedules stand."""
-    values = {"alpha": position.alpha}
-    if config.rampup_images > 0:
-        values |= {"generator_lr": config.generator_lr, "discriminator_lr": config.discriminator_lr}
-    exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
-    return {"resolution": torch.tensor(position.resolution), **exact}
-
-
-def _grow(state: TrainingState, config: Config, step: int) -> GrowthPosition:
-    """Bring all networks to where the schedule is at a step, and let the optimizers start anew with a new phase."""
-    images_seen = config.images_before(step)
-    position = config.schedule.at(images_seen)
-    for network in (state.generator, state.discriminator, state.ema.module):
-        assert isinstance(network, GrowingNetwork)
-        network.grow(images_seen)
-    if step > 1 and config.position(step - 1).phase != position.phase:
-        for optimizer in (state.optimizer_g, state.optimizer_d):
-            optimizer.state.clear()
-    return position
 
 
 RECIPE = Recipe(

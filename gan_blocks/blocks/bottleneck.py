@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_value, check_feature_map, check_positive
+from gan_blocks._checks import bad_value, check_factories, check_feature_map, check_flags, check_positive
 from gan_blocks.blocks._residuals import check_groups, grouped, norms_for, zero_weight_
 from gan_blocks.layers.fused_resampling import upsample_conv2d
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
@@ -78,6 +78,8 @@ class BottleneckGeneratorBlock(nn.Module):
     ) -> None:
         super().__init__()
         owner = "BottleneckGeneratorBlock"
+        check_factories(owner, norm_layer=norm_layer, conv_layer=conv_layer, act_layer=act_layer)
+        check_flags(owner, upsample=upsample, zero_init_residual=zero_init_residual)
         check_positive(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
         if in_channels % bottleneck_ratio:
             raise bad_value(owner, "in_channels", f"a multiple of bottleneck_ratio={bottleneck_ratio}", in_channels)
@@ -176,6 +178,8 @@ class BottleneckDiscriminatorBlock(nn.Module):
     ) -> None:
         super().__init__()
         owner = "BottleneckDiscriminatorBlock"
+        check_factories(owner, conv_layer=conv_layer, act_layer=act_layer)
+        check_flags(owner, downsample=downsample, zero_init_residual=zero_init_residual)
         check_positive(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
         if out_channels % bottleneck_ratio:
             raise bad_value(owner, "out_channels", f"a multiple of bottleneck_ratio={bottleneck_ratio}", out_channels)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_feature_map
+from gan_blocks._checks import bad_shape, check_feature_map, check_module
 from gan_blocks._transforms import is_transformed, is_watched
 from gan_blocks.blocks.bottleneck import BottleneckGeneratorBlock
 from gan_blocks.blocks.residual import ResidualGeneratorBlock
@@ -50,6 +50,9 @@ def fold_generator_blocks(model: ModuleT) -> ModuleT:
     Returns:
         ``model`` itself.
 
+    Raises:
+        TypeError: If ``model`` is no module.
+
     Example:
         >>> from functools import partial
         >>> from gan_blocks import BottleneckGeneratorBlock, ConditionalBatchNorm2d
@@ -59,6 +62,7 @@ def fold_generator_blocks(model: ModuleT) -> ModuleT:
         >>> torch.allclose(model[0](x, condition), block(x, condition), atol=1e-5)
         True
     """
+    check_module("fold_generator_blocks", "model", model)
     folded = dict[nn.Module, nn.Module]()  # a block that stands in several places stays one
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):

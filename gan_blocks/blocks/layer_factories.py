@@ -10,7 +10,7 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from gan_blocks._checks import bad_kind, bad_value
+from gan_blocks._checks import bad_kind, bad_value, check_module
 from gan_blocks.layers.init import init_orthogonal_
 from gan_blocks.spectral.normalization import spectral_norm
 
@@ -87,6 +87,7 @@ def normalize_layers(
         >>> [round(torch.linalg.matrix_norm(model[i].weight, 2).item(), 3) for i in (0, 2)]
         [1.0, 1.0]
     """
+    check_module("normalize_layers", "model", model)
     layers = [module for module in model.modules() if isinstance(module, LAYERS)]
     layers = [layer for layer in layers if not is_parametrized(layer) and not hasattr(layer, "class_tables")]
     if not layers:

@@ -12,7 +12,7 @@ from functools import partial
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_feature_map, check_positive
+from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_positive
 from gan_blocks.layers.equalized import EqualizedConv2d, EqualizedConvTranspose2d, EqualizedLinear
 from gan_blocks.layers.fused_resampling import upsample_conv2d
 from gan_blocks.layers.minibatch import MinibatchStdDev
@@ -83,6 +83,13 @@ class ProgressiveGeneratorStem(nn.Module):
         norm_layer: Callable[[int], nn.Module] = _pixel_norm,
     ) -> None:
         super().__init__()
+        check_factories(
+            "ProgressiveGeneratorStem",
+            conv_layer=conv_layer,
+            conv_transpose_layer=conv_transpose_layer,
+            act_layer=act_layer,
+            norm_layer=norm_layer,
+        )
         check_positive("ProgressiveGeneratorStem", latent_dim=latent_dim, out_channels=out_channels)
         self.latent_dim = latent_dim
         self.conv1 = conv_transpose_layer(latent_dim, out_channels, 4)
@@ -138,6 +145,7 @@ class ProgressiveGeneratorBlock(nn.Module):
         norm_layer: Callable[[int], nn.Module] = _pixel_norm,
     ) -> None:
         super().__init__()
+        check_factories("ProgressiveGeneratorBlock", conv_layer=conv_layer, act_layer=act_layer, norm_layer=norm_layer)
         check_positive("ProgressiveGeneratorBlock", in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.conv1 = conv_layer(in_channels, out_channels, 3, padding=1)
@@ -183,6 +191,7 @@ class ToRGB(nn.Module):
         self, in_channels: int, image_channels: int = 3, *, conv_layer: Callable[..., nn.Module] = _linear_conv
     ) -> None:
         super().__init__()
+        check_factories("ToRGB", conv_layer=conv_layer)
         check_positive("ToRGB", in_channels=in_channels, image_channels=image_channels)
         self.in_channels = in_channels
         self.conv = conv_layer(in_channels, image_channels, 1)
@@ -229,6 +238,7 @@ class FromRGB(nn.Module):
         act_layer: Callable[[], nn.Module] = _leaky_relu,
     ) -> None:
         super().__init__()
+        check_factories("FromRGB", conv_layer=conv_layer, act_layer=act_layer)
         check_positive("FromRGB", image_channels=image_channels, out_channels=out_channels)
         self.image_channels = image_channels
         self.conv = conv_layer(image_channels, out_channels, 1)
@@ -278,6 +288,7 @@ class ProgressiveDiscriminatorBlock(nn.Module):
         act_layer: Callable[[], nn.Module] = _leaky_relu,
     ) -> None:
         super().__init__()
+        check_factories("ProgressiveDiscriminatorBlock", conv_layer=conv_layer, act_layer=act_layer)
         check_positive("ProgressiveDiscriminatorBlock", in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.conv1 = conv_layer(in_channels, in_channels, 3, padding=1)
@@ -336,6 +347,13 @@ class ProgressiveDiscriminatorHead(nn.Module):
     ) -> None:
         super().__init__()
         owner = "ProgressiveDiscriminatorHead"
+        check_factories(
+            owner,
+            stddev_layer=stddev_layer or nn.Identity,
+            conv_layer=conv_layer,
+            linear_layer=linear_layer,
+            act_layer=act_layer,
+        )
         check_positive(owner, in_channels=in_channels, hidden_channels=hidden_channels)
         self.in_channels = in_channels
         self.stddev = nn.Identity() if stddev_layer is None else stddev_layer()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_value, check_feature_map, check_positive
+from gan_blocks._checks import bad_value, check_factories, check_feature_map, check_flags, check_positive
 from gan_blocks.blocks._residuals import check_groups, grouped, norms_for, zero_weight_
 from gan_blocks.layers.fused_resampling import conv2d_downsample, upsample_conv2d
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
@@ -81,6 +81,8 @@ class ResidualGeneratorBlock(nn.Module):
         act_layer: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
+        check_factories("ResidualGeneratorBlock", norm_layer=norm_layer, conv_layer=conv_layer, act_layer=act_layer)
+        check_flags("ResidualGeneratorBlock", upsample=upsample, zero_init_residual=zero_init_residual)
         padding = _padding("ResidualGeneratorBlock", in_channels, out_channels, kernel_size, dilation)
         check_groups("ResidualGeneratorBlock", groups, in_channels=in_channels, out_channels=out_channels)
         # A factory need not know what is not asked for.
@@ -180,6 +182,13 @@ class ResidualDiscriminatorBlock(nn.Module):
         act_layer: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
+        check_factories("ResidualDiscriminatorBlock", norm_layer=norm_layer, conv_layer=conv_layer, act_layer=act_layer)
+        check_flags(
+            "ResidualDiscriminatorBlock",
+            downsample=downsample,
+            preactivation=preactivation,
+            zero_init_residual=zero_init_residual,
+        )
         padding = _padding("ResidualDiscriminatorBlock", in_channels, out_channels, kernel_size, dilation)
         check_groups("ResidualDiscriminatorBlock", groups, in_channels=in_channels, out_channels=out_channels)
         # A factory need not know what is not asked for.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_feature_map, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_factories, check_feature_map, check_positive
 from gan_blocks._transforms import is_watched
 from gan_blocks.conditioning._modulation import FoldableBatchNorm2d
 from gan_blocks.layers._modulation import modulate
@@ -85,6 +85,7 @@ class ConditionalBatchNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_factories("ConditionalBatchNorm2d", linear_layer=linear_layer)
         check_positive("ConditionalBatchNorm2d", condition_dim=condition_dim)
         self.condition_dim = condition_dim
         self.norm = FoldableBatchNorm2d(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_labels, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_factories, check_labels, check_positive
 
 __all__ = ["ProjectedEmbedding", "SharedEmbedding"]
 
@@ -147,6 +147,7 @@ class ProjectedEmbedding(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_factories("ProjectedEmbedding", linear_layer=linear_layer)
         check_positive("ProjectedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
         check_positive("ProjectedEmbedding", out_features=out_features)
         self.num_classes = num_classes

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_positive
+from gan_blocks._checks import bad_shape, check_factories, check_positive
 
 __all__ = ["BiasedActivation"]
 
@@ -59,6 +59,7 @@ class BiasedActivation(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_factories("BiasedActivation", act_layer=act_layer)
         check_positive("BiasedActivation", num_features=num_features)
         self.num_features = num_features
         self.bias = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))

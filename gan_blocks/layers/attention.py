@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks._checks import bad_shape, bad_value, check_factories
 
 __all__ = ["SelfAttention2d"]
 
@@ -67,6 +67,7 @@ class SelfAttention2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_factories("SelfAttention2d", conv_layer=conv_layer)
         if channels <= 0 or channels % 8:
             raise bad_value("SelfAttention2d", "channels", "a positive multiple of 8", channels)
         self.channels = channels

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
-from gan_blocks._checks import bad_value, check_positive
+from gan_blocks._checks import bad_value, check_module, check_positive
 
 __all__ = ["EqualizedConv2d", "EqualizedConvTranspose2d", "EqualizedLearningRate", "EqualizedLinear", "equalized_lr"]
 
@@ -99,6 +99,7 @@ def equalized_lr(
         True
     """
     owner = "equalized_lr"
+    check_module(owner, "module", module)
     if is_parametrized(module, name):
         raise RuntimeError(f"{owner}: `{name}` must not be parametrized already. Equalize the learning rate first.")
     weight = module._parameters.get(name)

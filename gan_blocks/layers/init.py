@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from gan_blocks._checks import check_positive, check_real_floating
+from gan_blocks._checks import check_module, check_positive, check_real_floating
 
 __all__ = ["init_orthogonal_"]
 
@@ -57,6 +57,7 @@ def init_orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Gen
         >>> layer.bias.tolist()
         [0.0, 0.0]
     """
+    check_module("init_orthogonal_", "module", module)
     check_positive("init_orthogonal_", gain=gain)
     _check_not_parametrized(module)
     for name, parameter in module.named_parameters():

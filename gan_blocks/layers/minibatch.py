@@ -10,7 +10,7 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_positive, check_rank
+from gan_blocks._checks import bad_shape, check_factories, check_positive, check_rank
 
 __all__ = ["MinibatchDiscrimination", "MinibatchStdDev", "minibatch_stddev"]
 
@@ -180,6 +180,7 @@ class MinibatchDiscrimination(nn.Module):
     ) -> None:
         super().__init__()
         owner = "MinibatchDiscrimination"
+        check_factories(owner, linear_layer=linear_layer)
         check_positive(owner, in_features=in_features, num_kernels=num_kernels, kernel_dim=kernel_dim)
         self.in_features = in_features
         self.num_kernels = num_kernels

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_shape, bad_value, check_module, check_positive
 
 __all__ = ["AdaptiveGaussianNoise", "update_adaptive_noise"]
 
@@ -137,6 +137,7 @@ def update_adaptive_noise(discriminator: nn.Module, *, fake_logits: Tensor) -> N
         >>> round(noise.output_average.item(), 6)
         0.075
     """
+    check_module("update_adaptive_noise", "discriminator", discriminator)
     certainty = _certainty(fake_logits)
     for module in discriminator.modules():
         if isinstance(module, AdaptiveGaussianNoise):

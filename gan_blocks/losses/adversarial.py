@@ -377,6 +377,8 @@ def _of_each(owner: str, fake_logits: Logits, reduction: Reduction, on_fake: Cal
 
 
 def _scales(owner: str, name: str, logits: Logits) -> list[Tensor]:
+    if not isinstance(logits, Tensor | Sequence):
+        raise bad_kind(owner, name, "a tensor, or a sequence of tensors", logits)
     scales = [logits] if isinstance(logits, Tensor) else list(logits)
     if not scales:
         raise bad_value(owner, name, "a tensor, or a sequence of at least one", logits)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from gan_blocks._checks import bad_shape, bad_value, check_real_floating
+from gan_blocks._checks import bad_shape, bad_value, check_module, check_real_floating
 from gan_blocks._precision import full_precision, wide_dtype
 
 __all__ = [
@@ -148,6 +148,7 @@ def orthogonal_regularization(
         18.0
     """
     owner = "orthogonal_regularization"
+    check_module(owner, "model", model)
     inside = list(model.modules())
     counted: set[int] = set()  # by identity: tensors compare by value
     for module in exclude:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive, check_real_floating
+from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_module, check_positive, check_real_floating
 from gan_blocks._transforms import uncompiled
 
 __all__ = [
@@ -374,6 +374,7 @@ def clip_weights_(model: nn.Module, *, bound: float = 0.01) -> None:
         >>> critic.weight.abs().max().item() <= 0.01
         True
     """
+    check_module("clip_weights_", "model", model)
     check_positive("clip_weights_", bound=bound)
     for parameter in model.parameters():
         parameter.clamp_(-bound, bound)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from gan_blocks._checks import bad_value
+from gan_blocks._checks import bad_value, check_module
 from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks.spectral.fingerprints import can_branch, fingerprint, reference_of
 from gan_blocks.spectral.padding import PaddedStack, share_stacks
@@ -63,6 +63,7 @@ def advance_power_iteration(model: nn.Module, *, n_power_iterations: int | None 
         >>> optimizer.step()
         >>> advance_power_iteration(critic)
     """
+    check_module("advance_power_iteration", "model", model)
     if n_power_iterations is not None and n_power_iterations < 1:
         raise bad_value("advance_power_iteration", "n_power_iterations", "at least 1", n_power_iterations)
     queues = [(chain, trackers_of(chain)) for chain in chains_in(model)]
@@ -87,6 +88,9 @@ def frozen_power_iteration(model: nn.Module) -> Iterator[None]:
     Yields:
         Nothing.
 
+    Raises:
+        TypeError: If ``model`` is no module.
+
     Example:
         >>> from gan_blocks import advance_power_iteration, frozen_power_iteration, spectral_norm
         >>> layer = spectral_norm(torch.nn.Linear(4, 4))
@@ -96,6 +100,7 @@ def frozen_power_iteration(model: nn.Module) -> Iterator[None]:
         >>> torch.equal(layer.parametrizations.weight[0].u, u)
         True
     """
+    check_module("frozen_power_iteration", "model", model)
     trackers = [module for module in modules_in(model) if isinstance(module, SingularVectorTracker)]
     for tracker in trackers:
         vars(tracker)["frozen"] += 1  # a tenth of what the attribute of a module costs

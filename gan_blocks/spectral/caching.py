@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gan_blocks._checks import check_module
 from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks._transforms import is_traced, is_transformed
 from gan_blocks.spectral.advancing import PaddedGroup, group_together
@@ -50,6 +51,9 @@ def cached_spectral_norm(model: nn.Module) -> AbstractContextManager[None]:
         A context manager. It looks up the layers of the model when it is made, and can be entered any number of times;
         on the CPU it computes nothing anew where no weight has changed since the last time.
 
+    Raises:
+        TypeError: If ``model`` is no module.
+
     References:
         Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", equation 10.
 
@@ -62,6 +66,7 @@ def cached_spectral_norm(model: nn.Module) -> AbstractContextManager[None]:
         ...         critic(x).mean().backward()
         >>> optimizer.step()
     """
+    check_module("cached_spectral_norm", "model", model)
     return _Cache(model)
 
 

@@ -171,8 +171,8 @@ def clamp_sigma(
         >>> clamp_sigma(layer, ratio=1.5, warmup_iterations=50).weight.diag().tolist()
         [2.0, 3.0]
     """
-    check_bound("clamp_sigma", maximum=maximum, ratio=ratio)
     weight = tensor_to_track("clamp_sigma", module, name, SigmaClamp)
+    check_bound("clamp_sigma", maximum=maximum, ratio=ratio)
     dim = default_dim(module) if dim is None else dim
     if ratio is not None and 1 in matrix_shape("clamp_sigma", weight, dim):
         message = f"clamp_sigma: `{name}` of {kind_of(module)} has one singular value; it is left alone with `ratio`."

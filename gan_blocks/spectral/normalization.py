@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, remove_parametrizations
 
-from gan_blocks._checks import bad_value, check_positive
+from gan_blocks._checks import bad_value, check_module, check_positive
 from gan_blocks._precision import full_precision
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.parametrized import chain_input, chains_of
@@ -264,6 +264,7 @@ def estimated_singular_values(module: nn.Module, name: str = "weight") -> Tensor
         >>> estimated_singular_values(spectral_norm(layer, num_singular_values=2)).round(decimals=3).tolist()
         [5.0, 2.0]
     """
+    check_module("estimated_singular_values", "module", module)
     normalized = _normalized(module)
     if name not in normalized:
         rule = f"a spectrally normalized tensor of {kind_of(module)} ({', '.join(normalized) or 'it has none'})"
@@ -293,6 +294,7 @@ def fold_spectral_norm(model: ModuleT) -> ModuleT:
         >>> list(layer.state_dict())
         ['bias', 'weight']
     """
+    check_module("fold_spectral_norm", "model", model)
     normalized = [
         (module, name, chain) for module in model.modules() for name, (chain, *_) in _normalized(module).items()
     ]

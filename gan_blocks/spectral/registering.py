@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import (
     type_before_parametrizations,
 )
 
-from gan_blocks._checks import bad_kind, bad_value, check_real_floating
+from gan_blocks._checks import bad_value, check_module, check_real_floating
 from gan_blocks._precision import full_precision
 from gan_blocks._transforms import is_watched
 from gan_blocks.spectral.parametrized import chain_input, chains_of, sources_of
@@ -27,8 +27,7 @@ __all__ = ["default_dim", "kind_of", "own_class", "register_tracker", "tensor_to
 
 def tensor_to_track(owner: str, module: nn.Module, name: str, kind: type[SingularVectorTracker]) -> Tensor:
     """Return the tensor of a layer that a new tracker will be given, or raise why it cannot have one."""
-    if not isinstance(module, nn.Module):
-        raise bad_kind(owner, "module", "a module, such as nn.Linear(4, 3)", module)
+    check_module(owner, "module", module)
     chains = chains_of(module)
     parameters = [key for key, value in module.named_parameters(recurse=False) if not is_lazy(value)]
     names = sorted([*parameters, *chains])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from gan_blocks._checks import bad_value
+from gan_blocks._checks import bad_value, check_module
 from gan_blocks.spectral._bounds import bound_of, check_bound
 from gan_blocks.spectral.parametrized import chain_input
 from gan_blocks.spectral.registering import kind_of, trackers_of
@@ -61,6 +61,7 @@ def sigma_regularization(model: nn.Module, *, target: float | None = None, ratio
         4.0
     """
     owner = "sigma_regularization"
+    check_module(owner, "model", model)
     check_bound(owner, target=target, ratio=ratio)
     penalties = []
     for name, chain in model.named_modules():

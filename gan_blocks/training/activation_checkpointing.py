@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.checkpoint import checkpoint
 
-from gan_blocks._checks import bad_value
+from gan_blocks._checks import bad_value, check_module
 from gan_blocks.spectral.tracking import SingularVectorTracker
 
 __all__ = ["checkpoint_activations"]
@@ -67,6 +67,7 @@ def checkpoint_activations(module: nn.Module) -> None:
         >>> calls
         ['forward', 'forward']
     """
+    check_module("checkpoint_activations", "module", module)
     foreign = next(filter(_moves_statistics, module.modules()), None)
     if foreign is not None:
         rule, remedy = (

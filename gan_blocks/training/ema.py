@@ -5,14 +5,14 @@ Tested in ``tests/training/test_ema.py``.
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from gan_blocks._checks import bad_kind, bad_value
+from gan_blocks._checks import bad_value, check_module
 from gan_blocks.spectral.advancing import advance_power_iteration
 from gan_blocks.spectral.tracking import SingularVectorTracker
 
@@ -69,8 +69,7 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:
-        if not isinstance(model, nn.Module):
-            raise bad_kind("ExponentialMovingAverage", "model", "a module, not its parameters", model)
+        check_module("ExponentialMovingAverage", "model", model)
         self.decay = _checked_decay(decay)
         self.module: nn.Module = copy.deepcopy(model).eval().requires_grad_(False)
         # A deep copy brings the gradients along.
@@ -88,6 +87,7 @@ class ExponentialMovingAverage:
         Raises:
             ValueError: If ``decay`` is outside its range, or the tensors of ``model`` differ in name or shape.
         """
+        check_module("ExponentialMovingAverage", "model", model)
         decay = self.decay if decay is None else _checked_decay(decay)
         averages, values = _tensors(self.module), _tensors(model)
         _check_alike(averages, values)
@@ -109,6 +109,10 @@ class ExponentialMovingAverage:
             torch._foreach_copy_(*copied)
         if decay > 0:
             advance_power_iteration(self.module)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the averaged copy."""
+        return self.module(*args, **kwargs)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The state of the averaged copy; the decay is no part of it."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gan_blocks._checks import bad_kind, bad_value
+from gan_blocks._checks import bad_kind, bad_value, check_module
 from gan_blocks._precision import to_float64
 from gan_blocks._transforms import uncompiled
 from gan_blocks.layers._moments import Moments, gather_rows
@@ -101,6 +101,7 @@ def standing_statistics(
         >>> norm.running_mean.item(), norm.running_var.item()
         (0.75, 0.1875)
     """
+    check_module("standing_statistics", "model", model)
     layers = _collecting_norms(model)
     if not layers:
         rule = "a module with a batch norm in it, or another norm that collects statistics"
@@ -126,10 +127,14 @@ def collects_statistics(model: nn.Module) -> bool:
     Args:
         model: Any module.
 
+    Raises:
+        TypeError: If ``model`` is no module.
+
     Example:
         >>> [collects_statistics(model) for model in (nn.BatchNorm2d(3), nn.GroupNorm(1, 3))]
         [True, False]
     """
+    check_module("collects_statistics", "model", model)
     return bool(_collecting_norms(model))
 
 

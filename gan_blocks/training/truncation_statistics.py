@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks._checks import bad_shape, bad_value, check_module
 
 __all__ = ["BatchNormTable", "TruncatedBatchNormStatistics"]
 
@@ -125,6 +125,7 @@ class TruncatedBatchNormStatistics:
                 norms with a method ``set_statistics``, such as :class:`CrossReplicaBatchNorm2d`; the model does not
                 change then.
         """
+        check_module("TruncatedBatchNormStatistics", "model", model)
         statistics = self.at(truncation)
         layers: dict[str, Any] = {name: part for name, part in model.named_modules() if hasattr(part, "set_statistics")}
         wanted = {name: layer.num_features for name, layer in layers.items()}

@@ -15,6 +15,7 @@ from gan_blocks import (
     AdaptiveGaussianNoise,
     CrossReplicaBatchNorm2d,
     FromRGB,
+    GrowthPosition,
     GrowthSchedule,
     MinibatchDiscrimination,
     MinibatchStdDev,
@@ -29,10 +30,18 @@ from gan_blocks import (
     fade_in,
     upsample_nearest,
 )
-from recipes.families.growing_config import GrowingFields
+from gan_blocks.engine import TrainingState
+from recipes.families.growing_config import GrowingFields, GrowthFields
 from recipes.families.he_layers import HeLayers
 
-__all__ = ["GrowingDiscriminator", "GrowingGenerator", "GrowingNetwork", "real_images_at"]
+__all__ = [
+    "GrowingDiscriminator",
+    "GrowingGenerator",
+    "GrowingNetwork",
+    "grow_networks",
+    "log_of_schedules",
+    "real_images_at",
+]
 
 ConvLayer: TypeAlias = Callable[..., nn.Module]  # called like nn.Conv2d
 
@@ -190,6 +199,28 @@ class GrowingDiscriminator(GrowingNetwork):
                 h = self.blocks[number](h)
         logits: Tensor = self.head(h)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
+
+
+def grow_networks(state: TrainingState, config: GrowthFields, step: int) -> GrowthPosition:
+    """Bring all networks to where the schedule is at a step, and let the optimizers start anew with a new phase."""
+    images_seen = config.images_before(step)
+    position = config.schedule.at(images_seen)
+    for network in (state.generator, state.discriminator, state.ema.module):
+        assert isinstance(network, GrowingNetwork)
+        network.grow(images_seen)
+    if step > 1 and config.position(step - 1).phase != position.phase:
+        for optimizer in (state.optimizer_g, state.optimizer_d):
+            optimizer.state.clear()
+    return position
+
+
+def log_of_schedules(config: GrowthFields, position: GrowthPosition) -> dict[str, Tensor]:
+    """Where the schedules stand, to log."""
+    values = {"alpha": position.alpha}
+    if config.rampup_images > 0:
+        values |= {"generator_lr": config.generator_lr, "discriminator_lr": config.discriminator_lr}
+    exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+    return {"resolution": torch.tensor(position.resolution), **exact}
 
 
 def real_images_at(images: Tensor, resolution: int, alpha: float) -> Tensor:

@@ -5,16 +5,86 @@ Tested in ``tests/recipes/test_progan.py``.
 
 import bisect
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal, Self
 
-from gan_blocks import GrowthPosition, GrowthSchedule
-from gan_blocks.engine import TrainingConfig, require, require_at_least, require_positive
+from gan_blocks import GrowthPosition, GrowthSchedule, gaussian_ramp
+from gan_blocks.engine import AdamFields, TrainingConfig, require, require_at_least, require_positive
 
-__all__ = ["GrowingFields"]
+__all__ = ["GrowingFields", "GrowthFields"]
 
 
 @dataclass(frozen=True)
-class GrowingFields(TrainingConfig):
+class GrowthFields(AdamFields, TrainingConfig):
+    """What follows the number of real images that D has seen: the size of the networks, and Adam's rates."""
+
+    help_group: ClassVar[str] = "growth"
+
+    initial_resolution: int = 4
+    """Pixels a side at first; all of them: no growth."""
+    stabilize_images: int = 5000
+    """Real images shown before the next size fades in."""
+    fade_images: int = 5000
+    """Real images shown while a size fades in."""
+    rampup_images: int = 0
+    """Images at the start over which the rates rise."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work."""
+        super().__post_init__()
+        require_positive(self, "stabilize_images", "fade_images")
+        require_at_least(self, 0, "rampup_images")
+        starts = [2**power for power in range(2, self.resolution.bit_length())]
+        require(self, "initial_resolution", self.initial_resolution in starts, f"one of {starts}")
+
+    @property
+    def batch_at_levels(self) -> tuple[int, ...]:
+        """Images in a batch at 4x4, 8x8 and so on up to the resolution."""
+        return (self.batch_size,) * (self.resolution.bit_length() - 2)
+
+    @property
+    def schedule(self) -> GrowthSchedule:
+        """How the networks grow."""
+        return GrowthSchedule(
+            self.resolution,
+            initial_resolution=self.initial_resolution,
+            stabilize_images=self.stabilize_images,
+            fade_images=self.fade_images,
+            batch_sizes=tuple((4 * 2**level, size) for level, size in enumerate(self.batch_at_levels)),
+        )
+
+    def at(self, images: int) -> Self:
+        """The learning rates after so many real images: they rise once, whatever the phases of growth do."""
+        if images >= self.rampup_images:
+            return self
+        ramp = partial(gaussian_ramp, images, self.rampup_images)
+        return replace(self, generator_lr=ramp(end=self.generator_lr), discriminator_lr=ramp(end=self.discriminator_lr))
+
+    def batch_size_at(self, step: int) -> int:
+        """Images in a batch at a step, counted from 1."""
+        return self.position(step).batch_size
+
+    def all_batch_sizes(self) -> tuple[int, ...]:
+        """The sizes of the batches at the resolutions from the initial one on."""
+        used = (size for resolution, size in self.schedule.batch_sizes if resolution >= self.initial_resolution)
+        return tuple(dict.fromkeys(used))
+
+    def images_before(self, step: int) -> int:
+        """Real images that D has seen before a step, counted from 1."""
+        return self.schedule.images_before(step, batches_per_step=self.discriminator_steps)
+
+    def position(self, step: int) -> GrowthPosition:
+        """Where the growth stands at a step, counted from 1."""
+        return self.schedule.at(self.images_before(step))
+
+    def lasting(self, images: int) -> Self:
+        """The same Config, planned until D has seen so many real images."""
+        steps = bisect.bisect_left(range(images), images, key=lambda steps: self.images_before(steps + 1))
+        return replace(self, planned_steps=steps)
+
+
+@dataclass(frozen=True)
+class GrowingFields(GrowthFields):
     """Networks of Table 2's kind and their growth, with what the rows of Table 1 leave out."""
 
     help_group: ClassVar[str] = "networks"
@@ -28,12 +98,6 @@ class GrowingFields(TrainingConfig):
     latent_dim: int = 64
     """Dimension of z."""
 
-    initial_resolution: int = 4
-    """Pixels a side at first; all of them: no growth."""
-    stabilize_images: int = 5000
-    """Real images shown before the next size fades in."""
-    fade_images: int = 5000
-    """Real images shown while a size fades in."""
     batch_sizes: tuple[int, ...] = ()
     """Batch at 4x4, 8x8, ...; none: --batch-size for all."""
 
@@ -58,13 +122,11 @@ class GrowingFields(TrainingConfig):
         """
         super().__post_init__()
         require(self, "num_classes", self.num_classes == 1, "1 (ProGAN has no classes)")
-        require_positive(self, "latent_dim", "stabilize_images", "fade_images", "widths")
+        require_positive(self, "latent_dim", "widths")
         require_at_least(self, 0, "stddev_group_size")
         size = 4 * 2 ** (len(self.widths) - 1)
         rule = f"{size}, which is 4 doubled once for each of --widths but the first"
         require(self, "resolution", self.resolution == size, rule)
-        starts = [4 * 2**number for number in range(len(self.widths))]
-        require(self, "initial_resolution", self.initial_resolution in starts, f"one of {starts}")
         fits = not self.batch_sizes or (len(self.batch_sizes) == len(self.widths) and min(self.batch_sizes) > 0)
         require(self, "batch_sizes", fits, f"{len(self.widths)} numbers greater than 0, as many as --widths, or none")
         for size in self.batch_sizes or (self.batch_size,):
@@ -80,38 +142,9 @@ class GrowingFields(TrainingConfig):
         return "each needs a divisor from 2 to --stddev-group-size for D's statistics across samples"
 
     @property
-    def schedule(self) -> GrowthSchedule:
-        """How the networks grow."""
-        sizes = self.batch_sizes or (self.batch_size,) * len(self.widths)
-        return GrowthSchedule(
-            self.resolution,
-            initial_resolution=self.initial_resolution,
-            stabilize_images=self.stabilize_images,
-            fade_images=self.fade_images,
-            batch_sizes=tuple((4 * 2**number, size) for number, size in enumerate(sizes)),
-        )
-
-    def batch_size_at(self, step: int) -> int:
-        """Images in a batch at a step, counted from 1."""
-        return self.position(step).batch_size
+    def batch_at_levels(self) -> tuple[int, ...]:
+        """Images in a batch at 4x4, 8x8 and so on."""
+        return self.batch_sizes or super().batch_at_levels
 
     def _largest_batch(self) -> int:
         return max((self.batch_size, *self.batch_sizes))
-
-    def all_batch_sizes(self) -> tuple[int, ...]:
-        """The sizes of the batches at the resolutions from the initial one on."""
-        used = (size for resolution, size in self.schedule.batch_sizes if resolution >= self.initial_resolution)
-        return tuple(dict.fromkeys(used))
-
-    def images_before(self, step: int) -> int:
-        """Real images that D has seen before a step, counted from 1."""
-        return self.schedule.images_before(step, batches_per_step=self.discriminator_steps)
-
-    def position(self, step: int) -> GrowthPosition:
-        """Where the growth stands at a step, counted from 1."""
-        return self.schedule.at(self.images_before(step))
-
-    def lasting(self, images: int) -> Self:
-        """The same Config, planned until D has seen so many real images."""
-        steps = bisect.bisect_left(range(images), images, key=lambda steps: self.images_before(steps + 1))
-        return replace(self, planned_steps=steps)

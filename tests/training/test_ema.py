@@ -300,6 +300,12 @@ def test_the_first_of_several_tensors_that_differ_is_named():
         ExponentialMovingAverage(first).update(second)
 
 
+def test_the_average_is_called_like_its_model():
+    average = ExponentialMovingAverage(nn.Bilinear(2, 3, 1))
+    x, y = torch.ones(4, 2), torch.ones(4, 3)
+    torch.testing.assert_close(average(x, input2=y), average.module(x, y), rtol=0, atol=0)
+
+
 def test_a_module_under_two_names_is_averaged_once():
     model = nn.Sequential(nn.Linear(2, 2))
     model.again, model.nothing = model[0], None
@@ -311,8 +317,6 @@ def test_a_module_under_two_names_is_averaged_once():
 
 
 def test_rejects_parameters_in_place_of_a_model():
-    pattern = (
-        r"^ExponentialMovingAverage: `model` must be a module, not its parameters, but got model of type generator\.$"
-    )
+    pattern = r"^ExponentialMovingAverage: `model` must be a module, .* but got model of type generator\.$"
     with pytest.raises(TypeError, match=pattern):
         ExponentialMovingAverage(nn.Linear(3, 1).parameters())

@@ -26,6 +26,7 @@ __all__ = [
     "require_positive",
     "require_within",
     "shortened",
+    "unknown_word",
 ]
 
 MOST_THREADS = 1024  # torch crashes on numbers that no machine has
@@ -149,6 +150,12 @@ def require(config: object, field: str, holds: bool, rule: str) -> None:
         value = getattr(config, field)
         shown = str((" ".join(map(str, value)) or "none") if isinstance(value, tuple) else value)
         raise UserError(f"--{field.replace('_', '-')} must be {rule}, but got {shortened(shown)}.")
+
+
+def unknown_word(word: str, known: Iterable[str]) -> UserError:
+    """What to raise for a first word that is none of the known ones."""
+    listed = list(known)
+    return UserError(f"the first word must be one of {', '.join(listed)}, but got {word}.{perhaps_meant(word, listed)}")
 
 
 def perhaps_meant(word: str, known: Iterable[str]) -> str:

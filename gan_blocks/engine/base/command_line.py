@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from gan_blocks.engine.base.checks import perhaps_meant, require_annotated, shortened
+from gan_blocks.engine.base.checks import perhaps_meant, require_annotated, shortened, unknown_word
 from gan_blocks.engine.base.console import OutputError, last_word, lasting_streams, printable, silence_output
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples, help_page, option_names, switch_names
@@ -159,7 +159,7 @@ def parse_choice(kinds: Mapping[str, type[Any]], *, prog: str, description: str,
     first = next(iter(kinds))
     chosen = first if not words or words[0].startswith("-") else words.pop(0)
     if chosen not in kinds:
-        raise UserError(f"the first word must be one of {', '.join(kinds)}, but got {chosen}.")
+        raise unknown_word(chosen, kinds)
     kind = kinds[chosen]
     if asks_for_help(words):
         if chosen != first:

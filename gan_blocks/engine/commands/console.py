@@ -15,8 +15,8 @@ from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import cast
 
+from gan_blocks.engine.base.checks import unknown_word
 from gan_blocks.engine.base.command_line import run_command
-from gan_blocks.engine.base.errors import UserError
 
 __all__ = ["COMMANDS", "main", "run"]
 
@@ -62,7 +62,7 @@ def _find(name: str) -> Command:
         return cast(Command, importlib.import_module(f"gan_blocks.engine.commands.{name}").main)
     for entry in entry_points(group=GROUP, name=name):
         return cast(Command, entry.load())
-    raise UserError(f"the first word must be one of {', '.join(_summaries())}, but got {name}.")
+    raise unknown_word(name, _summaries())
 
 
 def _summaries() -> dict[str, str]:

@@ -50,7 +50,10 @@ def load_given_images(images: str, against: str, resolution: int | None) -> Give
     notes = [
         f"{source.option}: {note}" for source, read in zip(sources, (given, real), strict=True) for note in read.notes
     ]
-    notes += _converted(sources, shapes, sides, layout)
+    for source, side in zip(sources, sides, strict=True):
+        if side > layout.resolution:  # the readers tell of all else that is converted
+            size = f"{layout.resolution} x {layout.resolution}"
+            notes.append(f"{source.option}: images of {side} x {side} pixels are brought to {size} by area.")
     if _telling_names(given) & _telling_names(real):
         given = _with_classes_of(given, real)
     else:
@@ -77,18 +80,6 @@ def _shape(source: DataSource) -> DataShape:
         found = shape_of_source(source, 1)
         return DataShape(found.channels if found is not None else 3, 1)
     return found or DataShape(3, 2)
-
-
-def _converted(sources: list[DataSource], shapes: list[DataShape], sides: list[int], layout: PixelLayout) -> list[str]:
-    """What becomes of images that differ from the common layout; the readers tell of those that are enlarged."""
-    notes = []
-    for source, shape, side in zip(sources, shapes, sides, strict=True):
-        if side > layout.resolution:
-            size = f"{layout.resolution} x {layout.resolution}"
-            notes.append(f"{source.option}: images of {side} x {side} pixels are brought to {size} by area.")
-        if shape.channels < layout.channels:
-            notes.append(f"{source.option}: gray images are compared as RGB, since the others are in color.")
-    return notes
 
 
 def _telling_names(images: ImageSet) -> set[str]:

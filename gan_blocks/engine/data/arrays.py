@@ -34,7 +34,7 @@ def image_set_from_arrays(arrays: LabeledArrays, layout: PixelLayout) -> ImageSe
     """Bring all images to the layout, where they are not in it already, and keep them as uint8 in memory."""
     images = arrays.images
     count, height, width, channels = images.shape
-    facts = ImageFacts(_MODES[channels], enlarged=min(height, width) < layout.resolution)
+    facts = ImageFacts(_MODES[channels], enlarged=min(height, width) < layout.resolution, cropped=height != width)
     if (channels, height, width) == layout.shape:
         # torch wants memory that it may write to, which the bytes of a file are not.
         pixels = np.require(images.transpose(0, 3, 1, 2), requirements=["C", "W"])

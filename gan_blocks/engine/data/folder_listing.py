@@ -43,7 +43,7 @@ def list_folder(source: DataSource) -> FolderListing:
     entries = _visible(root)
     folders = [entry.name for entry in entries if _is_folder(entry)]
     if not folders:
-        raise source.error(f"{root} holds no sub-folders; {_advice_for_flat(root)}.")
+        raise source.error(_no_folders(root))
     classes: list[str] = []
     paths: list[str] = []
     labels: list[int] = []
@@ -122,10 +122,11 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
-def _advice_for_flat(root: Path) -> str:
+def _no_folders(root: Path) -> str:
     advice = "put the images into one sub-folder a class"
-    lies_flat = bool(_images_among(_visible(root), []))
-    return f"{advice}, or give --num-classes 1 to train without classes" if lies_flat else advice
+    if not _images_among(_visible(root), []):
+        return f"{root} holds no images; {advice}."
+    return f"{root} holds no sub-folders; {advice}, or give --num-classes 1 to train without classes."
 
 
 def _no_images(root: Path, deeper: str | None) -> str:

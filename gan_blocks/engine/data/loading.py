@@ -82,7 +82,7 @@ def with_mirror_images(images: ImageSet) -> ImageSet:
         mirrored = (indices >= len(images))[:, None, None, None]
         return torch.where(mirrored, pixels.flip(-1), pixels)
 
-    notes = (*images.notes, "each image is shown as it is and mirrored")
+    notes = (*images.notes, f"each of {len(images):,} images is shown as it is and mirrored")
     return replace(images, read_pixels=read_pixels, labels=images.labels.repeat(2), notes=notes)
 
 

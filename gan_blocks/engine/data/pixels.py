@@ -74,11 +74,12 @@ class PixelLayout(NamedTuple):
 
 
 class ImageFacts(NamedTuple):
-    """What the notes count about a source image: its Pillow mode, and whether it had to be enlarged or turned."""
+    """What the notes count about a source image: its Pillow mode, and whether it was enlarged, turned or cropped."""
 
     mode: str
     enlarged: bool
     turned: bool = False
+    cropped: bool = False
 
 
 def to_pixels(image: Image.Image, layout: PixelLayout) -> NDArray[np.uint8]:
@@ -155,7 +156,7 @@ def inspect_file(path: str, layout: PixelLayout) -> ImageFacts:
 
 
 def conversion_notes(counts: Counter[ImageFacts], layout: PixelLayout) -> list[str]:
-    """Say in at most one line each how many images were converted, enlarged and turned."""
+    """Say in at most one line each how many images were converted, enlarged, turned and cropped."""
     total = counts.total()
     modes: Counter[str] = Counter()
     for fact, count in counts.items():
@@ -172,6 +173,8 @@ def conversion_notes(counts: Counter[ImageFacts], layout: PixelLayout) -> list[s
         notes.append(f"enlarged {enlarged:,} of {total:,} images to {size} by bicubic interpolation")
     if turned := sum(count for fact, count in counts.items() if fact.turned):
         notes.append(f"turned {turned:,} of {total:,} images upright, as their EXIF orientation says")
+    if cropped := sum(count for fact, count in counts.items() if fact.cropped):
+        notes.append(f"cropped {cropped:,} of {total:,} images to the square in their middle")
     return notes
 
 
@@ -211,7 +214,7 @@ def _facts(image: Image.Image, layout: PixelLayout, *, turned: bool) -> ImageFac
     mode = image.mode
     if "transparency" in image.info:
         mode = {"L": "LA", "P": "PA", "RGB": "RGBA"}.get(mode, mode)
-    return ImageFacts(mode, min(image.size) < layout.resolution, turned)
+    return ImageFacts(mode, min(image.size) < layout.resolution, turned, image.width != image.height)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -116,8 +116,8 @@ def _faces_from_folder(
     def read(number: int) -> PreparedImage | DamagedFile:
         result = _read_file(paths, layouts[0], aligned_crops, number)
         if isinstance(result, PreparedImage) and result.facts is not None:
-            # The size of the picture says nothing of the size of the face, and the crop is not bicubic.
-            return result._replace(facts=result.facts._replace(enlarged=False))
+            # The size of the picture says nothing of the size of the face; each is cropped, and none is enlarged.
+            return result._replace(facts=result.facts._replace(enlarged=False, cropped=False))
         return result
 
     notes = listing.notes

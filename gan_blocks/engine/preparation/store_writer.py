@@ -53,12 +53,7 @@ class _Part:
     @classmethod
     def decode(cls, data: bytes) -> "_Part":
         values = parse_object(data, _SHAPE)
-        facts = Counter(
-            {
-                ImageFacts(str(mode), bool(enlarged), bool(turned)): int(n)
-                for mode, enlarged, turned, n in values["facts"]
-            }
-        )
+        facts = Counter({ImageFacts(str(mode), *map(bool, flags)): int(n) for mode, *flags, n in values["facts"]})
         return cls(values["labels"], values["damaged"], facts, list(map(ShardFile.from_json, values["shards"])))
 
 

@@ -185,7 +185,7 @@ def _metrics(folder: RunFolder, log: Entries) -> list[str]:
     parts = []
     if folder.evaluation_path.is_file():
         try:
-            figures = _flatten(read_object(folder.evaluation_path, {}))
+            figures = _flatten(_with_class_names(read_object(folder.evaluation_path, {})))
         except UserError as error:  # a report says what it can
             figures = {"": str(error)}
         parts.append(_table("Evaluation", figures))
@@ -195,6 +195,15 @@ def _metrics(folder: RunFolder, log: Entries) -> list[str]:
         newest = {name: value for name, value in evaluations[-1].items() if name != "event"}
         parts.append(_table("Newest evaluation while training", _flatten(newest)))
     return parts
+
+
+def _with_class_names(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures, with the names of the classes where there are their numbers."""
+    names, by_class = figures.get("class_names"), figures.get("agreement_by_class")
+    if not isinstance(names, list) or not isinstance(by_class, Mapping) or len(names) != len(by_class):
+        return dict(figures)
+    others = {name: value for name, value in figures.items() if name != "class_names"}
+    return others | {"agreement_by_class": dict(zip(names, by_class.values(), strict=True))}
 
 
 def _sheets(folder: RunFolder) -> list[str]:
@@ -250,6 +259,10 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     def show(value: Any) -> Any:
         if isinstance(value, Mapping):
             return ", ".join(f"{name}: {show(inner)}" for name, inner in value.items()) or "none"
+        if isinstance(value, list):
+            return ", ".join(str(show(inner)) for inner in value) or "none"
+        if value is None:
+            return "none"
         return f"{value:.4g}" if isinstance(value, float) else value
 
     return {name: show(value) for name, value in values.items()}

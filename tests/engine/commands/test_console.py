@@ -50,8 +50,8 @@ def test_an_option_that_must_be_given_is_named(capsys: pytest.CaptureFixture[str
 
 def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]):
     assert console.main(["trian"]) == 2
-    expected = f"gan-blocks: error: the first word must be one of {', '.join(COMMANDS)}, but got trian.\n"
-    assert capsys.readouterr().err == expected
+    expected = f"the first word must be one of {', '.join(COMMANDS)}, but got trian. Perhaps you meant train."
+    assert capsys.readouterr().err == f"gan-blocks: error: {expected}\n"
 
 
 def test_a_package_adds_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

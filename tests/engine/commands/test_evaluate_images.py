@@ -86,7 +86,7 @@ def test_other_sizes_and_channels_are_converted_and_said(here: Path):
     assert given.images.layout == given.real.layout
     assert given.images.layout.shape == (3, 16, 16)
     assert "--against: images of 24 x 24 pixels are brought to 16 x 16 by area." in given.notes
-    assert "--images: gray images are compared as RGB, since the others are in color." in given.notes
+    assert given.notes.count("--images: converted 6 of 6 images to RGB: 6 gray") == 1
     assert load_given_images("a", "b", 8).images.resolution == 8
 
 

@@ -67,6 +67,7 @@ def test_a_store_of_a_folder_holds_what_training_would_read_from_the_folder(
     *said, train, presets = capsys.readouterr().out.splitlines()
     assert said == [
         "Preparing 12 images at 8 x 8, 4 x 4 in 3 shards of each size.",
+        "Note: cropped 11 of 12 images to the square in their middle.",
         "12 images of 2 classes, 0.0 MB.",
         "Next:",
     ]

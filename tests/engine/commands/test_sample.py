@@ -406,7 +406,8 @@ def test_a_run_without_a_checkpoint_is_named(tmp_path: Path, capfd: pytest.Captu
 def test_a_word_that_draws_nothing_is_told_which_do(capfd: pytest.CaptureFixture[str]):
     assert sample.main(["gird", "--num", "3"]) == 2
     expected = (
-        "sample: error: the first word must be one of grid, truncation, classes, interpolation, walk, but got gird."
+        "sample: error: the first word must be one of grid, truncation, classes, interpolation, walk, but got gird. "
+        "Perhaps you meant grid."
     )
     assert capfd.readouterr().err == expected + "\n"
 

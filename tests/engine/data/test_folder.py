@@ -149,6 +149,7 @@ def test_conversions_are_noted(tmp_path: Path):
     assert load(tmp_path).notes == (
         "converted 1 of 11 images to RGB: 1 gray",
         "enlarged 1 of 11 images to 8 x 8 by bicubic interpolation",
+        "cropped 1 of 11 images to the square in their middle",
     )
 
 
@@ -235,3 +236,8 @@ def test_a_file_is_no_folder(tmp_path: Path):
 def test_results_of_many_threads_keep_the_order_of_the_items():
     items = list(range(1000))
     assert list(map_in_threads(lambda item: item * item, items, description="")) == [n * n for n in items]
+
+
+def test_an_empty_folder_is_said_to_hold_no_images(tmp_path: Path):
+    expected = f"--data folder:{tmp_path}: {tmp_path} holds no images; put the images into one sub-folder a class."
+    assert error_of(lambda: load(tmp_path)) == expected

@@ -124,7 +124,7 @@ def test_mirror_images_follow_the_originals(tiny_data: Path):
     assert torch.equal(batch[[0, 2]], plain[[0, 2]])
     assert torch.equal(batch[1], plain[1].flip(-1))
     assert not torch.equal(batch[1], plain[1])
-    assert doubled.notes[-1] == "each image is shown as it is and mirrored"
+    assert doubled.notes[-1] == f"each of {count} images is shown as it is and mirrored"
 
 
 def test_one_class_takes_all_classes_of_the_data_as_one(tiny_data: Path):

@@ -97,16 +97,16 @@ def test_levels_without_a_known_range_are_refused_not_clipped(image: Image.Image
 
 
 FILES = {
-    "gray.png": (random_image(9, 5, "L"), {}, ImageFacts("L", enlarged=False)),
+    "gray.png": (random_image(9, 5, "L"), {}, ImageFacts("L", enlarged=False, cropped=True)),
     "deep.png": (plain("I;16", 1000), {}, ImageFacts("I;16", enlarged=False)),
     "palette.gif": (random_image(8, 8, "P"), {}, ImageFacts("P", enlarged=False)),
     "palette.png": (transparent_palette(), {}, ImageFacts("PA", enlarged=False)),
     "color-key.png": (random_image(8, 8), {"transparency": (1, 2, 3)}, ImageFacts("RGBA", enlarged=False)),
     "alpha.webp": (plain("RGBA", (1, 2, 3, 100)), {"lossless": True}, ImageFacts("RGBA", enlarged=False)),
-    "photo.jpg": (random_image(64, 48), {}, ImageFacts("RGB", enlarged=False)),
-    "print.jpeg": (random_image(64, 48, "CMYK"), {}, ImageFacts("CMYK", enlarged=False)),
+    "photo.jpg": (random_image(64, 48), {}, ImageFacts("RGB", enlarged=False, cropped=True)),
+    "print.jpeg": (random_image(64, 48, "CMYK"), {}, ImageFacts("CMYK", enlarged=False, cropped=True)),
     "dot.jpg": (random_image(1, 1), {}, ImageFacts("RGB", enlarged=True)),
-    "small.bmp": (random_image(9, 3), {}, ImageFacts("RGB", enlarged=True)),
+    "small.bmp": (random_image(9, 3), {}, ImageFacts("RGB", enlarged=True, cropped=True)),
     "scan.tif": (random_image(6, 6, "1"), {}, ImageFacts("1", enlarged=False)),
 }
 
@@ -171,14 +171,15 @@ def test_running_out_of_memory_is_not_blamed_on_the_file(tmp_path: Path, monkeyp
         read_file("x.png", RGB)
 
 
-def test_notes_count_conversions_enlargements_and_turns():
+def test_notes_count_conversions_enlargements_turns_and_crops():
     facts = [ImageFacts("RGB", enlarged=False)] * 1200 + [ImageFacts("L", enlarged=True)] * 3
-    facts += [ImageFacts("RGBA", enlarged=False, turned=True), ImageFacts("I;16", enlarged=True)]
+    facts += [ImageFacts("RGBA", enlarged=False, turned=True), ImageFacts("I;16", enlarged=True, cropped=True)]
     assert conversion_notes(Counter(facts), RGB) == [
         "converted 5 of 1,205 images to RGB (transparent pixels over white): "
         "3 gray, 1 RGB with transparency, 1 16-bit gray",
         "enlarged 4 of 1,205 images to 4 x 4 by bicubic interpolation",
         "turned 1 of 1,205 images upright, as their EXIF orientation says",
+        "cropped 1 of 1,205 images to the square in their middle",
     ]
 
 

@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 import re
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -85,6 +86,14 @@ class TestCurves:
             ["alpha"],
         ]
         assert text.count('class="raw"') == 7
+
+    def test_figures_of_classes_have_their_names(self, run: RunFolder):
+        found = {"truncation": None, "agreement_by_class": {"0": 0.5, "1": 0.75}, "class_names": ["cat", "dog"]}
+        run.evaluation_path.write_text(json.dumps(found))
+        assert rows(page(run), "Evaluation") == [["truncation", "none"], ["agreement_by_class", "cat: 0.5, dog: 0.75"]]
+        found |= {"agreement_by_class": {"1": 0.75}}
+        run.evaluation_path.write_text(json.dumps(found))
+        assert rows(page(run), "Evaluation")[1:] == [["agreement_by_class", "1: 0.75"], ["class_names", "cat, dog"]]
 
     def test_evaluations_while_training_have_charts_and_a_table_of_the_newest(self, run: RunFolder):
         for step, distance in ((10, 5.0), (20, 3.25)):
