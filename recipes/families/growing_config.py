@@ -21,7 +21,7 @@ class GrowthFields(AdamFields, TrainingConfig):
     help_group: ClassVar[str] = "growth"
 
     initial_resolution: int = 4
-    """Pixels a side at first; all of them: no growth."""
+    """Pixels a side at first; 0 or all of them: no growth."""
     stabilize_images: int = 5000
     """Real images shown before the next size fades in."""
     fade_images: int = 5000
@@ -35,7 +35,12 @@ class GrowthFields(AdamFields, TrainingConfig):
         require_positive(self, "stabilize_images", "fade_images")
         require_at_least(self, 0, "rampup_images")
         starts = [2**power for power in range(2, self.resolution.bit_length())]
-        require(self, "initial_resolution", self.initial_resolution in starts, f"one of {starts}")
+        require(self, "initial_resolution", self.first_resolution in starts, f"0 or one of {starts}")
+
+    @property
+    def first_resolution(self) -> int:
+        """Pixels a side at first."""
+        return self.initial_resolution or self.resolution
 
     @property
     def batch_at_levels(self) -> tuple[int, ...]:
@@ -47,7 +52,7 @@ class GrowthFields(AdamFields, TrainingConfig):
         """How the networks grow."""
         return GrowthSchedule(
             self.resolution,
-            initial_resolution=self.initial_resolution,
+            initial_resolution=self.first_resolution,
             stabilize_images=self.stabilize_images,
             fade_images=self.fade_images,
             batch_sizes=tuple((4 * 2**level, size) for level, size in enumerate(self.batch_at_levels)),
@@ -66,7 +71,7 @@ class GrowthFields(AdamFields, TrainingConfig):
 
     def all_batch_sizes(self) -> tuple[int, ...]:
         """The sizes of the batches at the resolutions from the initial one on."""
-        used = (size for resolution, size in self.schedule.batch_sizes if resolution >= self.initial_resolution)
+        used = (size for resolution, size in self.schedule.batch_sizes if resolution >= self.first_resolution)
         return tuple(dict.fromkeys(used))
 
     def images_before(self, step: int) -> int:

@@ -16,7 +16,7 @@ from recipes import stacked_mnist
 from recipes.studies import stacked_mnist as stacked_mnist_study
 from recipes.studies.stacked_mnist import measure_numbers, read_numbers
 
-TINY = ["--steps", "2", "--num", "40", "--processes", "1"]
+TINY = ["--images", "40", "--num", "40", "--processes", "1"]
 
 
 class BrightnessAsClass(nn.Module):
@@ -35,9 +35,7 @@ def fresh_classifier():
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = stacked_mnist.Config(
-        generator_widths=(4, 4, 4, 4), latent_dim=4, batch_size=4, standing_batches=2, planned_steps=2
-    )
+    config = stacked_mnist.Config(generator_widths=(4, 4, 4, 4), latent_dim=4, batch_size=4, standing_batches=2)
     monkeypatch.setitem(stacked_mnist.PRESETS, "gan-k4", lambda: config)
     monkeypatch.setitem(stacked_mnist.PRESETS, "stddev-k4", lambda: replace(config, norm="equalized"))
     monkeypatch.setattr(stacked_mnist_study, "train_classifier", partial(train_classifier, max_steps=3))
@@ -118,7 +116,7 @@ def test_both_sizes_have_the_papers_figures_for_every_preset():
     [
         (["--seeds", "1", "1"], "--seeds must be one or more, each once, but got 1 1."),
         (["--methods", "gan", "gan"], "--methods must be one or more, each once, but got gan gan."),
-        (["--steps", "0"], "--steps must be at least 1, but got 0."),
+        (["--images", "0"], "--images must be at least 1, but got 0."),
         (["--num", "51201"], "--num must be from 16 to 51,200, but got 51201."),
         (["--processes", "0"], "--processes must be at least 1, but got 0."),
     ],
