@@ -62,9 +62,8 @@ class ModeTestFields(GrowthFields):
         require(self, "discriminator_widths", len(widths) == stages and min(widths) > 0, rule)
         rule = f"{4 * 2**stages}, which is 4 doubled once for each of --generator-widths but the first"
         require(self, "resolution", self.resolution == 4 * 2**stages, rule)
-        require(
-            self, "networks", self.networks == "karras" or not self.grows, "karras to grow from --initial-resolution"
-        )
+        rule = "karras to grow from --initial-resolution"
+        require(self, "networks", self.networks == "karras" or not self.grows, rule)
 
     @property
     def grows(self) -> bool:

@@ -235,9 +235,9 @@ def _table(results: Mapping[str, Result], options: Options) -> str:
             rows.append([method, str(len(measured)), modes, divergence, *PAPER[options.size, method]])
     real = results[REAL]
     title = (
-        f"{options.size}: {options.images:,} images, {options.num:,} samples; means over the runs (standard deviations, "
-        f"in the paper over 8 runs). In as many real images the classifier reads {real['modes']} modes with a divergence of "
-        f"{real['kl_divergence']:.3f}; it errs on {real['classifier_error']:.1%} of the digits that it has not seen."
+        f"{options.size}: {options.images:,} images, {options.num:,} samples; means over the runs (and their standard "
+        f"deviations), in the paper over 8. In as many real images the classifier reads {real['modes']} modes with a "
+        f"divergence of {real['kl_divergence']:.3f}; it errs on {real['classifier_error']:.1%} of unseen digits."
     )
     return f"{title}\n\n{markdown_table(head, rows)}"
 

@@ -265,7 +265,7 @@ def test_images_smaller_than_the_resolution_are_refused():
             {"resolution": 24},
             "--resolution must be 32, which is 4 doubled once for each of --widths but the first, but got 24.",
         ),
-        ({"initial_resolution": 12}, "--initial-resolution must be one of [4, 8, 16, 32], but got 12."),
+        ({"initial_resolution": 12}, "--initial-resolution must be 0 or one of [4, 8, 16, 32], but got 12."),
         (
             {"batch_sizes": (16, 8)},
             "--batch-sizes must be 4 numbers greater than 0, as many as --widths, or none, but got 16 8.",

@@ -26,20 +26,9 @@ from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
 from recipes import stacked_mnist
 
 TINY_ARGS = [
-    *(
-        "--resolution",
-        "16",
-        "--discriminator-steps",
-        "2",
-        "--generator-widths",
-        "6",
-        "5",
-        "4",
-        "--discriminator-widths",
-        "2",
-        "3",
-    ),
-    *("--latent-dim", "6", "--batch-size", "8", "--planned-steps", "4", "--sample-every", "0"),
+    *("--resolution", "16", "--generator-widths", "6", "5", "4", "--discriminator-widths", "2", "3"),
+    *("--discriminator-steps", "2", "--latent-dim", "6", "--batch-size", "8", "--planned-steps", "4"),
+    *("--sample-every", "0"),
 ]
 TINY = {
     "resolution": 16,

@@ -14,7 +14,7 @@ from gan_blocks.engine.evaluation.classifier import TrainedClassifier, train_cla
 from gan_blocks.engine.recipe.recipe import Recipe
 from recipes import stacked_mnist
 from recipes.studies import stacked_mnist as stacked_mnist_study
-from recipes.studies.stacked_mnist import measure_numbers, read_numbers
+from recipes.studies.stacked_mnist import Task, measure_numbers, read_numbers
 
 TINY = ["--images", "40", "--num", "40", "--processes", "1"]
 
@@ -70,7 +70,7 @@ def test_a_study_trains_measures_goes_on_where_it_stopped_and_writes_its_table(
     assert capsys.readouterr().out == table
     title, _, head, _, *rows = table.splitlines()
     assert f"reads {found['real images']['modes']} modes" in title
-    assert f"errs on {found['real images']['classifier_error']:.1%} of the digits" in title
+    assert f"errs on {found['real images']['classifier_error']:.1%} of unseen digits" in title
     assert head == "| method | runs | modes | divergence | modes in the paper | divergence in the paper |"
     assert rows[0].endswith("| 30.6 (20.7) | 5.99 (0.04) |")
     assert rows[1].endswith("| 881.3 (39.2) | 1.09 (0.16) |")
@@ -125,3 +125,11 @@ def test_rejects_what_cannot_work(args: list[str], message: str, tmp_path: Path,
     assert stacked_mnist_study.main([*TINY, *args, "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith(f"stacked_mnist: error: {message}")
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_see_equally_many_images_and_growth_takes_the_same_share_of_a_shorter_one():
+    options = stacked_mnist_study.Options(images=1_000_000)
+    configs = {method: Task(options, method, 0).config for method in ("gan", "wgan-gp", "progression")}
+    seen = {method: config.images_before(config.planned_steps + 1) for method, config in configs.items()}
+    assert seen == {"gan": 1_000_000, "wgan-gp": 1_000_000, "progression": pytest.approx(1_500_000, abs=320)}
+    assert (configs["progression"].stabilize_images, configs["progression"].fade_images) == (50_000, 200_000)
