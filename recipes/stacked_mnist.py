@@ -16,9 +16,9 @@ The presets are columns of Table 4 for both:
 ``python -m recipes.studies.stacked_mnist`` measures how many kinds are covered.
 
 The paper names the networks of Metz et al. for its own columns, too; its published code has upsampling and pooling in
-place of their strides, as here. What it leaves open is from that code: batches of 64, Adam with rates that rise over the
-first 40,000 images, no drift term, 10 million images (15 million with growth). The column of the GAN is quoted there
-from Metz et al.: its batch, rates and length here are ours.
+place of their strides, as here. What it leaves open is from that code: batches of 64, Adam with rates that rise over
+the first 40,000 images, no drift term, 10 million images (15 million with growth). The column of the GAN is quoted
+there from Metz et al.: its batch, rates and length here are ours.
 
 Differences from the paper: the digits are 5,000 of MNIST, at 32x32 with a border; samples are drawn from a moving
 average of G, with standing statistics where it has batch normalization.
