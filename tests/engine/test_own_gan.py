@@ -29,7 +29,7 @@ def newest(run_folder: Path) -> Path:
 
 def hashes(run_folder: Path) -> dict[str, str]:
     files = json.loads((newest(run_folder) / "MANIFEST.json").read_bytes())["files"]
-    return {name: entry["sha256"] for name, entry in files.items()}
+    return {name: entry["xxh3_128"] for name, entry in files.items()}
 
 
 @pytest.fixture(scope="module")
