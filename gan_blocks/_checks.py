@@ -75,9 +75,9 @@ def check_at_least_0(owner: str, **values: float) -> None:
 
 
 def check_flags(owner: str, **values: object) -> None:
-    """Raise unless every keyword's value is True or False, or the number that equals it."""
+    """Raise if a keyword's value is a word, such as that of another option: it would count as True."""
     for name, value in values.items():
-        if value not in (True, False):
+        if isinstance(value, str):
             raise bad_kind(owner, name, "True or False", value)
 
 

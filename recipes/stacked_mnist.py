@@ -170,7 +170,7 @@ def train_step(state: TrainingState, batches: StepBatches, config: Config) -> di
 
     losses = update_discriminator(state, batches, config, discriminator_loss)
     losses |= update_generator(state, batches, config, generator_loss)
-    return losses | (log_of_schedules(config, position) if config.grows else {})
+    return losses | log_of_schedules(config, position)
 
 
 RECIPE = Recipe(

@@ -76,7 +76,7 @@ SHORTER = {
         *(*STUDY, "--coefficients", "0", "--steps", "1", "--num", "20", "--truncations", "1"),
     ],
     "python -m recipes.studies.stacked_mnist": [
-        *(*STUDY, "--methods", "gan", "--images", "64", "--num", "30", "--processes", "1")
+        *(*STUDY, "--methods", "gan", "--images", "1000", "--num", "30", "--processes", "1")
     ],
     "python -m recipes.studies.top_k": [
         *STUDY,

@@ -7,7 +7,7 @@ the loss is computed without forming it, so that no logit is too large.
 Tested in ``tests/losses/test_adversarial.py``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch.nn.functional as F
@@ -377,7 +377,7 @@ def _of_each(owner: str, fake_logits: Logits, reduction: Reduction, on_fake: Cal
 
 
 def _scales(owner: str, name: str, logits: Logits) -> list[Tensor]:
-    if not isinstance(logits, Tensor | Sequence):
+    if not isinstance(logits, Iterable):  # which a tensor is
         raise bad_kind(owner, name, "a tensor, or a sequence of tensors", logits)
     scales = [logits] if isinstance(logits, Tensor) else list(logits)
     if not scales:

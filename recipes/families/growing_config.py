@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 from gan_blocks import GrowthPosition, GrowthSchedule, gaussian_ramp
 from gan_blocks.engine import AdamFields, TrainingConfig, require, require_at_least, require_positive
 
-__all__ = ["GrowingFields", "GrowthFields"]
+__all__ = ["GrowingFields", "GrowthFields", "alone_in_batch"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class GrowthFields(AdamFields, TrainingConfig):
     """What follows the number of real images that D has seen: the size of the networks, and Adam's rates."""
 
     help_group: ClassVar[str] = "growth"
+    widths_field: ClassVar[str] = "widths"
+    """The field with a number of channels for each size."""
 
     initial_resolution: int = 4
     """Pixels a side at first; 0 or all of them: no growth."""
@@ -32,8 +34,11 @@ class GrowthFields(AdamFields, TrainingConfig):
     def __post_init__(self) -> None:
         """Reject what cannot work."""
         super().__post_init__()
-        require_positive(self, "stabilize_images", "fade_images")
+        require_positive(self, "stabilize_images", "fade_images", self.widths_field)
         require_at_least(self, 0, "rampup_images")
+        size = 4 * 2 ** (len(getattr(self, self.widths_field)) - 1)
+        rule = f"{size}, which is 4 doubled once for each of --{self.widths_field.replace('_', '-')} but the first"
+        require(self, "resolution", self.resolution == size, rule)
         starts = [2**power for power in range(2, self.resolution.bit_length())]
         require(self, "initial_resolution", self.first_resolution in starts, f"0 or one of {starts}")
 
@@ -88,6 +93,11 @@ class GrowthFields(AdamFields, TrainingConfig):
         return replace(self, planned_steps=steps)
 
 
+def alone_in_batch(size: int) -> str | None:
+    """What to say of a sample whose batch is to be compared as a whole."""
+    return None if size > 1 else "each needs 2 or more for D's statistics across samples"
+
+
 @dataclass(frozen=True)
 class GrowingFields(GrowthFields):
     """Networks of Table 2's kind and their growth, with what the rows of Table 1 leave out."""
@@ -127,21 +137,22 @@ class GrowingFields(GrowthFields):
         """
         super().__post_init__()
         require(self, "num_classes", self.num_classes == 1, "1 (ProGAN has no classes)")
-        require_positive(self, "latent_dim", "widths")
+        require_positive(self, "latent_dim")
         require_at_least(self, 0, "stddev_group_size")
-        size = 4 * 2 ** (len(self.widths) - 1)
-        rule = f"{size}, which is 4 doubled once for each of --widths but the first"
-        require(self, "resolution", self.resolution == size, rule)
         fits = not self.batch_sizes or (len(self.batch_sizes) == len(self.widths) and min(self.batch_sizes) > 0)
         require(self, "batch_sizes", fits, f"{len(self.widths)} numbers greater than 0, as many as --widths, or none")
         for size in self.batch_sizes or (self.batch_size,):
+            whole = self.stddev_group_size == 0
             rule = f"without a batch of {size}, which has no divisor up to --stddev-group-size"
+            rule = "at least 2 for D's statistics across samples" if whole else rule
             require(self, "batch_sizes" if self.batch_sizes else "batch_size", self.check_part(size) is None, rule)
 
     def check_part(self, size: int) -> str | None:
         """Samples that are judged together must make groups for their statistics."""
-        if self.batch_statistics != "stddev" or self.stddev_group_size <= 1:
+        if self.batch_statistics != "stddev" or self.stddev_group_size == 1:
             return None
+        if self.stddev_group_size == 0:
+            return alone_in_batch(size)
         if any(size % members == 0 for members in range(2, self.stddev_group_size + 1)):
             return None
         return "each needs a divisor from 2 to --stddev-group-size for D's statistics across samples"

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import pairwise
 from typing import ClassVar, Literal
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from gan_blocks import (
 )
 from gan_blocks.engine import require, require_positive
 from recipes.families.growing import GrowingNetwork
-from recipes.families.growing_config import GrowthFields
+from recipes.families.growing_config import GrowthFields, alone_in_batch
 from recipes.families.he_layers import he_scaled
 
 __all__ = ["ModeTestFields", "build_discriminator", "build_generator"]
@@ -35,6 +36,7 @@ class ModeTestFields(GrowthFields):
     """The networks: both kinds have the same widths, and almost the same number of parameters in D."""
 
     help_group: ClassVar[str] = "networks"
+    widths_field: ClassVar[str] = "generator_widths"
 
     num_classes: int = 1
     """1: the networks have no classes; those of the data are taken as one."""
@@ -55,15 +57,19 @@ class ModeTestFields(GrowthFields):
         """Reject what cannot work."""
         super().__post_init__()
         require(self, "num_classes", self.num_classes == 1, "1 (the networks have no classes)")
-        require_positive(self, "latent_dim", "generator_widths")
+        require_positive(self, "latent_dim")
         stages = len(self.generator_widths) - 1
         widths = self.discriminator_widths
         rule = f"{stages} numbers greater than 0, one less than of --generator-widths"
         require(self, "discriminator_widths", len(widths) == stages and min(widths) > 0, rule)
-        rule = f"{4 * 2**stages}, which is 4 doubled once for each of --generator-widths but the first"
-        require(self, "resolution", self.resolution == 4 * 2**stages, rule)
+        fits = not self.minibatch_stddev or self.batch_size > 1
+        require(self, "batch_size", fits, "at least 2 with --minibatch-stddev")
         rule = "karras to grow from --initial-resolution"
         require(self, "networks", self.networks == "karras" or not self.grows, rule)
+
+    def check_part(self, size: int) -> str | None:
+        """Samples that are judged together must be two or more to be compared."""
+        return alone_in_batch(size) if self.minibatch_stddev else None
 
     @property
     def grows(self) -> bool:
@@ -236,8 +242,8 @@ class StridedDiscriminator(nn.Module):
 
 
 def _score(linear: nn.Module, x: Tensor) -> Tensor:
-    logits: Tensor = linear(rearrange(x, "b c h w -> b (c h w)"))
-    return rearrange(logits, "b 1 -> b")
+    logits: Tensor = rearrange(linear(rearrange(x, "b c h w -> b (c h w)")), "b 1 -> b")
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
 
 
 def _generator_norm(width: int, act: Callable[[], nn.Module], equalized: bool) -> nn.Module:

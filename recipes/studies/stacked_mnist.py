@@ -44,6 +44,7 @@ Method = Literal["gan", "wgan-gp", "our-norm", "stddev", "progression"]
 Size = Literal["k4", "k2"]
 
 PUBLISHED_IMAGES = 10_000_000
+FEWEST_IMAGES = 1000  # a growing run of fewer never reaches its size
 SEED = 0  # of the samples and of the classifier
 ON_SHEET = 16  # samples of each method
 SAMPLED_AT_ONCE = 256
@@ -95,7 +96,8 @@ class Options:
     def __post_init__(self) -> None:
         """Check the values."""
         require_each_once(self, "methods", "seeds")
-        require_at_least(self, 1, "images", "processes")
+        require_at_least(self, FEWEST_IMAGES, "images")
+        require_at_least(self, 1, "processes")
         check_threads(self.threads)
         if not ON_SHEET <= self.num <= NUM_STACKS:
             raise UserError(f"--num must be from {ON_SHEET} to {NUM_STACKS:,}, but got {self.num}.")
@@ -235,9 +237,10 @@ def _table(results: Mapping[str, Result], options: Options) -> str:
             rows.append([method, str(len(measured)), modes, divergence, *PAPER[options.size, method]])
     real = results[REAL]
     title = (
-        f"{options.size}: {options.images:,} images, {options.num:,} samples; means over the runs (and their standard "
-        f"deviations), in the paper over 8. In as many real images the classifier reads {real['modes']} modes with a "
-        f"divergence of {real['kl_divergence']:.3f}; it errs on {real['classifier_error']:.1%} of unseen digits."
+        f"{options.size}: {options.images:,} images (progression: half as many more), {options.num:,} samples; means "
+        "of the runs (standard deviations), in the paper of 8. In as many real images the classifier reads "
+        f"{real['modes']} modes with a divergence of {real['kl_divergence']:.3f}; it errs on "
+        f"{real['classifier_error']:.1%} of unseen digits."
     )
     return f"{title}\n\n{markdown_table(head, rows)}"
 

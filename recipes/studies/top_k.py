@@ -42,7 +42,7 @@ from gan_blocks.engine import (
     require_positive,
 )
 from gan_blocks.engine.base import check_threads, replace_durably
-from gan_blocks.engine.evaluation import DistributionJudge, FeatureDistance
+from gan_blocks.engine.evaluation import DistributionJudge, FeatureDistance, load_network
 from gan_blocks.engine.pictures import save_sheet
 from gan_blocks.engine.studies import (
     Result,
@@ -173,12 +173,17 @@ class Judges(NamedTuple):
 
     @classmethod
     def of(cls, options: Options, real: ImageSet) -> "Judges":
-        """Train and load what looks at images."""
+        """Load and train what looks at images; a network that cannot be loaded is told of first.
+
+        Raises:
+            UserError: If there is none.
+        """
+        network = None if options.features is None else load_network(options.features, real.resolution)
         judge = DistributionJudge.of_images(real, seed=SEED)
-        if options.features is None:
+        if network is None:
             return cls(judge, None)
         places = torch.linspace(0, len(judge.learned) - 1, min(len(judge.learned), SEEN_BY_NETWORK)).long()
-        return cls(judge, FeatureDistance.to_images(judge.learned[places], options.features))
+        return cls(judge, FeatureDistance.to_images(network, judge.learned[places]))
 
     def report(self, images: Tensor) -> Result:
         """All figures of some images."""
@@ -202,8 +207,8 @@ def carry_out(options: Options) -> Path:
     real = load_images(options.data, resolution=config.resolution, channels=config.image_channels, num_classes=None)
     # Variants and seeds may be added later.
     fixed = ("table", "data", "minutes", "decay_images", "num", "features", "threads")
+    judge = Judges.of(options, real)  # before the study keeps the name of a network that there is not
     study = Study(options.out / f"table_{options.table}", {name: getattr(options, name) for name in fixed})
-    judge = Judges.of(options, real)
 
     def measure_real() -> Result:
         accuracy = judge.images.classifier.held_out_accuracy

@@ -183,5 +183,11 @@ def test_rejects_a_weight_of_zero():
 
 
 def test_rejects_numbers_in_the_place_of_scales():
-    with pytest.raises(TypeError, match=r"^hinge_generator_loss: `fake_logits` must be a tensor, or a sequence of"):
-        hinge_generator_loss(fake_logits=[1.0, 2.0])
+    for numbers in ([1.0, 2.0], 3.0, None):
+        with pytest.raises(TypeError, match=r"^hinge_generator_loss: `fake_logits` must be a tensor, or a sequence of"):
+            hinge_generator_loss(fake_logits=numbers)
+
+
+def test_the_scales_may_be_the_values_of_a_dictionary():
+    scales = {"fine": torch.tensor([1.0]), "coarse": torch.tensor([3.0])}
+    assert hinge_generator_loss(fake_logits=scales.values()) == -4

@@ -256,6 +256,15 @@ def test_a_resumed_run_equals_the_one_that_was_never_stopped(preset: str, tiny_d
             {"initial_resolution": 4, "networks": "metz"},
             "--networks must be karras to grow from --initial-resolution, but got metz.",
         ),
+        (
+            {"minibatch_stddev": True, "batch_size": 1},
+            "--batch-size must be at least 2 with --minibatch-stddev, but got 1.",
+        ),
+        (
+            {"resolution": 48},
+            "--resolution must be 32, which is 4 doubled once for each of --generator-widths but the first, "
+            "but got 48.",
+        ),
         ({"num_classes": 10}, "--num-classes must be 1 (the networks have no classes), but got 10."),
         (
             {"resolution": 16},
@@ -274,6 +283,31 @@ def test_rejects_a_config_that_cannot_work(change: dict[str, object], message: s
     with pytest.raises(UserError) as error:
         stacked_mnist.Config(**change)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("preset", ["gan-k4", "our-norm-k4"])
+def test_losses_are_averaged_in_float32_under_bfloat16(preset: str):
+    config = stacked_mnist.PRESETS[preset]()
+    discriminator = stacked_mnist.RECIPE.build_discriminator(config)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert discriminator(torch.zeros(2, 3, 32, 32), torch.zeros(2)).dtype == torch.float32
+
+
+def test_rates_that_rise_are_logged(step):
+    losses, _, _ = step("our-norm-k4")
+    assert losses["generator_lr"] == losses["discriminator_lr"] == 1e-3  # those of the Config that the step is given
+    assert (losses["resolution"], losses["alpha"]) == (16, 1)
+
+
+def test_samples_that_would_be_judged_alone_are_refused(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    args = ["--preset", "stddev-k4", "--data", f"npz:{tiny_data}", *TINY_ARGS, "--run-dir", str(tmp_path / "run")]
+    assert stacked_mnist.RECIPE.main([*args, "--accumulate", "8"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "--accumulate 8 would make micro-batches of 1 of a batch of 8; each needs 2 or more for D's statistics across "
+        "samples.\n"
+    )
 
 
 # Data

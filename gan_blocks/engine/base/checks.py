@@ -155,7 +155,8 @@ def require(config: object, field: str, holds: bool, rule: str) -> None:
 def unknown_word(word: str, known: Iterable[str]) -> UserError:
     """What to raise for a first word that is none of the known ones."""
     listed = list(known)
-    return UserError(f"the first word must be one of {', '.join(listed)}, but got {word}.{perhaps_meant(word, listed)}")
+    got = f"{shortened(word)}.{perhaps_meant(word, listed)}"
+    return UserError(f"the first word must be one of {', '.join(listed)}, but got {got}")
 
 
 def perhaps_meant(word: str, known: Iterable[str]) -> str:

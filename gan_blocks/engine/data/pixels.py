@@ -79,7 +79,8 @@ class ImageFacts(NamedTuple):
     mode: str
     enlarged: bool
     turned: bool = False
-    cropped: bool = False
+    cropped: bool | None = False
+    """None: not known, of a store that an earlier version began."""
 
 
 def to_pixels(image: Image.Image, layout: PixelLayout) -> NDArray[np.uint8]:
@@ -173,7 +174,8 @@ def conversion_notes(counts: Counter[ImageFacts], layout: PixelLayout) -> list[s
         notes.append(f"enlarged {enlarged:,} of {total:,} images to {size} by bicubic interpolation")
     if turned := sum(count for fact, count in counts.items() if fact.turned):
         notes.append(f"turned {turned:,} of {total:,} images upright, as their EXIF orientation says")
-    if cropped := sum(count for fact, count in counts.items() if fact.cropped):
+    known = all(fact.cropped is not None for fact in counts)
+    if known and (cropped := sum(count for fact, count in counts.items() if fact.cropped)):
         notes.append(f"cropped {cropped:,} of {total:,} images to the square in their middle")
     return notes
 

@@ -1,7 +1,7 @@
 """Measuring samples against real images."""
 
 from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_scores, train_classifier
-from gan_blocks.engine.evaluation.distribution import DistributionJudge, FeatureDistance
+from gan_blocks.engine.evaluation.distribution import DistributionJudge, FeatureDistance, load_network
 from gan_blocks.engine.evaluation.image_rows import RealImages
 from gan_blocks.engine.evaluation.judge import Judge
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Report, Samples
@@ -21,6 +21,7 @@ __all__ = [
     "TrainedClassifier",
     "check_sample_count",
     "class_scores",
+    "load_network",
     "measure_quality",
     "train_classifier",
 ]

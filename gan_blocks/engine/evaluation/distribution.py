@@ -17,7 +17,7 @@ from gan_blocks.engine.evaluation.features.choice import CLASSIFIER, parse_featu
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.quality import check_finite
 
-__all__ = ["DistributionJudge", "DistributionReport", "FeatureDistance"]
+__all__ = ["DistributionJudge", "DistributionReport", "FeatureDistance", "load_network"]
 
 COMPARED = 1000  # images of each set for what takes time in the square of them, or much memory for each
 BATCH_SIZE = 250
@@ -118,16 +118,8 @@ class FeatureDistance:
     real: FeatureMoments
 
     @classmethod
-    def to_images(cls, real: Tensor, features: str) -> "FeatureDistance":
-        """Look at the real images, in [-1, 1].
-
-        Raises:
-            UserError: If the network is unknown or cannot be loaded, or is the classifier, which is trained.
-        """
-        choice = parse_features(features)
-        if choice.kind == CLASSIFIER:
-            raise UserError("--features must be a network other than the classifier, whose distance is there already.")
-        network = choice.load(real.device, real.shape[-1])
+    def to_images(cls, network: FeatureNetwork, real: Tensor) -> "FeatureDistance":
+        """Look at the real images, in [-1, 1]."""
         return cls(network, _moments(network, real))
 
     @property
@@ -138,6 +130,18 @@ class FeatureDistance:
     def of(self, images: Tensor) -> float:
         """The distance of images in [-1, 1]."""
         return frechet_distance(self.real, _moments(self.network, images))
+
+
+def load_network(features: str, side: int) -> FeatureNetwork:
+    """The network that ``--features`` names; images of ``side`` pixels are what one looks at that names no side.
+
+    Raises:
+        UserError: If it is unknown or cannot be loaded, or is the classifier, which is trained.
+    """
+    choice = parse_features(features)
+    if choice.kind == CLASSIFIER:
+        raise UserError("--features must be a network other than the classifier, whose distance is there already.")
+    return choice.load(torch.device("cpu"), side)
 
 
 def _moments(network: FeatureNetwork, images: Tensor) -> FeatureMoments:

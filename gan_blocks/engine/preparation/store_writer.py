@@ -53,7 +53,10 @@ class _Part:
     @classmethod
     def decode(cls, data: bytes) -> "_Part":
         values = parse_object(data, _SHAPE)
-        facts = Counter({ImageFacts(str(mode), *map(bool, flags)): int(n) for mode, *flags, n in values["facts"]})
+        facts = Counter[ImageFacts]()
+        for mode, enlarged, turned, *cropped, count in values["facts"]:
+            known = bool(cropped[0]) if cropped and cropped[0] is not None else None
+            facts[ImageFacts(str(mode), bool(enlarged), bool(turned), known)] += int(count)
         return cls(values["labels"], values["damaged"], facts, list(map(ShardFile.from_json, values["shards"])))
 
 

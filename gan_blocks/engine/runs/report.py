@@ -188,6 +188,8 @@ def _metrics(folder: RunFolder, log: Entries) -> list[str]:
             figures = _flatten(_with_class_names(read_object(folder.evaluation_path, {})))
         except UserError as error:  # a report says what it can
             figures = {"": str(error)}
+        except RecursionError:
+            figures = {"": f"{folder.evaluation_path} is nested too deeply to be shown."}
         parts.append(_table("Evaluation", figures))
     evaluations = [entry for entry in log if entry.get("event") == "evaluation"]
     parts.append(_side_by_side(_charts(EVALUATION_CHARTS, evaluations)))
@@ -200,7 +202,10 @@ def _metrics(folder: RunFolder, log: Entries) -> list[str]:
 def _with_class_names(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The figures, with the names of the classes where there are their numbers."""
     names, by_class = figures.get("class_names"), figures.get("agreement_by_class")
-    if not isinstance(names, list) or not isinstance(by_class, Mapping) or len(names) != len(by_class):
+    if not isinstance(names, list) or not isinstance(by_class, Mapping):
+        return dict(figures)
+    named = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    if not named or list(by_class) != list(map(str, range(len(names)))):
         return dict(figures)
     others = {name: value for name, value in figures.items() if name != "class_names"}
     return others | {"agreement_by_class": dict(zip(names, by_class.values(), strict=True))}

@@ -57,6 +57,8 @@ class Evaluator:
     def measure(self, generator: nn.Module, discriminator: nn.Module, prior: Prior) -> dict[str, float]:
         """What to log: shares of images that D calls real, and the distance beside that of other real images.
 
+        Nothing, as long as the networks grow: samples are smaller than the images.
+
         Args:
             generator: The averaged G, ready to sample.
             discriminator: D as it is being trained.
@@ -66,8 +68,8 @@ class Evaluator:
         count = max(SAMPLES, 2 * config.num_classes)
         labels = even_labels(count, range(config.num_classes))
         images = generate(generator, draw_latents(prior, count, seed=config.seed), labels).clamp_(-1, 1)
-        if not images.isfinite().all():
-            return {}  # the next losses tell of it
+        if images.shape[-1] < config.resolution or not images.isfinite().all():
+            return {}  # of what is not finite the next losses tell
         samples = side.samples(images, labels)
         was_training = discriminator.training
         discriminator.eval()

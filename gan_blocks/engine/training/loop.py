@@ -266,7 +266,12 @@ class Run:
         assert self.evaluator is not None
         generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=SHEET_STANDING_BATCHES)
         measure = partial(self.evaluator.measure, generator, self.state.discriminator, self.prior)
-        decided_by_main(lambda: self._record({"event": "evaluation", "step": self.step, **measure()}))
+
+        def record() -> None:
+            if found := measure():
+                self._record({"event": "evaluation", "step": self.step, **found})
+
+        decided_by_main(record)
 
     def _divergence(self, what: str) -> UserError:
         """The error that ends a training that has diverged; its spectra are drawn, being what one looks at then."""

@@ -183,6 +183,11 @@ def test_notes_count_conversions_enlargements_turns_and_crops():
     ]
 
 
+def test_what_is_not_known_of_all_images_is_not_counted():
+    facts = [ImageFacts("RGB", enlarged=False, cropped=None), ImageFacts("RGB", enlarged=False, cropped=True)]
+    assert conversion_notes(Counter(facts), RGB) == []
+
+
 def test_there_are_no_notes_when_nothing_was_converted():
     assert conversion_notes(Counter([ImageFacts("L", enlarged=False)] * 3), GRAY) == []
     assert conversion_notes(Counter([ImageFacts("RGB", enlarged=False)] * 3), GRAY) == [

@@ -91,9 +91,24 @@ class TestCurves:
         found = {"truncation": None, "agreement_by_class": {"0": 0.5, "1": 0.75}, "class_names": ["cat", "dog"]}
         run.evaluation_path.write_text(json.dumps(found))
         assert rows(page(run), "Evaluation") == [["truncation", "none"], ["agreement_by_class", "cat: 0.5, dog: 0.75"]]
-        found |= {"agreement_by_class": {"1": 0.75}}
-        run.evaluation_path.write_text(json.dumps(found))
-        assert rows(page(run), "Evaluation")[1:] == [["agreement_by_class", "1: 0.75"], ["class_names", "cat, dog"]]
+
+    @pytest.mark.parametrize(
+        ("by_class", "names", "shown"),
+        [
+            ({"1": 0.75}, ["cat", "dog"], ["1: 0.75", "cat, dog"]),
+            ({"1": 0.1, "0": 0.9}, ["cat", "dog"], ["1: 0.1, 0: 0.9", "cat, dog"]),
+            ({"0": 0.1, "1": 0.9}, ["cat", "cat"], ["0: 0.1, 1: 0.9", "cat, cat"]),
+            ({"0": 0.1, "1": 0.9}, [["a"], {"b": 1}], ["0: 0.1, 1: 0.9", "a, b: 1"]),
+        ],
+    )
+    def test_figures_whose_names_do_not_fit_are_shown_as_they_are(self, run: RunFolder, by_class, names, shown):
+        run.evaluation_path.write_text(json.dumps({"agreement_by_class": by_class, "class_names": names}))
+        expected = [[name, value] for name, value in zip(["agreement_by_class", "class_names"], shown, strict=True)]
+        assert rows(page(run), "Evaluation") == expected
+
+    def test_figures_of_any_depth_do_not_stop_a_report(self, run: RunFolder):
+        run.evaluation_path.write_text('{"x": ' + 600 * "[" + 600 * "]" + "}")
+        assert "nested too deeply" in page(run)
 
     def test_evaluations_while_training_have_charts_and_a_table_of_the_newest(self, run: RunFolder):
         for step, distance in ((10, 5.0), (20, 3.25)):

@@ -69,6 +69,17 @@ def test_a_run_without_classes_is_asked_what_d_calls_real_alone(tiny_data: Path,
     assert "frechet_distance" not in entry
 
 
+def test_networks_are_evaluated_once_they_have_grown(tiny_data: Path, tmp_path: Path):
+    growing = ["--resolution", "16", "--widths", "6", "5", "4", "--latent-dim", "6", "--batch-size", "8"]
+    phases = ["--stabilize-images", "8", "--fade-images", "8", "--hold-out", "0.3", "--evaluate-every", "1"]
+    words = ["--data", f"npz:{tiny_data}", *growing, *phases, "--steps", "6", "--run-dir", str(tmp_path)]
+    assert progan.RECIPE.main(words) == 0
+    resolutions = {entry["step"]: entry["resolution"] for entry in log(tmp_path) if "resolution" in entry}
+    evaluated = [entry["step"] for entry in log(tmp_path) if entry.get("event") == "evaluation"]
+    assert evaluated == [step for step, resolution in resolutions.items() if resolution == 16]
+    assert 0 < len(evaluated) < 6
+
+
 def test_a_share_that_leaves_nothing_is_refused(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     words = ["--data", f"npz:{tiny_data}", *TINY_NETWORK, "--run-dir", str(tmp_path / "run"), "--hold-out", "1"]
     assert biggan_deep.RECIPE.main(words) == 2

@@ -16,7 +16,7 @@ from recipes import stacked_mnist
 from recipes.studies import stacked_mnist as stacked_mnist_study
 from recipes.studies.stacked_mnist import Task, measure_numbers, read_numbers
 
-TINY = ["--images", "40", "--num", "40", "--processes", "1"]
+TINY = ["--images", "1000", "--num", "40", "--processes", "1"]
 
 
 class BrightnessAsClass(nn.Module):
@@ -35,7 +35,7 @@ def fresh_classifier():
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = stacked_mnist.Config(generator_widths=(4, 4, 4, 4), latent_dim=4, batch_size=4, standing_batches=2)
+    config = stacked_mnist.Config(generator_widths=(4, 4, 4, 4), latent_dim=4, batch_size=100, standing_batches=2)
     monkeypatch.setitem(stacked_mnist.PRESETS, "gan-k4", lambda: config)
     monkeypatch.setitem(stacked_mnist.PRESETS, "stddev-k4", lambda: replace(config, norm="equalized"))
     monkeypatch.setattr(stacked_mnist_study, "train_classifier", partial(train_classifier, max_steps=3))
@@ -116,7 +116,7 @@ def test_both_sizes_have_the_papers_figures_for_every_preset():
     [
         (["--seeds", "1", "1"], "--seeds must be one or more, each once, but got 1 1."),
         (["--methods", "gan", "gan"], "--methods must be one or more, each once, but got gan gan."),
-        (["--images", "0"], "--images must be at least 1, but got 0."),
+        (["--images", "999"], "--images must be at least 1000, but got 999."),
         (["--num", "51201"], "--num must be from 16 to 51,200, but got 51201."),
         (["--processes", "0"], "--processes must be at least 1, but got 0."),
     ],
@@ -132,4 +132,6 @@ def test_runs_see_equally_many_images_and_growth_takes_the_same_share_of_a_short
     configs = {method: Task(options, method, 0).config for method in ("gan", "wgan-gp", "progression")}
     seen = {method: config.images_before(config.planned_steps + 1) for method, config in configs.items()}
     assert seen == {"gan": 1_000_000, "wgan-gp": 1_000_000, "progression": pytest.approx(1_500_000, abs=320)}
+    shortest = Task(stacked_mnist_study.Options(images=1000), "progression", 0).config
+    assert shortest.position(shortest.planned_steps).resolution == 32
     assert (configs["progression"].stabilize_images, configs["progression"].fade_images) == (50_000, 200_000)

