@@ -73,7 +73,8 @@ class FeatureSets:
         if not self.network.digest:
             return measure()
         name, *counts = settings
-        return self.figures(kind, (name, self.network.digest, self.seed, *counts), measure)
+        network = self.network.name, self.network.digest  # the name has the side that it looks at
+        return self.figures(kind, (name, *network, self.seed, *counts), measure)
 
 
 def check_feature_counts(samples: int, real: int, *, held_out: int | None, option: str) -> None:

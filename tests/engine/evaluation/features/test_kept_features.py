@@ -193,6 +193,16 @@ def test_what_is_kept_of_the_real_images_is_bit_for_bit_what_is_measured(
     assert {path.name.rpartition("-")[0] for path in files} == kinds
 
 
+def test_what_is_kept_of_one_side_of_the_input_is_not_taken_for_another(tmp_path: Path):
+    def look(images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :3]  # of one network, others at another side
+
+    networks = [FeatureNetwork(f"corner-{size}", look, num_features=3, side=size, digest="0123") for size in (8, 4)]
+    real, samples = image_set(60), RealImages(image_set(24))
+    anew = [figures_of_all_metrics(side(real, None, network), samples) for network in networks]
+    assert [figures_of_all_metrics(side(real, tmp_path, network), samples) for network in networks] == anew
+
+
 @pytest.mark.parametrize("change", ["seed", "image", "label", "held out"])
 def test_what_is_kept_of_other_real_images_or_with_another_seed_is_not_taken(
     change: str, tmp_path: Path, counted: Counted
