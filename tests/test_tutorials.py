@@ -60,6 +60,7 @@ class TestFirstGan:
         assert re.fullmatch(r"step 0: loss_d .*, loss_g .*, largest singular value 1\.0.\n", capsys.readouterr().out)
         generator, samples = names["Generator"](), names["samples"]  # type: ignore[operator]
         assert samples.shape == (40, 3, 32, 32)
+        assert Path("first_gan.png").is_file()
         generator.load_state_dict(torch.load("first_gan.pt"))
         generator.eval()
         z = names["cut"].sample(10)  # type: ignore[attr-defined]
@@ -68,7 +69,7 @@ class TestFirstGan:
     def test_it_is_as_long_as_it_says(self):
         statements = [node for node in ast.parse(self.CODE).body if not isinstance(node, ast.Import | ast.ImportFrom)]
         lines = [line for node in statements for line in self.CODE.splitlines()[node.lineno - 1 : node.end_lineno]]
-        assert len([line for line in lines if line]) <= 61
+        assert len([line for line in lines if line]) <= 62
         assert max(map(len, self.CODE.splitlines())) <= 120
 
 

@@ -62,7 +62,7 @@ def frechet_distance(real_features: Tensor | FeatureMoments, fake_features: Tens
     means = (real_mean - fake_mean).square().sum()
     traces = real_root.square().sum() + fake_root.square().sum()
     root_of_product = torch.linalg.svdvals(real_root @ fake_root.mT).sum()
-    return float(means + traces - 2 * root_of_product)
+    return float((means + traces - 2 * root_of_product).clamp(min=0))  # rounding can take equal sets below
 
 
 def _mean_and_root(name: str, features: Features) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Study how many modes training methods cover with a crippled discriminator (Karras et al. 2018, Appendix E, Table 4).
 
-Trains recipes.stacked_mnist by each method and with each of several seeds until D has seen equally many images (a
-growing one half as many more, as in the paper's code). A classifier of digits, trained here and now, then reads the
+Trains recipes.stacked_mnist by each method and with each of several seeds until D has seen equally many images
+(``progression`` 1.5 times as many, as in the paper's code). A classifier of digits, trained here and now, reads the
 three digits of 25,600 samples. The measures are those of Table 4: how many of the 1,000 numbers there are, and the
 divergence of their histogram from uniform. What the classifier reads in as many real images stands beside them.
 

@@ -81,7 +81,7 @@ class Options:
     """Seeds of the training, for each run."""
 
     data: str = "fashion-mnist"
-    """Gray training images, whose classes the GANs do not see but the classifier learns."""
+    """Training images, shown in gray, whose classes the GANs do not see but the classifier learns."""
 
     minutes: float = 15.0
     """Length of each run without top-k by the clock; those with it make as many steps."""
@@ -104,6 +104,8 @@ class Options:
         require_positive(self, "minutes", "decay_images")
         check_threads(self.threads)
         require_at_least(self, 2, "num")
+        if self.table == "5" and self.variants != tuple(VARIANTS):
+            raise UserError("--variants is for --table 3; Table 5 trains SA-GAN.")
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class Task:
         """
         arm, options = self.arm, self.options
         args = [
-            *("--preset", arm.variant.preset, "--data", options.data, "--num-classes", "1", "--seed", str(self.seed)),
+            *("--preset", arm.variant.preset, "--data", options.data, "--seed", str(self.seed)),
+            *("--num-classes", "1", "--image-channels", "1"),
             *("--top-k-gamma", str(arm.gamma), "--top-k-floor", str(arm.floor)),
             *("--top-k-decay-images", str(options.decay_images)),
             *("--device", "cpu", "--threads", str(options.threads), "--sample-every", "0", "--checkpoint-every", "200"),

@@ -125,4 +125,4 @@ def test_the_command_trains_and_prints_the_table(
     assert capfd.readouterr().out == (tmp_path / "table.md").read_text()
     assert (tmp_path / "settings.png").is_file()
     assert mixture.main([*args, "--hidden-units", "5"]) == 2
-    assert "holds a study with hidden_units 4, not 5. Name another folder." in capfd.readouterr().err
+    assert "holds a study with --hidden-units 4, not 5. Name another folder." in capfd.readouterr().err

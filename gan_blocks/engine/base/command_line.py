@@ -231,17 +231,24 @@ def _as_one_line(box: str, kind: type[Any]) -> str:
             paragraphs.append([])
     paragraphs = paragraphs if framed else paragraphs[1:]
     sentence = " ".join(paragraphs[0]).rstrip(".")
-    unknown = re.match(r"Unrecognized options: (--[^\s,=]+)", sentence)
-    perhaps = perhaps_meant(unknown[1], option_names(kind)) if unknown else ""
-    return f"{_reworded(sentence)}.{perhaps} See --help."
+    if unknown := re.fullmatch(r"Unrecognized options: (.*)", sentence):
+        words = unknown[1].split(", ")
+        options = [word for word in words if word.startswith("-")] or words  # the others are their values
+        perhaps = perhaps_meant(options[0].partition("=")[0], option_names(kind))
+        return f"Unrecognized option{'s' * (len(options) > 1)}: {', '.join(options)}.{perhaps} See --help."
+    if choice := re.fullmatch(_NO_CHOICE, sentence):
+        perhaps = perhaps_meant(choice[1], re.findall(r"[^', ]+", choice[3]))
+        return f"{_reworded(sentence)}.{perhaps} See --help."
+    return f"{_reworded(sentence)}. See --help."
 
 
 _NOT_A_NUMBER = r"Error parsing (\S+): (?:{}|no type matching {} .* from \[)'(.*)'\]?"
+_NO_CHOICE = r"invalid choice '(.*)' for argument '(\S+)'\. .* \((.*?),?\)"
 _RULES = (
     (_NOT_A_NUMBER.format(r"invalid literal for int\(\) .*: ", "INT"), r"\1 must be a whole number, but got \2"),
     (_NOT_A_NUMBER.format("could not convert string to float: ", "FLOAT"), r"\1 must be a number, but got \2"),
     (r"Error parsing (\S+): (?:Could not find valid parse|no type matching) .*\[(.*)\]", r"\1 cannot be \2"),
-    (r"invalid choice '(.*)' for argument '(\S+)'\. .* \((.*?),?\)", r"\2 must be one of \3, but got \1"),
+    (_NO_CHOICE, r"\2 must be one of \3, but got \1"),
     (r"Missing from .*?: (--\S+) .*", r"\1 must be given"),
     (r"Missing value for argument '(\S+)'\. Expected 1 values", r"\1 needs a value"),
 )

@@ -72,15 +72,15 @@ class TrainedGenerator:
         if (asked := normalize("NFC", str(word))) in names:
             return names.index(asked)
         num_classes = self.config.num_classes
+        rule = f"{'names of classes or ' if names else ''}numbers from 0 to {num_classes - 1}"
         try:
             label = int(word)
         except ValueError:
             listed = f"{', '.join(self.class_names[:10])}{', ...' if len(names) > 10 else ''}"
             perhaps = perhaps_meant(asked, names) or (f" The names are {listed}." if names else "")
-            rule = f"names of classes or numbers from 0 to {num_classes - 1}"
             raise UserError(f"--classes must be {rule}, but got {word}.{perhaps}") from None
         if not 0 <= label < num_classes:
-            raise UserError(f"--classes must lie in 0 to {num_classes - 1}, but got {label}.")
+            raise UserError(f"--classes must be {rule}, but got {label}.")
         return label
 
     def load_images(self, data: str | None = None) -> tuple[ImageSet, list[str]]:

@@ -91,8 +91,11 @@ class Study:
             for name, value in settings.items():
                 if saved["settings"].get(name) != value:
                     was = saved["settings"].get(name)
-                    raise UserError(f"{folder} holds a study with {name} {was}, not {value}. Name another folder.")
+                    option = f"--{name.replace('_', '-')}"
+                    raise UserError(f"{folder} holds a study with {option} {was}, not {value}. Name another folder.")
             self.results = saved["results"]
+        elif (folder / "config.json").is_file():
+            raise UserError(f"{folder} holds a training run, not a study. Name another folder.")
         self._settings = settings
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -207,6 +210,8 @@ def carry_out_side_by_side(
         StudyStoppedError: If a training was stopped by a signal.
     """
     missing = [task for task in tasks if task.name not in study.results]
+    if missing:
+        tqdm.write(f"What the runs say is in {study.folder}: {missing[0].console.name}, ...", file=sys.stderr)
     failed: list[SomeTask] = []
     with Progress(
         total=len(tasks), initial=len(tasks) - len(missing), unit="run", desc="study", smoothing=0

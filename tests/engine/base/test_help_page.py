@@ -146,8 +146,8 @@ def test_what_is_on_or_off_is_a_flag_or_has_a_value(words: list[str], expected: 
     ("words", "problem"),
     [
         (["--mirror", "3"], "--mirror must be one of True, False, but got 3. See --help."),
-        (["--no-mirror", "True"], "Unrecognized options: True. See --help."),
-        (["--no-size"], "Unrecognized options: --no-size. Perhaps you meant --size. See --help."),
+        (["--no-mirror", "True"], "Unrecognized option: True. See --help."),
+        (["--no-size"], "Unrecognized option: --no-size. Perhaps you meant --size. See --help."),
     ],
 )
 def test_a_flag_with_another_value_is_one_line(words: list[str], problem: str):

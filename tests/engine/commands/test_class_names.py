@@ -76,7 +76,9 @@ def test_an_unknown_class_is_one_line(run: Path, tmp_path: Path, capfd: pytest.C
         assert sample.main(["--run", str(run), "--classes", word, "--out", str(tmp_path / "x.npz")]) == 2
         assert f"--classes must be {rule}" in capfd.readouterr().err
     assert sample.main(["--run", str(run), "--classes", "7", "--out", str(tmp_path / "x.npz")]) == 2
-    assert capfd.readouterr().err == "sample: error: --classes must lie in 0 to 2, but got 7.\n"
+    assert capfd.readouterr().err == (
+        "sample: error: --classes must be names of classes or numbers from 0 to 2, but got 7.\n"
+    )
 
 
 @pytest.mark.slow

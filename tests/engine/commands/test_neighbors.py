@@ -184,7 +184,7 @@ def test_a_sheet_that_no_memory_holds_is_refused_at_once(
         (["--neighbors", "0"], "--neighbors must be at least 1, but got 0."),
         (["--out", "x.gif"], "--out must end in .png, but got x.gif."),
         (["--by"], "--by must name at least one of pixels, features and crop."),
-        (["--classes", "3"], "--classes must lie in 0 to 2, but got 3."),
+        (["--classes", "3"], "--classes must be names of classes or numbers from 0 to 2, but got 3."),
         (
             ["--samples", "x.npz", "--classes", "1"],
             "--classes is for samples that are drawn here, but --samples gives them.",

@@ -325,7 +325,7 @@ def test_the_number_of_threads_can_be_set(run: Path, tmp_path: Path, capfd: pyte
     [
         (["--num", "0"], "--num must be at least 1, but got 0."),
         (["--truncation", "-1"], "--truncation must be at least 0, but got -1.0."),
-        (["--classes", "3"], "--classes must lie in 0 to 2, but got 3."),
+        (["--classes", "3"], "--classes must be names of classes or numbers from 0 to 2, but got 3."),
         (["--out", "x.gif"], "--out must end in .png or .npz or be a folder, but got x.gif."),
         (["--weights", "x.safetensors"], "give one of --run RUN and --weights FILE."),
         (
@@ -339,7 +339,7 @@ def test_the_number_of_threads_can_be_set(run: Path, tmp_path: Path, capfd: pyte
             "--truncations must be one or more numbers of at least 0, but got 1 -1.",
         ),
         (["truncation", "--truncations"], "--truncations must be one or more numbers of at least 0, but got none."),
-        (["truncation", "--classes", "-1"], "--classes must lie in 0 to 2, but got -1."),
+        (["truncation", "--classes", "-1"], "--classes must be names of classes or numbers from 0 to 2, but got -1."),
         (["classes", "--out", "x.png"], "--out must be a folder, but got x.png."),
         (["classes", "--num", "0"], "--num must be at least 1, but got 0."),
     ],

@@ -130,7 +130,10 @@ def test_drawing_changes_nothing_in_the_run(tiny_run: Path, tmp_path: Path):
             ["interpolation", "--vary", "classes", "--classes", "1"],
             "--vary classes needs two classes or more, but --classes is 1 alone.",
         ),
-        (["interpolation", "--classes", "0", "3"], "--classes must lie in 0 to 2, but got 3."),
+        (
+            ["interpolation", "--classes", "0", "3"],
+            "--classes must be names of classes or numbers from 0 to 2, but got 3.",
+        ),
         (["walk", "--out", "x.png"], "--out must end in .gif or .apng, but got x.png."),
         (["walk", "--num", "0"], "--num must be at least 1, but got 0."),
         (["walk", "--fps", "0"], "--fps must lie in 1 to 50, but got 0."),

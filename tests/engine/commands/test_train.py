@@ -37,5 +37,5 @@ def test_a_command_line_without_a_recipe_is_one_line(words: list[str], got: str,
 
 def test_typing_errors_pass_on_what_the_parser_offers(capsys: pytest.CaptureFixture[str]):
     assert console.main(["train", "sngan", "--stpes", "3"]) == 2
-    expected = "sngan: error: Unrecognized options: --stpes, 3. Perhaps you meant --steps. See --help.\n"
+    expected = "sngan: error: Unrecognized option: --stpes. Perhaps you meant --steps. See --help.\n"
     assert capsys.readouterr().err == expected

@@ -135,7 +135,7 @@ def test_rejects_what_cannot_work(args: list[str], message: str, tmp_path: Path,
 def test_a_study_is_continued_with_its_settings_alone(tmp_path: Path):
     Study(tmp_path, {"steps": 2}).result("a", lambda: {"agreement": 0.5})
     assert Study(tmp_path, {"steps": 2}).results == {"a": {"agreement": 0.5}}
-    message = f"{tmp_path} holds a study with steps 2, not 3. Name another folder."
+    message = f"{tmp_path} holds a study with --steps 2, not 3. Name another folder."
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         Study(tmp_path, {"steps": 3})
 

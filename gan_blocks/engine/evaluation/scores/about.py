@@ -48,8 +48,8 @@ class FeatureReport:
             f"  real: the same of {counts.floor_samples:,} {others}",
         ]
         if counts.samples <= self.num_features:
-            few = f"{counts.samples:,} samples of {self.num_features:,} features"
-            lines.append(f"  {few}: Fréchet distances are mostly due to that; compare at equal numbers alone")
+            few = f"only {counts.samples:,} samples of {self.num_features:,} features"
+            lines.append(f"  {few}: most of a Fréchet distance is bias; compare only at equal numbers of samples")
         return lines
 
 

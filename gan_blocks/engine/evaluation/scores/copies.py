@@ -52,7 +52,10 @@ def _measure(_options: CopyOptions, samples: Samples) -> ScoreReport | None:
     floor = sets.of_floor("copies", of_real)
     share = members.double().mean().item()
     score = Score("copied_share", f"copies-{sets.network.name}", share, share_interval(members), floor, counts)
-    return ScoreReport((score,), ("    nearer to a training image than this is to any other; all of copies are",))
+    return ScoreReport(
+        (score,),
+        ("    samples nearer to a training image than any other training image is: half of new ones, all copies",),
+    )
 
 
 COPIES = Metric(name="copies", options=CopyOptions, measure=_measure)
