@@ -40,7 +40,8 @@ def bad_value(owner: str, name: str, rule: str, value: object, remedy: str = "")
 
 def bad_kind(owner: str, name: str, rule: str, value: object, remedy: str = "") -> TypeError:
     """Word a TypeError for an argument of the wrong kind."""
-    return TypeError(_message(owner, name, rule, f"{name} of type {type(value).__name__}", remedy))
+    got = f"the class {value.__name__}" if isinstance(value, type) else f"{name} of type {type(value).__name__}"
+    return TypeError(_message(owner, name, rule, got, remedy))
 
 
 def bad_shape(owner: str, name: str, pattern: str, value: Tensor, remedy: str = "") -> ValueError:
@@ -56,6 +57,8 @@ def bad_dtype(owner: str, name: str, rule: str, value: Tensor, remedy: str = "")
 def check_positive(owner: str, **values: float) -> None:
     """Raise unless every keyword's value is greater than zero."""
     for name, value in values.items():
+        if isinstance(value, str):
+            raise bad_kind(owner, name, "a number greater than 0", value)
         if not value > 0:
             raise bad_value(owner, name, "greater than 0", value)
 
@@ -107,7 +110,7 @@ def check_exactly_one(owner: str, **values: object) -> None:
 def check_rank(owner: str, name: str, value: Tensor, axes: Sequence[str]) -> None:
     """Raise unless ``value`` has one dimension per name in ``axes``."""
     if value.dim() != len(axes):
-        raise bad_shape(owner, name, f"({', '.join(axes)})", value)
+        raise bad_shape(owner, name, f"({', '.join(axes)}{',' * (len(axes) == 1)})", value)
 
 
 def check_real_floating(owner: str, name: str, value: Tensor) -> None:
@@ -129,7 +132,8 @@ def check_labels(owner: str, name: str, value: Tensor, num_classes: int) -> None
     low, high = (int(extreme) for extreme in value.aminmax())
     if low < 0 or high >= num_classes:
         rule = f"at least 0 and less than num_classes={num_classes}"
-        raise ValueError(_message(owner, name, rule, f"values from {low} to {high}", ""))
+        got = f"values from {low} to {high}" if low < high else str(low)
+        raise ValueError(_message(owner, name, rule, got, ""))
 
 
 def check_classes(owner: str, name: str, value: Tensor, num_classes: int) -> None:
@@ -149,6 +153,8 @@ def _message(owner: str, name: str, rule: str, got: str, remedy: str) -> str:
 
 
 def check_feature_map(owner: str, x: Tensor, channels: int) -> None:
-    """Raise a ValueError unless ``x`` is a feature map of so many channels."""
+    """Raise unless ``x`` is a tensor, and a feature map of so many channels."""
+    if not isinstance(x, Tensor):
+        raise bad_kind(owner, "x", "a tensor", x)
     if x.dim() != 4 or x.shape[1] != channels:
         raise bad_shape(owner, "x", f"(batch, {channels}, height, width)", x)

@@ -67,6 +67,80 @@ def test_a_word_is_no_flag(name, option):
 @pytest.mark.parametrize(("name", "option"), MODULES)
 @pytest.mark.parametrize("value", [nn.Linear, torch.ones(2), None])
 def test_a_class_is_no_module(name, option, value):
-    rule = f"{name}: `{option}` must be a module, such as nn.Linear(4, 3), but got {option} of type "
+    got = "the class Linear." if value is nn.Linear else f"{option} of type {type(value).__name__}."
+    rule = f"{name}: `{option}` must be a module, such as nn.Linear(4, 3), but got {got}"
     with pytest.raises(TypeError, match=f"^{re.escape(rule)}"):
         called(name, **{option: value})
+
+
+X = torch.ones(2, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: gan_blocks.normalized_layer("conv"),
+            "normalized_layer: `layer` must be a class or function that makes layers, but got layer of type str.",
+        ),
+        (
+            lambda: gan_blocks.ExponentialMovingAverage(nn.ReLU(), decay="0.9"),
+            "ExponentialMovingAverage: `decay` must be a number from 0 to 1, but got decay of type str.",
+        ),
+        (
+            lambda: gan_blocks.ResidualDiscriminatorBlock("8", 8),
+            "ResidualDiscriminatorBlock: `in_channels` must be a number greater than 0, but got in_channels of "
+            "type str.",
+        ),
+        (
+            lambda: gan_blocks.ResidualDiscriminatorBlock(3, 8)(X.numpy()),
+            "ResidualDiscriminatorBlock: `x` must be a tensor, but got x of type ndarray.",
+        ),
+        (
+            lambda: gan_blocks.hinge_generator_loss(fake_logits=torch.ones(4, dtype=torch.int64)),
+            "hinge_generator_loss: `fake_logits` must be of a real floating dtype, but got fake_logits of dtype "
+            "torch.int64.",
+        ),
+        (
+            lambda: gan_blocks.hinge_generator_loss(fake_logits=[1.0, 2.0]),
+            "hinge_generator_loss: `fake_logits` must be a tensor, or a sequence of tensors, but got fake_logits of "
+            "type list. It holds one of type float.",
+        ),
+        (
+            lambda: gan_blocks.r1_penalty(nn.Linear, X),
+            "r1_penalty: `discriminator` must be a module or a function of images, but got the class Linear.",
+        ),
+        (
+            lambda: gan_blocks.gradient_penalty(None, real_images=X, fake_images=X),
+            "gradient_penalty: `discriminator` must be a module or a function of images, but got discriminator of type "
+            "NoneType.",
+        ),
+    ],
+)
+def test_other_kinds_are_named(call, message):
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: gan_blocks.SharedEmbedding(10, 4)(torch.tensor([10])),
+            "SharedEmbedding: `y` must be at least 0 and less than num_classes=10, but got 10.",
+        ),
+        (
+            lambda: gan_blocks.SharedEmbedding(10, 4)(torch.zeros(4, 1, dtype=torch.int64)),
+            "SharedEmbedding: `y` must be of shape (batch,), but got y of shape (4, 1).",
+        ),
+        (
+            lambda: gan_blocks.spectral_norm(nn.Sequential(nn.Linear(3, 3))),
+            "spectral_norm: `name` must be an initialized parameter of Sequential (it has none), but got "
+            "name='weight'. "
+            "All layers of a model are normalized by normalize_layers.",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_are_named(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call()

@@ -54,8 +54,9 @@ def normalized_layer(
         True
         >>> block = ResidualDiscriminatorBlock(3, 8, conv_layer=conv)
     """
-    if isinstance(layer, nn.Module):
-        remedy = "Layers that are there already are normalized by normalize_layers."
+    if isinstance(layer, nn.Module) or not callable(layer):
+        there = isinstance(layer, nn.Module)
+        remedy = "Layers that are there already are normalized by normalize_layers." if there else ""
         raise bad_kind("normalized_layer", "layer", "a class or function that makes layers", layer, remedy)
     return partial(_make, layer, normalize, init)
 

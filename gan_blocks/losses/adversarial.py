@@ -13,7 +13,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive, check_real_floating
 
 __all__ = [
     "bce_discriminator_loss",
@@ -384,9 +384,11 @@ def _scales(owner: str, name: str, logits: Logits) -> list[Tensor]:
         raise bad_value(owner, name, "a tensor, or a sequence of at least one", logits)
     for scale in scales:
         if not isinstance(scale, Tensor):
-            raise bad_kind(owner, name, "a tensor, or a sequence of tensors", scale)
+            held = f"It holds one of type {type(scale).__name__}."
+            raise bad_kind(owner, name, "a tensor, or a sequence of tensors", logits, held)
         if scale.numel() == 0:
             raise bad_shape(owner, name, "(batch, ...) with at least one sample", scale)
+        check_real_floating(owner, name, scale)
     return scales
 
 

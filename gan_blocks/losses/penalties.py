@@ -382,6 +382,8 @@ def clip_weights_(model: nn.Module, *, bound: float = 0.01) -> None:
 
 def _slopes_at(owner: str, discriminator: Discriminator, images: Tensor) -> Tensor:
     """The slopes at images, from a forward pass of its own."""
+    if isinstance(discriminator, type) or not callable(discriminator):
+        raise bad_kind(owner, "discriminator", "a module or a function of images", discriminator)
     images = images.detach().requires_grad_()
     with torch.enable_grad(), twice_differentiable():
         logits = discriminator(images)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from gan_blocks._checks import bad_value, check_module
+from gan_blocks._checks import bad_kind, bad_value, check_module
 from gan_blocks.spectral.advancing import advance_power_iteration
 from gan_blocks.spectral.tracking import SingularVectorTracker
 
@@ -132,6 +132,8 @@ class ExponentialMovingAverage:
 
 
 def _checked_decay(decay: float) -> float:
+    if isinstance(decay, str):
+        raise bad_kind("ExponentialMovingAverage", "decay", "a number from 0 to 1", decay)
     if not 0 <= decay <= 1:
         raise bad_value("ExponentialMovingAverage", "decay", "from 0 to 1", decay)
     return decay
