@@ -35,6 +35,7 @@ from gan_blocks.engine import LatentFields, Recipe, require, require_positive
 from recipes.families.attention import attention_names, fit_stages, stages_at
 from recipes.families.hinge import HingeTrainingFields, hinge_train_step
 from recipes.families.residual_config import BatchNormFields
+from recipes.families.resolution import require_doublings
 from recipes.families.spectral_layers import spectral_layers
 
 __all__ = ["PRESETS", "RECIPE", "Config"]
@@ -85,16 +86,14 @@ class Config(HingeTrainingFields, BatchNormFields, LatentFields):
         require_positive(self, "channels", "discriminator_final_size", "embedding_dim")
         require_positive(self, "embedding_gain", "generator_widths", "discriminator_widths")
         require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
-        stages = len(self.generator_widths) - 1
-        size = 4 * 2**stages
-        require(self, "resolution", self.resolution == size, f"{size}, which is 4 doubled by {stages} generator stages")
+        require_doublings(self, "generator_widths")
         drops = all(before >= after for before, after in pairwise(self.generator_widths))
         require(self, "generator_widths", drops, "non-increasing (shortcuts drop)")
         adds = all(before <= after for before, after in pairwise(self.discriminator_widths))
         require(self, "discriminator_widths", adds, "non-decreasing (shortcuts add)")
         last, halvings = self.discriminator_final_size, len(self.discriminator_widths) - 1
         sizes = [self.resolution // 2**number for number in range(1, halvings + 1)]
-        require(self, "discriminator_final_size", last in sizes, f"one of {sizes}, where its stages lead")
+        require(self, "discriminator_final_size", last in sizes, f"one of {sizes}, where --discriminator-widths lead")
         places = [0, *(size for size in sizes if size >= max(last, 8))]
         require(self, "attention_resolution", self.attention_resolution in places, f"one of {places}")
         for field, heights in (

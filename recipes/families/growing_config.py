@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 
 from gan_blocks import GrowthPosition, GrowthSchedule, gaussian_ramp
 from gan_blocks.engine import AdamFields, TrainingConfig, require, require_at_least, require_positive
+from recipes.families.resolution import require_doublings
 
 __all__ = ["GrowingFields", "GrowthFields", "alone_in_batch"]
 
@@ -36,9 +37,7 @@ class GrowthFields(AdamFields, TrainingConfig):
         super().__post_init__()
         require_positive(self, "stabilize_images", "fade_images", self.widths_field)
         require_at_least(self, 0, "rampup_images")
-        size = 4 * 2 ** (len(getattr(self, self.widths_field)) - 1)
-        rule = f"{size}, which is 4 doubled once for each of --{self.widths_field.replace('_', '-')} but the first"
-        require(self, "resolution", self.resolution == size, rule)
+        require_doublings(self, self.widths_field)
         starts = [2**power for power in range(2, self.resolution.bit_length())]
         require(self, "initial_resolution", self.first_resolution in starts, f"0 or one of {starts}")
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from gan_blocks.engine import Fields, LatentFields, require, require_positive
 from recipes.families.attention import fit_stages
+from recipes.families.resolution import require_doublings
 
 __all__ = ["BatchNormFields", "ResidualFields"]
 
@@ -76,9 +77,7 @@ class ResidualFields(BatchNormFields, LatentFields):
         super().__post_init__()
         require_positive(self, "channels", "generator_widths", "discriminator_widths", "discriminator_final_size")
         require(self, "channels", self.channels % 8 == 0, "a multiple of 8")
-        size = 4 * 2**self.stages
-        doubled = f"{size}, which is 4 doubled by {self.stages} generator stages"
-        require(self, "resolution", self.resolution == size, doubled)
+        require_doublings(self, "generator_widths")
         halved = [self.resolution // 2**number for number in range(1, len(self.discriminator_widths) + 1)]
         sizes = [size for size in halved if size > 1]
         last = self.discriminator_final_size

@@ -123,7 +123,11 @@ def test_power_iteration_advances_once_a_step_however_often_the_weights_are_read
         ({"ema_decay": 1.5}, "--ema-decay must be from 0 to 1, but got 1.5."),
         ({"image_channels": 2}, "--image-channels must be 1 or 3, but got 2."),
         ({"channels": 12}, "--channels must be a multiple of 8, but got 12."),
-        ({"resolution": 64}, "--resolution must be 32, which is 4 doubled by 3 generator stages, but got 64."),
+        (
+            {"resolution": 64},
+            "--resolution must be 32, which is 4 doubled once for each of --generator-widths but the first, "
+            "but got 64.",
+        ),
         (
             {"generator_widths": (1, 2, 2, 4)},
             "--generator-widths must be non-increasing (shortcuts drop), but got 1 2 2 4.",
@@ -135,7 +139,7 @@ def test_power_iteration_advances_once_a_step_however_often_the_weights_are_read
         ({"attention_resolution": 32}, "--attention-resolution must be one of [0, 16, 8], but got 32."),
         (
             {"discriminator_final_size": 3},
-            "--discriminator-final-size must be one of [16, 8, 4], where its stages lead, but got 3.",
+            "--discriminator-final-size must be one of [16, 8, 4], where --discriminator-widths lead, but got 3.",
         ),
         ({"generator_widths": (4,)}, "--generator-widths must be two or more numbers greater than 0, but got 4."),
     ],

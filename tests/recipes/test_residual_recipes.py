@@ -212,7 +212,11 @@ def test_a_run_is_trained_continued_and_sampled(recipe: Recipe, tiny_data: Path,
     ("change", "message"),
     [
         ({"channels": 12}, "--channels must be a multiple of 8, but got 12."),
-        ({"resolution": 64}, "--resolution must be 16, which is 4 doubled by 2 generator stages, but got 64."),
+        (
+            {"resolution": 64},
+            "--resolution must be 16, which is 4 doubled once for each of --generator-widths but the first, "
+            "but got 64.",
+        ),
         (
             {"discriminator_final_size": 3},
             "--discriminator-final-size must be one of [8, 4, 2], where its blocks lead, but got 3.",

@@ -38,7 +38,7 @@ from gan_blocks.engine.evaluation.metric import Report
 from gan_blocks.engine.evaluation.metrics import METRICS
 from gan_blocks.engine.evaluation.real_side import RealSide
 from gan_blocks.engine.recipe.next_steps import print_next_steps
-from gan_blocks.engine.recipe.registry import find_recipe
+from gan_blocks.engine.recipe.registry import find_recipe, is_registered
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.report import write_report
 
@@ -162,9 +162,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
     def command() -> int:
         lines = one_run_each(sys.argv[1:] if argv is None else argv)
         jobs = [_parse(prog, words) for words in lines]
-        for options, _ in jobs:
-            if options.run is not None:
-                RunFolder.open(options.run)
+        jobs = [(_of_its_recipe(options, several=len(jobs) > 1), asked) for options, asked in jobs]
         alone = len(jobs) == 1 and not jobs[0][0].truncation_sweep
         with joined_processes(jobs[0][0].device) as device:
             jobs = [(replace(options, device=device), asked) for options, asked in jobs]
@@ -184,6 +182,14 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "gan-blocks evaluate"
         return 0
 
     return run_command("evaluate", command)
+
+
+def _of_its_recipe(options: Options, *, several: bool) -> Options:
+    """Of several runs ``--recipe`` is for those that need one."""
+    if options.run is None:
+        return options
+    registered = is_registered(RunFolder.open(options.run).recipe)
+    return replace(options, recipe=None) if several and registered else options
 
 
 def _compare(jobs: Sequence[tuple[Options, Asked]]) -> None:

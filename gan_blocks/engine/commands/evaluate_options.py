@@ -32,7 +32,8 @@ class Options(Fields):
     """The real images to compare --images with."""
 
     recipe: str | None = None
-    """The recipe that made the run, where it is none that is registered: its file (my_gan.py) or module."""
+    """The recipe that made the run, or those of several, where it is none that is registered: its file (my_gan.py) or
+    module."""
 
     num: int | None = None
     """How many samples, classes evenly (default: 1000, or two of each class where these are more)."""

@@ -27,7 +27,15 @@ from gan_blocks.engine.base.files import as_seen_from_here
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.identity import RecipeIdentity
 
-__all__ = ["GROUP", "find_recipe", "load_registered", "name_for_commands", "recipe_of", "registered_recipes"]
+__all__ = [
+    "GROUP",
+    "find_recipe",
+    "is_registered",
+    "load_registered",
+    "name_for_commands",
+    "recipe_of",
+    "registered_recipes",
+]
 
 GROUP = "gan_blocks.recipes"
 
@@ -95,6 +103,11 @@ def recipe_of(made_by: RecipeIdentity, source: Path, named: Recipe[Any] | None =
     if (entry := _entry_of(made_by)) is not None:
         return load_registered(entry)
     raise UserError(f"{source} was made by {made_by}; add --recipe FILE_OR_MODULE if you trust it.")
+
+
+def is_registered(made_by: RecipeIdentity) -> bool:
+    """Whether a run needs no ``--recipe``."""
+    return _entry_of(made_by) is not None
 
 
 def name_for_commands(recipe: Recipe[Any]) -> str | None:

@@ -216,3 +216,13 @@ def test_several_runs_are_compared_in_a_table(tiny_run: Path, here: Path, capsys
     assert rows["novelty"] == [f"{values['novelty']:.4g}" for values in found.values()]
     assert rows["novelty"][0] == rows["novelty"][1]
     assert (tiny_run / "evaluation.json").exists()
+
+
+def test_of_several_runs_the_recipe_is_for_those_that_need_one(
+    tiny_run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+):
+    (here / "other").symlink_to(tiny_run)
+    args = ["--num", "6", "--recipe", "recipes.sngan", "--run", str(tiny_run)]
+    assert evaluate.main(args) == 2
+    assert " was made by recipes.biggan_deep:RECIPE, not by recipes.sngan:RECIPE" in capsys.readouterr().err
+    assert evaluate.main([*args, str(here / "other")]) == 0
