@@ -33,7 +33,8 @@ def tensor_to_track(owner: str, module: nn.Module, name: str, kind: type[Singula
     names = sorted([*parameters, *chains])
     if name not in names:
         rule = f"an initialized parameter of {kind_of(module)} ({', '.join(names) or 'it has none'})"
-        remedy = "" if names else "All layers of a model are normalized by normalize_layers."
+        has_layers = next(module.children(), None) is not None
+        remedy = "" if names or not has_layers else "All layers of a model are normalized by normalize_layers."
         raise bad_value(owner, "name", rule, name, remedy)
     if name in chains and any(isinstance(other, kind) for other in chains[name]):
         raise bad_value(owner, "name", f"a parameter without {kind.__name__}", name)

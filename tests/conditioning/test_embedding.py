@@ -107,7 +107,7 @@ def test_rejects_weights_that_are_not_one_a_class(shape: tuple[int, ...]):
 
 
 def test_rejects_one_hot_labels():
-    pattern = r"^SharedEmbedding: `y` must be of shape \(batch\), but got y of shape \(2, 5\)\.$"
+    pattern = r"^SharedEmbedding: `y` must be of shape \(batch,\), but got y of shape \(2, 5\)\.$"
     with pytest.raises(ValueError, match=pattern):
         SharedEmbedding(5, 3)(torch.zeros(2, 5, dtype=torch.int64))
 
