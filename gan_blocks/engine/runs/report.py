@@ -262,6 +262,11 @@ def _times(log: Entries) -> list[str]:
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     def show(value: Any) -> Any:
+        if _is_score(value):
+            interval = value["interval"]
+            between = f" ({show(interval[0])} to {show(interval[1])})" if interval else ""
+            real = "" if value["floor"] is None else f", other real images {show(value['floor'])}"
+            return f"{show(value['value'])}{between}{real}"
         if isinstance(value, Mapping):
             return ", ".join(f"{name}: {show(inner)}" for name, inner in value.items()) or "none"
         if isinstance(value, list):
@@ -270,7 +275,16 @@ def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
             return "none"
         return f"{value:.4g}" if isinstance(value, float) else value
 
-    return {name: show(value) for name, value in values.items()}
+    return {value["name"] if _is_score(value) else name: show(value) for name, value in values.items()}
+
+
+def _is_score(value: Any) -> bool:
+    """Whether a figure is one of those with an interval and that of other real images."""
+    if not isinstance(value, Mapping) or not value.keys() >= {"name", "value", "interval", "floor"}:
+        return False
+    interval, floor = value["interval"], value["floor"]
+    pair = interval is None or (isinstance(interval, list) and len(interval) == 2)
+    return isinstance(value["name"], str) and pair and (floor is None or is_number(floor))
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:

@@ -106,6 +106,16 @@ class TestCurves:
         expected = [[name, value] for name, value in zip(["agreement_by_class", "class_names"], shown, strict=True)]
         assert rows(page(run), "Evaluation") == expected
 
+    def test_scores_are_shown_with_their_interval_and_that_of_other_real_images(self, run: RunFolder):
+        score = {"name": "FD-efflite0-64", "value": 12.3456, "interval": [11, 13.5], "floor": 4.0, "samples": 100}
+        found = {"frechet_distance": score, "recall": {**score, "name": "recall", "interval": None, "floor": None}}
+        run.evaluation_path.write_text(json.dumps(found))
+        shown = [["FD-efflite0-64", "12.35 (11 to 13.5), other real images 4"], ["recall", "12.35"]]
+        assert rows(page(run), "Evaluation") == shown
+        score["interval"] = 3
+        run.evaluation_path.write_text(json.dumps({"frechet_distance": score}))
+        assert rows(page(run), "Evaluation")[0][0] == "frechet_distance"
+
     def test_figures_of_any_depth_do_not_stop_a_report(self, run: RunFolder):
         run.evaluation_path.write_text('{"x": ' + 600 * "[" + 600 * "]" + "}")
         assert "nested too deeply" in page(run)
