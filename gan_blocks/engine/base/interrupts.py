@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from tqdm import tqdm
 
@@ -46,6 +46,9 @@ class StopRequest:
             its processes already, and ends what does not stop by itself.
     """
 
+    heard: ClassVar[bool] = False
+    """Whether this process was ever asked to stop."""
+
     def __init__(self, *, last_word: bool = True) -> None:
         self._last_word = last_word
         self.signal: int = 0
@@ -69,6 +72,7 @@ class StopRequest:
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
+        StopRequest.heard = True
         if not self._last_word:
             return
         self._restore()

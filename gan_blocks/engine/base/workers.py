@@ -10,16 +10,20 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing.synchronize import Event
 from typing import Protocol, TypeVar
 
 import torch
 
-from gan_blocks.engine.base.interrupts import stopping_signals
+from gan_blocks.engine.base.interrupts import StopRequest, stopping_signals
 
 __all__ = ["Map", "run_tasks", "worker_pool"]
+
+AFTER_TERMINAL = 1.0  # seconds: the terminal sends ^C to all processes of a command
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -42,11 +46,16 @@ def run_tasks(work: Callable[[Task], Value], tasks: Sequence[Task], *, processes
         return
     # spawn: a forked process would inherit torch's threads in whatever state they are.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(tasks) or 1), context, initializer=_leave_with_parent) as pool:
+    stop = context.Event()
+    number = min(processes, len(tasks) or 1)
+    with ProcessPoolExecutor(number, context, initializer=_begin_task, initargs=(stop,)) as pool:
         futures = {pool.submit(work, task): task for task in tasks}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except KeyboardInterrupt:
+            stop.set()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -94,6 +103,19 @@ def _begin_side_by_side(threads: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     _leave_with_parent()
     torch.set_num_threads(threads)
+
+
+def _begin_task(stop: Event) -> None:
+    """Leave with the command, and stop with it: a signal that somebody sends to it alone does not reach its workers."""
+    _leave_with_parent()
+
+    def watch() -> None:
+        stop.wait()
+        time.sleep(AFTER_TERMINAL)
+        if not StopRequest.heard:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _leave_with_parent() -> None:

@@ -2,6 +2,7 @@ import json
 import math
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -93,6 +94,20 @@ def test_a_study_killed_with_its_workers_and_typed_again_ends_as_one_that_was_no
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     assert results(killed) == results(whole)
     assert (killed / "table.md").read_text() == (whole / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_command_alone_stops_its_workers_with_a_checkpoint(tmp_path: Path):
+    args = [*TINY, "--latents", "uniform", "normal", "--seeds", "0", "--steps", "100000", "--measure-every", "100000"]
+    command = [sys.executable, "-m", "tests.recipes.studies.tiny_latents", *args, "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while len(list(tmp_path.glob("*/log.jsonl"))) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert len(list(tmp_path.glob("*/checkpoints/step_*"))) == 2
 
 
 def test_the_speed_is_the_first_measured_step_of_each_run_that_got_there():
