@@ -118,8 +118,8 @@ class Config(HingeTrainingFields, BatchNormFields, LatentFields):
 
 
 def mnist5k_32() -> Config:
-    """5,000 real handwritten digits, minutes on a laptop: the defaults of Config."""
-    return Config()
+    """5,000 real handwritten digits, minutes on a laptop: the defaults of Config, but for a longer average of G."""
+    return Config(ema_decay=0.995, ema_rampup=0.08)
 
 
 def cifar10_32() -> Config:

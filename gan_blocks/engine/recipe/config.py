@@ -79,6 +79,8 @@ class TrainingConfig(TopKFields, ImageFields):
     """
     ema_decay: float = 0.98
     """Decay of G's average, which samples are drawn from."""
+    ema_rampup: float = 0.0
+    """Half-life of the average is at most this share of the steps so far."""
     ema_start: int = 100
     """Steps during which the average is a copy of G."""
     standing_batches: int = 50
@@ -97,7 +99,7 @@ class TrainingConfig(TopKFields, ImageFields):
         whole = float(floor).is_integer() and 1 < floor <= most
         rule = f"a share greater than 0 and at most 1, or a whole number up to the batch of {most}"
         require(self, "top_k_floor", 0 < floor <= 1 or whole, rule)
-        require_within(self, 0, 1, "ema_decay")
+        require_within(self, 0, 1, "ema_decay", "ema_rampup")
         require_within(self, 0, 2**63 - 1, "ema_start", "seed")
 
     def at(self, images: int) -> Self:  # noqa: ARG002

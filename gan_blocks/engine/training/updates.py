@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, cast, overload
 import torch
 from torch import Tensor, nn
 
-from gan_blocks import twice_differentiable
+from gan_blocks import half_life_decay, twice_differentiable
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.recipe.batches import Augment, FakeBatch, PairBatch, StepBatches
 from gan_blocks.engine.recipe.config import TrainingConfig
@@ -279,5 +279,14 @@ def update_generator(
         penalties=listed_penalties(penalties),
         before_step=before_step,
     )
-    state.ema.update(state.generator, decay=0.0 if batches.step <= config.ema_start else config.ema_decay)
+    state.ema.update(state.generator, decay=_decay(config, batches.step))
     return total.get(WHOLE, total)
+
+
+def _decay(config: TrainingConfig, step: int) -> float:
+    """How much of G's average is kept at a step: a short memory at first, so that it does not lag behind."""
+    if step <= config.ema_start:
+        return 0.0
+    if config.ema_rampup == 0:
+        return config.ema_decay
+    return min(config.ema_decay, half_life_decay(config.ema_rampup * step, batch_size=1))

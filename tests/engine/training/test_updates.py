@@ -420,3 +420,17 @@ def test_normalized_weights_are_computed_once_for_all_micro_batches_with_the_gra
     for one, other in zip(cached.discriminator.parameters(), plain.discriminator.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("ramp", "wanted"),
+    [(0.5, [0, 0.5 ** (1 / 1.5), 0.5**0.5, 0.9]), (0.0, [0, 0.9, 0.9, 0.9])],  # half-lives of 1.5 and 2 steps
+)
+def test_the_average_forgets_its_first_weights_fast_with_a_ramp(config: sngan.Config, ramp: float, wanted: list[float]):
+    config = dataclasses.replace(config, ema_start=2, ema_decay=0.9, ema_rampup=ramp)
+    state, batches = prepared(config)
+    decays: list[float | None] = []
+    state.ema.update = lambda _model, decay: decays.append(decay)  # type: ignore[method-assign]
+    for batches.step in (2, 3, 4, 1000):
+        update_generator(state, batches, config, lambda fake: -score_fake(state, fake).mean())
+    assert decays == pytest.approx(wanted)
