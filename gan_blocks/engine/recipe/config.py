@@ -53,7 +53,7 @@ class TopKFields(Fields):
     top_k_gamma: float = 1.0
     """G learns from the k samples that D scores best; k falls by this factor each epoch; 1: from all."""
     top_k_floor: float = 0.5
-    """Smallest k: a share of the batch, or a number above 1."""
+    """Smallest k: share of the batch, or number above 1."""
     top_k_decay_images: int = 0
     """Real images between two decays of k; 0: an epoch."""
 
@@ -80,7 +80,10 @@ class TrainingConfig(TopKFields, ImageFields):
     ema_decay: float = 0.98
     """Decay of G's average, which samples are drawn from."""
     ema_rampup: float = 0.0
-    """Half-life of the average is at most this share of the steps so far."""
+    """Its half-life is at most this share of the steps.
+
+    Of those so far, so that a young average does not lag behind G; 0: there is no such limit.
+    """
     ema_start: int = 100
     """Steps during which the average is a copy of G."""
     standing_batches: int = 50
