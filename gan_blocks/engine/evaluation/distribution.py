@@ -125,7 +125,7 @@ class FeatureDistance:
     @property
     def name(self) -> str:
         """FD, and the network with the side of its input."""
-        return self.network.frechet_name or f"FD-{self.network.name}"
+        return self.network.distance_name
 
     def of(self, images: Tensor) -> float:
         """The distance of images in [-1, 1]."""

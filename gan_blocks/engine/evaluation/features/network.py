@@ -48,6 +48,11 @@ class FeatureNetwork:
     device: torch.device = CPU
     frechet_name: str = ""
 
+    @property
+    def distance_name(self) -> str:
+        """What a Fréchet distance of its features is called."""
+        return self.frechet_name or f"FD-{self.name}"
+
     def rows(self, images: Tensor) -> Tensor:
         """What ``look`` gives for images in [-1, 1] of any size, as they would be saved: float32, on the CPU.
 

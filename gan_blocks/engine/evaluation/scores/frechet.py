@@ -35,7 +35,7 @@ def frechet_score(sets: FeatureSets) -> Score:
         real, fake, *(_some(each, sets.seed).features() for each in (sets.real, sets.generated))
     )
     floor = sets.of_floor("frechet", _distance)
-    name = sets.network.frechet_name or f"FD-{sets.network.name}"
+    name = sets.network.distance_name
     return Score("frechet_distance", name, value, (max(0.0, value - error), value + error), floor, sets.counts)
 
 
