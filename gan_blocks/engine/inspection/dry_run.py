@@ -16,8 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gan_blocks.engine.base.failed_layer import naming_failed_construction
-from gan_blocks.engine.base.memory import within_memory
+from gan_blocks.engine.recipe.build import constructing
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.recipe import Recipe
 
@@ -53,19 +52,10 @@ def build_on_meta(recipe: Recipe[Any], config: TrainingConfig) -> tuple[nn.Modul
     Raises:
         UserError: If a size is beyond what a tensor can have, or a layer refuses its arguments.
     """
-    networks = []
-    for network, build in (
-        ("the generator", recipe.build_generator),
-        ("the discriminator", recipe.build_discriminator),
-    ):
-        with (
-            naming_failed_construction(network),
-            within_memory("the networks of these options", copies=0),
-            WithoutInitialization(),
-            torch.device("meta"),
-        ):
-            networks.append(build(config).eval())
-    return networks[0], networks[1]
+    with constructing("generator", copies=0), WithoutInitialization(), torch.device("meta"):
+        generator = recipe.build_generator(config).eval()
+    with constructing("discriminator", copies=0), WithoutInitialization(), torch.device("meta"):
+        return generator, recipe.build_discriminator(config).eval()
 
 
 class _Counter:

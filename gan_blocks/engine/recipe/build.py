@@ -24,7 +24,7 @@ from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 
-__all__ = ["build_state", "check_extra", "check_networks", "config_at", "follow_config"]
+__all__ = ["build_state", "check_extra", "check_networks", "config_at", "constructing", "follow_config"]
 
 
 def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions) -> TrainingState:
@@ -35,9 +35,12 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
     """
     device, dtype = torch_device(options.device), options.dtype()
     keep_freed_memory()
-    with _construction(config.seed, "generator", copies=3):  # weights, gradients, average
+    with (
+        constructing("generator", copies=3),
+        seeded_construction(config.seed, "generator"),
+    ):  # weights, gradients, average
         generator = recipe.build_generator(config).to(device, dtype)
-    with _construction(config.seed, "discriminator", copies=2):
+    with constructing("discriminator", copies=2), seeded_construction(config.seed, "discriminator"):
         discriminator = recipe.build_discriminator(config).to(device, dtype)
     if options.channels_last:
         to_channels_last(generator)
@@ -61,13 +64,17 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
 
 
 @contextmanager
-def _construction(seed: int, network: str, *, copies: int) -> Iterator[None]:
-    """Build a network in the ``with`` block, with weights of the seed; what prevents it is a line."""
-    with (
-        naming_failed_construction(f"the {network}"),
-        within_memory("the networks of these options", copies=copies),
-        seeded_construction(seed, network),
-    ):
+def constructing(network: str, *, copies: int) -> Iterator[None]:
+    """Build the generator or the discriminator in the ``with`` block; what prevents it is a line.
+
+    Args:
+        network: Which.
+        copies: Of its weights, for which there must be memory.
+
+    Raises:
+        UserError: If a part refuses its arguments, or a size is beyond what a tensor or the memory can have.
+    """
+    with naming_failed_construction(f"the {network}"), within_memory("the networks of these options", copies=copies):
         yield
 
 
