@@ -30,7 +30,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gan_blocks.engine import (
-    ImageSet,
     RunFolder,
     UserError,
     draw_samples,
@@ -153,7 +152,7 @@ class Task:
         trained = load_trained(run=self.run, weights=None, device=torch.device("cpu"))
         return draw_samples(trained, count, seed=SEED)[0]
 
-    def measure(self, judge: "Judges") -> Result:
+    def measure(self, judges: "Judges") -> Result:
         """How far it came, and what its samples are like."""
         config = load_trained(run=self.run, weights=None, device=torch.device("cpu")).config
         step = RunFolder.open(self.run).saved_steps()[-1]
@@ -165,7 +164,7 @@ class Task:
             "batch_size": config.batch_size,
             "k": ks[-1] if ks else config.batch_size,
         }
-        return {**how_far, **judge.report(self.samples(self.options.num))}
+        return {**how_far, **judges.report(self.samples(self.options.num))}
 
 
 class Judges(NamedTuple):
@@ -173,20 +172,6 @@ class Judges(NamedTuple):
 
     images: DistributionJudge
     features: FeatureDistance | None
-
-    @classmethod
-    def of(cls, options: Options, real: ImageSet) -> "Judges":
-        """Load and train what looks at images; a network that cannot be loaded is told of first.
-
-        Raises:
-            UserError: If there is none.
-        """
-        network = None if options.features is None else load_network(options.features, real.resolution)
-        judge = DistributionJudge.of_images(real, seed=SEED)
-        if network is None:
-            return cls(judge, None)
-        places = torch.linspace(0, len(judge.learned) - 1, min(len(judge.learned), SEEN_BY_NETWORK)).long()
-        return cls(judge, FeatureDistance.to_images(network, judge.learned[places]))
 
     def report(self, images: Tensor) -> Result:
         """All figures of some images."""
@@ -210,24 +195,28 @@ def carry_out(options: Options) -> Path:
     real = load_images(options.data, resolution=config.resolution, channels=config.image_channels, num_classes=None)
     # Variants and seeds may be added later.
     fixed = ("table", "data", "minutes", "decay_images", "num", "features", "threads")
-    judge = Judges.of(options, real)  # before the study keeps the name of a network that there is not
+    # Before the study keeps the name of a network that there is not.
+    network = None if options.features is None else load_network(options.features, config.resolution)
     study = Study(options.out / f"table_{options.table}", {name: getattr(options, name) for name in fixed})
+    judge = DistributionJudge.of_images(real, seed=SEED)
+    places = torch.linspace(0, len(judge.learned) - 1, min(len(judge.learned), SEEN_BY_NETWORK)).long()
+    judges = Judges(judge, None if network is None else FeatureDistance.to_images(network, judge.learned[places]))
 
     def measure_real() -> Result:
-        accuracy = judge.images.classifier.held_out_accuracy
-        return {**judge.report(judge.images.held_out[: options.num]), "classifier_accuracy": accuracy}
+        accuracy = judge.classifier.held_out_accuracy
+        return {**judges.report(judge.held_out[: options.num]), "classifier_accuracy": accuracy}
 
     study.result(REAL, measure_real)
     # All arms of a seed before the next, so that a stopped study compares.
     tasks = [Task(arm, seed, study.folder, options) for seed in options.seeds for arm in arms]
-    failed = [task for task in tasks if not _carry_out(task, study, judge, arms)]
+    failed = [task for task in tasks if not _carry_out(task, study, judges, arms)]
     _draw_sheet(study, arms, options)
     if failed:
         raise UserError(f"{len(failed)} of {len(tasks)} runs have failed: {', '.join(task.name for task in failed)}.")
     return study.folder
 
 
-def _carry_out(task: Task, study: Study, judge: Judges, arms: Sequence[Arm]) -> bool:
+def _carry_out(task: Task, study: Study, judges: Judges, arms: Sequence[Arm]) -> bool:
     """Train and measure a run that has not been; False if its training failed, which has been said."""
     if task.name not in study.results:
         tqdm.write(f"{task.name}:", file=sys.stderr)
@@ -235,7 +224,7 @@ def _carry_out(task: Task, study: Study, judge: Judges, arms: Sequence[Arm]) -> 
         reference = study.results.get(replace(task, arm=plain).name)
         if not train_ok(partial(task.train, None if reference is None else reference["steps"])):
             return False
-        study.keep(task.name, task.measure(judge))
+        study.keep(task.name, task.measure(judges))
         RunFolder.open(task.run).prune()
     replace_durably(study.folder / "table.md", _table(study.results, arms, task.options).encode())
     return True

@@ -15,6 +15,7 @@ from gan_blocks.engine.evaluation.classifier import TrainedClassifier, class_fea
 from gan_blocks.engine.evaluation.distances import mean_pairwise_distance, nearest_distances
 from gan_blocks.engine.evaluation.features.choice import CLASSIFIER, parse_features
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
+from gan_blocks.engine.evaluation.features.rows import feature_set
 from gan_blocks.engine.evaluation.quality import check_finite
 
 __all__ = ["DistributionJudge", "DistributionReport", "FeatureDistance", "load_network"]
@@ -145,7 +146,4 @@ def load_network(features: str, side: int) -> FeatureNetwork:
 
 
 def _moments(network: FeatureNetwork, images: Tensor) -> FeatureMoments:
-    moments = FeatureMoments(network.num_features)
-    for part in images.split(BATCH_SIZE):
-        moments.update(network.features(network.rows(part)))
-    return moments
+    return feature_set(network, images, torch.zeros(len(images), dtype=torch.int64)).moments()
