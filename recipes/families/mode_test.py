@@ -164,9 +164,7 @@ class Discriminator(GrowingNetwork):
                 if height >= config.first_resolution
             }
         )
-        self.statistics = MinibatchStdDev() if config.minibatch_stddev else nn.Identity()
-        features = 16 * (widths[-1] + config.minibatch_stddev)
-        self.linear = scaled(nn.Linear(features, 1), features, gain=1.0)
+        self.statistics, self.linear = _head(config)
         self.resolution = config.resolution
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
@@ -229,9 +227,7 @@ class StridedDiscriminator(nn.Module):
         for before, after in zip((config.image_channels, *widths), widths, strict=False):
             conv = scaled(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=equalized), 9 * before)
             self.blocks.append(nn.Sequential(conv, _discriminator_norm(after, equalized)))
-        self.statistics = MinibatchStdDev() if config.minibatch_stddev else nn.Identity()
-        features = 16 * (widths[-1] + config.minibatch_stddev)
-        self.linear = scaled(nn.Linear(features, 1), features, gain=1.0)
+        self.statistics, self.linear = _head(config)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
         """Score each image."""
@@ -239,6 +235,13 @@ class StridedDiscriminator(nn.Module):
         for block in self.blocks:
             x = block(x)
         return _score(self.linear, self.statistics(x))
+
+
+def _head(config: ModeTestFields) -> tuple[nn.Module, nn.Module]:
+    """What both discriminators end with: the statistics across the batch, if any, and the linear layer."""
+    statistics = MinibatchStdDev() if config.minibatch_stddev else nn.Identity()
+    features = 16 * (config.discriminator_widths[-1] + config.minibatch_stddev)
+    return statistics, he_scaled(nn.Linear(features, 1), features, gain=1.0, equalized=config.norm == "equalized")
 
 
 def _score(linear: nn.Module, x: Tensor) -> Tensor:

@@ -121,10 +121,11 @@ class Task(StudyTask):
         """What is trained: growth, where there is any, takes the same share of the run as in the paper's code."""
         preset = stacked_mnist.PRESETS[self.preset]()
         share = self.options.images / PUBLISHED_IMAGES
-        if not preset.grows:
-            return preset.lasting(self.options.images)
-        phases = {name: max(round(getattr(preset, name) * share), 1) for name in ("stabilize_images", "fade_images")}
-        return replace(preset, **phases).lasting(round(1.5 * self.options.images))
+        images = round(share * preset.images_before(preset.planned_steps + 1))
+        if preset.grows:
+            phases = {name: round(share * getattr(preset, name)) for name in ("stabilize_images", "fade_images")}
+            preset = replace(preset, **phases)
+        return preset.lasting(images)
 
     @property
     def name(self) -> str:

@@ -236,10 +236,9 @@ def _as_one_line(box: str, kind: type[Any]) -> str:
         options = [word for word in words if word.startswith("-")] or words  # the others are their values
         perhaps = perhaps_meant(options[0].partition("=")[0], option_names(kind))
         return f"Unrecognized option{'s' * (len(options) > 1)}: {', '.join(options)}.{perhaps} See --help."
-    if choice := re.fullmatch(_NO_CHOICE, sentence):
-        perhaps = perhaps_meant(choice[1], re.findall(r"[^', ]+", choice[3]))
-        return f"{_reworded(sentence)}.{perhaps} See --help."
-    return f"{_reworded(sentence)}. See --help."
+    choice = re.fullmatch(_NO_CHOICE, sentence)
+    perhaps = perhaps_meant(choice[1], re.findall(r"[^', ]+", choice[3])) if choice else ""
+    return f"{_reworded(sentence)}.{perhaps} See --help."
 
 
 _NOT_A_NUMBER = r"Error parsing (\S+): (?:{}|no type matching {} .* from \[)'(.*)'\]?"

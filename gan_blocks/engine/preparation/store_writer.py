@@ -55,7 +55,7 @@ class _Part:
         values = parse_object(data, _SHAPE)
         facts = Counter[ImageFacts]()
         for mode, enlarged, turned, *cropped, count in values["facts"]:
-            known = bool(cropped[0]) if cropped and cropped[0] is not None else None
+            known = cropped[0] if cropped else None  # earlier versions did not look
             facts[ImageFacts(str(mode), bool(enlarged), bool(turned), known)] += int(count)
         return cls(values["labels"], values["damaged"], facts, list(map(ShardFile.from_json, values["shards"])))
 
