@@ -12,7 +12,9 @@ Tested in ``tests/benchmarks/test_floors.py``.
 import argparse
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ from benchmarks.training_steps import SYSTEMS, changed, plain_trainer, trainer, 
 from gan_blocks.engine import Recipe, TrainingConfig
 from gan_blocks.engine.base.devices import cpu_has_bf16
 from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.layers import attention_products
 
 __all__ = ["floor_of", "floor_table"]
 
@@ -64,6 +67,16 @@ class _Recorder(TorchDispatchMode):
             self.calls.append(tree_map(_described, (func, args, kwargs or {})))
         return func(*args, **(kwargs or {}))
 
+    def writing(self, name: str) -> Callable[..., Any]:
+        """A function of ``attention_products`` that counts as one operation."""
+        function = getattr(attention_products, name)
+
+        def call(*args: Tensor) -> Any:
+            self.calls.append(tree_map(_described, (function, args, {})))
+            return function(*args)
+
+        return call
+
 
 def _described(value: Any) -> Any:
     return _Like(value) if isinstance(value, Tensor) else value
@@ -72,7 +85,9 @@ def _described(value: Any) -> Any:
 def floor_of(train: Callable[[int], object]) -> Callable[[int], None]:
     """What replays the convolutions and the attention of a step; the step is taken once."""
     recorder = _Recorder()
-    with recorder:
+    with recorder, ExitStack() as stack:
+        for name in ("gather_in_blocks", "gradients_in_blocks"):
+            stack.enter_context(patch.object(attention_products, name, recorder.writing(name)))
         train(1)
     tensors: dict[tuple[Any, ...], Tensor] = {}
 

@@ -21,6 +21,7 @@ from benchmarks.timing import Case, add_clock_option, clock_of, machine, timed_a
 from gan_blocks.engine import Recipe, TrainingConfig
 from gan_blocks.engine.base.devices import cpu_has_bf16
 from gan_blocks.engine.base.memory import keep_freed_memory
+from gan_blocks.engine.sampling.inference import SamplingPrecision, for_inference
 from gan_blocks.engine.sampling.samples import draw_latents, generate, sampling_generator
 from recipes import biggan_deep
 
@@ -30,7 +31,9 @@ SYSTEM = (biggan_deep.RECIPE, replace(biggan_deep.imagenet_128(), channels=128))
 BATCHES = (4, 16)
 
 
-def prepared(recipe: Recipe[Any], config: TrainingConfig) -> tuple[nn.Module, nn.Module]:
+def prepared(
+    recipe: Recipe[Any], config: TrainingConfig, precision: SamplingPrecision = "fp32"
+) -> tuple[nn.Module, nn.Module]:
     """A generator with statistics of one small batch, and what ``sample`` makes of it."""
     torch.manual_seed(0)
     generator = recipe.build_generator(config)
@@ -41,7 +44,7 @@ def prepared(recipe: Recipe[Any], config: TrainingConfig) -> tuple[nn.Module, nn
     for name, buffer in ready.named_buffers():  # so that both have statistics
         if name in buffers and buffers[name].shape == buffer.shape:
             buffers[name].copy_(buffer)
-    return plain.eval(), ready
+    return plain.eval(), for_inference(ready, precision)
 
 
 def sampler(
@@ -50,13 +53,12 @@ def sampler(
     """What draws one batch, as ``sample`` does or the plain way."""
     if not plain:
         keep_freed_memory()  # as loading a trained generator does
-    model = prepared(recipe, config)[0 if plain else 1]
+    model = prepared(recipe, config, "bf16" if bf16 else "fp32")[0 if plain else 1]
     z = draw_latents(recipe.build_prior(config), batch, seed=0)
     labels = torch.arange(batch) % config.num_classes
 
     def draw(_number: int) -> object:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return generate(model, z, labels, batch_size=batch)
+        return generate(model, z, labels, batch_size=batch)
 
     return draw
 

@@ -12,8 +12,9 @@ Differences from the paper:
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,7 @@ from gan_blocks import (
     SelfAttention2d,
     SharedEmbedding,
     init_orthogonal_,
+    normalized_layer,
 )
 from gan_blocks.engine import LatentFields, Recipe, require, require_positive
 from recipes.families.attention import attention_names, fit_stages, stages_at
@@ -242,8 +244,8 @@ class Generator(nn.Module):
         )
         self.norm = CrossReplicaBatchNorm2d(widths[-1], eps=config.last_bn_eps)
         rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
-        self.to_rgb = LAYERS.conv2d(widths[-1], rgb_channels, 3, padding=1)
-        self.image_channels = config.image_channels
+        rgb_conv = normalized_layer(partial(_RGBConv2d, config.image_channels), normalize=LAYERS.normalize)
+        self.to_rgb = rgb_conv(widths[-1], rgb_channels, 3, padding=1)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Generate one image for each row of ``z``."""
@@ -255,8 +257,20 @@ class Generator(nn.Module):
                 h = self.attention(h)
             if number in self.further_attention_after:
                 h = self.further_attention[self.further_attention_after[number]](h)
-        h = self.to_rgb(F.relu(self.norm(h)))
-        return torch.tanh(h[:, : self.image_channels])
+        return torch.tanh(self.to_rgb(F.relu(self.norm(h))))
+
+
+class _RGBConv2d(nn.Conv2d):
+    """A convolution that has filters for more channels than it computes: those of the image come first."""
+
+    def __init__(self, image_channels: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.image_channels = image_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias[: self.image_channels]
+        image: Tensor = self._conv_forward(x, self.weight[: self.image_channels], bias)
+        return image
 
 
 class Discriminator(nn.Module):

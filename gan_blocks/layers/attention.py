@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value, check_factories
+from gan_blocks.layers.attention_products import attend_by_products, products_are_faster
 
 __all__ = ["SelfAttention2d"]
 
@@ -90,8 +91,8 @@ class SelfAttention2d(nn.Module):
         query: Tensor = self.theta(x)
         key = F.max_pool2d(self.phi(x), kernel_size=2)
         value = F.max_pool2d(self.g(x), kernel_size=2)
-        gathered = _attend(*(rearrange(f, "b c h w -> b 1 (h w) c") for f in (query, key, value)))
-        out: Tensor = self.out(rearrange(gathered, "b 1 (h w) c -> b c h w", h=x.shape[2]))
+        gathered = _attend(*(rearrange(f, "b c h w -> b (h w) c") for f in (query, key, value)))
+        out: Tensor = self.out(rearrange(gathered, "b (h w) c -> b c h w", h=x.shape[2]))
         # x comes first, because the sum takes its memory format from the first operand.
         return x + self.gamma * out
 
@@ -101,10 +102,13 @@ class SelfAttention2d(nn.Module):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention over (batch, head, pixel, channel), without the usual scale."""
+    """Softmax attention over (batch, pixel, channel), without the usual scale."""
+    if products_are_faster(query, key, value):
+        return attend_by_products(query, key, value)
     # The CPU's flash kernel wants contiguous operands of one head size and silently leaves the field to the slow path
     # otherwise. Zeros add nothing to the scores. Other devices have kernels for unequal sizes (untested here).
     if query.device.type == "cpu":
         missing = value.shape[-1] - query.shape[-1]
         query, key, value = (f.contiguous() for f in (F.pad(query, (0, missing)), F.pad(key, (0, missing)), value))
-    return F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    query, key, value = (f.unsqueeze(1) for f in (query, key, value))  # one head
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1)

@@ -4,6 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.floors import floor_of
 from benchmarks.training_steps import unfused
+from gan_blocks.layers.attention_products import attend_by_products
 
 
 class Seen(TorchDispatchMode):
@@ -32,6 +33,19 @@ def test_convolutions_and_attention_are_replayed_in_their_order_and_nothing_else
     kinds = [name for name in seen.names if "convolution" in name or "attention" in name]
     assert kinds == seen.names
     assert ["backward" in name for name in kinds] == [False, False, True, True]
+
+
+def test_attention_by_products_counts_as_one_operation_each_way():
+    operands = [torch.randn(1, size, 4).bfloat16().requires_grad_() for size in (1024, 256, 256)]
+
+    def step(_number):
+        attend_by_products(*operands).sum().backward()
+
+    replay = floor_of(step)
+    with Seen() as seen:
+        replay(2)
+    assert seen.names.count("aten::softmax.int_out") == 2
+    assert seen.names.count("aten::bmm.out") == 3
 
 
 def test_an_unfused_network_calls_its_convolutions():

@@ -2,6 +2,8 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from gan_blocks import advance_power_iteration, hinge_discriminator_loss
 from gan_blocks.engine.base.errors import UserError
@@ -43,6 +45,25 @@ def test_parameter_counts_are_the_integers_of_the_published_networks(
 
 def test_imagenet_presets_keep_all_channels_of_the_rgb_convolution_as_the_released_weights_do():
     assert all(preset().wide_rgb_conv for name, preset in biggan_deep.PRESETS.items() if name.startswith("imagenet"))
+
+
+def test_the_wide_rgb_convolution_gives_images_and_gradients_as_if_all_its_channels_were_computed():
+    config = dataclasses.replace(biggan_deep.mnist5k_32(), channels=8, image_channels=3, wide_rgb_conv=True)
+    conv = biggan_deep.RECIPE.build_generator(config).double().to_rgb
+    assert isinstance(conv, nn.Conv2d)
+    x = torch.randn(2, conv.in_channels, 5, 5, dtype=torch.float64, requires_grad=True)
+    weighs = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    parameters = list(conv.parameters())
+    assert len(parameters[0]) == 8
+    conv.eval()  # the singular vectors stay
+    quick, plain = conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1)[:, :3]
+    torch.testing.assert_close(quick, plain, rtol=0, atol=1e-12)
+    for found, wanted in zip(
+        torch.autograd.grad((quick * weighs).sum(), [x, *parameters]),
+        torch.autograd.grad((plain * weighs).sum(), [x, *parameters]),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("preset", list(biggan_deep.PRESETS))

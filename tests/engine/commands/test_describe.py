@@ -24,8 +24,8 @@ def test_totals_are_the_parameters_of_the_networks(capsys: pytest.CaptureFixture
 def test_every_preset_is_described(preset: str):
     config = biggan_deep.PRESETS[preset]()
     tables = describe.describe(biggan_deep.RECIPE, config)
-    rgb_channels = config.channels if config.wide_rgb_conv else config.image_channels
-    assert tables["Generator"][-1].output_shape == (rgb_channels, config.resolution, config.resolution)
+    size = (config.image_channels, config.resolution, config.resolution)
+    assert tables["Generator"][-1].output_shape == size
 
 
 @pytest.mark.slow
