@@ -8,8 +8,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias, TypeGuard
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gan_blocks._transforms import is_watched
@@ -21,6 +24,11 @@ Resample: TypeAlias = Callable[[Tensor], Tensor]
 
 _SMALLEST = 8  # height and width of the smaller map; below, kernels of stride 2 are slower
 _PLAIN = (Tensor, nn.Parameter)  # a sharded weight cannot be padded
+
+_ALONG_AN_AXIS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], np.float32)  # 4 places of 3
+_SUMS: NDArray[np.float32] = np.kron(_ALONG_AN_AXIS, _ALONG_AN_AXIS)
+_MEANS: NDArray[np.float32] = _SUMS * np.float32(0.25)
+_SUMS_OF_TURNED = np.kron(_ALONG_AN_AXIS[:, ::-1], _ALONG_AN_AXIS[:, ::-1])
 
 
 def upsample_conv2d(
@@ -72,7 +80,9 @@ def upsampling_kernel(
     """The kernel for :func:`upsample_by_kernel`; None where :func:`upsample_conv2d` is not to go the cheaper way."""
     large = _is_feature_map(x) and (min(x.shape[2:]) >= _SMALLEST if fused is None else fused)
     if large and upsample is upsample_nearest and _is_plain(conv) and type(weight := conv.weight) in _PLAIN:
-        return _with_neighbors(weight.flip(2, 3)).transpose(0, 1)
+        if _products_are_faster(weight):
+            return _sum_by_products(weight, _SUMS_OF_TURNED, transposed=True)
+        return _sum_neighbors(weight.flip(2, 3)).transpose(0, 1)
     return None
 
 
@@ -112,7 +122,9 @@ def conv2d_downsample(
     large = _is_feature_map(x) and (min(x.shape[2:]) >= 2 * _SMALLEST if fused is None else fused)
     averaged = downsample is downsample_average and x.shape[-1] % 2 == x.shape[-2] % 2 == 0
     if large and averaged and _is_plain(conv) and type(weight := conv.weight) in _PLAIN:
-        return F.conv2d(x, _with_neighbors(weight) / 4, conv.bias, stride=2, padding=1)
+        fast = _products_are_faster(weight)
+        kernel = _sum_by_products(weight, _MEANS, transposed=False) if fast else _sum_neighbors(weight) / 4
+        return F.conv2d(x, kernel, conv.bias, stride=2, padding=1)
     return downsample(conv(x))
 
 
@@ -140,8 +152,33 @@ def _is_torchs(conv: nn.Conv2d, method: str) -> bool:
     return getattr(type(conv), method) is getattr(nn.Conv2d, method) and method not in conv.__dict__
 
 
-def _with_neighbors(weight: Tensor) -> Tensor:
+def _sum_neighbors(weight: Tensor) -> Tensor:
     """Convolve kernels with (1, 1) along both axes: 4x4 of 3x3."""
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))  # narrower sums would lose what they add
     wide = F.pad(wide, (0, 1)) + F.pad(wide, (1, 0))
     return (F.pad(wide, (0, 0, 0, 1)) + F.pad(wide, (0, 0, 1, 0))).to(weight.dtype)
+
+
+def _products_are_faster(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and not torch.compiler.is_compiling()  # a compiler makes one pass of the sums
+
+
+def _sum_by_products(weight: Tensor, sums: NDArray[np.float32], *, transposed: bool) -> Tensor:
+    """The same as a product with a matrix, in the memory format of the weight: a convolution need not change it.
+
+    Args:
+        weight: ``(out_channels, in_channels, 3, 3)``.
+        sums: How much of each of 9 places goes to each of 16.
+        transposed: Whether the kernels are to be ``(in_channels, out_channels, 4, 4)``.
+    """
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    matrix, (outs, ins) = torch.from_numpy(sums).to(wide), weight.shape[:2]
+    with torch.autocast("cpu", enabled=False):
+        if weight.is_contiguous() or not weight.is_contiguous(memory_format=torch.channels_last):
+            kernel = (weight.reshape(-1, 9).to(wide) @ matrix.T).view(outs, ins, 4, 4)
+            return (kernel.transpose(0, 1) if transposed else kernel).to(weight.dtype)
+        rows = rearrange(weight, "outs ins height width -> outs (height width ins)").to(wide)
+        # Transposing a matrix is faster than any other permutation.
+        places = rows.T.contiguous().view(9, ins, outs).transpose(0, 1) if transposed else rows.view(outs, 9, ins)
+        kernel = torch.bmm(matrix.expand(len(places), 16, 9), places)
+    return rearrange(kernel, "a (height width) b -> a b height width", height=4).to(weight.dtype)

@@ -58,13 +58,20 @@ def fused_kernels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     bias=st.booleans(),
     kind=st.sampled_from(sorted(KINDS)),
     way=st.sampled_from(range(2)),
+    memory_format=st.sampled_from([torch.contiguous_format, torch.channels_last]),
 )
 def test_values_and_gradients_equal_the_plain_way(
-    data: st.DataObject, channels: tuple[int, int], half: tuple[int, int], bias: bool, kind: str, way: int
+    data: st.DataObject,
+    channels: tuple[int, int],
+    half: tuple[int, int],
+    bias: bool,
+    kind: str,
+    way: int,
+    memory_format: torch.memory_format,
 ):
     rng = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
     size = half if way == 0 else (2 * half[0], 2 * half[1])
-    conv = KINDS[kind](nn.Conv2d(*channels, 3, padding=1, bias=bias).double())
+    conv = KINDS[kind](nn.Conv2d(*channels, 3, padding=1, bias=bias).double()).to(memory_format=memory_format)
     other = copy.deepcopy(conv)
     x = torch.randn(2, channels[0], *size, dtype=torch.float64, generator=rng, requires_grad=True)
     y, expected = WAYS[way][0](conv, x), WAYS[way][1](other, x)
@@ -73,6 +80,26 @@ def test_values_and_gradients_equal_the_plain_way(
     found = torch.autograd.grad(y, [x, *conv.parameters()], upstream)
     wanted = torch.autograd.grad(expected, [x, *other.parameters()], upstream)
     torch.testing.assert_close(found, wanted, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_products_give_the_kernels_that_sums_give_in_the_memory_format_of_the_weight(
+    transposed: bool, dtype: torch.dtype, memory_format: torch.memory_format
+):
+    weight = torch.randn(6, 5, 3, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    weight = weight.to(memory_format=memory_format)
+    sums = fused_resampling._SUMS_OF_TURNED if transposed else fused_resampling._SUMS
+    with torch.autocast("cpu", torch.bfloat16):  # which is not to round the sums
+        kernel = fused_resampling._sum_by_products(weight, sums, transposed=transposed)
+    wanted = fused_resampling._sum_neighbors(weight.flip(2, 3) if transposed else weight)
+    wanted = wanted.transpose(0, 1) if transposed else wanted
+    torch.testing.assert_close(kernel, wanted, check_stride=False)
+    if memory_format == torch.channels_last:
+        assert kernel.is_contiguous(memory_format=torch.channels_last)
+    else:
+        assert (kernel.transpose(0, 1) if transposed else kernel).is_contiguous()
 
 
 @both_ways
