@@ -1,6 +1,6 @@
 """What else goes on in a forward pass: transforms of ``torch.func``, compiled models, and hooks of modules.
 
-Tested in ``tests/spectral/test_noticing.py``, ``tests/conditioning/test_batchnorm.py`` and
+Tested in ``tests/spectral/test_reading.py``, ``tests/conditioning/test_batchnorm.py`` and
 ``tests/training/test_standing_statistics.py``.
 """
 

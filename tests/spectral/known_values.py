@@ -1,11 +1,9 @@
 """Layers whose weights have known singular values."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gan_blocks import SigmaClamp
-
-__all__ = ["SIGMAS", "give_singular_values", "original_of", "plain_linear", "tracker_of"]
+__all__ = ["SIGMAS", "give_singular_values", "plain_linear"]
 
 SIGMAS = [3.0, 2.0, 1.2, 0.5]
 
@@ -22,11 +20,3 @@ def plain_linear(rng: torch.Generator, sigmas: list[float] = SIGMAS) -> nn.Linea
     layer = nn.Linear(5, 4).double()
     give_singular_values(layer, sigmas, rng)
     return layer
-
-
-def tracker_of(layer: nn.Module) -> SigmaClamp:
-    return layer.parametrizations.weight[-1]
-
-
-def original_of(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original

@@ -17,7 +17,8 @@ from gan_blocks import (
     spectral_norm,
 )
 from tests.reference import spectral as reference
-from tests.spectral.known_values import SIGMAS, give_singular_values, original_of, plain_linear, tracker_of
+from tests.spectral.known_values import SIGMAS, give_singular_values, plain_linear
+from tests.spectral.normalized import original_of, tracker_of
 
 KINDS = {
     "linear": (lambda: nn.Linear(5, 4), 0),

@@ -14,7 +14,6 @@ from torch.nn.utils import parametrizations as torch_parametrizations
 from torch.nn.utils.parametrize import register_parametrization
 
 from gan_blocks import (
-    SpectralNorm,
     advance_power_iteration,
     clamp_sigma,
     estimated_singular_values,
@@ -22,6 +21,7 @@ from gan_blocks import (
     spectral_norm,
 )
 from tests.reference import spectral as reference
+from tests.spectral.normalized import original_of, tracker_of
 
 # Every kind of layer, with the shape (out, rest) of its weight as a matrix.
 LAYERS = {
@@ -50,14 +50,6 @@ def plain(request: pytest.FixtureRequest, rng: torch.Generator) -> nn.Module:
 def fill(layer: nn.Module, rng: torch.Generator) -> None:
     with torch.no_grad():
         layer.weight.normal_(generator=rng)
-
-
-def tracker_of(layer: nn.Module) -> SpectralNorm:
-    return layer.parametrizations.weight[-1]
-
-
-def original_of(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original
 
 
 def as_matrix(layer: nn.Module) -> np.ndarray:

@@ -1,58 +1,24 @@
 """Updates are noticed by the content of the weight, whoever wrote it and however; what is no update is none."""
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from gan_blocks import (
     SpectralNorm,
     advance_power_iteration,
-    clamp_sigma,
     estimated_singular_values,
     fold_spectral_norm,
-    frozen_power_iteration,
-    sigma_regularization,
     spectral_norm,
 )
-from gan_blocks.spectral.tracking import SingularVectorTracker
-
-REGISTER = {"spectral_norm": spectral_norm, "clamp_sigma": lambda layer: clamp_sigma(layer, maximum=1.0)}
-registered = pytest.mark.parametrize("register", REGISTER.values(), ids=REGISTER)
-
-
-def tracker_of(layer: nn.Module) -> SingularVectorTracker:
-    return layer.parametrizations.weight[-1]
-
-
-def original_of(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original
-
-
-def largest(layer: nn.Module) -> float:
-    return torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2).item()
-
-
-def vectors(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    return tracker_of(layer).u.clone(), tracker_of(layer).v.clone()
-
-
-def new_weight(layer: nn.Module, seed: int = 1) -> Tensor:
-    return torch.randn(original_of(layer).shape, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_same(actual: Any, expected: Any) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-
+from tests.spectral.normalized import assert_same, largest, new_weight, original_of, registered, tracker_of, vectors_of
 
 # --- updates ---
 
@@ -173,7 +139,7 @@ def test_an_update_that_changes_neither_the_norm_nor_the_first_image_is_an_updat
 
 def test_updates_too_small_to_see_add_up():
     layer = spectral_norm(nn.Linear(16, 16), warmup_iterations=1)
-    before = vectors(layer)
+    before = vectors_of(layer)
     step = original_of(layer).detach() * torch.finfo(torch.float32).eps
     seen = []
     for _ in range(200):
@@ -225,10 +191,10 @@ def test_updates_too_small_to_see_add_up_alike_after_a_resume():
 def test_a_write_that_leaves_the_weight_is_no_update(register, touch: Callable[[nn.Module], Any]):
     layer = register(nn.Conv2d(32, 48, 3))
     layer(torch.ones(1, 32, 3, 3))
-    before = [rows.double() for rows in vectors(layer)]
+    before = [rows.double() for rows in vectors_of(layer)]
     touch(layer)
     layer(torch.ones(1, 32, 3, 3, dtype=original_of(layer).dtype))
-    assert_same([rows.double() for rows in vectors(layer)], before)
+    assert_same([rows.double() for rows in vectors_of(layer)], before)
 
 
 @registered
@@ -237,9 +203,9 @@ def test_vectors_that_were_written_stay_until_the_weight_changes(register):
     tracker = tracker_of(layer)
     tracker.u.copy_(torch.eye(4)[: len(tracker.u)])
     tracker.v.copy_(torch.eye(4)[: len(tracker.v)])
-    before = vectors(layer)
+    before = vectors_of(layer)
     layer(torch.ones(1, 4))
-    assert_same(vectors(layer), before)
+    assert_same(vectors_of(layer), before)
     original_of(layer).data.mul_(1.1)
     layer(torch.ones(1, 4))
     assert not torch.equal(tracker.v, before[1])
@@ -247,10 +213,10 @@ def test_vectors_that_were_written_stay_until_the_weight_changes(register):
 
 def test_a_call_with_other_weights_of_the_same_values_leaves_the_vectors():
     layer = spectral_norm(nn.Linear(4, 4))
-    before = vectors(layer)
+    before = vectors_of(layer)
     clones = {name: value.clone() for name, value in layer.named_parameters()}
     functional_call(layer, clones, (torch.ones(1, 4),))
-    assert_same(vectors(layer), before)
+    assert_same(vectors_of(layer), before)
 
 
 def test_the_parametrization_itself_is_a_pure_function():
@@ -292,12 +258,12 @@ def test_an_entirely_new_weight_is_followed_in_evaluation(register):
 def test_a_state_saved_in_evaluation_is_the_model_that_was_evaluated(register):
     layer = register(nn.Linear(64, 64, bias=False))
     layer.load_state_dict({"parametrizations.weight.original": 100 * new_weight(layer)}, strict=False)
-    before = vectors(layer.eval())
+    before = vectors_of(layer.eval())
     saved = copy.deepcopy(layer.state_dict())
     loaded = register(nn.Linear(64, 64, bias=False)).eval()
     loaded.load_state_dict(saved)
     torch.testing.assert_close(loaded.weight, layer.weight)
-    assert_same(vectors(layer), before)
+    assert_same(vectors_of(layer), before)
 
 
 def test_a_run_saved_in_evaluation_resumes_bit_for_bit():
@@ -321,7 +287,7 @@ def test_folding_takes_the_vectors_of_the_weight_as_it_is():
 
 def test_estimates_are_reported_as_they_are():
     layer = spectral_norm(nn.Linear(8, 8))
-    u, v = vectors(layer)
+    u, v = vectors_of(layer)
     original_of(layer).data.copy_(new_weight(layer))
     torch.testing.assert_close(estimated_singular_values(layer), (u @ original_of(layer) @ v.T)[0])
 
@@ -344,7 +310,7 @@ def test_vectors_that_are_none_start_anew(register, names: tuple[str, ...], valu
     torch.testing.assert_close(layer.weight, expected, rtol=1e-3, atol=1e-3)
     assert torch.equal(torch.get_rng_state(), state)
     if training:
-        for rows in vectors(layer):
+        for rows in vectors_of(layer):
             torch.testing.assert_close(rows @ rows.mT, torch.eye(len(rows)))
 
 
@@ -356,17 +322,17 @@ def test_vectors_that_are_none_start_anew_among_others_that_advance_together():
     for layers in (model, twins):
         advance_power_iteration(layers)
     for index in (0, 2):
-        assert_same(vectors(model[index]), vectors(twins[index]))
+        assert_same(vectors_of(model[index]), vectors_of(twins[index]))
     assert largest(model[1]) < 1.1
 
 
 def test_a_weight_of_zeros_keeps_its_vectors_and_is_followed_from_its_first_value():
     layer = spectral_norm(nn.Linear(16, 16, bias=False))
     original_of(layer).data.zero_()
-    before = vectors(layer)
+    before = vectors_of(layer)
     for _ in range(3):
         assert layer(torch.ones(1, 16)).eq(0).all()
-    assert_same(vectors(layer), before)
+    assert_same(vectors_of(layer), before)
     original_of(layer).data.copy_(new_weight(layer))
     assert largest(layer) < 2
 
@@ -390,168 +356,3 @@ def test_a_reset_lets_the_vectors_settle_on_the_weight_that_is_read_next(registe
         estimate = tracker_of(model).estimate(original_of(model))[0][0]
         exact = torch.linalg.matrix_norm(original_of(model), 2)
         torch.testing.assert_close(estimate, exact, rtol=0.1, atol=0)
-
-
-# --- frozen, traced, transformed ---
-
-
-def test_a_frozen_read_takes_the_vectors_as_they_are():
-    layer = spectral_norm(nn.Linear(8, 8, bias=False))
-    original_of(layer).data.copy_(new_weight(layer))
-    u, v = vectors(layer)
-    with frozen_power_iteration(layer):
-        raw = original_of(layer)
-        torch.testing.assert_close(layer.weight, raw / (u @ raw @ v.T), rtol=1e-4, atol=0)
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("training", [False, True])
-def test_an_ensemble_is_computed_at_once(compiled: bool, training: bool):
-    torch.manual_seed(0)
-    first = spectral_norm(nn.Linear(4, 4)).train(training)
-    models = [copy.deepcopy(first) for _ in range(3)]
-    for index, model in enumerate(models):
-        original_of(model).data.copy_(new_weight(model, index))
-        advance_power_iteration(model)
-    parameters, buffers = stack_module_state(models)
-    base = copy.deepcopy(first).to("meta")
-    x = torch.randn(2, 4)
-
-    def ensemble(x: Tensor) -> Tensor:
-        def call(own: dict[str, Tensor], kept: dict[str, Tensor]) -> Tensor:
-            return functional_call(base, (own, kept), (x,))
-
-        return vmap(call)(parameters, buffers)
-
-    torch._dynamo.reset()
-    run = torch.compile(ensemble, backend="eager", fullgraph=True) if compiled else ensemble
-    torch.testing.assert_close(run(x), torch.stack([model(x) for model in models]))
-
-
-@pytest.mark.parametrize("due", [False, True])
-def test_a_gradient_by_transform_is_that_of_autograd(due: bool):
-    layer = spectral_norm(nn.Linear(4, 4, bias=False))
-    x = torch.randn(2, 4)
-    if due:
-        original_of(layer).data.copy_(100 * new_weight(layer))
-
-    def loss(raw: Tensor) -> Tensor:
-        return functional_call(layer, {"parametrizations.weight.original": raw}, (x,)).square().sum()
-
-    before = vectors(layer)
-    gradient = torch.func.grad(loss)(original_of(layer).detach())
-    assert_same(vectors(layer), before)
-    layer(x).square().sum().backward()
-    torch.testing.assert_close(gradient, original_of(layer).grad)
-
-
-@registered
-def test_a_model_that_is_traced_or_exported_reads_the_vectors_as_they_are(register):
-    layer = register(nn.Conv2d(3, 8, 3)).eval()
-    x = torch.randn(1, 3, 8, 8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # jit.trace is deprecated
-        traced = torch.jit.trace(layer, x)
-    exported = torch.export.export(layer, (x,))
-    assert len(list(exported.graph.nodes)) < 40
-    for run in (traced, exported.module()):
-        torch.testing.assert_close(run(x), layer(x))
-
-
-@registered
-@pytest.mark.parametrize("training", [True, False])
-def test_a_compiled_graph_notices_without_a_break(register, training: bool):
-    torch.manual_seed(0)
-    layer = register(nn.Linear(32, 32, bias=False)).train(training)
-    torch._dynamo.reset()
-    compiled = torch.compile(layer, backend="eager", fullgraph=True)
-    x = torch.randn(2, 32)
-    for seed in range(3):
-        original_of(layer).data.copy_(new_weight(layer, seed))
-        twin = copy.deepcopy(layer)
-        for _ in range(2):
-            torch.testing.assert_close(compiled(x), twin(x))
-        torch.testing.assert_close(vectors(layer), vectors(twin))
-    tracker_of(layer).u.zero_()
-    compiled(x)
-    if training:
-        torch.testing.assert_close(tracker_of(layer).u.square().sum(), torch.tensor(1.0 * len(tracker_of(layer).u)))
-
-
-def test_a_model_is_traced_to_a_graph():
-    layer = spectral_norm(nn.Linear(8, 8)).eval()
-    parameters, x = dict(layer.named_parameters()), torch.randn(2, 8)
-    graph = make_fx(lambda own, x: functional_call(layer, own, (x,)))(parameters, x)
-    torch.testing.assert_close(graph(parameters, x), layer(x))
-
-
-def test_a_layer_on_the_meta_device_takes_a_state():
-    with torch.device("meta"):
-        layer = spectral_norm(nn.Linear(8, 8))
-    source = spectral_norm(nn.Linear(8, 8))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's: nothing is copied
-        layer.load_state_dict(source.state_dict())
-    layer.load_state_dict(source.state_dict(), assign=True)
-    assert_same(layer.weight, source.weight)
-
-
-def test_a_model_that_was_loaded_for_inference_can_be_trained():
-    layer = spectral_norm(nn.Linear(8, 8, bias=False))
-    with torch.inference_mode():
-        layer.load_state_dict(copy.deepcopy(layer.state_dict()))
-    original_of(layer).data.add_(1)
-    layer(torch.ones(1, 8))
-    assert 0.9 < largest(layer) < 2
-
-
-def test_threads_that_read_together_each_notice():
-    layer = spectral_norm(nn.Linear(64, 64, bias=False)).eval()
-    original_of(layer).data.copy_(100 * new_weight(layer))
-    expected = layer.weight.detach()
-    with ThreadPoolExecutor(4) as pool:
-        for read in pool.map(lambda _: layer.weight.detach(), range(400)):
-            torch.testing.assert_close(read, expected)
-
-
-def test_one_zero_vector_among_many_is_seen():
-    layer = spectral_norm(nn.Linear(64, 64, bias=False), num_singular_values=40)
-    original_of(layer).data.copy_(new_weight(layer))
-    layer(torch.ones(1, 64))
-    for rows in (tracker_of(layer).u, tracker_of(layer).v):
-        rows[0] = 0
-    assert largest(layer) < 2
-
-
-def test_a_penalty_on_singular_values_counts_as_a_read():
-    layer = spectral_norm(nn.Linear(8, 8))
-    original_of(layer).data.copy_(new_weight(layer))
-    twin = copy.deepcopy(layer)
-    sigma_regularization(layer, target=1.0)
-    twin(torch.ones(1, 8))
-    assert_same(vectors(layer), vectors(twin))
-    tracker = tracker_of(layer)
-    tracker(new_weight(layer, 2))  # no flag is left behind: this is no read
-    assert_same(vectors(layer), vectors(twin))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_an_advance_that_is_due_stays_due_in_another_precision(dtype: torch.dtype):
-    layer = spectral_norm(nn.Linear(64, 64, bias=False))
-    original_of(layer).data.copy_(100 * new_weight(layer))
-    layer.to(dtype).eval()
-    assert torch.linalg.matrix_norm(layer.weight.float(), 2) < 2
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_of_half_precision_notices_what_changes_and_nothing_else(dtype: torch.dtype):
-    layer = spectral_norm(nn.Linear(32, 32, bias=False)).to(dtype)
-    x = torch.ones(1, 32, dtype=dtype)
-    layer(x)
-    before = vectors(layer)
-    layer(x)
-    assert_same(vectors(layer), before)
-    original_of(layer).data.copy_(new_weight(layer))
-    layer(x)
-    assert not torch.equal(tracker_of(layer).u, before[0])
-    assert torch.linalg.matrix_norm(layer.weight.float(), 2) < 2

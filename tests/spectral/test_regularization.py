@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import clamp_sigma, frozen_power_iteration, sigma_regularization, spectral_norm
-from tests.spectral.known_values import SIGMAS, original_of, plain_linear, tracker_of
+from tests.spectral.known_values import SIGMAS, plain_linear
+from tests.spectral.normalized import original_of, tracker_of
 
 
 def penalized_model(rng: torch.Generator) -> nn.Sequential:

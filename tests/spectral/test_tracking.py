@@ -18,6 +18,7 @@ from gan_blocks import (
     spectral_norm,
 )
 from gan_blocks.spectral.registering import own_class
+from tests.spectral.normalized import original_of, tracker_of, vectors_of
 
 
 class Double(nn.Module):
@@ -37,18 +38,6 @@ def normalized_linear(rng: torch.Generator, **options: int) -> nn.Linear:
     with torch.no_grad():
         layer.weight.normal_(generator=rng)
     return spectral_norm(layer, warmup_iterations=1, generator=rng, **options)
-
-
-def tracker_of(layer: nn.Module) -> SpectralNorm:
-    return layer.parametrizations.weight[-1]
-
-
-def original_of(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original
-
-
-def vectors_of(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    return tracker_of(layer).u.clone(), tracker_of(layer).v.clone()
 
 
 def update(layer: nn.Module, factor: float = 1.01) -> None:
