@@ -41,7 +41,8 @@ def attend_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     r"""Let every query gather values, :math:`\operatorname{softmax}(q k^\top) v`.
 
     Some queries are taken at a time, so that their scores stay in the cache and never fill the memory. In bfloat16 the
-    scores are rounded as well, as they are by two products with a softmax between them.
+    scores are rounded as well, as they are by two products with a softmax between them; torch's kernel keeps them in
+    float32. Second derivatives hold all scores in memory at once.
 
     Shape:
         - query: ``(batch, queries, channels)``
@@ -56,7 +57,8 @@ def attend_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _center(operand: Tensor) -> Tensor:
-    return operand.detach().mean(1, keepdim=True).to(operand.dtype)
+    """The mean over the pixels; 0 where it is infinite or nan, since subtracting it would spoil the other pixels."""
+    return operand.detach().mean(1, keepdim=True).to(operand.dtype).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 class _Attention(torch.autograd.Function):
@@ -71,7 +73,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value, gathered = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
-            if torch.is_grad_enabled() or is_transformed(grad):
+            if torch.is_grad_enabled() or is_transformed(grad) or is_traced():
                 return _gradients(query, key, value, grad)
             return gradients_in_blocks(query, key, value, gathered, grad)
 
@@ -80,7 +82,7 @@ _apply: Callable[..., Any] = _Attention.apply
 
 
 def gather_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The forward pass."""
+    """Compute the forward pass, block by block."""
     gathered = query.new_empty(*query.shape[:2], value.shape[2])
     keys, memory = _across(key), _block_memory(query, key)
     for images, rows in _blocks(query, key):
@@ -92,12 +94,16 @@ def gather_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def gradients_in_blocks(
     query: Tensor, key: Tensor, value: Tensor, gathered: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The backward pass, in which the scores are computed again."""
+    r"""Compute the backward pass, block by block; the scores are computed again.
+
+    With :math:`a` the attention and :math:`s = g v^\top` the slopes of the loss along it, the scores have the
+    gradients :math:`a (s - m)`, where the mean of a row is :math:`m = \sum_j a_j s_j = g \cdot (a v)`.
+    """
     wide = torch.promote_types(grad.dtype, torch.float32)
     grad_query = torch.empty_like(query)
     grad_key, grad_value = (torch.zeros_like(operand.mT, dtype=wide) for operand in (key, value))
-    # What is subtracted from a row of slopes comes into their product, which adds before it rounds: in two parts, since
-    # one is rounded itself.
+    # The product subtracts the means from the slopes, since it adds before it rounds: [g, -m] [v, 1]^T. The mean comes
+    # in two parts, itself rounded and what is then missing, which in bfloat16 is much.
     mean = (grad.to(wide) * gathered.to(wide)).sum(-1, keepdim=True)
     part = mean.to(grad.dtype)
     grad_and_mean = torch.cat([grad, -part, (part - mean).to(grad.dtype)], -1)
@@ -114,7 +120,7 @@ def gradients_in_blocks(
 
 
 def _gradients(query: Tensor, key: Tensor, value: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of all scores at once, by operations that have derivatives themselves."""
+    """Compute the backward pass for all scores at once, by operations that have derivatives themselves."""
     attention = torch.softmax(query @ key.mT, -1)
     slopes = grad @ value.mT
     grad_scores = attention * (slopes - (attention * slopes).sum(-1, keepdim=True))

@@ -15,7 +15,8 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gan_blocks._transforms import is_watched
+from gan_blocks._precision import exact_products, full_precision, wide_dtype
+from gan_blocks._transforms import is_transformed, is_watched
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
 __all__ = ["conv2d_downsample", "upsample_by_kernel", "upsample_conv2d", "upsampling_kernel"]
@@ -25,10 +26,12 @@ Resample: TypeAlias = Callable[[Tensor], Tensor]
 _SMALLEST = 8  # height and width of the smaller map; below, kernels of stride 2 are slower
 _PLAIN = (Tensor, nn.Parameter)  # a sharded weight cannot be padded
 
-_ALONG_AN_AXIS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], np.float32)  # 4 places of 3
+# How much of each of 3 places along an axis goes to each of 4. The Kronecker products say it of 9 and 16 in a plane.
+_ALONG_AN_AXIS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], np.float32)
 _SUMS: NDArray[np.float32] = np.kron(_ALONG_AN_AXIS, _ALONG_AN_AXIS)
 _MEANS: NDArray[np.float32] = _SUMS * np.float32(0.25)
-_SUMS_OF_TURNED = np.kron(_ALONG_AN_AXIS[:, ::-1], _ALONG_AN_AXIS[:, ::-1])
+# A transposed convolution reads its kernels backward.
+_SUMS_OF_FLIPPED = np.kron(_ALONG_AN_AXIS[:, ::-1], _ALONG_AN_AXIS[:, ::-1])
 
 
 def upsample_conv2d(
@@ -81,7 +84,7 @@ def upsampling_kernel(
     large = _is_feature_map(x) and (min(x.shape[2:]) >= _SMALLEST if fused is None else fused)
     if large and upsample is upsample_nearest and _is_plain(conv) and type(weight := conv.weight) in _PLAIN:
         if _products_are_faster(weight):
-            return _sum_by_products(weight, _SUMS_OF_TURNED, transposed=True)
+            return _sum_by_products(weight, _SUMS_OF_FLIPPED, transposed=True)
         return _sum_neighbors(weight.flip(2, 3)).transpose(0, 1)
     return None
 
@@ -154,26 +157,29 @@ def _is_torchs(conv: nn.Conv2d, method: str) -> bool:
 
 def _sum_neighbors(weight: Tensor) -> Tensor:
     """Convolve kernels with (1, 1) along both axes: 4x4 of 3x3."""
-    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))  # narrower sums would lose what they add
+    wide = weight.to(wide_dtype(weight))  # narrower sums would lose what they add
     wide = F.pad(wide, (0, 1)) + F.pad(wide, (1, 0))
     return (F.pad(wide, (0, 0, 0, 1)) + F.pad(wide, (0, 0, 1, 0))).to(weight.dtype)
 
 
 def _products_are_faster(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and not torch.compiler.is_compiling()  # a compiler makes one pass of the sums
+    # A compiler makes one pass of the sums, and vmap does not say whether a weight is channels_last.
+    return weight.device.type == "cpu" and not torch.compiler.is_compiling() and not is_transformed(weight)
 
 
 def _sum_by_products(weight: Tensor, sums: NDArray[np.float32], *, transposed: bool) -> Tensor:
-    """The same as a product with a matrix, in the memory format of the weight: a convolution need not change it.
+    """Make the kernels of :func:`_sum_neighbors` by a matrix product, in the memory format of the weight.
+
+    A convolution then takes them as they are. The means and the flipped kernels come from their own matrices.
 
     Args:
         weight: ``(out_channels, in_channels, 3, 3)``.
-        sums: How much of each of 9 places goes to each of 16.
+        sums: ``(16, 9)``, how much of each of 9 places goes to each of 16.
         transposed: Whether the kernels are to be ``(in_channels, out_channels, 4, 4)``.
     """
-    wide = torch.promote_types(weight.dtype, torch.float32)
+    wide = wide_dtype(weight)
     matrix, (outs, ins) = torch.from_numpy(sums).to(wide), weight.shape[:2]
-    with torch.autocast("cpu", enabled=False):
+    with full_precision(weight), exact_products():
         if weight.is_contiguous() or not weight.is_contiguous(memory_format=torch.channels_last):
             kernel = (weight.reshape(-1, 9).to(wide) @ matrix.T).view(outs, ins, 4, 4)
             return (kernel.transpose(0, 1) if transposed else kernel).to(weight.dtype)

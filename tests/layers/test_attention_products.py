@@ -1,4 +1,5 @@
 import io
+import math
 import warnings
 from contextlib import nullcontext
 
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
@@ -103,6 +105,29 @@ def test_slopes_that_hardly_differ_are_told_apart_in_bfloat16():
     rounded = [operand.detach().bfloat16().requires_grad_() for operand in exact]
     wanted, found = value_and_gradients(plain, exact)[1], value_and_gradients(attend_by_products, rounded)[1]
     assert (found.double() - wanted).norm() < 0.05 * wanted.norm()
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_number_that_is_not_finite_spoils_only_what_it_spoils_in_the_formula(which: int, number: float):
+    given = operands(2, 64, 16, 4, 8)
+    with torch.no_grad():
+        given[which][0, 3, 2] = number
+    for quick, slow in zip(
+        value_and_gradients(attend_by_products, given), value_and_gradients(plain, given), strict=True
+    ):
+        torch.testing.assert_close(quick, slow, equal_nan=True)
+
+
+def test_a_backward_pass_can_be_traced_after_a_forward_pass_that_was_not():
+    given = operands(2, 5, 4, 3, 2)
+    gathered, weight = attend_by_products(*given), draw(2, 5, 2, seed=3)
+
+    def gradients(weight: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(gathered, given, weight, retain_graph=True)
+
+    traced = make_fx(gradients)(torch.zeros_like(weight))
+    torch.testing.assert_close(traced(weight), gradients(weight))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_blocks import equalized_lr, normalized_layer, spectral_norm, upsample_bilinear
 from gan_blocks.layers import fused_resampling
@@ -90,7 +91,7 @@ def test_products_give_the_kernels_that_sums_give_in_the_memory_format_of_the_we
 ):
     weight = torch.randn(6, 5, 3, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))
     weight = weight.to(memory_format=memory_format)
-    sums = fused_resampling._SUMS_OF_TURNED if transposed else fused_resampling._SUMS
+    sums = fused_resampling._SUMS_OF_FLIPPED if transposed else fused_resampling._SUMS
     with torch.autocast("cpu", torch.bfloat16):  # which is not to round the sums
         kernel = fused_resampling._sum_by_products(weight, sums, transposed=transposed)
     wanted = fused_resampling._sum_neighbors(weight.flip(2, 3) if transposed else weight)
@@ -100,6 +101,47 @@ def test_products_give_the_kernels_that_sums_give_in_the_memory_format_of_the_we
         assert kernel.is_contiguous(memory_format=torch.channels_last)
     else:
         assert (kernel.transpose(0, 1) if transposed else kernel).is_contiguous()
+
+
+class _PrecisionOfProducts(TorchDispatchMode):
+    """Records the precision that matrix products are asked for while they run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+            self.seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return func(*args, **(kwargs or {}))
+
+
+@both_ways
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="torch before 2.9 has one setting for all")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_kernels_are_not_rounded_where_products_are_asked_for_in_bfloat16(
+    fused: Way, plain: Way, memory_format: torch.memory_format
+):
+    conv = nn.Conv2d(4, 3, 3, padding=1).to(memory_format=memory_format)
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        with _PrecisionOfProducts() as recorder:
+            fused(conv, torch.ones(1, 4, 16, 16))
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
+    assert recorder.seen == ["ieee"]
+
+
+@both_ways
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_many_networks_run_at_once(fused: Way, plain: Way, memory_format: torch.memory_format):
+    convs = [nn.Conv2d(4, 3, 3, padding=1).to(memory_format=memory_format) for _ in range(2)]
+    x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    layer = nn.ModuleDict({"conv": copy.deepcopy(convs[0])})
+    layer.forward = lambda x: fused(layer["conv"], x)  # type: ignore[method-assign]
+    weights = {f"conv.{name}": weight for name, weight in torch.func.stack_module_state(convs)[0].items()}
+    both = torch.func.vmap(lambda weights: torch.func.functional_call(layer, weights, x))(weights)
+    torch.testing.assert_close(both, torch.stack([plain(conv, x) for conv in convs]))
 
 
 @both_ways
