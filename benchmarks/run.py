@@ -14,7 +14,7 @@ from functools import partial
 
 from benchmarks import checkpoint_saving, peak_memory, plain_biggan, sampling_speed, step_costs
 from benchmarks.floors import floor_table
-from benchmarks.results import Table, page_of
+from benchmarks.results import Table
 from benchmarks.suite import Benchmark, Turn, add_options, check_names, measure_all, set_threads
 from benchmarks.training_steps import SYSTEMS, TINY_SYSTEMS, System
 
@@ -93,10 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_threads(options)
     asked = {name: benchmark for name, benchmark in benchmarks.items() if name in options.names or not options.names}
     tiny = ["--tiny"] if options.tiny else []
-    if options.tiny and options.out == parser.get_default("out"):
-        options.out = page_of("speed_tiny")  # small networks never take the page of the real ones
     command = " ".join(["python -m benchmarks.run", *tiny, *options.names] if options.names or tiny else ["make bench"])
-    return measure_all(asked, options, title="Speed and memory", command=command)
+    theme = "speed_tiny" if options.tiny else "speed"  # small networks never take the page of the real ones
+    return measure_all(asked, options, theme=theme, title="Speed and memory", command=command)
 
 
 if __name__ == "__main__":

@@ -45,10 +45,12 @@ class Benchmark(NamedTuple):
 def add_options(parser: argparse.ArgumentParser, names: Sequence[str], *, theme: str, minutes: float) -> None:
     """Add what such commands have in common, ``names`` among it."""
     parser.add_argument("names", nargs="*", help=f"which (default: all): {', '.join(names)}")
-    parser.add_argument("--minutes", type=float, default=minutes, help="for all of them; building comes on top")
+    rounds = "each is measured three times at least, and building comes on top"
+    parser.add_argument("--minutes", type=float, default=minutes, help=f"for all of them; {rounds}")
     parser.add_argument("--rounds", type=int, default=MOST_ROUNDS, help="at most so many measurements of each")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--out", type=Path, default=page_of(theme), help="page of results, without its suffix")
+    whole = f"all are measured: {page_of(theme).name} in benchmarks/results"
+    parser.add_argument("--out", type=Path, help=f"page of results, without its suffix (default: only where {whole})")
     add_clock_option(parser)
 
 
@@ -64,8 +66,14 @@ def set_threads(options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
 
 
-def measure_all(benchmarks: Mapping[str, Benchmark], options: argparse.Namespace, *, title: str, command: str) -> int:
-    """Measure, print and write all; the status is 1 if one has failed."""
+def measure_all(
+    benchmarks: Mapping[str, Benchmark], options: argparse.Namespace, *, theme: str, title: str, command: str
+) -> int:
+    """Measure, print and write all; the status is 1 if one has failed.
+
+    A few of them, chosen by name, never replace the page that has all.
+    """
+    page = page_of(theme) if options.out is None and not options.names else options.out
     whole = sum(benchmark.share for benchmark in benchmarks.values())
     tables: list[Table] = []
     failed: list[str] = []
@@ -79,11 +87,12 @@ def measure_all(benchmarks: Mapping[str, Benchmark], options: argparse.Namespace
             failed.append(name)
             continue
         tables += found
-        write_page(options.out, title, command, tables)
+        if page is not None:
+            write_page(page, title, command, tables)
         print("\n".join(f"\n{render_table(each)}" for each in found))
         print(f"\n({name}: {time.perf_counter() - began:.0f} s in all)", flush=True)
-    if tables:
-        print(f"Results: {options.out.with_suffix('.md')} and {options.out.with_suffix('.json').name}")
+    if tables and page is not None:
+        print(f"Results: {page.with_suffix('.md')} and {page.with_suffix('.json').name}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

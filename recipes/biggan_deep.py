@@ -80,7 +80,7 @@ class Config(HingeTrainingFields, BatchNormFields, LatentFields):
     1 is too little for short runs to tell classes apart.
     """
     wide_rgb_conv: bool = False
-    """Give G's last convolution ch outputs and keep the first, as the released weights do."""
+    """Give G's last convolution filters for ch channels, the first few of which are used, as in released weights."""
 
     def __post_init__(self) -> None:
         """Reject what cannot work."""
@@ -261,7 +261,10 @@ class Generator(nn.Module):
 
 
 class _RGBConv2d(nn.Conv2d):
-    """A convolution that has filters for more channels than it computes: those of the image come first."""
+    """A convolution that has filters for more channels than it computes: those of the image come first.
+
+    The others count in what normalizes the weight, and learn through that alone.
+    """
 
     def __init__(self, image_channels: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -111,7 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(next(iter(missing)))
     for message in missing:
         print(message)
-    return measure_all(asked, options, title="Published code", command="make bench-peers PEERS=FOLDER")
+    if missing:
+        options.names = list(asked)  # these are not all
+    return measure_all(asked, options, theme="peers", title="Published code", command="make bench-peers PEERS=FOLDER")
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class SelfAttention2d(nn.Module):
         ValueError: If ``channels`` is not a positive multiple of 8, or the input is not of the shape above.
 
     Second derivatives, as penalties on slopes take them, need the forward pass inside :func:`twice_differentiable`:
-    the fast kernels have only the first ("derivative for aten::_scaled_dot_product_flash_attention_for_cpu_backward is
-    not implemented").
+    torch's fast kernels have only the first ("derivative for
+    aten::_scaled_dot_product_flash_attention_for_cpu_backward is not implemented").
 
     References:
         Wang et al. 2018, "Non-local Neural Networks"; Zhang et al. 2018, "Self-Attention GAN", section 3;

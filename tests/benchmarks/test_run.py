@@ -1,4 +1,5 @@
 import json
+from argparse import Namespace
 
 import pytest
 
@@ -26,19 +27,29 @@ def test_small_benchmarks_end_in_a_page_and_its_json(tmp_path, capsys):
 
 def test_small_networks_do_not_take_the_page_of_the_real_ones(monkeypatch):
     pages = []
-    monkeypatch.setattr("benchmarks.run.measure_all", lambda _, options, **words: pages.append(options.out.name) or 0)
+    monkeypatch.setattr("benchmarks.run.measure_all", lambda *_, theme, **words: pages.append(theme) or 0)
     assert main(["demo"]) == main(["demo", "--tiny"]) == 0
-    assert [name.partition("_cpu")[0] for name in pages] == ["speed", "speed_tiny"]
+    assert pages == ["speed", "speed_tiny"]
+
+
+@pytest.mark.parametrize(("names", "written"), [([], True), (["whole"], False)])
+def test_a_choice_of_benchmarks_does_not_take_the_page_of_all(names, written, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.suite.page_of", lambda theme: tmp_path / theme)
+    found = {"title": "Kept", "unit": "s", "rounds": 1, "cases": {}, "ratios": {}, "notes": []}
+    options = Namespace(minutes=0, rounds=1, cpu_time=False, out=None, names=names)
+    whole = {"whole": Benchmark(lambda turn: [found], 1.0)}
+    assert measure_all(whole, options, theme="speed", title="Page", command="python") == 0
+    assert (tmp_path / "speed.json").exists() is written
 
 
 def test_what_fails_is_named_and_the_rest_is_measured(tmp_path, capsys, monkeypatch):
     def broken(turn):
         raise ValueError("nothing here")
 
-    options = type("Options", (), {"minutes": 0, "rounds": 1, "cpu_time": False, "out": tmp_path / "page"})
+    options = Namespace(minutes=0, rounds=1, cpu_time=False, out=tmp_path / "page", names=[])
     found = {"title": "Kept", "unit": "s", "rounds": 1, "cases": {}, "ratios": {}, "notes": []}
     benchmarks = {"broken": Benchmark(broken, 0.5), "whole": Benchmark(lambda turn: [found], 0.5)}
-    assert measure_all(benchmarks, options, title="Page", command="python") == 1
+    assert measure_all(benchmarks, options, theme="speed", title="Page", command="python") == 1
     assert "failed: broken" in capsys.readouterr().err
     assert json.loads((tmp_path / "page.json").read_text())["tables"] == [found]
 

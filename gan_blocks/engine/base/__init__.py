@@ -7,6 +7,7 @@ from gan_blocks.engine.base.contents import check_regular, other_content
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.json_values import DamagedJsonError, parse_object
+from gan_blocks.engine.base.memory import keep_freed_memory
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction
 from gan_blocks.engine.base.workers import worker_pool
 
@@ -16,6 +17,7 @@ __all__ = [
     "StopRequest",
     "check_regular",
     "check_threads",
+    "keep_freed_memory",
     "other_content",
     "parse_object",
     "parse_options",

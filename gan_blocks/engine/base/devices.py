@@ -3,11 +3,13 @@
 Tested in ``tests/engine/training/test_loop.py``.
 """
 
+import os
+
 import torch
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["cpu_has_bf16", "notes_on_precision", "torch_device"]
+__all__ = ["cpu_has_bf16", "notes_on_precision", "notes_on_threads", "torch_device"]
 
 
 def torch_device(name: str) -> torch.device:
@@ -40,3 +42,11 @@ def notes_on_precision(precision: str, device: torch.device) -> tuple[str, ...]:
     if precision != "bf16" or device.type != "cpu" or cpu_has_bf16():
         return ()
     return ("--precision bf16 is many times slower than fp32 here: this CPU has no instructions for bfloat16.",)
+
+
+def notes_on_threads(threads: int | None) -> tuple[str, ...]:
+    """A line for the user if ``--threads`` is more than the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads is None or threads <= cores:
+        return ()
+    return (f"--threads {threads} is more than there are cores ({cores}), which makes each step many times slower.",)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.console import Progress
-from gan_blocks.engine.base.devices import notes_on_precision, torch_device
+from gan_blocks.engine.base.devices import notes_on_precision, notes_on_threads, torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.memory import out_of_memory
@@ -188,7 +188,8 @@ class Run:
 
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
-        for note in (*notes_on_precision(self.options.precision, self.state.device), *self.notes):
+        notes = notes_on_precision(self.options.precision, self.state.device) + notes_on_threads(self.options.threads)
+        for note in (*notes, *self.notes):
             say(note)
         for line in opening_words(self.state, self.images, self.held_out, self.data, self.config, self.step):
             say(line)

@@ -292,6 +292,13 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000002"]
 
 
+def test_more_threads_than_cores_are_slow_and_said_to_be(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert devices.notes_on_threads(None) == devices.notes_on_threads(2) == ()
+    (note,) = devices.notes_on_threads(3)
+    assert note == "--threads 3 is more than there are cores (2), which makes each step many times slower."
+
+
 @pytest.mark.parametrize("has_instructions", [True, False])
 def test_a_cpu_without_instructions_for_bf16_is_said_once_at_the_start(
     has_instructions: bool,
