@@ -97,7 +97,7 @@ class RunOptions(MonitoringOptions):
     """Compute blocks again in the backward pass, to save memory: same bits, more time."""
 
     compile: bool = False
-    """Compile G and D, for GPUs: the first step takes minutes.
+    """Compile G and D, for GPUs: minutes at first.
 
     The results agree up to rounding.
     """
