@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_blocks._precision import full_precision, wide_dtype
 from gan_blocks._transforms import is_traced, is_transformed
 
 __all__ = ["attend_by_products", "gather_in_blocks", "gradients_in_blocks", "products_are_faster"]
@@ -64,7 +65,7 @@ def _center(operand: Tensor) -> Tensor:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
+        with full_precision(query):
             gathered = gather_in_blocks(query, key, value)
         ctx.save_for_backward(query, key, value, gathered)
         return gathered
@@ -72,7 +73,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value, gathered = ctx.saved_tensors
-        with torch.autocast("cpu", enabled=False):
+        with full_precision(query):
             if torch.is_grad_enabled() or is_transformed(grad) or is_traced():
                 return _gradients(query, key, value, grad)
             return gradients_in_blocks(query, key, value, gathered, grad)
@@ -99,7 +100,7 @@ def gradients_in_blocks(
     With :math:`a` the attention and :math:`s = g v^\top` the slopes of the loss along it, the scores have the
     gradients :math:`a (s - m)`, where the mean of a row is :math:`m = \sum_j a_j s_j = g \cdot (a v)`.
     """
-    wide = torch.promote_types(grad.dtype, torch.float32)
+    wide = wide_dtype(grad)
     grad_query = torch.empty_like(query)
     grad_key, grad_value = (torch.zeros_like(operand.mT, dtype=wide) for operand in (key, value))
     # The product subtracts the means from the slopes, since it adds before it rounds: [g, -m] [v, 1]^T. The mean comes

@@ -35,10 +35,8 @@ def build_state(recipe: Recipe[Any], config: TrainingConfig, options: RunOptions
     """
     device, dtype = torch_device(options.device), options.dtype()
     keep_freed_memory()
-    with (
-        constructing("generator", copies=3),
-        seeded_construction(config.seed, "generator"),
-    ):  # weights, gradients, average
+    # Weights and gradients, and G's average.
+    with constructing("generator", copies=3), seeded_construction(config.seed, "generator"):
         generator = recipe.build_generator(config).to(device, dtype)
     with constructing("discriminator", copies=2), seeded_construction(config.seed, "discriminator"):
         discriminator = recipe.build_discriminator(config).to(device, dtype)
