@@ -14,7 +14,7 @@ from functools import partial
 
 from benchmarks import checkpoint_saving, peak_memory, plain_biggan, sampling_speed, step_costs
 from benchmarks.floors import floor_table
-from benchmarks.results import Table
+from benchmarks.results import Table, page_of
 from benchmarks.suite import Benchmark, Turn, add_options, check_names, measure_all, set_threads
 from benchmarks.training_steps import SYSTEMS, TINY_SYSTEMS, System
 
@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tiny = ["--tiny"] if options.tiny else []
     command = " ".join(["python -m benchmarks.run", *tiny, *options.names] if options.names or tiny else ["make bench"])
     theme = "speed_tiny" if options.tiny else "speed"  # small networks never take the page of the real ones
-    return measure_all(asked, options, theme=theme, title="Speed and memory", command=command)
+    page = None if options.names else page_of(theme)
+    return measure_all(asked, options, page=page, title="Speed and memory", command=command)
 
 
 if __name__ == "__main__":

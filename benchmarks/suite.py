@@ -67,13 +67,19 @@ def set_threads(options: argparse.Namespace) -> None:
 
 
 def measure_all(
-    benchmarks: Mapping[str, Benchmark], options: argparse.Namespace, *, theme: str, title: str, command: str
+    benchmarks: Mapping[str, Benchmark], options: argparse.Namespace, *, page: Path | None, title: str, command: str
 ) -> int:
     """Measure, print and write all; the status is 1 if one has failed.
 
-    A few of them, chosen by name, never replace the page that has all.
+    Args:
+        benchmarks: By name.
+        options: Those of :func:`add_options`.
+        page: Where the results go unless ``--out`` says it. None where these are not all, lest they replace the page
+            that has all.
+        title: Of the page.
+        command: What was called, for the page.
     """
-    page = page_of(theme) if options.out is None and not options.names else options.out
+    page = options.out or page
     whole = sum(benchmark.share for benchmark in benchmarks.values())
     tables: list[Table] = []
     failed: list[str] = []

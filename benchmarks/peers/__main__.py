@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.peak_memory import commands_of, memory_table, say_peak
 from benchmarks.peers import steps
 from benchmarks.peers.folders import folder_of
-from benchmarks.results import Ratio, Table, table
+from benchmarks.results import Ratio, Table, page_of, table
 from benchmarks.sampling_speed import BATCHES, SYSTEM, sampling_table
 from benchmarks.suite import Benchmark, Turn, add_options, check_names, measure_all, set_threads
 from benchmarks.timing import Case, timed_apart
@@ -111,9 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(next(iter(missing)))
     for message in missing:
         print(message)
-    if missing:
-        options.names = list(asked)  # these are not all
-    return measure_all(asked, options, theme="peers", title="Published code", command="make bench-peers PEERS=FOLDER")
+    page = None if options.names or missing else page_of("peers")
+    return measure_all(asked, options, page=page, title="Published code", command="make bench-peers PEERS=FOLDER")
 
 
 if __name__ == "__main__":

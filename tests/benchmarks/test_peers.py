@@ -2,8 +2,9 @@ import sys
 
 import pytest
 
-from benchmarks.peers.__main__ import main
+from benchmarks.peers.__main__ import COMPARISONS, main
 from benchmarks.peers.folders import NAMES, folder_of, imported
+from benchmarks.results import page_of
 
 
 def test_a_folder_that_is_missing_is_named_with_what_it_must_be(tmp_path, capsys):
@@ -18,6 +19,20 @@ def test_without_any_peer_there_is_nothing_to_measure(tmp_path):
     with pytest.raises(SystemExit) as end:
         main([str(tmp_path)])
     assert end.value.code == 2
+
+
+def test_where_peers_are_missing_the_page_of_all_is_kept(tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        "benchmarks.peers.__main__.measure_all", lambda asked, _, *, page, **words: measured.append((page, *asked)) or 0
+    )
+    for name in ("mimicry", *NAMES):
+        file = tmp_path / name / NAMES[name][1]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        assert main([str(tmp_path)]) == 0
+    assert measured[0] == (None, "sngan-32")
+    assert measured[-1] == (page_of("peers"), *COMPARISONS)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -27,29 +27,32 @@ def test_small_benchmarks_end_in_a_page_and_its_json(tmp_path, capsys):
 
 def test_small_networks_do_not_take_the_page_of_the_real_ones(monkeypatch):
     pages = []
-    monkeypatch.setattr("benchmarks.run.measure_all", lambda *_, theme, **words: pages.append(theme) or 0)
-    assert main(["demo"]) == main(["demo", "--tiny"]) == 0
-    assert pages == ["speed", "speed_tiny"]
+    monkeypatch.setattr("benchmarks.run.page_of", lambda theme: theme)
+    monkeypatch.setattr("benchmarks.run.measure_all", lambda *_, page, **words: pages.append(page) or 0)
+    assert main([]) == main(["--tiny"]) == main(["demo"]) == 0
+    assert pages == ["speed", "speed_tiny", None]
 
 
-@pytest.mark.parametrize(("names", "written"), [([], True), (["whole"], False)])
-def test_a_choice_of_benchmarks_does_not_take_the_page_of_all(names, written, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.suite.page_of", lambda theme: tmp_path / theme)
+@pytest.mark.parametrize(
+    ("page", "out", "written"), [("all", None, "all"), (None, None, None), ("all", "own", "own"), (None, "own", "own")]
+)
+def test_results_go_where_out_says_else_to_the_page_that_has_all(page, out, written, tmp_path):
+    page, out = (None if name is None else tmp_path / name for name in (page, out))
     found = {"title": "Kept", "unit": "s", "rounds": 1, "cases": {}, "ratios": {}, "notes": []}
-    options = Namespace(minutes=0, rounds=1, cpu_time=False, out=None, names=names)
+    options = Namespace(minutes=0, rounds=1, cpu_time=False, out=out)
     whole = {"whole": Benchmark(lambda turn: [found], 1.0)}
-    assert measure_all(whole, options, theme="speed", title="Page", command="python") == 0
-    assert (tmp_path / "speed.json").exists() is written
+    assert measure_all(whole, options, page=page, title="Page", command="python") == 0
+    assert [path.name for path in tmp_path.glob("*.json")] == ([f"{written}.json"] if written else [])
 
 
 def test_what_fails_is_named_and_the_rest_is_measured(tmp_path, capsys, monkeypatch):
     def broken(turn):
         raise ValueError("nothing here")
 
-    options = Namespace(minutes=0, rounds=1, cpu_time=False, out=tmp_path / "page", names=[])
+    options = Namespace(minutes=0, rounds=1, cpu_time=False, out=None)
     found = {"title": "Kept", "unit": "s", "rounds": 1, "cases": {}, "ratios": {}, "notes": []}
     benchmarks = {"broken": Benchmark(broken, 0.5), "whole": Benchmark(lambda turn: [found], 0.5)}
-    assert measure_all(benchmarks, options, theme="speed", title="Page", command="python") == 1
+    assert measure_all(benchmarks, options, page=tmp_path / "page", title="Page", command="python") == 1
     assert "failed: broken" in capsys.readouterr().err
     assert json.loads((tmp_path / "page.json").read_text())["tables"] == [found]
 
