@@ -34,6 +34,7 @@ from gan_blocks.engine.base import (
     replace_durably,
     run_command,
     seeded_construction,
+    use_threads,
 )
 from gan_blocks.engine.runs import RecipeIdentity
 from gan_blocks.engine.studies import print_continuation
@@ -150,8 +151,8 @@ def _train(command: Command) -> int:
         raise UserError("--table compares both arms: leave out --arms.")
     if options.study is not None and (config.arms == "top-k" or options.table is not None):
         raise UserError("--study looks at plain training: leave out --arms and --table.")
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    for note in use_threads(options.threads):
+        print(note)
     with StopRequest() as stop:
         if options.study is not None:
             return _study(config, options, options.run_dir or Path("runs") / f"{NAME}-{options.study}", stop)

@@ -4,6 +4,7 @@ from gan_blocks.engine.base.checks import check_threads
 from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.contents import check_regular, other_content
+from gan_blocks.engine.base.devices import use_threads
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.json_values import DamagedJsonError, parse_object
@@ -25,5 +26,6 @@ __all__ = [
     "replace_durably",
     "run_command",
     "seeded_construction",
+    "use_threads",
     "worker_pool",
 ]

@@ -1,4 +1,4 @@
-"""The device that ``--device`` names.
+"""The device that ``--device`` names, and the threads of ``--threads``.
 
 Tested in ``tests/engine/training/test_loop.py``.
 """
@@ -9,7 +9,7 @@ import torch
 
 from gan_blocks.engine.base.errors import UserError
 
-__all__ = ["cpu_has_bf16", "notes_on_precision", "notes_on_threads", "torch_device"]
+__all__ = ["cpu_has_bf16", "notes_on_precision", "torch_device", "use_threads"]
 
 
 def torch_device(name: str) -> torch.device:
@@ -44,9 +44,15 @@ def notes_on_precision(precision: str, device: torch.device) -> tuple[str, ...]:
     return ("--precision bf16 is many times slower than fp32 here: this CPU has no instructions for bfloat16.",)
 
 
-def notes_on_threads(threads: int | None) -> tuple[str, ...]:
-    """A line for the user if ``--threads`` is more than the cores that this process may use."""
+def use_threads(threads: int | None) -> tuple[str, ...]:
+    """Let torch work with as many CPU threads as ``--threads`` says; None leaves the number to torch.
+
+    Returns:
+        A line for the user if they are more than the cores that this process may use.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads is None or threads <= cores:
         return ()
-    return (f"--threads {threads} is more than there are cores ({cores}), which makes each step many times slower.",)
+    return (f"--threads {threads} is more than there are cores ({cores}), which makes everything many times slower.",)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan_blocks import Rows
 from gan_blocks.engine.base.checks import Fields
-from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.devices import torch_device, use_threads
 from gan_blocks.engine.base.memory import check_disk_space
 from gan_blocks.engine.base.processes import current_world, decided_by_main, require_same
 from gan_blocks.engine.commands.evaluate_images import load_given_images
@@ -66,8 +66,10 @@ def draw(options: Options, asked: Asked, known: RealSide | None = None) -> Drawn
         asked: Options of metrics, by their names.
         known: The real images, where the same run was drawn from before.
     """
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    speaks = current_world().is_main and known is None  # else it was said before
+    for note in use_threads(options.threads):
+        if speaks:
+            print(note)
     if options.images is not None:
         return _given(options, asked)
     device = torch_device(options.device)
@@ -75,8 +77,8 @@ def draw(options: Options, asked: Asked, known: RealSide | None = None) -> Drawn
         run=options.run, weights=None, device=device, recipe=options.recipe, precision=options.precision
     )
     require_same("the file of the weights", str(trained.source))
-    if current_world().is_main and known is None:  # else it was said before
-        for note in trained.notes:
+    for note in trained.notes:
+        if speaks:
             print(note)
     trained = truncated(trained, options.truncation, options.truncation_by)
     sides: list[RealSide] = [] if known is None else [known]

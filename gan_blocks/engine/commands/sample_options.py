@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from tyro.constructors import PrimitiveConstructorSpec
 
 from gan_blocks.engine.base.checks import check_threads
-from gan_blocks.engine.base.devices import torch_device
+from gan_blocks.engine.base.devices import torch_device, use_threads
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
 from gan_blocks.engine.base.memory import check_memory, physical_memory
@@ -121,8 +120,7 @@ class SampleOptions:
         Raises:
             UserError: If there is no such generator, or it has fewer classes.
         """
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
+        notes = use_threads(self.threads)
         trained = load_trained(
             run=self.run,
             weights=self.weights,
@@ -130,7 +128,7 @@ class SampleOptions:
             recipe=self.recipe,
             precision=self.precision,
         )
-        for note in trained.notes:
+        for note in (*notes, *trained.notes):
             print(note)
         for word, label in zip(self.classes, self.labels(trained), strict=True):
             if not str(word).isdecimal():

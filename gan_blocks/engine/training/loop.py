@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.console import Progress
-from gan_blocks.engine.base.devices import notes_on_precision, notes_on_threads, torch_device
+from gan_blocks.engine.base.devices import notes_on_precision, torch_device, use_threads
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.memory import out_of_memory
@@ -83,9 +83,7 @@ class Run:
 
     def __init__(self, recipe: Recipe[Any], command: TrainingCommand) -> None:
         self.recipe, self.config, self.options = recipe, command.config, command.options
-        self.notes, self.prog = command.notes, command.prog
-        if self.options.threads is not None:
-            torch.set_num_threads(self.options.threads)
+        self.notes, self.prog = (*use_threads(self.options.threads), *command.notes), command.prog
         self.world = current_world()
         check_compiler(self.options, torch_device(self.options.device))
         check_same_start(recipe, command)
@@ -188,8 +186,7 @@ class Run:
 
     def _announce(self) -> None:
         """Say what is about to happen, and write down what the last bits depend on."""
-        notes = notes_on_precision(self.options.precision, self.state.device) + notes_on_threads(self.options.threads)
-        for note in (*notes, *self.notes):
+        for note in (*notes_on_precision(self.options.precision, self.state.device), *self.notes):
             say(note)
         for line in opening_words(self.state, self.images, self.held_out, self.data, self.config, self.step):
             say(line)

@@ -308,12 +308,18 @@ def test_a_batch_is_never_larger_than_what_is_drawn(
     )
 
 
-def test_the_number_of_threads_can_be_set(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_the_number_of_threads_can_be_set(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
     before = torch.get_num_threads()
     options = ["--run", str(run), "--num", "1", "--out", str(tmp_path / "x.npz")]
     try:
         assert sample.main([*options, "--threads", "1"]) == 0
         assert torch.get_num_threads() == 1
+        assert "--threads" not in capfd.readouterr().out
+        assert sample.main([*options, "--threads", "3"]) == 0
+        assert "--threads 3 is more than there are cores (2)" in capfd.readouterr().out
     finally:
         torch.set_num_threads(before)
     assert sample.main([*options, "--threads", "0"]) == 2

@@ -37,6 +37,16 @@ def test_a_sweep_draws_a_curve_and_keeps_the_figures_of_each_point(tiny_run: Pat
     assert [line for line in printed.splitlines() if line.startswith(("no truncation ", "least distance ", "best "))]
 
 
+def test_a_sweep_says_once_that_threads_are_more_than_cores(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    args = ["--run", str(tiny_run), "--num", "30", "--features", "classifier", "--truncation-sweep", "0.5"]
+    assert evaluate.main([*args, "--threads", "3"]) == 0
+    assert capsys.readouterr().out.count("--threads 3 is more than there are cores (2)") == 1
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -293,10 +293,13 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
 
 
 def test_more_threads_than_cores_are_slow_and_said_to_be(monkeypatch: pytest.MonkeyPatch):
+    given = []
+    monkeypatch.setattr("torch.set_num_threads", given.append)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
-    assert devices.notes_on_threads(None) == devices.notes_on_threads(2) == ()
-    (note,) = devices.notes_on_threads(3)
-    assert note == "--threads 3 is more than there are cores (2), which makes each step many times slower."
+    assert devices.use_threads(None) == devices.use_threads(2) == ()
+    (note,) = devices.use_threads(3)
+    assert note == "--threads 3 is more than there are cores (2), which makes everything many times slower."
+    assert given == [2, 3]
 
 
 @pytest.mark.parametrize("has_instructions", [True, False])
