@@ -83,9 +83,7 @@ def upsampling_kernel(
     """The kernel for :func:`upsample_by_kernel`; None where :func:`upsample_conv2d` is not to go the cheaper way."""
     large = _is_feature_map(x) and (min(x.shape[2:]) >= _SMALLEST if fused is None else fused)
     if large and upsample is upsample_nearest and _is_plain(conv) and type(weight := conv.weight) in _PLAIN:
-        if _products_are_faster(weight):
-            return _sum_by_products(weight, _SUMS_OF_FLIPPED, transposed=True)
-        return _sum_neighbors(weight.flip(2, 3)).transpose(0, 1)
+        return _enlarge(weight, transposed=True)
     return None
 
 
@@ -125,9 +123,7 @@ def conv2d_downsample(
     large = _is_feature_map(x) and (min(x.shape[2:]) >= 2 * _SMALLEST if fused is None else fused)
     averaged = downsample is downsample_average and x.shape[-1] % 2 == x.shape[-2] % 2 == 0
     if large and averaged and _is_plain(conv) and type(weight := conv.weight) in _PLAIN:
-        fast = _products_are_faster(weight)
-        kernel = _sum_by_products(weight, _MEANS, transposed=False) if fast else _sum_neighbors(weight) / 4
-        return F.conv2d(x, kernel, conv.bias, stride=2, padding=1)
+        return F.conv2d(x, _enlarge(weight, transposed=False), conv.bias, stride=2, padding=1)
     return downsample(conv(x))
 
 
@@ -155,16 +151,19 @@ def _is_torchs(conv: nn.Conv2d, method: str) -> bool:
     return getattr(type(conv), method) is getattr(nn.Conv2d, method) and method not in conv.__dict__
 
 
+def _enlarge(weight: Tensor, *, transposed: bool) -> Tensor:
+    """Kernels of 4x4 of those of 3x3: sums for a transposed convolution, means for another."""
+    # A compiler makes one pass of the sums, and vmap does not say whether a weight is channels_last.
+    if weight.device.type == "cpu" and not torch.compiler.is_compiling() and not is_transformed(weight):
+        return _sum_by_products(weight, _SUMS_OF_FLIPPED if transposed else _MEANS, transposed=transposed)
+    return _sum_neighbors(weight.flip(2, 3)).transpose(0, 1) if transposed else _sum_neighbors(weight) / 4
+
+
 def _sum_neighbors(weight: Tensor) -> Tensor:
     """Convolve kernels with (1, 1) along both axes: 4x4 of 3x3."""
     wide = weight.to(wide_dtype(weight))  # narrower sums would lose what they add
     wide = F.pad(wide, (0, 1)) + F.pad(wide, (1, 0))
     return (F.pad(wide, (0, 0, 0, 1)) + F.pad(wide, (0, 0, 1, 0))).to(weight.dtype)
-
-
-def _products_are_faster(weight: Tensor) -> bool:
-    # A compiler makes one pass of the sums, and vmap does not say whether a weight is channels_last.
-    return weight.device.type == "cpu" and not torch.compiler.is_compiling() and not is_transformed(weight)
 
 
 def _sum_by_products(weight: Tensor, sums: NDArray[np.float32], *, transposed: bool) -> Tensor:
