@@ -115,24 +115,18 @@ from gan_blocks.losses.adversarial import (
     wasserstein_discriminator_loss,
     wasserstein_generator_loss,
 )
+from gan_blocks.losses.gradient_penalties import gradient_penalty, lazy_coefficient, r1_penalty, zero_centered_penalty
+from gan_blocks.losses.mode_seeking import mode_seeking_penalty
 from gan_blocks.losses.orthogonal import (
     off_diagonal_penalty,
     orthogonal_penalty,
     orthogonal_regularization,
 )
-from gan_blocks.losses.penalties import (
-    clip_weights_,
-    drift_penalty,
-    gradient_penalty,
-    lazy_coefficient,
-    mode_seeking_penalty,
-    r1_penalty,
-    twice_differentiable,
-    zero_centered_penalty,
-)
+from gan_blocks.losses.slopes import twice_differentiable
 from gan_blocks.losses.top_k import bottom_k_mask, select_top_k, select_top_k_pairs, top_k_mask
 from gan_blocks.losses.top_k_global import TopKSelection, distributed_top_k
 from gan_blocks.losses.top_k_schedule import TopKSchedule
+from gan_blocks.losses.wasserstein import clip_weights_, drift_penalty
 from gan_blocks.metrics.feature_moments import FeatureMoments
 from gan_blocks.metrics.frechet import frechet_distance
 from gan_blocks.metrics.frechet_error import frechet_standard_error

@@ -16,6 +16,7 @@ __all__ = [
     "bad_shape",
     "bad_value",
     "check_at_least_0",
+    "check_batch",
     "check_classes",
     "check_exactly_one",
     "check_factories",
@@ -111,6 +112,15 @@ def check_rank(owner: str, name: str, value: Tensor, axes: Sequence[str]) -> Non
     """Raise unless ``value`` has one dimension per name in ``axes``."""
     if value.dim() != len(axes):
         raise bad_shape(owner, name, f"({', '.join(axes)}{',' * (len(axes) == 1)})", value)
+
+
+def check_batch(owner: str, name: str, value: Tensor) -> None:
+    """Raise unless ``value`` is a tensor of samples, of any shape and a real floating dtype."""
+    if not isinstance(value, Tensor):
+        raise bad_kind(owner, name, "a tensor", value)
+    if value.dim() < 2 or value.numel() == 0:
+        raise bad_shape(owner, name, "(batch, ...) with at least one sample", value)
+    check_real_floating(owner, name, value)
 
 
 def check_real_floating(owner: str, name: str, value: Tensor) -> None:
