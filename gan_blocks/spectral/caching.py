@@ -1,6 +1,6 @@
 """Normalized weights that are computed once and shared by all forward passes until the next update.
 
-Tested in ``tests/spectral/test_caching.py``.
+Tested in ``tests/spectral/test_caching.py``, its gradients in ``test_cached_gradients.py``.
 """
 
 import threading
