@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from gan_blocks import (
-    spectral_norm,
-)
+from gan_blocks import spectral_norm
 from tests.drawn import draw
 
 __all__ = ["Context", "Double", "batches", "critic", "plain"]
