@@ -5,8 +5,9 @@ loss. Plain and top-k training of several seeds run side by side, one on each co
 same weights and see the same samples, and each learns what it would learn alone.
 
 What the paper leaves out are options: the modes are a centered square grid of spacing 2, undivided, z is N(0, I) in
-two dimensions, the networks have four hidden layers with ReLU, Adam has its usual betas, unless --divide-by,
---latent-dim, --activation, --adam-beta1 and --adam-beta2 say otherwise. --study baseline compares them.
+two dimensions, the networks have four hidden layers with ReLU and start from torch's weights, Adam has its usual betas,
+unless --divide-by, --latent-dim, --hidden-layers, --activation, --init, --adam-beta1 and --adam-beta2 say otherwise.
+--study baseline compares them.
 """
 
 import sys
@@ -41,7 +42,7 @@ from gan_blocks.engine.studies import print_continuation
 from recipes.mixtures.baseline import StudyStoppedError, study_baseline
 from recipes.mixtures.config import Config
 from recipes.mixtures.gans import Gan
-from recipes.mixtures.networks import Perceptron
+from recipes.mixtures.networks import Perceptron, init_he_
 from recipes.mixtures.session import MixtureOptions, MixtureSession
 from recipes.mixtures.table import Row, tabulate
 
@@ -58,19 +59,26 @@ TABLE_1 = ((25, 5), (64, 3), (100, 3))  # modes and seeds
 
 def build_gans(config: Config) -> list[Gan]:
     """Fresh networks, the seeds of one arm after those of the other; those of a seed are the same in both arms."""
-    hidden, act_layer, gans = [config.hidden_units] * 4, ACTIVATIONS[config.activation], []
-    betas = (config.adam_beta1, config.adam_beta2)
+    gans, betas = [], (config.adam_beta1, config.adam_beta2)
     for arm in config.arm_names():
         for seed in config.all_seeds():
             with seeded_construction(seed, "generator"):
-                g = Perceptron([config.latent_dim, *hidden, 2], act_layer)
+                g = _network(config, inputs=config.latent_dim, outputs=2)
             with seeded_construction(seed, "discriminator"):
-                d = Perceptron([2, *hidden, 1], act_layer)
+                d = _network(config, inputs=2, outputs=1)
             of_g, of_d = (
                 optim.Adam(net.parameters(), lr=config.learning_rate, betas=betas, fused=True) for net in (g, d)
             )
             gans.append(Gan(arm, seed, g, d, of_g, of_d))
     return gans
+
+
+def _network(config: Config, *, inputs: int, outputs: int) -> Perceptron:
+    hidden = [config.hidden_units] * config.hidden_layers
+    network = Perceptron([inputs, *hidden, outputs], ACTIVATIONS[config.activation])
+    if config.init == "he":
+        init_he_(network)
+    return network
 
 
 def train_step(gan: Gan, config: Config, step: int) -> tuple[Tensor, Tensor]:

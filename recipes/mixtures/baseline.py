@@ -45,6 +45,8 @@ FIRST: Change = {
     "adam_beta2": 0.999,
     "activation": "relu",
     "latent_dim": 2,
+    "hidden_layers": 4,
+    "init": "torch",
 }
 # Options, each with its changes by name. Divided by the deviation, 25 modes are what they are divided by 2.828, to 3
 # parts in 10,000: how these two differ is how much chance does.
@@ -59,6 +61,8 @@ CHANGES: Mapping[str, Mapping[str, Change]] = {
     },
     "activation": {name: {"activation": name} for name in ("leaky-relu", "tanh")},
     "z": {f"z_{size}": {"latent_dim": size} for size in (128, 256)},
+    "depth": {"three_hidden_layers": {"hidden_layers": 3}},
+    "init": {"he": {"init": "he"}},
 }
 
 OpenSession = Callable[[Config, MixtureOptions, Path], MixtureSession]
@@ -118,7 +122,7 @@ def study_baseline(
         UserError: If a run diverged, or the folder holds another study.
     """
     shared = replace(config, **FIRST, arms="plain", modes=MODES, seed=0, seeds=SEEDS)
-    study = Study(folder, asdict(shared))
+    study = Study(folder, {name: value for name, value in asdict(shared).items() if name not in FIRST})
     steps = STEPS if options.steps is None else options.steps
     task = partial(_task, shared, folder, steps)
 

@@ -18,6 +18,8 @@ __all__ = ["OF_OLDER_RUNS", "Config"]
 
 OF_OLDER_RUNS: Mapping[str, Any] = {
     "divide_by": "nothing",
+    "hidden_layers": 4,
+    "init": "torch",
     "activation": "relu",
     "adam_beta1": 0.9,
     "adam_beta2": 0.999,
@@ -43,7 +45,12 @@ class Config(Fields):
     arms: Literal["both", "plain", "top-k"] = "both"
     """Plain training, top-k training, or both from the same weights on the same samples."""
     hidden_units: int = 256
-    """Width of each of the four hidden layers of both networks."""
+    """Width of each hidden layer of both networks."""
+    hidden_layers: int = 4
+    """Hidden layers of both networks: 4 as the paper's "4-layer MLPs" is read, 3 if that counts the output, too."""
+    init: Literal["torch", "he"] = "torch"
+    """Weights to start from: torch's; or He's, Glorot's in the last layer, with biases of 0, as in the toy code of the
+    Wasserstein GAN papers."""
     activation: Literal["relu", "leaky-relu", "tanh"] = "relu"
     """What follows each hidden layer; leaky-relu has slope 0.2 below zero."""
     latent_dim: int = 2
@@ -74,7 +81,7 @@ class Config(Fields):
         super().__post_init__()
         require(self, "modes", self.modes > 0 and math.isqrt(self.modes) ** 2 == self.modes, "a square number")
         require_positive(self, "spacing", "std", "seeds", "hidden_units", "latent_dim", "batch_size", "learning_rate")
-        require_positive(self, "top_k_period", "planned_steps", "evaluation_samples")
+        require_positive(self, "hidden_layers", "top_k_period", "planned_steps", "evaluation_samples")
         for beta in ("adam_beta1", "adam_beta2"):
             require(self, beta, 0 <= getattr(self, beta) < 1, "at least 0 and less than 1")
         require(self, "top_k_gamma", 0 < self.top_k_gamma <= 1, "greater than 0 and at most 1")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Perceptron"]
+__all__ = ["Perceptron", "init_he_"]
 
 
 class Perceptron(nn.Sequential):
@@ -44,6 +44,17 @@ class Perceptron(nn.Sequential):
         for layer in linear:
             x = _LinearReLU.apply(x, layer.weight, layer.bias, layer is not linear[-1])  # type: ignore[no-untyped-call]
         return x
+
+
+@torch.no_grad()
+def init_he_(perceptron: Perceptron) -> None:
+    """Draw the weights anew: He's uniform ones, and Glorot's in the last layer; biases of 0."""
+    *hidden, last = (layer for layer in perceptron if isinstance(layer, nn.Linear))
+    for layer in hidden:
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    nn.init.xavier_uniform_(last.weight)
+    for layer in (*hidden, last):
+        nn.init.zeros_(layer.bias)
 
 
 class _LinearReLU(torch.autograd.Function):

@@ -65,6 +65,7 @@ def test_one_change_at_a_time_then_the_best_two_then_the_nearest_with_fresh_seed
         *("first to 30", "divided_by_2.828 to 30", "divided_by_deviation to 30"),
         *("betas_0.5_0.999 to 30", "betas_0.5_0.9 to 30", "betas_0_0.9 to 30"),
         *("leaky-relu to 30", "tanh to 30", "z_128 to 30", "z_256 to 30"),
+        *("three_hidden_layers to 30", "he to 30"),
         *("betas_0.5_0.999+tanh to 30", "betas_0.5_0.999+tanh_fresh_seeds to 30"),
     ]
     first, crossed, confirmed = (trained[index][1] for index in (0, -2, -1))
@@ -75,8 +76,10 @@ def test_one_change_at_a_time_then_the_best_two_then_the_nearest_with_fresh_seed
     assert (
         table.splitlines()[-1] == "| betas 0.5 0.999+tanh, fresh seeds | 2, 3, 4 | 86, 86, 86 | 100, 100, 100 | 0.4 |"
     )
-    saved = json.loads((tmp_path / "study.json").read_text())["results"]
-    assert saved["tanh_at_30"]["seeds"] == [0, 1]
+    saved = json.loads((tmp_path / "study.json").read_text())
+    assert saved["results"]["tanh_at_30"]["seeds"] == [0, 1]
+    # A study goes on when more options are compared.
+    assert not set(saved["settings"]) & set(baseline.FIRST)
 
 
 def test_a_single_change_is_confirmed_where_both_together_are_worse(tmp_path: Path):
@@ -96,7 +99,7 @@ def test_what_is_measured_is_not_trained_again_and_more_steps_continue_all(tmp_p
     assert "step 30;" in study(tmp_path, pretended(again), steps=30)
     assert not again
     study(tmp_path, pretended(again, nearest, step=30), steps=60)
-    assert len(again) == 12
+    assert len(again) == 14
     assert all(name.endswith("to 60") for name, _ in again)
 
 

@@ -199,6 +199,26 @@ def test_both_networks_have_the_activation_after_each_hidden_layer(name: str, rn
         torch.testing.assert_close(network(x), h @ linear[-1].weight.T + linear[-1].bias)
 
 
+@pytest.mark.parametrize("layers", [3, 4])
+def test_the_number_of_hidden_layers_is_that_of_both_networks(layers: int):
+    (gan,) = mixture.build_gans(mixture.Config(arms="plain", hidden_units=5, hidden_layers=layers))
+    for network, ends in ((gan.generator, (2, 2)), (gan.discriminator, (2, 1))):
+        assert network.widths == (ends[0], *[5] * layers, ends[1])
+
+
+def test_weights_start_as_in_the_toy_code_where_init_is_he():
+    """Uniform, with variance 2 / inputs; in the last layer 2 / (inputs + outputs)."""
+    (gan,) = mixture.build_gans(mixture.Config(arms="plain", hidden_units=200, init="he"))
+    for network in (gan.generator, gan.discriminator):
+        *hidden, last = (layer for layer in network if isinstance(layer, nn.Linear))
+        variances = [2 / layer.in_features for layer in hidden] + [2 / (last.in_features + last.out_features)]
+        for layer, variance in zip((*hidden, last), variances, strict=True):
+            bound = (3 * variance) ** 0.5
+            assert 0.97 * bound < layer.weight.abs().max() <= bound
+            assert layer.weight.square().mean().item() == pytest.approx(variance, rel=0.15)
+            assert not layer.bias.any()
+
+
 def test_both_optimizers_have_the_betas():
     (gan,) = mixture.build_gans(mixture.Config(arms="plain", hidden_units=4, adam_beta1=0.5, adam_beta2=0.9))
     assert [optimizer.defaults["betas"] for optimizer in (gan.optimizer_g, gan.optimizer_d)] == [(0.5, 0.9)] * 2
@@ -323,6 +343,7 @@ def test_the_analysis_is_written_at_the_end(tmp_path: Path):
             "--study looks at plain training: leave out --arms and --table.",
         ),
         (["--study", "baseline", "--table", "t.md"], "--study looks at plain training: leave out --arms and --table."),
+        (["--hidden-layers", "0"], "--hidden-layers must be greater than 0, but got 0."),
         (["--steps", "0"], "--steps must be greater than 0, but got 0."),
         (["--threads", "2000"], "--threads must be from 1 to 1,024, but got 2000."),
         (["--arms", "top-k", "--table", "t.md"], "--table compares both arms: leave out --arms."),
