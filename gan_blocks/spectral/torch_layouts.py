@@ -1,4 +1,4 @@
-"""State dicts of torch's own spectral norms.
+"""Torch's own spectral norms: where their singular vectors are, and state dicts of them.
 
 Tested in ``tests/spectral/test_torch_layouts.py``.
 """
@@ -8,11 +8,13 @@ import re
 from collections.abc import MutableMapping
 from typing import TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from gan_blocks._checks import bad_value
 
-__all__ = ["from_torch_spectral_norm"]
+__all__ = ["from_torch_spectral_norm", "torch_singular_vectors"]
 
 StateDict = TypeVar("StateDict", bound=MutableMapping[str, Tensor])
 
@@ -63,6 +65,14 @@ def from_torch_spectral_norm(state_dict: StateDict) -> StateDict:
         else:
             converted[key] = value
     return converted
+
+
+def torch_singular_vectors(module: nn.Module) -> list[str]:
+    """Name the buffers of a module, not of its children, in which torch's spectral norms keep singular vectors."""
+    if isinstance(module, _SpectralNorm):
+        return ["_u", "_v"]
+    hooks = [hook.name for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
+    return [f"{name}_{side}" for name in hooks for side in "uv"]
 
 
 def _is_normalized(tensor: str, state_dict: MutableMapping[str, Tensor]) -> bool:

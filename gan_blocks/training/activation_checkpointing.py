@@ -16,6 +16,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.checkpoint import checkpoint
 
 from gan_blocks._checks import bad_value, check_module
+from gan_blocks.spectral.torch_layouts import torch_singular_vectors
 from gan_blocks.spectral.tracking import SingularVectorTracker
 
 __all__ = ["checkpoint_activations"]
@@ -48,7 +49,8 @@ def checkpoint_activations(module: nn.Module) -> None:
         module: The module, changed in place: its ``forward`` from now on is the checkpointed one.
 
     Raises:
-        ValueError: If the module contains a norm of ``torch.nn`` whose running statistics would move twice.
+        ValueError: If the module contains what would move twice: running statistics of a norm of ``torch.nn``, or
+            singular vectors of torch's own spectral norms.
         RuntimeError: In the backward pass, if a parameter or a singular vector has changed since the forward pass.
 
     References:
@@ -68,13 +70,20 @@ def checkpoint_activations(module: nn.Module) -> None:
         ['forward', 'forward']
     """
     check_module("checkpoint_activations", "module", module)
-    foreign = next(filter(_moves_statistics, module.modules()), None)
-    if foreign is not None:
-        rule, remedy = (
-            "a module without running statistics of torch.nn",
-            "They would move twice; take CrossReplicaBatchNorm2d, or give the norm a context `held_statistics()`.",
-        )
-        raise bad_value("checkpoint_activations", "module", rule, type(foreign).__name__, remedy)
+    for part in module.modules():
+        if _moves_statistics(part):
+            rule = "a module without running statistics of torch.nn"
+            remedy = (
+                "They would move twice; take CrossReplicaBatchNorm2d, or give the norm a context `held_statistics()`."
+            )
+            raise bad_value("checkpoint_activations", "module", rule, type(part).__name__, remedy)
+        if torch_singular_vectors(part):
+            rule = "a module without torch's own spectral norm"
+            remedy = (
+                "Its vectors would advance twice; take gan_blocks.spectral_norm, whose state from_torch_spectral_norm "
+                "makes of the other's."
+            )
+            raise bad_value("checkpoint_activations", "module", rule, type(part).__name__, remedy)
     _count_fused_updates()
     module.forward = partial(_recomputed, module, module.forward)
 

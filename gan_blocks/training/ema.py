@@ -9,11 +9,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 from gan_blocks._checks import bad_kind, bad_value, check_module
 from gan_blocks.spectral.advancing import advance_power_iteration
+from gan_blocks.spectral.torch_layouts import torch_singular_vectors
 from gan_blocks.spectral.tracking import SingularVectorTracker
 
 __all__ = ["ExponentialMovingAverage"]
@@ -182,11 +181,7 @@ def _walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 
 def _copied_buffers(module: nn.Module) -> Collection[str]:
     """The buffers of one module that are not linear in its weights."""
-    named: Collection[str] = getattr(module, "copied_buffers", ())
-    if isinstance(module, _SpectralNorm):
-        return "_u", "_v", *named
-    hooks = [hook.name for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
-    return [*(f"{name}_{side}" for name in hooks for side in "uv"), *named] if hooks else named
+    return [*torch_singular_vectors(module), *getattr(module, "copied_buffers", ())]
 
 
 def _check_alike(averages: dict[str, _Entry], values: dict[str, _Entry]) -> None:
