@@ -323,7 +323,7 @@ class Discriminator(nn.Module):
                 h = self.further_attention[self.further_attention_after[number]](h)
         features = reduce(F.relu(h), "batch c h w -> batch c", "sum")
         logits: Tensor = self.head(features, labels)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
+        return logits
 
 
 def _attention_places(first: int, further: tuple[int, ...], heights: list[int]) -> tuple[int, dict[int, str]]:

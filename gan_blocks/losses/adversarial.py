@@ -1,19 +1,21 @@
 """Adversarial losses, one generator and one discriminator form each; minimax and non-saturating share the latter.
 
 All take raw logits, of any shape: one an image, a map of patches, or a sequence of tensors from discriminators of
-several scales, whose losses are added. Where a paper writes a probability, it is the logistic function of the logit;
-the loss is computed without forming it, so that no logit is too large.
+several scales, whose losses are added. Losses are computed in float32, or the dtype of wider logits. Where a paper
+writes a probability, it is the logistic function of the logit; the loss is computed without forming it, so no logit is
+too large.
 
 Tested in ``tests/losses/test_adversarial.py``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive, check_real_floating
+from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks.losses._logits import Logits, wide_scales_of
 
 __all__ = [
     "bce_discriminator_loss",
@@ -27,7 +29,6 @@ __all__ = [
     "wasserstein_generator_loss",
 ]
 
-Logits = Tensor | Sequence[Tensor]
 Reduction = Literal["mean", "sum", "none"]
 
 
@@ -358,7 +359,7 @@ def _of_pairs(
     on_fake: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """The discriminator's loss: the sum of a function of its logits on real images and of one on generated images."""
-    real, fake = _scales(owner, "real_logits", real_logits), _scales(owner, "fake_logits", fake_logits)
+    real, fake = wide_scales_of(owner, "real_logits", real_logits), wide_scales_of(owner, "fake_logits", fake_logits)
     if len(real) != len(fake):
         raise bad_value(owner, "fake_logits", f"as many tensors as `real_logits`, {len(real)}", len(fake))
     if reduction == "none" and real[0].shape != fake[0].shape:
@@ -372,24 +373,8 @@ def _of_pairs(
 
 def _of_each(owner: str, fake_logits: Logits, reduction: Reduction, on_fake: Callable[[Tensor], Tensor]) -> Tensor:
     """The generator's loss: the sum of a function of the logits on generated images."""
-    scales = _scales(owner, "fake_logits", fake_logits)
+    scales = wide_scales_of(owner, "fake_logits", fake_logits)
     return _total([_reduce(owner, on_fake(scale), reduction, len(scales)) for scale in scales])
-
-
-def _scales(owner: str, name: str, logits: Logits) -> list[Tensor]:
-    if not isinstance(logits, Iterable):  # which a tensor is
-        raise bad_kind(owner, name, "a tensor, or a sequence of tensors", logits)
-    scales = [logits] if isinstance(logits, Tensor) else list(logits)
-    if not scales:
-        raise bad_value(owner, name, "a tensor, or a sequence of at least one", logits)
-    for scale in scales:
-        if not isinstance(scale, Tensor):
-            held = f"It holds one of type {type(scale).__name__}."
-            raise bad_kind(owner, name, "a tensor, or a sequence of tensors", logits, held)
-        if scale.numel() == 0:
-            raise bad_shape(owner, name, "(batch, ...) with at least one sample", scale)
-        check_real_floating(owner, name, scale)
-    return scales
 
 
 def _reduce(owner: str, losses: Tensor, reduction: Reduction, num_scales: int) -> Tensor:

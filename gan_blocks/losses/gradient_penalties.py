@@ -8,18 +8,26 @@ as any there do.
 Tested in ``tests/losses/test_gradient_penalties.py``.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value, check_at_least_0, check_batch, check_positive
+from gan_blocks._checks import (
+    bad_kind,
+    bad_shape,
+    bad_value,
+    check_at_least_0,
+    check_batch,
+    check_positive,
+    check_whole,
+)
+from gan_blocks._precision import wide_dtype
+from gan_blocks.losses._logits import Logits
 from gan_blocks.losses.slopes import Discriminator, slopes_at, slopes_of
 
 __all__ = ["gradient_penalty", "lazy_coefficient", "r1_penalty", "zero_centered_penalty"]
 
 
-def zero_centered_penalty(images: Tensor, logits: Tensor | Sequence[Tensor], gamma: float = 10.0) -> Tensor:
+def zero_centered_penalty(images: Tensor, logits: Logits, gamma: float = 10.0) -> Tensor:
     r"""Penalize the slope of the discriminator at images whose logits are at hand: R1 at real ones, R2 at generated.
 
     .. math:: R = \frac{\gamma}{2}\, \frac{1}{n}\sum_i \|\nabla_x D(x_i)\|^2
@@ -64,13 +72,12 @@ def zero_centered_penalty(images: Tensor, logits: Tensor | Sequence[Tensor], gam
     check_batch(owner, "images", images)
     if gamma == 0:
         return images.new_zeros(())
-    scales = [logits] if isinstance(logits, Tensor) else list(logits)
     if not images.requires_grad:
         raise ValueError(
             f"{owner}: `images` must require gradients: call images.requires_grad_() before the discriminator takes "
             "them."
         )
-    return gamma / 2 * slopes_of(owner, images, scales).square().sum(1).mean()
+    return gamma / 2 * slopes_of(owner, images, logits).square().sum(1).mean()
 
 
 def r1_penalty(discriminator: Discriminator, images: Tensor, gamma: float = 10.0) -> Tensor:
@@ -169,17 +176,19 @@ def gradient_penalty(
     owner = "gradient_penalty"
     check_positive(owner, coefficient=coefficient, target=target)
     check_batch(owner, "real_images", real_images)
+    check_batch(owner, "fake_images", fake_images)
     if fake_images.shape != real_images.shape:
         raise bad_shape(owner, "fake_images", str(tuple(real_images.shape)), fake_images)
+    wide = wide_dtype(real_images)  # bfloat16 knows only a few hundred numbers between 0 and 1
     if interpolation is None:
-        # Wide, since bfloat16 knows only a few hundred numbers between 0 and 1.
-        dtype = torch.promote_types(real_images.dtype, torch.float32)
-        interpolation = torch.rand(len(real_images), device=real_images.device, dtype=dtype, generator=generator)
+        interpolation = torch.rand(len(real_images), device=real_images.device, dtype=wide, generator=generator)
+    elif not isinstance(interpolation, Tensor):
+        raise bad_kind(owner, "interpolation", "a tensor", interpolation)
     elif interpolation.shape != real_images.shape[:1]:
         raise bad_shape(owner, "interpolation", f"({len(real_images)},)", interpolation)
-    shares = interpolation.to(real_images.dtype).reshape(-1, *[1] * (real_images.dim() - 1))
-    fakes = fake_images.detach().to(real_images.dtype)  # under autocast a generator's images are narrower
-    slopes = slopes_at(owner, discriminator, torch.lerp(real_images.detach(), fakes, shares))
+    shares = interpolation.to(wide).reshape(-1, *[1] * (real_images.dim() - 1))
+    between = torch.lerp(real_images.detach().to(wide), fake_images.detach().to(wide), shares).to(real_images.dtype)
+    slopes = slopes_at(owner, discriminator, between)
     lengths: Tensor = torch.linalg.vector_norm(slopes, dim=1)
     return coefficient * (lengths / target - 1).square().mean()
 
@@ -213,6 +222,7 @@ def lazy_coefficient(coefficient: float, *, interval: int, update: int) -> float
         [40.0, 0.0, 0.0, 0.0, 40.0, 0.0]
     """
     owner = "lazy_coefficient"
+    check_whole(owner, interval=interval, update=update)
     check_at_least_0(owner, coefficient=coefficient, update=update)
     if not interval >= 1:
         raise bad_value(owner, "interval", "at least 1", interval)

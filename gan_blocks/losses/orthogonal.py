@@ -6,14 +6,15 @@ smaller is ever formed: the first layer of a generator has tens of thousands of 
 Tested in ``tests/losses/test_orthogonal.py``.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
+from torch.nn.utils.weight_norm import WeightNorm
 
-from gan_blocks._checks import bad_shape, bad_value, check_module, check_real_floating
+from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_module, check_real_floating
 from gan_blocks._precision import full_precision, wide_dtype
 
 __all__ = [
@@ -135,7 +136,8 @@ def orthogonal_regularization(
         - returns: ``()``
 
     Raises:
-        ValueError: If a module to exclude is not part of ``model``, or no weight is left.
+        ValueError: If a module or a tensor to exclude is not part of ``model``, or no weight is left.
+        TypeError: If ``exclude`` is a single one.
 
     References:
         Brock et al. 2018, section 3.1 and Appendix I.
@@ -150,14 +152,7 @@ def orthogonal_regularization(
     owner = "orthogonal_regularization"
     check_module(owner, "model", model)
     inside = list(model.modules())
-    counted: set[int] = set()  # by identity: tensors compare by value
-    for module in exclude:
-        if isinstance(module, Tensor):
-            counted.add(id(module))
-            continue
-        if not any(module is other for other in inside):
-            raise bad_value(owner, "exclude", "modules inside the model", type(module).__name__)
-        counted.update(id(source) for part in module.modules() for source, _ in _weights_of(part))
+    counted = _excluded(owner, model, inside, exclude)
     terms: list[Tensor] = []
     for module in inside:
         for source, groups in _weights_of(module):
@@ -170,6 +165,26 @@ def orthogonal_regularization(
     return torch.stack(terms).sum()
 
 
+def _excluded(
+    owner: str, model: nn.Module, inside: Sequence[nn.Module], exclude: Iterable[nn.Module | Tensor]
+) -> set[int]:
+    """What is left out, by identity, since tensors compare by value."""
+    if isinstance(exclude, (nn.Module, Tensor)):
+        raise bad_kind(owner, "exclude", "a list of modules and parameters", exclude)
+    parameters, found = {id(parameter) for parameter in model.parameters()}, set()
+    for part in exclude:
+        if isinstance(part, Tensor):
+            if id(part) not in parameters:
+                remedy = "Of a parametrized weight, name layer.parametrizations.weight.original."
+                raise bad_value(owner, "exclude", "parameters of the model", tuple(part.shape), remedy)
+            found.add(id(part))
+        elif not any(part is other for other in inside):
+            raise bad_value(owner, "exclude", "modules inside the model", type(part).__name__)
+        else:
+            found.update(id(source) for child in part.modules() for source, _ in _weights_of(child))
+    return found
+
+
 def _weights_of(module: nn.Module) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
     """Yield each weight of one layer: a tensor that the optimizer moves, and the weight by group, filters first."""
     if isinstance(module, ParametrizationList):
@@ -179,6 +194,10 @@ def _weights_of(module: nn.Module) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]
         for name, chain in module.get_submodule("parametrizations").named_children():
             if sources := list(chain.parameters(recurse=False)):  # a buffer's chain has none
                 weights[name] = (sources[0], getattr(module, name) if len(sources) > 1 else sources[0])
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):  # torch's older one
+            del weights[f"{hook.name}_g"]
+            weights[hook.name] = (weights.pop(f"{hook.name}_v")[0], hook.compute_weight(module))
     transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
     num_groups = getattr(module, "groups", 1)
     for name, (source, weight) in weights.items():
@@ -188,22 +207,31 @@ def _weights_of(module: nn.Module) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]
 
 
 class _ClosedForm(torch.autograd.Function):
-    """A penalty whose backward pass takes the product that the forward pass has made."""
+    """A penalty whose backward pass takes the product that the forward pass has made.
+
+    What is to be saved has to be an output, where functional transforms are to see it.
+    """
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, unit_length: bool) -> Tensor:
-        residual = _residual(weight, unit_length=unit_length)
-        ctx.save_for_backward(weight, residual)
-        ctx.unit_length = unit_length
-        matrix = _matrix(weight)
+    def forward(weight: Tensor, unit_length: bool) -> tuple[Tensor, Tensor]:
+        residual, matrix = _residual(weight, unit_length=unit_length), _matrix(weight)
         value = residual.square().sum()
-        if not _is_tall(matrix):
-            return value
-        # The larger product has the same non-zero eigenvalues; its diagonal is what differs.
-        return value + (len(matrix) - matrix.shape[1] if unit_length else -_squared_lengths(matrix).square().sum())
+        if _is_tall(matrix):
+            # The larger product has the same non-zero eigenvalues; its diagonal is what differs.
+            lengths = _squared_lengths(matrix)
+            value = value + (len(matrix) - matrix.shape[1] if unit_length else -lengths.square().sum())
+        return value, residual
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: tuple[Tensor, Tensor]) -> None:
+        (weight, ctx.unit_length), (_, residual) = inputs, output
+        ctx.mark_non_differentiable(residual)
+        ctx.save_for_backward(weight, residual)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _of_residual: Tensor) -> tuple[Tensor, None]:
         weight, residual = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted, and what was saved has no history
             residual = _residual(weight, unit_length=ctx.unit_length)
@@ -211,7 +239,8 @@ class _ClosedForm(torch.autograd.Function):
 
 
 def _penalty(weight: Tensor, *, unit_length: bool) -> Tensor:
-    value: Tensor = _ClosedForm.apply(weight, unit_length)  # type: ignore[no-untyped-call]
+    value: Tensor
+    value, _ = _ClosedForm.apply(weight, unit_length)  # type: ignore[no-untyped-call]
     return value
 
 

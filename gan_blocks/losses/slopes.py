@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gan_blocks._checks import bad_kind, bad_shape
+from gan_blocks._precision import wide_dtype
 from gan_blocks._transforms import uncompiled
+from gan_blocks.losses._logits import Logits, scales_of
 
 __all__ = ["Discriminator", "slopes_at", "slopes_of", "twice_differentiable"]
 
@@ -57,25 +59,25 @@ def slopes_at(owner: str, discriminator: Discriminator, images: Tensor) -> Tenso
         raise bad_kind(owner, "discriminator", "a module or a function of images", discriminator)
     images = images.detach().requires_grad_()
     with torch.enable_grad(), twice_differentiable():
-        logits = discriminator(images)
-        return slopes_of(owner, images, [logits] if isinstance(logits, Tensor) else list(logits))
+        return slopes_of(owner, images, discriminator(images))
 
 
-def slopes_of(owner: str, images: Tensor, logits: Sequence[Tensor]) -> Tensor:
+def slopes_of(owner: str, images: Tensor, logits: Logits) -> Tensor:
     """The gradient of the sum of the logits by each image, one row each, with a graph for D's weights."""
-    for scale in logits:
+    scales = scales_of(owner, "logits", logits)
+    for scale in scales:
         if scale.shape[:1] != images.shape[:1]:
             raise bad_shape(owner, "logits", f"({len(images)}, ...)", scale, "Every image has its own.")
     if torch.is_inference_mode_enabled():
         raise RuntimeError(f"{owner}: slopes need autograd, which torch.inference_mode() takes away.")
-    used = [scale for scale in logits if scale.requires_grad]
+    used = [scale for scale in scales if scale.requires_grad]
     slopes = None
-    for factor in _factors(images, logits) if used else ():
+    for factor in _factors(images, scales) if used else ():
         weights = [torch.full_like(scale, factor) for scale in used]
         (slopes,) = torch.autograd.grad(used, images, weights, create_graph=True, allow_unused=True)
         if slopes is None:
             break
-        slopes = slopes.to(torch.promote_types(slopes.dtype, torch.float32)) / factor
+        slopes = slopes.to(wide_dtype(slopes)) / factor
         if factor == 1 or slopes.isfinite().all():
             break
     if slopes is None:

@@ -117,7 +117,8 @@ def bottom_k_mask(fake_logits: Tensor, k: int) -> Tensor:
         >>> bottom_k_mask(torch.tensor([0.5, -1.0, 2.0, 0.5]), 2).tolist()
         [True, True, False, False]
     """
-    return top_k_mask(-fake_logits, _check("bottom_k_mask", "fake_logits", fake_logits, k))
+    k = _check("bottom_k_mask", "fake_logits", fake_logits, k)
+    return top_k_mask(-fake_logits, k)
 
 
 def select_top_k_pairs(*, real_logits: Tensor, fake_logits: Tensor, k: int) -> tuple[Tensor, Tensor]:

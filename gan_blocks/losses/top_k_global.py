@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gan_blocks._checks import bad_dtype, bad_shape, bad_value
+from gan_blocks._checks import bad_dtype, bad_kind, bad_shape, bad_value
 from gan_blocks.losses.top_k import check_k, is_one_each, top_k_mask
 
 __all__ = ["TopKSelection", "distributed_top_k"]
@@ -43,7 +43,8 @@ def distributed_top_k(
         = \sum_{\text{parts } p} \text{share}_p \cdot \underset{j \in p \cap \text{top } k}{\text{mean}} \ell_j
 
     A part with none of them has a share of 0, and nothing to average: leave out its loss, but not a collective
-    operation that the other processes wait for.
+    operation that the other processes wait for. ``DistributedDataParallel`` averages gradients over processes, so
+    multiply the loss by their number there.
 
     The whole batch is in the order of the ranks, and within a rank of ``scores``; among equal scores, the lowest
     index of that order comes first. So how a batch is split does not change what is chosen. Every process of the
@@ -93,6 +94,8 @@ def _check_scores(owner: str, scores: Sequence[Tensor]) -> None:
     if len(scores) == 0:
         raise bad_value(owner, "scores", "at least one tensor", scores)
     for part in scores:
+        if not isinstance(part, Tensor):
+            raise bad_kind(owner, "scores", "tensors", part)
         if not is_one_each(part):
             raise bad_shape(owner, "scores", "(batch,) or (batch, 1) each", part)
         if not part.is_floating_point() or part.dtype != scores[0].dtype:

@@ -6,29 +6,30 @@ Tested in ``tests/losses/test_wasserstein.py``.
 import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_module, check_positive
+from gan_blocks._checks import check_module, check_positive
+from gan_blocks.losses._logits import Logits, wide_scales_of
 
 __all__ = ["clip_weights_", "drift_penalty"]
 
 
-def drift_penalty(*, real_logits: Tensor, coefficient: float = 0.001) -> Tensor:
+def drift_penalty(*, real_logits: Logits, coefficient: float = 0.001) -> Tensor:
     r"""Keep the outputs of a Wasserstein critic, whose loss does not know their level, from drifting away from zero.
 
     .. math:: P = \epsilon_{drift}\, \frac{1}{n}\sum_i D(x_i)^2
 
     Args:
-        real_logits: Outputs of the critic on real images, and on those alone.
+        real_logits: Outputs of the critic on real images, and only on those; the penalties of several scales are added.
         coefficient: The strength :math:`\epsilon_{drift}`, greater than 0.
 
     Returns:
-        The scalar penalty, at least 0, for the critic's loss.
+        The scalar penalty, at least 0, for the critic's loss, in float32 or the dtype of wider logits.
 
     Shape:
-        - real_logits: ``(batch,)``
+        - real_logits: ``(...)``, or several of any shape
         - returns: ``()``
 
     Raises:
-        ValueError: If the batch is empty or not one-dimensional, or ``coefficient`` is not greater than 0.
+        ValueError: If the batch is empty, or ``coefficient`` is not greater than 0.
 
     References:
         Karras et al. 2018, Appendix A.1.
@@ -38,9 +39,8 @@ def drift_penalty(*, real_logits: Tensor, coefficient: float = 0.001) -> Tensor:
         125.0
     """
     check_positive("drift_penalty", coefficient=coefficient)
-    if real_logits.dim() != 1 or real_logits.numel() == 0:
-        raise bad_shape("drift_penalty", "real_logits", "(batch,) with at least one sample", real_logits)
-    return coefficient * real_logits.square().mean()
+    first, *others = (scale.square().mean() for scale in wide_scales_of("drift_penalty", "real_logits", real_logits))
+    return coefficient * sum(others, first)
 
 
 @torch.no_grad()

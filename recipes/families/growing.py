@@ -198,7 +198,7 @@ class GrowingDiscriminator(GrowingNetwork):
             for number in reversed(range(level - 1)):
                 h = self.blocks[number](h)
         logits: Tensor = self.head(h)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
+        return logits
 
 
 def grow_networks(state: TrainingState, config: GrowthFields, step: int) -> GrowthPosition:

@@ -9,7 +9,6 @@ from functools import partial
 from itertools import pairwise
 from typing import ClassVar, Literal
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -246,7 +245,7 @@ def _head(config: ModeTestFields) -> tuple[nn.Module, nn.Module]:
 
 def _score(linear: nn.Module, x: Tensor) -> Tensor:
     logits: Tensor = rearrange(linear(rearrange(x, "b c h w -> b (c h w)")), "b 1 -> b")
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
+    return logits
 
 
 def _generator_norm(width: int, act: Callable[[], nn.Module], equalized: bool) -> nn.Module:

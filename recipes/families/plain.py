@@ -113,7 +113,7 @@ class PlainDiscriminator(nn.Module):
         for block in self.blocks:
             h = block(h)
         logits: Tensor = self.head(rearrange(h, "batch c h w -> batch (c h w)"))
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
+        return logits
 
 
 def _initialized(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:

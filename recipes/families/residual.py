@@ -127,4 +127,4 @@ class ResidualDiscriminator(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Judge each image."""
         logits: Tensor = self.head(self.features(images), labels)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses are averaged in float32
+        return logits

@@ -96,6 +96,17 @@ def test_gradients_agree_with_finite_differences(name: str, rng: torch.Generator
         assert torch.autograd.gradcheck(lambda r, f: loss(real_logits=r, fake_logits=f), (real, fake))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", names)
+def test_losses_of_narrow_logits_are_those_of_the_same_in_float32(name: str, dtype: torch.dtype, rng: torch.Generator):
+    """In float16 the square of 400 would overflow, in bfloat16 a mean would have three digits."""
+    real, fake = ((100 * torch.randn(2048, generator=rng)).to(dtype) for _ in range(2))
+    real[0] = fake[0] = 400
+    narrow, wide = call(name, real, fake), call(name, real.float(), fake.float())
+    assert narrow.dtype == torch.float32
+    assert torch.equal(narrow, wide)
+
+
 @pytest.mark.parametrize("name", names)
 def test_a_more_convincing_critic_lowers_its_loss_and_a_more_convincing_image_lowers_the_generators(name: str):
     loss = getattr(gan_blocks, name)

@@ -135,6 +135,21 @@ def test_generated_images_of_autocast_meet_real_ones_in_float32(rng: torch.Gener
     assert torch.equal(*penalties)
 
 
+def test_mixes_of_narrow_images_are_rounded_once():
+    """The shares have as many values as float32 has, not the few hundred of bfloat16."""
+    seen: list[Tensor] = []
+    real, fake = torch.zeros(1000, 1).bfloat16(), torch.full((1000, 1), 3.0).bfloat16()
+    shares = torch.linspace(0, 1, 1000)
+    gradient_penalty(
+        lambda x: (seen.append(x.detach()), x.float().square().sum(1))[1],
+        real_images=real,
+        fake_images=fake,
+        interpolation=shares,
+    )
+    assert seen[0].dtype == torch.bfloat16
+    assert torch.equal(seen[0].squeeze(1), (3 * shares).bfloat16())
+
+
 def test_interpolation_0_is_the_real_image_and_1_the_generated_one(rng: torch.Generator):
     critic = TanhCritic(4, rng)
     real, fake = (random_images(2, 4, rng=rng) for _ in range(2))
@@ -271,6 +286,34 @@ def test_rejects_wrong_arguments_by_name(call: Callable[[], object], message: st
 
 
 @pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: gradient_penalty(critic, real_images=IMAGES, fake_images=None),
+            "gradient_penalty: `fake_images` must be a tensor, but got fake_images of type NoneType.",
+        ),
+        (
+            lambda: gradient_penalty(critic, real_images=IMAGES, fake_images=IMAGES, interpolation=0.5),
+            "gradient_penalty: `interpolation` must be a tensor, but got interpolation of type float.",
+        ),
+        (
+            lambda: zero_centered_penalty(IMAGES.clone().requires_grad_(), None),
+            "zero_centered_penalty: `logits` must be a tensor, or a sequence of tensors, but got logits of type "
+            "NoneType.",
+        ),
+        (
+            lambda: r1_penalty(lambda x: [x.sum(1), None], IMAGES),
+            "r1_penalty: `logits` must be a tensor, or a sequence of tensors, but got logits of type list. It holds "
+            "one of type NoneType.",
+        ),
+    ],
+)
+def test_rejects_arguments_of_another_kind(call: Callable[[], object], message: str):
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+@pytest.mark.parametrize(
     "call",
     [
         lambda images: r1_penalty(lambda x: x.float().sum(1), images),
@@ -287,8 +330,15 @@ def test_a_discriminator_and_images_that_are_swapped_are_noticed():
         r1_penalty(torch.zeros(2, 3), nn.Linear(3, 1))
 
 
-@pytest.mark.parametrize(("name", "low"), [("interval", 1), ("update", 0)])
-def test_a_lazy_schedule_without_a_number_is_refused(name: str, low: int):
-    values = {"interval": 4, "update": 0, name: math.nan}
-    with pytest.raises(ValueError, match=rf"^lazy_coefficient: `{name}` must be at least {low}, but got {name}=nan\.$"):
-        lazy_coefficient(1.0, **values)
+@pytest.mark.parametrize("name", ["interval", "update"])
+@pytest.mark.parametrize("value", [math.nan, 1.5])
+def test_a_lazy_schedule_counts_in_whole_updates(name: str, value: float):
+    with pytest.raises(TypeError, match=rf"^lazy_coefficient: `{name}` must be a whole number, but got {name} of type"):
+        lazy_coefficient(1.0, **{"interval": 4, "update": 0, name: value})
+
+
+def test_a_lazy_coefficient_is_a_number():
+    with pytest.raises(
+        ValueError, match=r"^lazy_coefficient: `coefficient` must be at least 0, but got coeffi.*=nan\.$"
+    ):
+        lazy_coefficient(math.nan, interval=4, update=0)

@@ -276,6 +276,48 @@ def test_rejects_a_weight_that_is_no_matrix(function: Penalty):
         function(torch.ones(3))
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_weights_of_both_weight_norms_count_as_their_layers_use_them():
+    sums = []
+    for normalize in (torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm):
+        torch.manual_seed(0)
+        layer = normalize(nn.Linear(3, 4)).double()
+        with torch.no_grad():  # the older one's layer.weight is of the last forward pass
+            for parameter in layer.parameters():
+                parameter.mul_(1.5)
+        value = orthogonal_regularization(layer)
+        value.backward()
+        sums.append((value.item(), [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]))
+        layer(torch.zeros(1, 3).double())
+        assert value.item() == pytest.approx(off_diagonal_penalty(layer.weight).item(), rel=1e-10)
+    assert sums[0][0] == pytest.approx(sums[1][0], rel=1e-10)
+    assert len(sums[0][1]) == len(sums[1][1]) == 2
+
+
+@pytest.mark.parametrize("penalty", [orthogonal_penalty, off_diagonal_penalty])
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
+def test_functional_transforms_see_the_penalties(penalty, shape: tuple[int, int], rng: torch.Generator):
+    weights = torch.randn(2, *shape, dtype=torch.float64, generator=rng)
+    given = torch.func.vmap(torch.func.grad(penalty))(weights)
+    for weight, gradient in zip(weights, given, strict=True):
+        own = weight.clone().requires_grad_()
+        torch.testing.assert_close(gradient, torch.autograd.grad(penalty(own), own)[0])
+
+
+def test_rejects_tensors_that_are_no_parameters_of_the_model():
+    model = nn.Sequential(spectral_norm(nn.Embedding(3, 2)), nn.Linear(2, 2))
+    for stranger in (model[0].weight, torch.zeros(3, 3)):
+        with pytest.raises(
+            ValueError, match=r"^orthogonal_regularization: `exclude` must be parameters of the model, "
+        ):
+            orthogonal_regularization(model, exclude=[stranger])
+    for single in (model[1], model[1].weight):
+        with pytest.raises(
+            TypeError, match=r"`exclude` must be a list of modules and parameters, but got exclude of ty"
+        ):
+            orthogonal_regularization(model, exclude=single)
+
+
 def test_rejects_an_excluded_module_that_is_not_inside():
     message = r"^orthogonal_regularization: `exclude` must be modules inside the model, but got exclude='Embedding'\.$"
     with pytest.raises(ValueError, match=message):

@@ -142,5 +142,9 @@ def test_the_critics_errors_name_the_batch_that_is_too_small():
 def test_rejects_lists_and_truth_values():
     with pytest.raises(TypeError, match=r"^select_top_k: `fake_logits` must be a tensor, but got"):
         select_top_k([1.0, 2.0], 1)
+    with pytest.raises(TypeError, match=r"^bottom_k_mask: `fake_logits` must be a tensor, but got"):
+        bottom_k_mask([1.0, 2.0], 1)
+    with pytest.raises(TypeError, match=r"^bottom_k_mask: `fake_logits` must be of dtype floating point, but got"):
+        bottom_k_mask(torch.ones(2, dtype=torch.bool), 1)
     with pytest.raises(TypeError, match=r"^select_top_k: `k` must be an integer, but got"):
         select_top_k(torch.ones(2), torch.tensor(True))

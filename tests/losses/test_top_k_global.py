@@ -89,6 +89,7 @@ def test_a_single_part_equals_the_mask_of_the_batch(rng: torch.Generator):
             ValueError,
             "`scores` must be of shape (batch,) or (batch, 1) each, but got scores of shape (2, 2).",
         ),
+        ([[1.0]], 1, TypeError, "`scores` must be tensors, but got scores of type list."),
         (
             [torch.zeros(2), torch.zeros(2, dtype=torch.float64)],
             1,

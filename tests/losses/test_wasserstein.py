@@ -17,6 +17,16 @@ def test_drift_equals_the_mean_of_squared_outputs(real: list[float], coefficient
     assert value.item() == pytest.approx(reference.drift_penalty(real, coefficient), abs=1e-12)
 
 
+def test_drift_takes_patches_and_adds_scales():
+    patches, other = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]), torch.tensor([2.0])
+    assert drift_penalty(real_logits=patches, coefficient=1).item() == pytest.approx(30 / 4)
+    assert drift_penalty(real_logits=[patches, other], coefficient=1).item() == pytest.approx(30 / 4 + 4)
+
+
+def test_drift_of_narrow_outputs_does_not_overflow():
+    assert drift_penalty(real_logits=torch.full((3,), 400.0).half(), coefficient=1).item() == 160_000
+
+
 def test_gradients_of_drift_agree_with_finite_differences(rng: torch.Generator):
     logits = torch.randn(4, dtype=torch.float64, generator=rng, requires_grad=True)
     assert torch.autograd.gradcheck(lambda real: drift_penalty(real_logits=real, coefficient=0.5), (logits,))
@@ -51,9 +61,9 @@ def test_clipping_counts_as_an_update_of_a_normalized_weight():
             "drift_penalty: `coefficient` must be greater than 0, but got coefficient=0.",
         ),
         (
-            lambda: drift_penalty(real_logits=torch.zeros(2, 1)),
-            "drift_penalty: `real_logits` must be of shape (batch,) with at least one sample, "
-            "but got real_logits of shape (2, 1).",
+            lambda: drift_penalty(real_logits=torch.zeros(0)),
+            "drift_penalty: `real_logits` must be of shape (batch, ...) with at least one sample, "
+            "but got real_logits of shape (0,).",
         ),
         (
             lambda: clip_weights_(nn.Linear(2, 1), bound=0),
