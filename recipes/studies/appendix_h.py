@@ -6,7 +6,8 @@ ImageNet at 128x128 with batches of 2,048.
 
 Where the paper leaves something open:
 
-* Batch normalization in D stands before each activation of its blocks, over real and generated images together.
+* Batch normalization in D stands before each activation of its blocks, over real and generated images together. Of the
+  two kinds that the paper tried, class-conditional and unconditional, this is the latter.
 * A class embedding that both networks share is G's, and learned by G's loss alone.
 * L2 takes all parameters of D, as the optimizer sees them.
 
@@ -164,9 +165,9 @@ class Stage(nn.Module):
 def stage(
     count: int, block_layer: Callable[..., nn.Module], in_channels: int, out_channels: int, **options: object
 ) -> nn.Module:
-    """A block, and ``count - 1`` more which keep its width and height."""
+    """A block, and if it changes the resolution ``count - 1`` more, which keep width and height."""
     first = block_layer(in_channels, out_channels, **options)
-    if count == 1:
+    if count == 1 or not (options.get("upsample") or options.get("downsample")):
         return first
     kept = {name: value for name, value in options.items() if name not in ("upsample", "downsample", "preactivation")}
     return Stage([first, *(block_layer(out_channels, out_channels, **kept) for _ in range(1, count))])
