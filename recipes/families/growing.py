@@ -86,14 +86,15 @@ class GrowingGenerator(GrowingNetwork):
         conv: ConvLayer = layers.conv2d
         first: ConvLayer = layers.conv_transpose2d
         to_image: ConvLayer = partial(layers.conv2d, gain=1.0)
-        act: Callable[[], nn.Module] = partial(nn.LeakyReLU, 0.2)
+        act: Callable[[], nn.Module] = nn.ReLU
+        self.output: nn.Module = nn.Tanh()
+        if config.generator_output == "leaky-linear":
+            act, self.output = partial(nn.LeakyReLU, 0.2), nn.Identity()
         norm: Callable[[int], nn.Module] = nn.Identity
         if config.generator_norm == "pixel":
             norm = _pixel_norm
         elif config.generator_norm == "batch":  # before the activation
             conv, first = _followed_by(conv, CrossReplicaBatchNorm2d), _followed_by(first, CrossReplicaBatchNorm2d)
-        if config.generator_output == "relu-tanh":
-            act, to_image = nn.ReLU, _followed_by(to_image, _tanh)
         self.stem = ProgressiveGeneratorStem(
             config.latent_dim,
             config.widths[0],
@@ -118,11 +119,12 @@ class GrowingGenerator(GrowingNetwork):
         h: Tensor = self.stem(z)
         for block in self.blocks[: max(level - 1, 0)]:
             h = block(h)
-        if level == 0:
-            image: Tensor = self.to_rgb[0](h)
-            return image
-        image = self.to_rgb[level](self.blocks[level - 1](h))
-        return image if alpha == 1 else fade_in(upsample_nearest(self.to_rgb[level - 1](h)), image, alpha)
+        last = h if level == 0 else self.blocks[level - 1](h)
+        image: Tensor = self.to_rgb[level](last)
+        if level > 0 and alpha < 1:
+            image = fade_in(upsample_nearest(self.to_rgb[level - 1](h)), image, alpha)
+        faded: Tensor = self.output(image)
+        return faded
 
 
 class GrowingDiscriminator(GrowingNetwork):
@@ -244,10 +246,6 @@ def _level(resolution: int) -> int:
 
 def _pixel_norm(_channels: int) -> nn.Module:
     return PixelNorm()
-
-
-def _tanh(_channels: int) -> nn.Module:
-    return nn.Tanh()
 
 
 def _followed_by(conv_layer: ConvLayer, last_layer: Callable[[int], nn.Module]) -> ConvLayer:

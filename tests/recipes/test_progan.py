@@ -116,6 +116,17 @@ def test_full_alpha_is_the_plain_network():
     torch.testing.assert_close(generator(z, torch.zeros(4)), generator.generate(z, 16, 1.0))  # built fully grown
 
 
+def test_tanh_comes_after_the_fade():
+    """As in the code of the paper's rows a to c."""
+    generator = progan.RECIPE.build_generator(dataclasses.replace(TINY, generator_output="relu-tanh")).double()
+    z, (to_4, to_8, _) = draw(4, 6), generator.to_rgb
+    h = generator.stem(z)
+    linear = 0.7 * upsample_nearest(to_4(h)) + 0.3 * to_8(generator.blocks[0](h))
+    assert linear.abs().max() > 0.5
+    torch.testing.assert_close(generator.generate(z, 8, 0.3), linear.tanh())
+    torch.testing.assert_close(generator.generate(z, 4, 1.0), to_4(h).tanh())
+
+
 def test_both_networks_follow_the_schedule(training: Callable[..., Training]):
     run = training()
     calls = spy_on_discriminator(run.state)
