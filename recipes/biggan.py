@@ -13,7 +13,7 @@ What the paper tried beside this and gave up (Appendix H, section 4) is in recip
 Differences from the paper:
 
 * The 32x32 presets are in no table of the paper: their widths and batches are ours.
-* Tables 4-6 print 20 + 128 inputs of the first layer; the published parameter counts hold for its chunk of 20 alone.
+* Tables 4-6 print 20 + 128 inputs of the first layer; the published parameter counts hold only for its chunk of 20.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,7 +57,7 @@ class Config(HingeTrainingFields, ResidualFields):
     skip_z: bool = True
     """Cut z into chunks, one for each stage.
 
-    In the paper this is around 4% better and 18% faster than z in the first layer alone.
+    In the paper this is around 4% better and 18% faster than z in only the first layer.
     """
     embedding_dim: int = 64
     """Dimension of G's shared class embedding."""
@@ -249,7 +249,7 @@ class Generator(ResidualGenerator):
             block_layer=block_layer,
         )
         self.skip_z = skip_z
-        # The shared embedding alone is not spectrally normalized: so in published code, the paper does not say.
+        # Only the shared embedding is not spectrally normalized, as in published code; the paper does not say.
         embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
         self.embedding = init_orthogonal_(embedding, gain=config.embedding_gain)
 

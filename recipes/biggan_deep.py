@@ -214,7 +214,7 @@ class Generator(nn.Module):
         super().__init__()
         widths = [width * config.channels for width in config.generator_widths]
         stages = list(pairwise(widths))
-        # The shared embedding alone is not spectrally normalized: so in published code, the paper does not say.
+        # Only the shared embedding is not spectrally normalized, as in published code; the paper does not say.
         embedding = SharedEmbedding(config.num_classes, config.embedding_dim)
         self.embedding = init_orthogonal_(embedding, gain=config.embedding_gain)
         self.skip_z = FullSkipZ(config.latent_dim, config.embedding_dim, num_blocks=2 * len(stages))
@@ -263,7 +263,7 @@ class Generator(nn.Module):
 class _RGBConv2d(nn.Conv2d):
     """A convolution that has filters for more channels than it computes: those of the image come first.
 
-    The others count in what normalizes the weight, and learn through that alone.
+    The others count in what normalizes the weight, and learn only through that and the orthogonal penalty.
     """
 
     def __init__(self, image_channels: int, *args: Any, **kwargs: Any) -> None:

@@ -93,7 +93,7 @@ class Options:
     """The same for G's last norm (default: 1e-5)."""
 
     truncation: float = 1.0
-    """Truncation of the BatchNorm statistics in ema.safetensors, for using that file alone; the run keeps all 51
+    """Truncation of the BatchNorm statistics in ema.safetensors, for using only that file; the run keeps all 51
     tables, from which gan-blocks sample --truncation chooses (huggingface-biggan-deep only)."""
 
     run_dir: Path | None = None
@@ -118,7 +118,7 @@ class Options:
             raise UserError("the layout huggingface-biggan-deep has no discriminator: leave out --discriminator.")
         for option, eps in (("--bn-eps", self.bn_eps), ("--last-bn-eps", self.last_bn_eps)):
             if eps is not None and self.layout != "biggan-pytorch":
-                raise UserError(f"{option} goes with --from biggan-pytorch alone: other files say what it is.")
+                raise UserError(f"{option} goes only with --from biggan-pytorch: other files say what it is.")
             if eps is not None and not 0 < eps < math.inf:
                 raise UserError(f"{option} must be a number greater than 0, but got {eps:g}.")
         if self.to is not None and self.run is None:
@@ -126,7 +126,7 @@ class Options:
         if not 0 <= self.truncation <= 1:
             raise UserError(f"--truncation must be from 0 to 1, where the tables are, but got {self.truncation}.")
         if self.truncation != 1 and self.layout != "huggingface-biggan-deep":
-            raise UserError("--truncation goes with --from huggingface-biggan-deep alone: other files have no tables.")
+            raise UserError("--truncation goes only with --from huggingface-biggan-deep: other files have no tables.")
 
 
 def read_run(options: Options) -> None:

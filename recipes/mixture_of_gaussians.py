@@ -121,7 +121,7 @@ def _top(logits: Tensor, k: int) -> Tensor:
 
 
 def _draw(config: Config, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Real samples, latents for D's update and for G's, a function of seed and step alone."""
+    """Real samples, latents for D's update and for G's, a function of only seed and step."""
     stream = random_stream(seed, "step", step)
     modes = torch.randint(config.modes, (config.batch_size,), generator=stream)
     real = config.centers()[modes] + config.mode_std() * torch.randn(config.batch_size, 2, generator=stream)

@@ -207,7 +207,7 @@ def table1_e_star() -> Config:
 def table1_d() -> Config:
     """Row d, + revised training parameters, without batch and layer normalization.
 
-    The paper's text has a learning rate of 1e-4 in row a alone; it stays that low up to row e.
+    The paper's text has a learning rate of 1e-4 only in row a; it stays that low up to row e.
     """
     return replace(table1_e(), batch_statistics="none")
 

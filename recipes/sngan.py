@@ -1,12 +1,12 @@
 """SN-GAN: residual networks of which only the discriminator is spectrally normalized (Miyato et al. 2018).
 
 The ReLU ResNets for CIFAR-10, with the projection discriminator and the class tables of the companion paper (Miyato and
-Koyama 2018). The class sets gains and biases in the generator's batch normalization, z enters its first layer alone.
+Koyama 2018). The class sets gains and biases in the generator's batch normalization, z enters only its first layer.
 The loss is the hinge loss, and the paper updates D five times for each update of G.
 
 Differences from the papers:
 
-* Weights start orthogonal, not uniform in Glorot's bounds, so that recipes differ in what their papers are about alone.
+* Weights start orthogonal, not uniform in Glorot's bounds, so recipes differ only in what their papers are about.
 * Samples are drawn from a moving average of G with standing statistics, as in BigGAN.
 * The presets for digits and clothes are ours.
 """
@@ -115,7 +115,7 @@ class Generator(ResidualGenerator):
             stem_features=config.latent_dim,
             norm_layer=partial(ClassConditionalBatchNorm2d, num_classes=config.num_classes, eps=config.bn_eps),
             last_norm_layer=partial(CrossReplicaBatchNorm2d, eps=config.last_bn_eps),
-            # The spectral norm of this paper is D's alone.
+            # In this paper only D has spectral norms.
             layers=spectral_layers(EPS) if config.generator_spectral_norm else LayerFactories(),
         )
 

@@ -12,7 +12,7 @@ but all parameters of the critic are clipped to a small interval after each of i
 Differences from the papers:
 
 * The networks are DC-GAN's, with its initialization, not residual ones; filters are of 4x4.
-* The critic of weight clipping has no batch normalization either, so that the two differ in the constraint alone.
+* The critic of weight clipping has no batch normalization either, so the two differ only in the constraint.
 * Samples are drawn from a moving average of G with standing statistics, as in BigGAN.
 * The presets for digits and clothes are ours.
 """

@@ -93,7 +93,7 @@ def r1_penalty(discriminator: Discriminator, images: Tensor, gamma: float = 10.0
     1, the least that kept training from collapsing suddenly, by 20% (Brock et al. 2018, section 4.2).
 
     Args:
-        discriminator: The discriminator as a function of images alone, such as ``lambda x: discriminator(x, labels)``.
+        discriminator: The discriminator as a function of only images, such as ``lambda x: discriminator(x, labels)``.
         images: Real images, or data of any other shape; their own history is cut.
         gamma: The strength :math:`\gamma`, at least 0; with 0 nothing is computed. Half of it multiplies the mean.
 
@@ -144,7 +144,7 @@ def gradient_penalty(
     paper, whose slope includes what a sample does to the others' outputs.
 
     Args:
-        discriminator: The discriminator as a function of images alone, such as ``lambda x: discriminator(x, labels)``.
+        discriminator: The discriminator as a function of only images, such as ``lambda x: discriminator(x, labels)``.
         real_images: Real images, or data of any other shape; their history is cut, as is that of the others.
         fake_images: As many generated ones.
         coefficient: The strength :math:`\lambda`, greater than 0.

@@ -30,7 +30,7 @@ def twice_differentiable() -> AbstractContextManager[None]:
     A context manager for the forward pass of a discriminator whose slopes are to be penalized:
     :class:`SelfAttention2d`, and whatever else calls :func:`torch.nn.functional.scaled_dot_product_attention`, takes
     the plain kernel inside. It is slower, so that a pass that needs no slopes is better made outside. Compiled models,
-    which have first derivatives alone, run uncompiled inside.
+    which have only first derivatives, run uncompiled inside.
 
     Returns:
         The context manager.

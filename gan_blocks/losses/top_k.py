@@ -129,7 +129,7 @@ def select_top_k_pairs(*, real_logits: Tensor, fake_logits: Tensor, k: int) -> t
     The method leaves the discriminator's update alone.
 
     Differences from the paper: it does not say which batch of the discriminator is reduced. Its equation 1 and its
-    explanation speak of the real one, so both are here; for the generated one alone, give :func:`select_top_k`'s
+    explanation speak of the real one, so both are here; for only the generated one, give :func:`select_top_k`'s
     result to the loss beside the whole ``real_logits``.
 
     Args:

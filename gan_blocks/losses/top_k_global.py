@@ -54,7 +54,7 @@ def distributed_top_k(
         scores: Outputs of the discriminator on this process's generated images, one tensor for each micro-batch, of
             any floating dtype; larger means more real.
         k: How many to choose, from 1 to the size of the whole batch.
-        process_group: The processes that share the batch; None takes all of them, or this process alone where
+        process_group: The processes that share the batch; None takes all of them, or only this process where
             ``torch.distributed`` is not initialized.
 
     Returns:

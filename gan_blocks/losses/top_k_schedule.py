@@ -6,7 +6,7 @@ Tested in ``tests/losses/test_top_k_schedule.py``.
 import math
 from dataclasses import dataclass
 
-from gan_blocks._checks import bad_value, check_exactly_one, check_positive
+from gan_blocks._checks import bad_value, check_exactly_one, check_positive, check_whole
 
 __all__ = ["TopKSchedule"]
 
@@ -57,6 +57,7 @@ class TopKSchedule:
     def __post_init__(self) -> None:
         """Reject what cannot work."""
         owner = "TopKSchedule"
+        check_whole(owner, batch_size=self.batch_size)
         check_positive(owner, batch_size=self.batch_size)
         if not 0 < self.gamma <= 1:
             raise bad_value(owner, "gamma", "greater than 0 and at most 1", self.gamma)
@@ -89,7 +90,7 @@ class TopKSchedule:
         else:
             name, period, seen, other = "images", self.decay_images or 1, images, steps
         if seen is None or other is not None:
-            raise ValueError(f"TopKSchedule.k: `{name}` alone must be given, because k decays every {period} {name}.")
+            raise ValueError(f"TopKSchedule.k: only `{name}` may be given, because k decays every {period} {name}.")
         if not seen >= 0:
             raise bad_value("TopKSchedule.k", name, "at least 0", seen)
         if seen == math.inf:

@@ -17,7 +17,7 @@ Features = Tensor | FeatureMoments
 
 @torch.no_grad()
 def frechet_distance(real_features: Tensor | FeatureMoments, fake_features: Tensor | FeatureMoments) -> float:
-    r"""Compare two sets of features by their means and covariances alone.
+    r"""Compare two sets of features by only their means and covariances.
 
     .. math:: d^2 = \|\mu_r - \mu_f\|^2 + \operatorname{tr}\big(\Sigma_r + \Sigma_f
         - 2\,(\Sigma_r \Sigma_f)^{1/2}\big)
@@ -37,7 +37,7 @@ def frechet_distance(real_features: Tensor | FeatureMoments, fake_features: Tens
         fake_features: Features of generated images, or their moments; their number may differ.
 
     Returns:
-        The distance, at least 0 but for rounding, in squared units of the features.
+        The distance, at least 0, in squared units of the features.
 
     Shape:
         - real_features: ``(samples, features)``, at least two samples
@@ -59,6 +59,7 @@ def frechet_distance(real_features: Tensor | FeatureMoments, fake_features: Tens
     real_mean, real_root = _mean_and_root("real_features", real_features)
     fake_mean, fake_root = _mean_and_root("fake_features", fake_features)
     _check_width(fake_features, len(fake_mean), len(real_mean))
+    fake_mean, fake_root = fake_mean.to(real_mean.device), fake_root.to(real_mean.device)  # moments may be cached
     means = (real_mean - fake_mean).square().sum()
     traces = real_root.square().sum() + fake_root.square().sum()
     root_of_product = torch.linalg.svdvals(real_root @ fake_root.mT).sum()

@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value
+from gan_blocks._checks import bad_kind, bad_value
 from gan_blocks._precision import to_float64
 from gan_blocks.metrics._samples import check_same_width, check_samples
 from gan_blocks.metrics.feature_moments import FeatureMoments
@@ -65,9 +65,12 @@ def frechet_standard_error(
     for name, features in (("real_features", real_features), ("fake_features", fake_features)):
         check_samples(owner, name, features, 2, "at least two samples")
     check_same_width(owner, real_features, fake_features)
+    width = real_features.shape[1]
     for name, moments in (("real_moments", real_moments), ("fake_moments", fake_moments)):
-        if moments.num_features != real_features.shape[1]:
-            raise bad_shape(owner, "real_features", f"(samples, {moments.num_features})", real_features)
+        if not isinstance(moments, FeatureMoments):
+            raise bad_kind(owner, name, "FeatureMoments", moments)
+        if moments.num_features != width:
+            raise bad_value(owner, name, f"moments of {width} features, as the features have", moments)
         if moments.count < 2:
             raise bad_value(owner, name, "moments of at least two samples", moments)
     root, inverse = _powers(fake_moments.covariance, 0.5, -0.5)

@@ -24,9 +24,9 @@ class KernelDistance(NamedTuple):
     """The kernel distance of random subsets."""
 
     mean: float
-    """Mean over the subsets: the estimate, below 0 about as often as above where both sets are of one distribution."""
+    """Mean over the subsets: the estimate, 0 on average where both sets are of one distribution."""
     standard_deviation: float
-    """Standard deviation of a subset's estimate, divided by the count of subsets; 0 for one subset."""
+    """Population standard deviation of the subsets' estimates (divisor: their count); 0 for one subset."""
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive, check_rank
-from gan_blocks._precision import to_float64
+from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive, check_rank, check_whole
+from gan_blocks._precision import to_float64, wide_dtype
 
 __all__ = ["DiscreteModeCoverage", "ModeCoverage", "discrete_mode_coverage", "mode_coverage"]
 
@@ -66,7 +66,7 @@ def mode_coverage(samples: Tensor, modes: Tensor, *, radius: float) -> ModeCover
         raise bad_shape(owner, "samples", "(batch, dimensions) with at least one sample", samples)
     if modes.shape[0] == 0 or modes.shape[1] != samples.shape[1]:
         raise bad_shape(owner, "modes", f"(modes, {samples.shape[1]}) with at least one mode", modes)
-    samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
+    samples = samples.to(wide_dtype(samples))
     # Differences, not the matrix product that cdist takes for large inputs: that loses the digits of short distances.
     distances = torch.cdist(samples, modes.to(samples.dtype), compute_mode="donot_use_mm_for_euclid_dist")
     distance, nearest = distances.min(dim=1)
@@ -122,7 +122,10 @@ def discrete_mode_coverage(modes: Tensor, *, num_modes: int) -> DiscreteModeCove
         (2, 0.824, [3, 0, 0, 1])
     """
     owner = "discrete_mode_coverage"
+    check_whole(owner, num_modes=num_modes)
     check_positive(owner, num_modes=num_modes)
+    if not isinstance(modes, Tensor):
+        raise bad_kind(owner, "modes", "a tensor", modes)
     if modes.dtype == torch.bool or modes.is_floating_point() or modes.is_complex():
         raise TypeError(f"{owner}: `modes` must be of an integer dtype, but got {modes.dtype}.")
     if modes.dim() != 1 or modes.numel() == 0:

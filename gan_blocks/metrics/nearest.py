@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, check_positive, check_whole
+from gan_blocks._checks import bad_shape, bad_value, check_positive, check_whole
 from gan_blocks._precision import to_float64
 
 __all__ = ["NearestNeighbors", "Rows", "nearest_neighbors"]
@@ -103,7 +103,8 @@ def nearest_neighbors(
         - excluded: ``(queries,)``, int64
 
     Raises:
-        ValueError: If a number is less than 1, there are too few references, or shapes do not fit.
+        ValueError: If a number is less than 1, there are too few references, shapes do not fit, or a value is not
+            finite.
         TypeError: If a number is not whole.
 
     Example:
@@ -130,10 +131,10 @@ def nearest_neighbors(
         torch.empty(shape, dtype=torch.float64, device=queries.device),
         torch.empty(shape, dtype=torch.int64, device=queries.device),
     )
-    for start, rows in _blocks(queries, rows_at_once):
+    for start, rows in _blocks(owner, "queries", queries, rows_at_once):
         part = slice(start, start + len(rows))
         left_out = None if excluded is None else excluded[part].to(rows.device)
-        nearest = _nearest(rows, _blocks(references, rows_at_once), num_neighbors, left_out)
+        nearest = _nearest(rows, _blocks(owner, "references", references, rows_at_once), num_neighbors, left_out)
         found.distances[part], found.numbers[part] = nearest
     return found
 
@@ -156,9 +157,13 @@ def _nearest(
     return NearestNeighbors(nearest, numbers)
 
 
-def _blocks(samples: Tensor | Rows, rows_at_once: int | None) -> Iterator[tuple[int, Tensor]]:
-    """Number of the first sample and flat samples in float64."""
+def _blocks(owner: str, name: str, samples: Tensor | Rows, rows_at_once: int | None) -> Iterator[tuple[int, Tensor]]:
+    """Number of the first sample and flat samples in float64, which must be finite: NaN has no neighbors."""
     rows = rows_at_once or max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_ELEMENTS // max(1, math.prod(samples.shape[1:]))))
     for start in range(0, len(samples), rows):
         numbers = torch.arange(start, min(start + rows, len(samples)))
-        yield start, to_float64(rearrange(samples[numbers], "sample ... -> sample (...)"))
+        block = to_float64(rearrange(samples[numbers], "sample ... -> sample (...)"))
+        if not block.isfinite().all():
+            first = start + int((~block.isfinite()).any(1).nonzero()[0])
+            raise bad_value(owner, name, "finite", f"sample {first} with values that are not")
+        yield start, block

@@ -104,7 +104,7 @@ class DensityCoverage(NamedTuple):
 
 @torch.no_grad()
 def density_coverage(real_features: Tensor, fake_features: Tensor, *, num_neighbors: int = 5) -> DensityCoverage:
-    r"""Estimate fidelity and variety by the neighborhoods of real samples alone, which outliers hardly change.
+    r"""Estimate fidelity and variety by only the neighborhoods of real samples, which outliers hardly change.
 
     With the balls :math:`B_k` around the n real samples x that reach to their k-th nearest neighbors in the real set,
     and m generated samples y,
@@ -190,7 +190,8 @@ def neighborhood_radii(features: Tensor, *, recall_neighbors: int = 3, density_n
         - returns: ``(samples, 2)``
 
     Raises:
-        ValueError: As :func:`neighborhood_members` does, and TypeError.
+        ValueError: As :func:`neighborhood_members` does.
+        TypeError: As it does.
 
     Example:
         >>> real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])

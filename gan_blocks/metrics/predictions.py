@@ -22,7 +22,7 @@ class ClassifierScore(NamedTuple):
     mean: float
     """Mean over the parts, from 1 to the number of classes."""
     standard_deviation: float
-    """Standard deviation over the parts, divided by their count, as in the published code; 0 for one part."""
+    """Population standard deviation over the parts (divisor: their count), as in the published code; 0 for one part."""
 
 
 @torch.no_grad()

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from gan_blocks._checks import RESIZE, bad_shape, bad_value, check_positive, check_rank
+from gan_blocks._checks import RESIZE, bad_shape, bad_value, check_positive, check_rank, check_whole
+from gan_blocks._precision import wide_dtype
+from gan_blocks.metrics._samples import check_images
 
 __all__ = ["laplacian_pyramid", "sliced_wasserstein_distance"]
 
@@ -81,7 +83,9 @@ def sliced_wasserstein_distance(
         [32, 16]
     """
     owner = "sliced_wasserstein_distance"
-    check_positive(owner, max_images=max_images, patches_per_image=patches_per_image, num_projections=num_projections)
+    numbers = {"max_images": max_images, "patches_per_image": patches_per_image, "num_projections": num_projections}
+    check_whole(owner, **numbers)
+    check_positive(owner, **numbers)
     if patch_size % 2 == 0 or not 0 < patch_size < COARSEST:
         raise bad_value(owner, "patch_size", "odd and at most 15", patch_size)
     settings = (max_images, patches_per_image, patch_size, generator)
@@ -166,10 +170,11 @@ def _collect_patches(
     parts: dict[int, list[Tensor]] = {}
     left = max_images
     for batch in batches:
+        check_images("sliced_wasserstein_distance", name, batch)
         check_rank("sliced_wasserstein_distance", name, batch, ("batch", "channels", "size", "size"))
         if len(batch) == 0:
             continue
-        images = batch[:left].to(torch.promote_types(batch.dtype, torch.float32))
+        images = batch[:left].to(wide_dtype(batch))
         bands = laplacian_pyramid(images)
         # Image by image, so that the split into batches does not matter.
         places = [

@@ -9,6 +9,7 @@ from einops import reduce
 from torch import Tensor
 
 from gan_blocks._checks import RESIZE, bad_shape, bad_value
+from gan_blocks.metrics._samples import check_images
 
 __all__ = ["multiscale_ssim"]
 
@@ -54,6 +55,7 @@ def multiscale_ssim(preds: Tensor, target: Tensor, *, data_range: tuple[float, f
 
     Raises:
         ValueError: If a shape is not the one above, or the range is empty.
+        TypeError: If images are no tensor of a floating dtype.
 
     References:
         Wang et al. 2003, "Multiscale Structural Similarity for Image Quality Assessment"; Odena et al. 2017,
@@ -68,6 +70,8 @@ def multiscale_ssim(preds: Tensor, target: Tensor, *, data_range: tuple[float, f
     low, high = data_range
     if not low < high:
         raise bad_value(owner, "data_range", "a smaller number before a greater one", data_range)
+    for name, images in (("preds", preds), ("target", target)):
+        check_images(owner, name, images)
     if preds.dim() != 4 or 0 in preds.shape or preds.shape[2] % MULTIPLE or preds.shape[3] % MULTIPLE:
         rule = f"(batch, channels, height, width) with multiples of {MULTIPLE} as height and width"
         raise bad_shape(owner, "preds", rule, preds, RESIZE)

@@ -80,7 +80,7 @@ class ExponentialMovingAverage:
 
         Args:
             model: The model that was copied, or one of the same names and shapes.
-            decay: From 0 to 1, for this update alone; 0 copies the model exactly, with u and v, and 1 changes
+            decay: From 0 to 1, only for this update; 0 copies the model exactly, with u and v, and 1 changes
                 nothing. None takes the decay of the constructor.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self, TypeVar
 
-from gan_blocks._checks import bad_value, check_positive
+from gan_blocks._checks import bad_value, check_positive, check_whole
 
 __all__ = ["GrowthPosition", "GrowthSchedule"]
 
@@ -41,7 +41,7 @@ class GrowthSchedule:
     .. math:: \alpha = n / F
 
     All is counted in real images shown to the discriminator, so that it does not depend on the batch size, and is a
-    function of that count alone. A schedule holds numbers and tuples only: ``dataclasses.asdict`` gives JSON.
+    function of only that count. A schedule holds numbers and tuples only: ``dataclasses.asdict`` gives JSON.
 
     Args:
         final_resolution: Height and width at the end: 4 doubled any number of times.
@@ -78,6 +78,7 @@ class GrowthSchedule:
         owner = "GrowthSchedule"
         for name in ("final_resolution", "initial_resolution"):
             value = getattr(self, name)
+            check_whole(owner, **{name: value})
             if not _is_doubled_four(value):
                 raise bad_value(owner, name, "4 doubled a whole number of times", value)
         if self.initial_resolution > self.final_resolution:
@@ -135,7 +136,7 @@ class GrowthSchedule:
         return self._position(len(growing), last[0], 1.0)
 
     def images_before(self, step: int, *, batches_per_step: int = 1) -> int:
-        """Count the images seen before a training step, from the steps alone.
+        """Count the images seen before a training step, from only the steps.
 
         A step takes its resolution and batch size from the images seen before it, so a phase may end up to a step
         late, and the next one starts from there.
@@ -166,7 +167,7 @@ class GrowthSchedule:
         return seen + steps_left * batches_per_step * _from(self.batch_sizes, last[0])
 
     def _phases(self) -> Iterator[tuple[int, int, int]]:
-        """Resolution, first image and number of images of every phase; the last one goes on after its length."""
+        """Resolution, first image and number of images of every phase; the last one continues after its length."""
         yield self.initial_resolution, 0, self.stabilize_images
         start = self.stabilize_images
         for resolution in self.resolutions[1:]:

@@ -84,7 +84,7 @@ def standing_statistics(
         batches: One tuple of positional arguments a pass: ``model(*batch)``. A generator is drawn from lazily, with
             the model already in eval mode and gradients off.
         process_group: Processes that pool what they collect, such as ``torch.distributed.group.WORLD``, each of which
-            has to call this; None: this process alone.
+            has to call this; None: only this process.
 
     Raises:
         ValueError: If ``model`` has no norm that takes part, or ``batches`` is empty, in all processes.

@@ -131,7 +131,7 @@ def export_biggan_pytorch(
     check_fits("the generator", generator, expected_state(recipe.build_generator, config))
     theirs = g_map.to_theirs(generator)
     if last_bn_eps is not None:
-        # The norm divides by the root of their sum alone.
+        # The norm divides by the root of only their sum.
         name = "output_layer.0.stored_var"
         theirs[name] = (theirs[name].double() + config.last_bn_eps - last_bn_eps).to(theirs[name].dtype)
     if discriminator is None:

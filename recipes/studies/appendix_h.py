@@ -8,7 +8,7 @@ Where the paper leaves something open:
 
 * Batch normalization in D stands before each activation of its blocks, over real and generated images together. Of the
   two kinds that the paper tried, class-conditional and unconditional, this is the latter.
-* A class embedding that both networks share is G's, and learned by G's loss alone.
+* A class embedding that both networks share is G's, and learned only by G's loss.
 * L2 takes all parameters of D, as the optimizer sees them.
 
 Tested in ``tests/recipes/studies/test_appendix_h.py``.

@@ -34,7 +34,7 @@ class NetworkFields(Fields):
     discriminator_norm: Literal["none", "batch"] = "none"
     """Norm before each activation in D's blocks, over real and fake images together (paper: cripples training)."""
     generator_norm: Literal["batch", "weight", "none"] = "batch"
-    """What G normalizes: features by batch, or filters alone by length or sigma (paper: both cripple training)."""
+    """What G normalizes: features by batch, or only filters, by length or sigma (paper: both cripple training)."""
     embedding_hidden: int = 0
     """Width of a hidden layer between condition and gains or biases (paper: no benefit); 0: a linear projection."""
     share_embedding: bool = False

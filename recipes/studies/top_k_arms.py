@@ -51,7 +51,7 @@ class Arm:
     gamma: float = 1.0
     floor: float = 0.5
     players: Players = "generator"
-    """Whose loss sees the k best samples alone."""
+    """Whose loss sees only the k best samples."""
 
     @property
     def recipe(self) -> str:

@@ -1,7 +1,7 @@
 """SA-GAN with top-k applied to the discriminator, which breaks it: an ablation of Table 5 (Sinha et al. 2020).
 
 Top-k training is the generator's: it learns from the samples that the discriminator scores highest. Here the
-discriminator's loss, too, may see the k best real and generated images of a batch alone, or its loss and not the
+discriminator's loss, too, may see only the k best real and generated images of a batch, or its loss and not the
 generator's. ``python -m recipes.studies.top_k --table 5`` trains these arms beside the others.
 
 Tested in ``tests/recipes/studies/test_top_k.py``.
@@ -40,7 +40,7 @@ class Config(sagan.Config):
     help_group: ClassVar[str] = "regularizers"
 
     top_k_players: Players = "both"
-    """Whose loss sees the k best samples alone."""
+    """Whose loss sees only the k best samples."""
     top_k_gamma: float = 0.99
 
 

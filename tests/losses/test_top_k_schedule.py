@@ -96,14 +96,19 @@ def test_rejects_two_floors_or_none_and_two_clocks_or_none():
             TopKSchedule(**{"batch_size": 64, "floor": 32, "decay_steps": 10, **change})
 
 
+def test_rejects_a_batch_that_is_not_whole():
+    with pytest.raises(TypeError, match=r"^TopKSchedule: `batch_size` must be a whole number, but got"):
+        TopKSchedule(batch_size=0.5, floor_share=0.5, decay_steps=10)
+
+
 def test_rejects_the_wrong_clock():
     by_steps = TopKSchedule(batch_size=64, floor=32, decay_steps=10)
     by_images = TopKSchedule(batch_size=64, floor=32, decay_images=500)
-    message = r"^TopKSchedule\.k: `steps` alone must be given, because k decays every 10 steps\.$"
+    message = r"^TopKSchedule\.k: only `steps` may be given, because k decays every 10 steps\.$"
     for clocks in ({}, {"images": 3}, {"steps": 3, "images": 3}):
         with pytest.raises(ValueError, match=message):
             by_steps.k(**clocks)
-    with pytest.raises(ValueError, match=r"^TopKSchedule\.k: `images` alone must be given, because k decays every 500"):
+    with pytest.raises(ValueError, match=r"^TopKSchedule\.k: only `images` may be given, because k decays every 500"):
         by_images.k(steps=3)
     with pytest.raises(ValueError, match=r"^TopKSchedule\.k: `steps` must be at least 0, but got steps=-1\.$"):
         by_steps.k(steps=-1)

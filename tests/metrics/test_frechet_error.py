@@ -59,7 +59,9 @@ def test_where_lapack_does_not_converge_it_is_the_same(rng: torch.Generator, mon
 
 def test_rejects_moments_of_other_features():
     features = torch.zeros(3, 2)
-    with pytest.raises(ValueError, match=r"^frechet_standard_error: `real_features` must be of shape \(samples, 4\)"):
+    with pytest.raises(ValueError, match=r"^frechet_standard_error: `real_moments` must be moments of 2 features"):
         frechet_standard_error(FeatureMoments(4), FeatureMoments(4), features, features)
+    with pytest.raises(TypeError, match=r"^frechet_standard_error: `real_moments` must be FeatureMoments, but got"):
+        frechet_standard_error(features, features, features, features)
     with pytest.raises(ValueError, match=r"`real_moments` must be moments of at least two samples"):
         frechet_standard_error(FeatureMoments(2), FeatureMoments(2), features, features)

@@ -101,6 +101,8 @@ def test_perfect_samples_have_the_divergence_that_the_docstring_states(rng: torc
         (torch.tensor([0, 2]), 2, ValueError, "`modes` must be from 0 to 1, but got modes=2."),
         (torch.tensor([0, -1]), 2, ValueError, "`modes` must be from 0 to 1, but got modes=-1."),
         (torch.tensor([0]), 0, ValueError, "`num_modes` must be greater than 0, but got num_modes=0."),
+        (torch.tensor([0]), 3.0, TypeError, "`num_modes` must be a whole number, but got num_modes of type float."),
+        ([1, 2], 3, TypeError, "`modes` must be a tensor, but got modes of type list."),
         (
             torch.zeros(2, 1, dtype=torch.int64),
             2,

@@ -75,6 +75,14 @@ def test_reads_what_need_not_be_in_memory(rng: torch.Generator, monkeypatch: pyt
         ),
         ({"references": torch.zeros(3, 5)}, "of shape (references, 4) with 1 or more, but got shape (3, 5)"),
         ({"excluded": torch.arange(3)}, "`excluded` must be of shape (2,), but got"),
+        (
+            {"queries": torch.full((2, 4), torch.nan)},
+            "`queries` must be finite, but got queries='sample 0 with values that are not'",
+        ),
+        (
+            {"references": torch.tensor([[0.0] * 4] * 2 + [[torch.inf] * 4]), "rows_at_once": 1},
+            "`references` must be finite, but got references='sample 2 with values that are not'",
+        ),
     ],
 )
 def test_rejects_what_cannot_be_searched(options: dict[str, object], message: str):

@@ -167,6 +167,12 @@ def test_rejects_other_wrong_arguments():
             ValueError, match=rf"^sliced_wasserstein_distance: `{name}` must be greater than 0, but got"
         ):
             distance(images, images, **{name: 0})
+        with pytest.raises(TypeError, match=rf"^sliced_wasserstein_distance: `{name}` must be a whole number, but got"):
+            distance(images, images, **{name: 2.5})
+    with pytest.raises(
+        TypeError, match=r"`fake_images` must be of a real floating dtype, but got fake_images of dtype"
+    ):
+        sliced_wasserstein_distance([images], [images.to(torch.uint8)])
     for size in (0, 6, 17):
         with pytest.raises(ValueError, match=rf"`patch_size` must be odd and at most 15, but got patch_size={size}\.$"):
             distance(images, images, patch_size=size)

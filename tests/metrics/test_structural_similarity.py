@@ -80,3 +80,17 @@ def test_rejects_what_cannot_be_compared(first, second, data_range, message: str
     with pytest.raises(ValueError, match=r"^multiscale_ssim: ") as error:
         multiscale_ssim(torch.zeros(first), torch.zeros(second), data_range=data_range)
     assert str(error.value) == f"multiscale_ssim: {message}"
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(2, 1, 16, 16, dtype=torch.uint8), "of a real floating dtype, but got {} of dtype torch.uint8."),
+        ([0.0], "a tensor, but got {} of type list."),
+    ],
+)
+def test_rejects_what_is_no_floating_image(images, message: str):
+    good = torch.zeros(2, 1, 16, 16)
+    for name, pair in (("preds", (images, good)), ("target", (good, images))):
+        with pytest.raises(TypeError, match=rf"^multiscale_ssim: `{name}` must be {message.format(name)}$"):
+            multiscale_ssim(*pair)

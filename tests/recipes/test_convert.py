@@ -441,9 +441,15 @@ def test_a_config_that_makes_no_sense_is_one_line(
         (["--to", "biggan-pytorch"], "--to needs --run RUN."),
         ([*HUGGINGFACE, "--generator", "g", "--discriminator", "d"], "leave out --discriminator."),
         ([*HUGGINGFACE, "--generator", "g", "--truncation", "2"], "--truncation must be from 0 to 1"),
-        ([*BIGGAN_PYTORCH, "--generator", "g", "--truncation", "0.5"], "--truncation goes with --from huggingface-"),
-        ([*HUGGINGFACE, "--generator", "g", "--bn-eps", "1e-4"], "--bn-eps goes with --from biggan-pytorch alone"),
-        (["--to", "biggan-pytorch", "--run", "r", "--last-bn-eps", "1e-4"], "--last-bn-eps goes with --from biggan-"),
+        (
+            [*BIGGAN_PYTORCH, "--generator", "g", "--truncation", "0.5"],
+            "--truncation goes only with --from huggingface-",
+        ),
+        ([*HUGGINGFACE, "--generator", "g", "--bn-eps", "1e-4"], "--bn-eps goes only with --from biggan-pytorch"),
+        (
+            ["--to", "biggan-pytorch", "--run", "r", "--last-bn-eps", "1e-4"],
+            "--last-bn-eps goes only with --from biggan-",
+        ),
         (
             [*BIGGAN_PYTORCH, "--generator", "g", "--bn-eps", "0"],
             "--bn-eps must be a number greater than 0, but got 0.",

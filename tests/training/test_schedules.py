@@ -128,6 +128,11 @@ def test_rejects_resolutions_that_are_not_four_doubled(name: str, resolution: in
         GrowthSchedule(**{"final_resolution": 64, name: resolution})
 
 
+def test_rejects_resolutions_that_are_not_whole():
+    with pytest.raises(TypeError, match=r"^GrowthSchedule: `final_resolution` must be a whole number, but got"):
+        GrowthSchedule(64.0)
+
+
 def test_rejects_other_wrong_arguments():
     rule = r"^GrowthSchedule: `initial_resolution` must be at most final_resolution=8, but got initial_resolution=16\.$"
     with pytest.raises(ValueError, match=rule):
