@@ -187,7 +187,7 @@ def _advance_in_groups(
 ) -> None:
     moving = [entry for entry in entries if not entry[2].frozen]
     pairs = [(tracker, chain_input(chain, index)) for chain, index, tracker in moving]
-    counts = [n_power_iterations or tracker.n_power_iterations for tracker, _ in pairs]
+    counts = [tracker.steps_due(n_power_iterations) for tracker, _ in pairs]
     for positions, steps, padded in plan.groups_of(pairs, counts):
         members = [pairs[position] for position in positions]
         if padded is None:
@@ -227,6 +227,7 @@ class PaddedGroup:
             torch._foreach_copy_(buffers[name], rows.parts)
         for tracker in trackers:
             vars(tracker)["advances"] += 1  # a tenth of what the attribute of a module costs
+            vars(tracker)["unsettled"] = False
         return True
 
 

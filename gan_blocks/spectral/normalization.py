@@ -183,7 +183,9 @@ def spectral_norm(
     been updated should be read, or advanced, before. Where every read counts, as in serving, fold the norm.
 
     **What u and v belong to.** Loading a state dict or copying the layer takes them as those of their weight, so a
-    resumed run continues bit for bit. Saving a state dict in training mode counts as a read, and in evaluation mode
+    resumed run continues bit for bit. A weight that is assigned (``layer.weight = w``), or loaded without u and v, is
+    another, not an update: at the next advance they take ``warmup_iterations``. What is written in place counts as an
+    update; where that is another weight, call ``advance_power_iteration(model, n_power_iterations=15)`` once. Saving a state dict in training mode counts as a read, and in evaluation mode
     saves the vectors that a read would take; either gathers a weight in shards, so each process has to. Vectors
     that you write yourself stay until the weight changes; vectors that are zero or not finite start anew, as
     those of a layer that was made on the meta device do at its first read. Processes that were seeded differently have

@@ -3,6 +3,7 @@
 Tested in ``tests/spectral/test_tracking.py``.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -62,12 +63,14 @@ def register_tracker(module: nn.Module, name: str, tracker: SingularVectorTracke
     """
     own_class(module)
     register_parametrization(module, name, tracker)
+    tracker.unsettled = False  # torch has assigned to the tensor what it had
     chain = chains_of(module)[name]
     if len(trackers_of(chain)) == 1:
         _read_cached_first(module, name)
         chain.register_forward_pre_hook(_before_reading)
         chain.register_state_dict_pre_hook(_before_saving)
         chain.register_state_dict_post_hook(_after_saving)
+        chain.register_load_state_dict_pre_hook(_before_loading)
         chain.register_load_state_dict_post_hook(_after_loading)
 
 
@@ -147,6 +150,13 @@ def _read_once(tracker: SingularVectorTracker, weight: Tensor) -> tuple[Tensor, 
     tracker.expect_read()
     with full_precision(weight):
         return tracker._read(weight)
+
+
+def _before_loading(chain: ParametrizationList, state_dict: Mapping[str, Any], prefix: str, *_: object) -> None:
+    """Take a weight that is loaded without vectors as another than the one that they belong to."""
+    if any(key.startswith(f"{prefix}original") for key in state_dict):
+        for _, tracker in trackers_of(chain):
+            tracker.unsettled = True  # until its own are loaded
 
 
 @torch.no_grad()

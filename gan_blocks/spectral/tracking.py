@@ -43,8 +43,9 @@ class SingularVectorTracker(nn.Module, ABC):
     alone and stores nothing.
 
     Loaded vectors count as those of the loaded weight, and vectors that somebody wrote as those of the weight as it is;
-    vectors that are zero or not finite start anew. Inside :func:`frozen_power_iteration`, and while a model is traced
-    or exported, a read takes u and v as they are.
+    vectors that are zero or not finite start anew. On a weight that was assigned to the layer's tensor, or loaded
+    without vectors, they take ``warmup_iterations`` at the next advance: it is another, no update. Inside
+    :func:`frozen_power_iteration`, and while a model is traced or exported, a read takes u and v as they are.
 
     Args:
         weight: The tensor to follow, with at least two dimensions; read as a matrix of shape (out, rest).
@@ -60,6 +61,7 @@ class SingularVectorTracker(nn.Module, ABC):
         reference: What the weight of the last advance is known by, of shape ``(2, out)``; NaN where the next one read
             is taken as that. No part of the state dict.
         fresh: Whether u and v have yet to start.
+        unsettled: Whether the weight was put in from outside, so that u and v are of another.
         advances: How often u and v have advanced, but for reads on a device or in a compiled graph.
         readers: The threads whose next forward pass is a read of the layer's tensor, and notices an update. Others are
             pure functions of the weight and the buffers.
@@ -102,6 +104,7 @@ class SingularVectorTracker(nn.Module, ABC):
         self.advances = 0
         self.readers: set[int] = set()
         self.fresh = weight.is_meta
+        self.unsettled = False
         for name, size in (("u", out), ("v", rest)):
             rows = random_rows(num_singular_values, size, like=weight, generator=generator)
             self.register_buffer(name, rows)
@@ -140,7 +143,13 @@ class SingularVectorTracker(nn.Module, ABC):
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """Let an assignment to the layer's tensor set the one that the optimizer moves."""
+        self.unsettled = True
         return value
+
+    def steps_due(self, n_power_iterations: int | None = None) -> int:
+        """How many steps the next advance takes; None: this layer's own number."""
+        steps = self.n_power_iterations if n_power_iterations is None else n_power_iterations
+        return max(steps, self.warmup_iterations) if self.unsettled else steps
 
     def advance(self, weight: Tensor, *, n_power_iterations: int) -> None:
         """Take power iteration steps on ``weight``, in place; on the meta device nothing happens."""
@@ -188,7 +197,7 @@ class SingularVectorTracker(nn.Module, ABC):
         Returns:
             The u and v for this weight where they are others than the buffers.
         """
-        pairs, steps = [(self, weight)], self.n_power_iterations
+        pairs, steps = [(self, weight)], self.steps_due()
         # What a transform of torch.func has wrapped can be neither looked at nor stored.
         transformed = is_transformed()
         if self.fresh and not transformed:
@@ -281,7 +290,7 @@ class SingularVectorTracker(nn.Module, ABC):
         super()._load_from_state_dict(state_dict, prefix, *args)
         # The loaded vectors belong to the loaded weight: to advance them would break a bit-identical resume.
         if prefix + "u" in state_dict:
-            self.fresh = False
+            self.fresh = self.unsettled = False
             self._forget()
 
 
@@ -337,8 +346,8 @@ def _store(pairs: _Pairs, us: Tensor, vs: Tensor, references: Tensor) -> None:
     )
     torch._foreach_copy_([tracker.reference for tracker, _ in pairs], references.unbind())
     for tracker, _ in pairs:
-        if tracker.fresh:
-            tracker.fresh = False
+        if tracker.fresh or tracker.unsettled:
+            tracker.fresh = tracker.unsettled = False
 
 
 def _as_matrix(weight: Tensor, axes: tuple[int, ...]) -> Tensor:

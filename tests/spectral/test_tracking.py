@@ -134,9 +134,53 @@ def test_a_recomputed_forward_pass_sees_the_weight_of_the_first(rng: torch.Gener
     assert_vectors(layer, vectors_of(twin))
 
 
-def test_an_assigned_weight_is_an_update(rng: torch.Generator):
-    layer = normalized_linear(rng)
-    layer.weight = torch.randn(4, 5, generator=rng)
+def assign(layer: nn.Module, weight: Tensor) -> None:
+    layer.weight = weight
+
+
+def load_without_vectors(layer: nn.Module, weight: Tensor) -> None:
+    layer.load_state_dict({"parametrizations.weight.original": weight}, strict=False)
+
+
+put_in = pytest.mark.parametrize("put_in", [assign, load_without_vectors])
+
+
+@put_in
+@pytest.mark.parametrize("size", [16, 300])  # advanced with others in one product, and by itself
+def test_vectors_settle_on_a_weight_that_is_put_in_and_are_then_one_step_an_update_behind(
+    put_in, size: int, rng: torch.Generator
+):
+    layers = nn.ModuleList(spectral_norm(nn.Linear(size, size, bias=False)) for _ in range(2))
+    weight = torch.randn(size, size, generator=rng)
+    for layer in layers:
+        put_in(layer, weight)
+    for steps in (15, 1, 1):
+        expected = [advanced(layer, steps) for layer in layers]
+        advance_power_iteration(layers)
+        for layer, vectors in zip(layers, expected, strict=True):
+            torch.testing.assert_close(vectors_of(layer), vectors, rtol=0, atol=1e-5)
+            original_of(layer).data.add_(0.1 * torch.randn(size, size, generator=rng))
+
+
+@put_in
+@pytest.mark.parametrize("training", [True, False])
+def test_a_weight_that_is_put_in_is_normalized_from_its_first_read_on(put_in, training: bool, rng: torch.Generator):
+    """With a gap below the first singular value, as trained weights have; one step alone gives 2.9."""
+    layer = spectral_norm(nn.Linear(64, 64, bias=False)).train(training)
+    left, right = (torch.linalg.qr(torch.randn(64, 64, generator=rng)).Q for _ in range(2))
+    values = torch.linspace(1.5, 0.2, 64)
+    values[0] = 5
+    put_in(layer, left @ values.diag() @ right)
+    for folded in (layer, fold_spectral_norm(copy.deepcopy(layer))):
+        assert torch.linalg.matrix_norm(folded.weight, 2).item() == pytest.approx(1, abs=1e-3)
+
+
+@put_in
+def test_a_weight_that_is_put_in_is_settled_once_vectors_are_loaded(put_in, rng: torch.Generator):
+    layer, source = normalized_linear(rng), normalized_linear(rng)
+    put_in(layer, torch.randn(4, 5, generator=rng))
+    layer.load_state_dict(copy.deepcopy(source.state_dict()))
+    update(layer)
     expected = advanced(layer)
     read(layer)
     assert_vectors(layer, expected)
