@@ -21,7 +21,7 @@ class BlockLanczos:
     the small matrix :math:`H = Q^\top W` give the Ritz values :math:`\theta_i` and vectors :math:`Q y_i`, with the
     residuals :math:`\rho_i = \|W y_i - \theta_i Q y_i\|`: an eigenvalue of G lies within :math:`\rho_i` of
     :math:`\theta_i`. Each step adds what of G times the last block is orthogonal to Q. That is Arnoldi's iteration,
-    which for a symmetric G is Lanczos', in blocks and with full reorthogonalisation. When Q is full, its leading Ritz
+    which for a symmetric G is Lanczos', in blocks and with full reorthogonalization. When Q is full, its leading Ritz
     vectors replace it (thick restart); the next block continues the same Krylov space.
 
     Args:

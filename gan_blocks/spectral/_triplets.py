@@ -133,7 +133,7 @@ def _decompose(a: Tensor, basis: Tensor, half: Tensor, image: Tensor | None) -> 
     r"""Turn an orthonormal basis U of left vectors into triplets: the decomposition of A on its span.
 
     From :math:`A^\top U = V S Y^\top` the new left vectors are U Y, for which :math:`A^\top u_i = s_i v_i`; so the
-    residual of a triplet is that of :math:`A v_i = s_i u_i` alone. If the ``image`` of ``half`` is given, A V is
+    residual of a triplet is only that of :math:`A v_i = s_i u_i`. If the ``image`` of ``half`` is given, A V is
     :math:`(A A^\top U) Y S^{-1}`, and what rounding did to the image is divided by the values, too.
     """
     orthonormal, factor = torch.linalg.qr(half)

@@ -70,7 +70,7 @@ def top_singular_triplets(
     in float64.
 
     **Which singular value?** The bound says that there is one. That it is the i-th was checked wherever G was formed:
-    by its complete eigendecomposition, or by a Cholesky factorisation that shows that no other exceeds
+    by its complete eigendecomposition, or by a Cholesky factorization that shows that no other exceeds
     :math:`s_k + tol \cdot s_0`. Where the two products with A converged first, it holds up to the small chance that
     a block with random vectors misses a direction. So such vectors are in every block, also beside a start, and a
     perfect start still takes three steps, or two for a ``tol`` above 2e-3. Measured on a 1000 x 1100 matrix with evenly

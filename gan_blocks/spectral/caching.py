@@ -159,14 +159,14 @@ class _Cache(AbstractContextManager[None]):
 
 
 def _modes(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[str]:
-    """What a read does about an update: advances the vectors, does so for itself alone, or takes them as they are."""
+    """What a read does about an update: advances the vectors, does so only for itself, or takes them as they are."""
     traced = is_traced()
     return ["held" if norm.frozen or traced else "training" if norm.training else "evaluation" for norm, _ in found]
 
 
 def _counted(found: Sequence[tuple[SpectralNorm, Tensor]]) -> list[tuple[float, ...]] | None:
     """What becomes another at each write that torch counts; None where it counts none, or a look at values costs."""
-    # Looking at values is free on the CPU alone, and of a shard no process sees the whole.
+    # Looking at values is free only on the CPU, and of a shard no process sees the whole.
     if not found or not all(type(weight) is nn.Parameter and weight.device.type == "cpu" for _, weight in found):
         return None
     try:

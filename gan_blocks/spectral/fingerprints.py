@@ -67,7 +67,7 @@ def reference_of(matrices: Tensor, fingerprints: Tensor) -> Tensor:
 def agrees(fingerprint: Tensor, reference: Tensor) -> Tensor:
     """Whether a fingerprint is that of a reference but for rounding, or the reference is unknown."""
     expected, rounding = reference.unbind()
-    # An update may touch a few rows of a large table alone.
+    # An update may touch only a few rows of a large table.
     return ((fingerprint - expected).abs() <= rounding).all() | rounding[0].isnan()
 
 

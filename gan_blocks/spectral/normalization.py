@@ -12,7 +12,6 @@ from torch.nn.utils.parametrize import ParametrizationList, remove_parametrizati
 
 from gan_blocks._checks import bad_value, check_module, check_positive
 from gan_blocks._precision import full_precision
-from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
 from gan_blocks.spectral.parametrized import chain_input, chains_of
 from gan_blocks.spectral.registering import (
     default_dim,
@@ -27,10 +26,8 @@ from gan_blocks.spectral.tracking import SingularVectorTracker
 __all__ = [
     "CachedWeight",
     "SpectralNorm",
-    "advance_power_iteration",
     "estimated_singular_values",
     "fold_spectral_norm",
-    "frozen_power_iteration",
     "spectral_norm",
     "written",
 ]
@@ -48,9 +45,9 @@ class CachedWeight:
     """What :func:`written` gave when it was made."""
 
     def of(self, weight: Tensor) -> Tensor | None:
-        """What a read of a weight is to give, or None: of another weight, one that has changed, or without a graph.
+        """The cached normalized weight, or None if it is stale.
 
-        Nor is it given where somebody has written into what an earlier read gave.
+        That is for another weight, a changed one, a modified result, or where a graph is needed and it has none.
         """
         if torch._C._get_tracing_state():
             return None  # a trace would take it as a constant
@@ -64,7 +61,7 @@ class CachedWeight:
 
 
 def written(weight: Tensor, normalized: Tensor) -> tuple[int, ...]:
-    """What becomes another when a weight, or what was made of it, is written, moved or given another dtype."""
+    """A stamp that changes when the weight or its cached result is written, moved or converted."""
     return weight._version, weight.data_ptr(), normalized._version
 
 
@@ -178,18 +175,19 @@ def spectral_norm(
     with a fixed vector, up to rounding. It does so under :func:`torch.compile` too, and for weights that
     ``fully_shard`` gathers. Calling :func:`advance_power_iteration` after each optimizer step gives the same, and is
     faster for many layers. In evaluation mode and under the transforms of ``torch.func`` nothing is stored; a weight
-    that u and v do not belong to is normalized by an advance for that read alone. Reads inside
+    that u and v do not belong to is normalized by an advance for only that read. Reads inside
     :func:`frozen_power_iteration`, in traces and in exports take u and v as they are, so that a weight that has just
     been updated should be read, or advanced, before. Where every read counts, as in serving, fold the norm.
 
     **What u and v belong to.** Loading a state dict or copying the layer takes them as those of their weight, so a
     resumed run continues bit for bit. A weight that is assigned (``layer.weight = w``), or loaded without u and v, is
     another, not an update: at the next advance they take ``warmup_iterations``. What is written in place counts as an
-    update; where that is another weight, call ``advance_power_iteration(model, n_power_iterations=15)`` once. Saving a state dict in training mode counts as a read, and in evaluation mode
-    saves the vectors that a read would take; either gathers a weight in shards, so each process has to. Vectors
-    that you write yourself stay until the weight changes; vectors that are zero or not finite start anew, as
-    those of a layer that was made on the meta device do at its first read. Processes that were seeded differently have
-    different ones until the buffers are broadcast once, as ``DistributedDataParallel`` does when it is made.
+    update; where that is another weight, call ``advance_power_iteration(model, n_power_iterations=15)`` once. Saving a
+    state dict in training mode counts as a read, and in evaluation mode saves the vectors that a read would take;
+    either gathers a weight in shards, so each process has to. Vectors that you write yourself stay until the weight
+    changes; vectors that are zero or not finite start anew, as those of a layer that was made on the meta device do at
+    its first read. Processes that were seeded differently have different ones until the buffers are broadcast once, as
+    ``DistributedDataParallel`` does when it is made.
 
     **Differences from torch's spectral_norm.** That one advances at every read in training mode. It also starts each
     step with u; here v is first, as in the paper, so that u alone determines the step. The result for given u and v
@@ -223,6 +221,7 @@ def spectral_norm(
         2018, Appendix C, for eps.
 
     Example:
+        >>> from gan_blocks import advance_power_iteration
         >>> layer = spectral_norm(torch.nn.Linear(4, 3), n_power_iterations=20)
         >>> advance_power_iteration(layer)
         >>> round(torch.linalg.matrix_norm(layer.weight, 2).item(), 2)
@@ -280,7 +279,7 @@ def fold_spectral_norm(model: ModuleT) -> ModuleT:
     """Turn every spectrally normalized tensor of a model into a plain parameter with the value it has in evaluation.
 
     For inference and for export: the forward pass no longer divides, and the state dict has its ordinary names. Other
-    parametrizations of the same tensor are folded with it. Fold a copy when training goes on.
+    parametrizations of the same tensor are folded with it. Fold a copy if training is to continue.
 
     Args:
         model: The model; it is changed in place.

@@ -39,8 +39,8 @@ class SingularVectorTracker(nn.Module, ABC):
 
     They advance once per update of the weight: by :func:`advance_power_iteration`, or when a weight is read in training
     mode that is not the one of the last advance. That is told by its content, up to rounding, whoever wrote it and
-    however. In evaluation mode, and under the transforms of ``torch.func``, such a read advances u and v for itself
-    alone and stores nothing.
+    however. In evaluation mode, and under the transforms of ``torch.func``, such a read advances u and v only for
+    itself and stores nothing.
 
     Loaded vectors count as those of the loaded weight, and vectors that somebody wrote as those of the weight as it is;
     vectors that are zero or not finite start anew. On a weight that was assigned to the layer's tensor, or loaded
