@@ -11,6 +11,7 @@ Differences from the papers:
 
 * The non-local block of G stands at 64x64 as in BigGAN, which is what the parameters in Table 1 were counted with.
 * All weights start orthogonal, as in BigGAN's paper, and gains at 1 and biases at 0 for every class.
+* Samples are drawn from a moving average of G with standing statistics, and epsilons are 1e-4, as in BigGAN's paper.
 * The presets of digits are in no table of the papers.
 """
 
