@@ -7,7 +7,7 @@ The loss is the hinge loss, and the paper updates D five times for each update o
 Differences from the papers:
 
 * Weights start orthogonal, not uniform in Glorot's bounds, so recipes differ only in what their papers are about.
-* Samples are drawn from a moving average of G with standing statistics, as in BigGAN.
+* Samples are drawn from a moving average of G with standing statistics, and epsilons are 1e-4, as in BigGAN.
 * The presets for digits and clothes are ours.
 """
 
