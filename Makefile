@@ -55,7 +55,7 @@ docs: $(VENV)/.installed-dev ## build the documentation into docs/_build/html
 bench: $(VENV)/.installed-dev ## measure speed and memory, 25 minutes (the machine should be idle)
 	$(PY) -m benchmarks.run
 
-bench-peers: $(VENV)/.installed-dev ## measure published code in PEERS=FOLDER beside it (see docs/speed.md)
+bench-peers: $(VENV)/.installed-dev ## measure ours and published code in PEERS=FOLDER (see docs/speed.md)
 	@test -n "$(PEERS)" || { echo "Name a folder with checkouts of published code: make bench-peers PEERS=FOLDER" >&2; exit 2; }
 	$(PY) -m benchmarks.peers "$(PEERS)"
 
