@@ -1,4 +1,4 @@
-# Everything that one types in this repository; `make` alone lists it.
+# All commands of this repository; `make` lists them.
 # Each target creates the virtual environment .venv and installs what it needs there, once: the stamp files in .venv
 # remember for which pyproject.toml and constraints.txt that was done.
 
@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 DEMO_RUN ?= runs/demo
 
-# Where it is set, every process of the tests would compile what it imports, torch above all, once more.
+# If this were set, every test process would compile all that it imports again, torch above all.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -27,18 +27,18 @@ demo: $(VENV)/.installed-demo ## train a small BigGAN-deep on real digits and sh
 	@echo "The run is in $(DEMO_RUN). 'make demo' trains it further, up to its planned steps; to start afresh, remove it"
 	@echo "or name another: make demo DEMO_RUN=runs/second"
 
-# The tests of a file run in one process, which makes what they share once.
+# Tests of one file run in one process, to share fixtures.
 test: checks ## run what CI runs: lint, documentation without its pages, all tests but the slow ones
 	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -rs -m "not slow" $(PYTEST_ARGS)
 
 test-all: checks ## the same and the slow tests; what is missing for a test is named with its skip
 	GAN_BLOCKS_FULL_SIZE=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -rs $(PYTEST_ARGS)
 
-# Side by side, each on a core of its own.
+# Both at the same time, each on its own core.
 checks: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint references
 
-# All of what `docs` reads and resolves; drawing the pages takes three times as long.
+# Reads and resolves everything that `docs` does; writing the pages takes three times as long.
 references: $(VENV)/.installed-dev
 	$(VENV)/bin/sphinx-build -b dummy -q -W -n --keep-going docs docs/_build/dummy
 
@@ -55,7 +55,7 @@ docs: $(VENV)/.installed-dev ## build the documentation into docs/_build/html
 bench: $(VENV)/.installed-dev ## measure speed and memory, 25 minutes (the machine should be idle)
 	$(PY) -m benchmarks.run
 
-bench-peers: $(VENV)/.installed-dev ## measure published code in PEERS=FOLDER beside it (see docs/speed.md)
+bench-peers: $(VENV)/.installed-dev ## measure ours and published code in PEERS=FOLDER (see docs/speed.md)
 	@test -n "$(PEERS)" || { echo "Name a folder with checkouts of published code: make bench-peers PEERS=FOLDER" >&2; exit 2; }
 	$(PY) -m benchmarks.peers "$(PEERS)"
 
@@ -63,7 +63,7 @@ clean: ## remove built files and caches; keeps .venv and runs
 	rm -rf build dist docs/_build docs/api/generated .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-# A new interpreter behind the link makes the stamps stale too, since make compares with the file that it points to.
+# A new interpreter behind the link makes the stamps stale too, since make looks at the file that the link points to.
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "gan_blocks needs Python 3.11 or newer, which '$(PYTHON)' is not: $$($(PYTHON) --version 2>&1)." >&2; \
