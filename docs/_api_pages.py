@@ -13,6 +13,8 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+from gan_blocks.engine.base.command_line import without_notes
+
 __all__ = ["home_modules", "part_page", "write_pages"]
 
 
@@ -46,7 +48,7 @@ def part_page(part: str, homes: dict[str, dict[str, str]]) -> str:
     blocks = [heading(part.rpartition(".")[2], "="), inspect.getdoc(importlib.import_module(part)) or ""]
     for module, names in homes.items():
         if module == part or module.startswith(f"{part}."):
-            blocks += [heading(module.rpartition(".")[2], "-"), first_paragraph(module)]
+            blocks += [heading(module.rpartition(".")[2], "-"), introduction(module)]
             for package in sorted(set(names.values())):
                 blocks += names_block(module, package, [name for name in names if names[name] == package])
     return "\n\n".join(blocks) + "\n"
@@ -99,8 +101,8 @@ def heading(text: str, underline: str) -> str:
     return f"{text}\n{underline * len(text)}"
 
 
-def first_paragraph(module: str) -> str:
-    return (inspect.getdoc(importlib.import_module(module)) or "").split("\n\n")[0]
+def introduction(module: str) -> str:
+    return without_notes(inspect.getdoc(importlib.import_module(module)) or "")
 
 
 def constant_text(module: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 There are two doors to each: :func:`zero_centered_penalty` takes images and the logits that the loss has made of them,
 so that the discriminator runs once; :func:`r1_penalty` and :func:`gradient_penalty` take the discriminator and run it
-themselves. All take second derivatives. Under float16 autocast, their gradients need a :class:`torch.amp.GradScaler`,
+themselves. All take second derivatives. Under float16 autocast, their gradients need a ``torch.amp.GradScaler``,
 as any there do.
 
 Tested in ``tests/losses/test_gradient_penalties.py``.

@@ -49,8 +49,8 @@ def checkpoint_activations(module: nn.Module) -> None:
         module: The module, changed in place: its ``forward`` from now on is the checkpointed one.
 
     Raises:
-        ValueError: If the module contains what would move twice: running statistics of a norm of ``torch.nn``, or
-            singular vectors of torch's own spectral norms.
+        ValueError: If the module contains running statistics of a norm of ``torch.nn`` or singular vectors of torch's own
+            spectral norm, which would move twice.
         RuntimeError: In the backward pass, if a parameter or a singular vector has changed since the forward pass.
 
     References:

@@ -5,7 +5,7 @@ A package registers a recipe in its ``pyproject.toml``, after which every comman
     [project.entry-points."gan_blocks.recipes"]
     my_gan = "my_package.my_gan:RECIPE"
 
-A run's folder says which recipe made it, but nobody's word is imported because a folder says so: see :func:`recipe_of`.
+A run's folder says which recipe made it, but nobody's word is imported because a folder says so: see ``recipe_of``.
 
 Tested in ``tests/engine/recipe/test_registry.py``.
 """
