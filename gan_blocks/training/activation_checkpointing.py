@@ -49,8 +49,7 @@ def checkpoint_activations(module: nn.Module) -> None:
         module: The module, changed in place: its ``forward`` from now on is the checkpointed one.
 
     Raises:
-        ValueError: If the module contains running statistics of a norm of ``torch.nn`` or singular vectors of torch's own
-            spectral norm, which would move twice.
+        ValueError: If the module contains running statistics of a ``torch.nn`` norm, or torch's own spectral norm.
         RuntimeError: In the backward pass, if a parameter or a singular vector has changed since the forward pass.
 
     References:
