@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 __all__ = [
     "RESIZE",
@@ -22,11 +23,13 @@ __all__ = [
     "check_factories",
     "check_feature_map",
     "check_flags",
+    "check_initialized",
     "check_labels",
     "check_module",
     "check_positive",
     "check_rank",
     "check_real_floating",
+    "check_sizes",
     "check_whole",
 ]
 
@@ -71,6 +74,14 @@ def check_whole(owner: str, **values: object) -> None:
             raise bad_kind(owner, name, "a whole number", value)
 
 
+def check_sizes(owner: str, **values: int) -> None:
+    """Raise unless every keyword's value is a whole number greater than zero."""
+    for name, value in values.items():
+        check_whole(owner, **{name: value})
+        if not value > 0:
+            raise bad_value(owner, name, "greater than 0", value)
+
+
 def check_at_least_0(owner: str, **values: float) -> None:
     """Raise unless every keyword's value is zero or greater."""
     for name, value in values.items():
@@ -89,6 +100,14 @@ def check_module(owner: str, name: str, value: object) -> None:
     """Raise unless ``value`` is a module; its class is none, nor are its parameters."""
     if not isinstance(value, nn.Module):
         raise bad_kind(owner, name, "a module, such as nn.Linear(4, 3)", value)
+
+
+def check_initialized(owner: str, name: str, value: nn.Module) -> None:
+    """Raise if a module has lazy parameters, whose shapes are not known before its first batch."""
+    lazy = [key for key, parameter in value.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        rule = f"{owner}: `{name}` must not have uninitialized parameters, but got {name} with {', '.join(lazy)}."
+        raise RuntimeError(f"{rule} Run a batch through it first.")
 
 
 def check_factories(owner: str, **values: object) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_factories, check_positive
+from gan_blocks._checks import bad_shape, check_factories, check_sizes
 from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["PlainDiscriminatorBlock", "PlainGeneratorBlock"]
@@ -64,7 +64,7 @@ class PlainGeneratorBlock(nn.Module):
         check_factories(
             "PlainGeneratorBlock", conv_transpose_layer=conv_transpose_layer, norm_layer=norm_layer, act_layer=act_layer
         )
-        check_positive("PlainGeneratorBlock", in_channels=in_channels, out_channels=out_channels)
+        check_sizes("PlainGeneratorBlock", in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.conv = conv_transpose_layer(in_channels, out_channels, 4, stride=2, padding=1)
         self.norm = norm_layer(out_channels)
@@ -123,7 +123,7 @@ class PlainDiscriminatorBlock(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("PlainDiscriminatorBlock", conv_layer=conv_layer, norm_layer=norm_layer, act_layer=act_layer)
-        check_positive("PlainDiscriminatorBlock", in_channels=in_channels, out_channels=out_channels)
+        check_sizes("PlainDiscriminatorBlock", in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.conv = conv_layer(in_channels, out_channels, 4, stride=2, padding=1)
         self.norm = norm_layer(out_channels)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_factories, check_feature_map, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_factories, check_feature_map, check_sizes
 from gan_blocks._transforms import is_watched
 from gan_blocks.conditioning._modulation import FoldableBatchNorm2d
 from gan_blocks.layers._modulation import modulate
@@ -86,7 +86,7 @@ class ConditionalBatchNorm2d(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("ConditionalBatchNorm2d", linear_layer=linear_layer)
-        check_positive("ConditionalBatchNorm2d", condition_dim=condition_dim)
+        check_sizes("ConditionalBatchNorm2d", num_features=num_features, condition_dim=condition_dim)
         self.condition_dim = condition_dim
         self.norm = FoldableBatchNorm2d(
             num_features,
@@ -161,6 +161,7 @@ class _ZeroTable(nn.Embedding):
     """A table that starts at zero."""
 
     class_tables = ("weight",)
+    keeps_initial_values = True
 
     def reset_parameters(self) -> None:
         # Drawn and discarded, so that what is built after it has the random numbers that it has always had.
@@ -231,7 +232,7 @@ class ClassConditionalBatchNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive("ClassConditionalBatchNorm2d", num_classes=num_classes)
+        check_sizes("ClassConditionalBatchNorm2d", num_features=num_features, num_classes=num_classes)
         self.num_classes = num_classes
         self.norm = FoldableBatchNorm2d(
             num_features,

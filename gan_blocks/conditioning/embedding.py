@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_factories, check_labels, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_factories, check_labels, check_sizes
 
 __all__ = ["ProjectedEmbedding", "SharedEmbedding"]
 
@@ -73,7 +73,7 @@ class SharedEmbedding(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive("SharedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
+        check_sizes("SharedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_dim, device=device, dtype=dtype))
@@ -148,8 +148,8 @@ class ProjectedEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("ProjectedEmbedding", linear_layer=linear_layer)
-        check_positive("ProjectedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
-        check_positive("ProjectedEmbedding", out_features=out_features)
+        check_sizes("ProjectedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
+        check_sizes("ProjectedEmbedding", out_features=out_features)
         self.num_classes = num_classes
         self.register_buffer("table", torch.empty(num_classes, embedding_dim, device=device, dtype=dtype))
         self.projection = linear_layer(embedding_dim, out_features, bias=False).to(device, dtype)

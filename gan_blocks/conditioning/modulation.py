@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_positive
+from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_sizes
 
 __all__ = ["FiLM2d"]
 
@@ -57,7 +57,7 @@ class FiLM2d(nn.Module):
         super().__init__()
         owner = "FiLM2d"
         check_factories(owner, linear_layer=linear_layer)
-        check_positive(owner, num_features=num_features, condition_dim=condition_dim)
+        check_sizes(owner, num_features=num_features, condition_dim=condition_dim)
         self.num_features = num_features
         self.condition_dim = condition_dim
         self.gain = linear_layer(condition_dim, num_features, bias=False)

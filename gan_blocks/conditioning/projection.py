@@ -9,7 +9,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_factories, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_factories, check_sizes
 
 __all__ = ["ProjectionHead", "UnconditionalHead"]
 
@@ -62,7 +62,7 @@ class ProjectionHead(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("ProjectionHead", linear_layer=linear_layer, embedding_layer=embedding_layer)
-        check_positive("ProjectionHead", in_features=in_features, num_classes=num_classes)
+        check_sizes("ProjectionHead", in_features=in_features, num_classes=num_classes)
         self.in_features = in_features
         self.num_classes = num_classes
         self.linear = linear_layer(in_features, 1)
@@ -119,7 +119,7 @@ class UnconditionalHead(nn.Module):
     def __init__(self, in_features: int, *, linear_layer: Callable[[int, int], nn.Module] = nn.Linear) -> None:
         super().__init__()
         check_factories("UnconditionalHead", linear_layer=linear_layer)
-        check_positive("UnconditionalHead", in_features=in_features)
+        check_sizes("UnconditionalHead", in_features=in_features)
         self.in_features = in_features
         self.linear = linear_layer(in_features, 1)
 

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_shape, bad_value, check_sizes
 
 __all__ = ["FullSkipZ", "HierarchicalSkipZ", "NoSkipZ", "SkipZ"]
 
@@ -58,7 +58,7 @@ class FullSkipZ(nn.Module):
 
     def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
         super().__init__()
-        check_positive("FullSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
+        check_sizes("FullSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
         self.latent_dim = latent_dim
         self.embedding_dim = embedding_dim
         self.num_blocks = num_blocks
@@ -110,7 +110,7 @@ class NoSkipZ(nn.Module):
 
     def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
         super().__init__()
-        check_positive("NoSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
+        check_sizes("NoSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
         self.latent_dim = latent_dim
         self.embedding_dim = embedding_dim
         self.num_blocks = num_blocks
@@ -164,7 +164,7 @@ class HierarchicalSkipZ(nn.Module):
 
     def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
         super().__init__()
-        check_positive("HierarchicalSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
+        check_sizes("HierarchicalSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
         num_chunks = num_blocks + 1
         if latent_dim % num_chunks:
             nearest = max(1, round(latent_dim / num_chunks)) * num_chunks

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value, check_factories
+from gan_blocks._checks import bad_shape, bad_value, check_factories, check_whole
 from gan_blocks.layers.attention_products import attend_by_products, products_are_faster
 
 __all__ = ["SelfAttention2d"]
@@ -69,6 +69,7 @@ class SelfAttention2d(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("SelfAttention2d", conv_layer=conv_layer)
+        check_whole("SelfAttention2d", channels=channels)
         if channels <= 0 or channels % 8:
             raise bad_value("SelfAttention2d", "channels", "a positive multiple of 8", channels)
         self.channels = channels

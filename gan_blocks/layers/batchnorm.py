@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_dtype, bad_shape, bad_value, check_feature_map, check_positive
+from gan_blocks._checks import bad_dtype, bad_shape, bad_value, check_feature_map, check_positive, check_sizes
 from gan_blocks._precision import to_float64, wide_dtype
 from gan_blocks.layers._modulation import is_reverse_mode, modulate
 from gan_blocks.layers._moments import GroupReference, Moments, own_moments, shared_moments, sharing_group
@@ -106,7 +106,8 @@ class CrossReplicaBatchNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive("CrossReplicaBatchNorm2d", num_features=num_features, eps=eps)
+        check_sizes("CrossReplicaBatchNorm2d", num_features=num_features)
+        check_positive("CrossReplicaBatchNorm2d", eps=eps)
         if momentum is None or not 0 <= momentum <= 1:  # torch's None is an average over all batches
             raise bad_value("CrossReplicaBatchNorm2d", "momentum", "from 0 to 1", momentum)
         if statistics not in get_args(Statistics):

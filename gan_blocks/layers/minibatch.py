@@ -10,7 +10,7 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_factories, check_positive, check_rank
+from gan_blocks._checks import bad_shape, check_factories, check_positive, check_rank, check_sizes
 
 __all__ = ["MinibatchDiscrimination", "MinibatchStdDev", "minibatch_stddev"]
 
@@ -69,7 +69,7 @@ def minibatch_stddev(x: Tensor, *, group_size: int | None = None, eps: float = 1
 def _check_stddev(owner: str, group_size: int | None, eps: float) -> None:
     check_positive(owner, eps=eps)
     if group_size is not None:
-        check_positive(owner, group_size=group_size)
+        check_sizes(owner, group_size=group_size)
 
 
 def _members(batch: int, group_size: int | None) -> int:
@@ -181,7 +181,7 @@ class MinibatchDiscrimination(nn.Module):
         super().__init__()
         owner = "MinibatchDiscrimination"
         check_factories(owner, linear_layer=linear_layer)
-        check_positive(owner, in_features=in_features, num_kernels=num_kernels, kernel_dim=kernel_dim)
+        check_sizes(owner, in_features=in_features, num_kernels=num_kernels, kernel_dim=kernel_dim)
         self.in_features = in_features
         self.num_kernels = num_kernels
         self.kernel_dim = kernel_dim

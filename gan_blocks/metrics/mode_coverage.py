@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive, check_rank
+from gan_blocks._checks import bad_shape, bad_value, check_positive, check_rank, check_sizes
 from gan_blocks._precision import to_float64
 
 __all__ = ["DiscreteModeCoverage", "ModeCoverage", "discrete_mode_coverage", "mode_coverage"]
@@ -122,7 +122,7 @@ def discrete_mode_coverage(modes: Tensor, *, num_modes: int) -> DiscreteModeCove
         (2, 0.824, [3, 0, 0, 1])
     """
     owner = "discrete_mode_coverage"
-    check_positive(owner, num_modes=num_modes)
+    check_sizes(owner, num_modes=num_modes)
     if modes.dtype == torch.bool or modes.is_floating_point() or modes.is_complex():
         raise TypeError(f"{owner}: `modes` must be of an integer dtype, but got {modes.dtype}.")
     if modes.dim() != 1 or modes.numel() == 0:
