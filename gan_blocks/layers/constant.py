@@ -6,7 +6,7 @@ Tested in ``tests/layers/test_constant.py``.
 import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_positive
+from gan_blocks._checks import bad_shape, check_sizes
 
 __all__ = ["LearnedConstant2d"]
 
@@ -46,6 +46,8 @@ class LearnedConstant2d(nn.Module):
         torch.Size([2, 16, 4, 4])
     """
 
+    keeps_initial_values = True
+
     def __init__(
         self,
         num_features: int,
@@ -57,7 +59,7 @@ class LearnedConstant2d(nn.Module):
     ) -> None:
         super().__init__()
         width = height if width is None else width
-        check_positive("LearnedConstant2d", num_features=num_features, height=height, width=width)
+        check_sizes("LearnedConstant2d", num_features=num_features, height=height, width=width)
         self.constant = nn.Parameter(torch.empty(num_features, height, width, device=device, dtype=dtype))
         self.reset_parameters()
 
