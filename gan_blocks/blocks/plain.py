@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_factories, check_sizes
+from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_sizes
 from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["PlainDiscriminatorBlock", "PlainGeneratorBlock"]
@@ -72,8 +72,7 @@ class PlainGeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Double the resolution."""
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise bad_shape("PlainGeneratorBlock", "x", f"(batch, {self.in_channels}, height, width)", x)
+        check_feature_map("PlainGeneratorBlock", x, self.in_channels)
         y: Tensor = self.act(self.norm(self.conv(x)))
         return y
 

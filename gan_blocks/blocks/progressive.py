@@ -12,7 +12,7 @@ from functools import partial
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_sizes
+from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_sizes, check_vectors
 from gan_blocks.layers.equalized import EqualizedConv2d, EqualizedConvTranspose2d, EqualizedLinear
 from gan_blocks.layers.fused_resampling import upsample_conv2d
 from gan_blocks.layers.minibatch import MinibatchStdDev
@@ -99,8 +99,7 @@ class ProgressiveGeneratorStem(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Turn latent vectors into the smallest feature maps."""
-        if z.dim() != 2 or z.shape[1] != self.latent_dim:
-            raise bad_shape("ProgressiveGeneratorStem", "z", f"(batch, {self.latent_dim})", z)
+        check_vectors("ProgressiveGeneratorStem", "z", z, self.latent_dim)
         h: Tensor = self.norm1(self.act1(self.conv1(rearrange(z, "batch dim -> batch dim 1 1"))))
         y: Tensor = self.norm2(self.act2(self.conv2(h)))
         return y

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_factories, check_feature_map, check_sizes
+from gan_blocks._checks import bad_shape, check_classes, check_factories, check_feature_map, check_sizes, check_vectors
 from gan_blocks._transforms import is_watched
 from gan_blocks.conditioning._modulation import FoldableBatchNorm2d
 from gan_blocks.layers._modulation import modulate
+from gan_blocks.layers._placing import placed
 from gan_blocks.layers.batchnorm import Statistics
 
 __all__ = ["ClassConditionalBatchNorm2d", "ConditionalBatchNorm2d", "project_together"]
@@ -59,6 +60,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
     Raises:
         ValueError: If an argument is outside its range, or an input has another shape.
+        TypeError: If an input is no tensor.
 
     References:
         Brock et al. 2018, section 3 and Appendix B, and Appendix C for eps; Perez et al. 2018, "FiLM".
@@ -98,15 +100,13 @@ class ConditionalBatchNorm2d(nn.Module):
             device=device,
             dtype=dtype,
         )
-        self.gain = linear_layer(condition_dim, num_features, bias=False).to(device, dtype)
-        self.bias = linear_layer(condition_dim, num_features, bias=False).to(device, dtype)
+        self.gain = placed(linear_layer(condition_dim, num_features, bias=False), device, dtype)
+        self.bias = placed(linear_layer(condition_dim, num_features, bias=False), device, dtype)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Normalize ``x``, then scale and shift each sample's channels by what its condition says."""
         check_feature_map("ConditionalBatchNorm2d", x, self.norm.num_features)
-        if condition.shape != (x.shape[0], self.condition_dim):
-            pattern = f"({x.shape[0]}, {self.condition_dim})"
-            raise bad_shape("ConditionalBatchNorm2d", "condition", pattern, condition)
+        check_vectors("ConditionalBatchNorm2d", "condition", condition, self.condition_dim, batch=x.shape[0])
         return self.modulate(x, self.gain(condition), self.bias(condition))
 
     def modulate(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
@@ -266,7 +266,7 @@ class ClassConditionalBatchNorm2d(nn.Module):
 
 def _normalize(norm: FoldableBatchNorm2d, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     """Normalize ``x``, then apply gain and bias of each sample and channel, ``(batch, channels)``."""
-    moments = norm.moments(x)
+    moments = None if is_watched(norm) else norm.moments(x)
     if moments is not None:
         return modulate(x, *moments, gain, bias, eps=norm.eps, of_batch=norm.training, group=norm.group)
     normalized: Tensor = norm(x)
