@@ -74,7 +74,7 @@ class BiasedActivation(nn.Module):
         """Return the activations."""
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise bad_shape("BiasedActivation", "x", f"(batch, {self.num_features}, ...)", x)
-        y: Tensor = self.act(x + self.bias.reshape(-1, *[1] * (x.dim() - 2)))
+        y: Tensor = self.act(x + self.bias.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2)))
         return y
 
     def extra_repr(self) -> str:
