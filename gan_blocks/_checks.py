@@ -4,10 +4,14 @@ Every message reads ``Owner: `name` must be RULE, but got name=VALUE.`` and may 
 The functions return the exception, so that the ``raise`` stays visible where the value is used.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from gan_blocks._transforms import is_traced, is_transformed
 
 __all__ = [
     "RESIZE",
@@ -21,12 +25,16 @@ __all__ = [
     "check_exactly_one",
     "check_factories",
     "check_feature_map",
+    "check_finite",
     "check_flags",
+    "check_initialized",
     "check_labels",
     "check_module",
     "check_positive",
     "check_rank",
     "check_real_floating",
+    "check_sizes",
+    "check_vectors",
     "check_whole",
 ]
 
@@ -71,11 +79,26 @@ def check_whole(owner: str, **values: object) -> None:
             raise bad_kind(owner, name, "a whole number", value)
 
 
+def check_sizes(owner: str, **values: int) -> None:
+    """Raise unless every keyword's value is a whole number greater than zero."""
+    for name, value in values.items():
+        check_whole(owner, **{name: value})
+        if not value > 0:
+            raise bad_value(owner, name, "greater than 0", value)
+
+
 def check_at_least_0(owner: str, **values: float) -> None:
     """Raise unless every keyword's value is zero or greater."""
     for name, value in values.items():
         if not value >= 0:
             raise bad_value(owner, name, "at least 0", value)
+
+
+def check_finite(owner: str, **values: float) -> None:
+    """Raise unless every keyword's value is finite."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise bad_value(owner, name, "finite", value)
 
 
 def check_flags(owner: str, **values: object) -> None:
@@ -89,6 +112,14 @@ def check_module(owner: str, name: str, value: object) -> None:
     """Raise unless ``value`` is a module; its class is none, nor are its parameters."""
     if not isinstance(value, nn.Module):
         raise bad_kind(owner, name, "a module, such as nn.Linear(4, 3)", value)
+
+
+def check_initialized(owner: str, name: str, value: nn.Module) -> None:
+    """Raise if a module has lazy parameters, whose shapes are not known before its first batch."""
+    lazy = [key for key, parameter in value.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        rule = f"{owner}: `{name}` must not have uninitialized parameters, but got {name} with {', '.join(lazy)}."
+        raise RuntimeError(f"{rule} Run a batch through it first.")
 
 
 def check_factories(owner: str, **values: object) -> None:
@@ -114,6 +145,14 @@ def check_rank(owner: str, name: str, value: Tensor, axes: Sequence[str]) -> Non
         raise bad_shape(owner, name, f"({', '.join(axes)}{',' * (len(axes) == 1)})", value)
 
 
+def check_vectors(owner: str, name: str, value: Tensor, width: int, *, batch: int | None = None) -> None:
+    """Raise unless ``value`` is a tensor of one vector of so many numbers per sample of the batch."""
+    if not isinstance(value, Tensor):
+        raise bad_kind(owner, name, "a tensor", value)
+    if value.dim() != 2 or value.shape[1] != width or (batch is not None and value.shape[0] != batch):
+        raise bad_shape(owner, name, f"({'batch' if batch is None else batch}, {width})", value)
+
+
 def check_batch(owner: str, name: str, value: Tensor) -> None:
     """Raise unless ``value`` is a tensor of samples, of any shape and a real floating dtype."""
     if not isinstance(value, Tensor):
@@ -130,14 +169,16 @@ def check_real_floating(owner: str, name: str, value: Tensor) -> None:
 
 
 def check_labels(owner: str, name: str, value: Tensor, num_classes: int) -> None:
-    """Raise unless ``value`` holds one int64 class index per sample; the range is looked at on the CPU alone."""
+    """Raise unless ``value`` holds one int64 class index per sample; the range is checked only on the CPU."""
     if not isinstance(value, Tensor):
         raise bad_kind(owner, name, "a tensor of labels", value)
     if value.dtype != torch.int64:
         raise bad_dtype(owner, name, "int64", value)
     check_rank(owner, name, value, ("batch",))
-    # Reading values would stall a CUDA stream and break a compiled graph.
-    if value.device.type != "cpu" or torch.compiler.is_compiling() or value.numel() == 0:
+    # Reading values would stall a CUDA stream and break a compiled graph. In transforms and traces there are none.
+    if value.device.type != "cpu" or torch.compiler.is_compiling() or type(value) is not Tensor:
+        return
+    if is_transformed(value) or is_traced() or value.numel() == 0:
         return
     low, high = (int(extreme) for extreme in value.aminmax())
     if low < 0 or high >= num_classes:

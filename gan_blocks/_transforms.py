@@ -1,7 +1,7 @@
 """What else goes on in a forward pass: transforms of ``torch.func``, compiled models, and hooks of modules.
 
-Tested in ``tests/spectral/test_reading.py``, ``tests/conditioning/test_batchnorm.py`` and
-``tests/training/test_standing_statistics.py``.
+Tested in ``tests/spectral/test_reading.py``, ``tests/conditioning/test_batchnorm.py``,
+``tests/conditioning/test_labels.py`` and ``tests/training/test_standing_statistics.py``.
 """
 
 import sys
@@ -41,7 +41,7 @@ def uncompiled() -> AbstractContextManager[object]:
 
 
 def is_watched(module: nn.Module, *, own_pre_hooks: int = 0) -> bool:
-    """Whether somebody looks on, or does something else in the module's place: then it has to be called."""
+    """Whether hooks or an overridden ``forward`` must see this call, so that it cannot be bypassed."""
     hooks = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
     return (
         bool(hooks)

@@ -19,6 +19,17 @@ FLAGS = [
     for option, about in options.items()
     if PARTS[name].__module__.startswith("gan_blocks.blocks.") and about.annotation is bool
 ]
+PASSED_ON = {"kernel_size", "stride", "padding", "dilation"}  # to torch, whose convolutions take pairs too
+SIZES = [
+    (name, option)
+    for name, options in SIGNATURES.items()
+    for option, about in options.items()
+    if PARTS[name].__module__.split(".")[1] in {"blocks", "conditioning", "latents", "layers"}
+    and inspect.isclass(PARTS[name])
+    and not inspect.isabstract(PARTS[name])
+    and about.annotation in (int, int | None)
+    and not (name.startswith("Equalized") and option in PASSED_ON)
+]
 # A convolution is only called, so that a function will do.
 MODULES = [
     (name, first)
@@ -44,6 +55,7 @@ def called(name, **options):
 def test_the_signatures_are_found():
     assert {("ResidualGeneratorBlock", "norm_layer"), ("SelfAttention2d", "conv_layer")} <= set(FACTORIES)
     assert ("BottleneckGeneratorBlock", "upsample") in FLAGS
+    assert {("SelfAttention2d", "channels"), ("NormalPrior", "dim"), ("MinibatchStdDev", "group_size")} <= set(SIZES)
     assert {("spectral_norm", "module"), ("SpectrumMonitor", "model"), ("init_orthogonal_", "module")} <= set(MODULES)
 
 
@@ -62,6 +74,14 @@ def test_a_word_is_no_flag(name, option):
     rule = f"{name}: `{option}` must be True or False, but got {option} of type str."
     with pytest.raises(TypeError, match=f"^{re.escape(rule)}$"):
         called(name, **{option: "nearest"})
+
+
+@pytest.mark.parametrize(("name", "option"), SIZES)
+@pytest.mark.parametrize("value", [8.0, True, "8"])
+def test_sizes_are_whole_numbers(name, option, value):
+    rule = f"{name}: `{option}` must be a whole number, but got {option} of type {type(value).__name__}."
+    with pytest.raises(TypeError, match=f"^{re.escape(rule)}$"):
+        called(name, **{option: value})
 
 
 @pytest.mark.parametrize(("name", "option"), MODULES)
@@ -89,8 +109,7 @@ X = torch.ones(2, 3, 4, 4)
         ),
         (
             lambda: gan_blocks.ResidualDiscriminatorBlock("8", 8),
-            "ResidualDiscriminatorBlock: `in_channels` must be a number greater than 0, but got in_channels of "
-            "type str.",
+            "ResidualDiscriminatorBlock: `in_channels` must be a whole number, but got in_channels of type str.",
         ),
         (
             lambda: gan_blocks.ResidualDiscriminatorBlock(3, 8)(X.numpy()),

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import gan_blocks
 from gan_blocks import (
@@ -113,12 +114,28 @@ def alike(first: Tensor, second: Tensor) -> bool:
     return all(abs(one - other) <= error for one, other in moments)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if hasattr(getattr(gan_blocks, name), "reset_parameters")])
+LAYERS = [name for name in MODULES if getattr(gan_blocks, name).__module__.split(".")[1] in {"conditioning", "layers"}]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_it_can_be_made_of_fake_tensors(name: str):
+    with FakeTensorMode():
+        assert all(isinstance(parameter.data, FakeTensor) for parameter in MODULES[name]().parameters())
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_what_owns_tensors_takes_device_and_dtype(name: str):
     kind = getattr(gan_blocks, name)
     assert {"device", "dtype"} <= inspect.signature(kind).parameters.keys()
     arguments = dict.fromkeys(("num_features", "channels", "in_channels", "out_channels", "height"), 8)
-    arguments |= {"kernel_size": 1, "in_features": 8, "out_features": 8, "num_classes": 8, "embedding_dim": 8}
+    arguments |= {
+        "kernel_size": 1,
+        "in_features": 8,
+        "out_features": 8,
+        "num_classes": 8,
+        "embedding_dim": 8,
+        "condition_dim": 8,
+    }
     taken = {key: value for key, value in arguments.items() if key in inspect.signature(kind).parameters}
     module = kind(**taken, device="meta", dtype=torch.float64)
     tensors = [tensor for tensor in [*module.parameters(), *module.buffers()] if tensor.is_floating_point()]

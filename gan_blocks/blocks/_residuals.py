@@ -1,22 +1,28 @@
-"""What residual blocks share: norms with and without a condition, and residuals that start at zero.
+"""What residual blocks share: norms with and without a condition, what their arguments may be, residuals of zero.
 
 Tested in ``tests/blocks/test_residual_options.py``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 from torch.nn.utils.weight_norm import WeightNorm
 
-from gan_blocks._checks import bad_kind, bad_value, check_positive
+from gan_blocks._checks import bad_kind, bad_value, check_sizes
 from gan_blocks.conditioning.batchnorm import project_together
+from gan_blocks.spectral.normalization import SpectralNorm
+from gan_blocks.spectral.parametrized import chains_of
 
-__all__ = ["check_groups", "grouped", "norms_for", "zero_weight_"]
+__all__ = ["check_groups", "check_out_of_place", "grouped", "norms_for", "zero_weight_"]
+
+
+_SPECTRAL_NORMS = (SpectralNorm, _SpectralNorm, SpectralNormHook)
 
 
 def norms_for(
@@ -36,14 +42,18 @@ def _apply_norm(owner: str, norm: nn.Module, condition: Tensor | None, x: Tensor
     return y
 
 
-def check_groups(owner: str, groups: int, **channels: int) -> None:
-    """Check that a number of groups divides these channels."""
-    if not isinstance(groups, int):
-        raise bad_value(owner, "groups", "a whole number", groups)
-    check_positive(owner, groups=groups)
-    for name, number in channels.items():
-        if number % groups:
-            raise bad_value(owner, name, f"a multiple of groups={groups}", number)
+def check_out_of_place(owner: str, norm: nn.Module, act: nn.Module) -> None:
+    """Refuse a first activation that overwrites the block's input, which the shortcut and the caller read."""
+    if isinstance(norm, nn.Identity) and getattr(act, "inplace", False):
+        raise bad_value(owner, "act_layer", "out of place", act, "The shortcut reads what it would change.")
+
+
+def check_groups(owner: str, groups: int, widths: Mapping[str, int]) -> None:
+    """Check that a number of groups divides these numbers of channels, each under what it is in terms of arguments."""
+    check_sizes(owner, groups=groups)
+    for name, width in widths.items():
+        if width % groups:
+            raise bad_value(owner, "groups", f"a divisor of {name} = {width}", groups)
 
 
 def grouped(groups: int) -> dict[str, int]:
@@ -54,11 +64,14 @@ def grouped(groups: int) -> dict[str, int]:
 def zero_weight_(owner: str, layer: nn.Module) -> None:
     """Let a convolution give nothing but its bias, now and after :meth:`reset_parameters`.
 
+    It counts as initialized from then on: see ``keeps_initial_values`` of :func:`gan_blocks.init_orthogonal_`.
+
     Raises:
-        ValueError: If its weight cannot be zero, as one that is divided by its own norm.
+        TypeError: If it has no weight that can be zero, such as one that is divided by its own norm.
     """
     _fill_with_zeros(owner, layer)
     vars(layer)["reset_parameters"] = partial(_reset_to_zero, owner, layer)
+    vars(layer)["keeps_initial_values"] = True
 
 
 def _reset_to_zero(owner: str, layer: Any) -> None:
@@ -68,26 +81,25 @@ def _reset_to_zero(owner: str, layer: Any) -> None:
 
 @torch.no_grad()
 def _fill_with_zeros(owner: str, layer: nn.Module) -> None:
-    scale = _scale_of(layer)
+    hooks, chain = list(layer._forward_pre_hooks.values()), chains_of(layer).get("weight")
+    spectral = any(isinstance(step, _SPECTRAL_NORMS) for step in [*hooks, *(chain or [])])
+    scale = None if spectral else _scale_of(layer, hooks, chain)
     if scale is None:
         rule = "a factory of layers whose weight can be zero, with zero_init_residual"
-        raise bad_kind(owner, "conv_layer", rule, layer, "Torch's spectral norm would divide 0 by 0.")
+        remedy = (
+            "A spectral norm scales the first update up to norm 1: pass nn.Conv2d and call normalize_layers, which "
+            "leaves this layer out."
+        )
+        raise bad_kind(owner, "conv_layer", rule, layer, remedy if spectral else "")
     nn.init.zeros_(scale)
 
 
-def _scale_of(layer: nn.Module) -> Tensor | None:
+def _scale_of(layer: nn.Module, hooks: Sequence[object], chain: ParametrizationList | None) -> Tensor | None:
     """The tensor of a layer whose zeros make its weight zero."""
-    hooks = list(layer._forward_pre_hooks.values())
-    if any(isinstance(hook, SpectralNorm) for hook in hooks):
-        return None
     if any(isinstance(hook, WeightNorm) for hook in hooks):
         return layer.get_parameter("weight_g")
-    chains = getattr(layer, "parametrizations", None)
-    if chains is None or "weight" not in chains:
+    if chain is None:
         return layer._parameters.get("weight")
-    chain = chains["weight"]
-    if any(isinstance(step, _SpectralNorm) for step in chain):
-        return None
     originals = dict(chain.named_parameters(recurse=False))
     # Torch's weight norm keeps the lengths of the filters first.
     return originals.get("original", originals.get("original0"))

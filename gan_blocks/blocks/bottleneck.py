@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_value, check_factories, check_feature_map, check_flags, check_positive
-from gan_blocks.blocks._residuals import check_groups, grouped, norms_for, zero_weight_
+from gan_blocks._checks import bad_value, check_factories, check_feature_map, check_flags, check_sizes
+from gan_blocks.blocks._residuals import check_groups, check_out_of_place, grouped, norms_for, zero_weight_
 from gan_blocks.layers.fused_resampling import upsample_conv2d
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
@@ -39,7 +39,8 @@ class BottleneckGeneratorBlock(nn.Module):
         groups: Groups of the 3x3 convolutions' channels, whose number it must divide; the paper has 1.
         zero_init_residual: Whether the last convolution starts at zero, so that the block starts as its shortcut.
         conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
-        act_layer: Factory of the activations, called without arguments.
+        act_layer: Factory of the activations, called without arguments. Without a norm before it, the first one must
+            not work in place: it would change what the shortcut reads.
 
     Shape:
         - x: ``(batch, in_channels, height, width)``
@@ -48,7 +49,8 @@ class BottleneckGeneratorBlock(nn.Module):
 
     Raises:
         ValueError: If an argument is outside its range, or ``x`` has another shape.
-        TypeError: If a norm takes a condition and there is none.
+        TypeError: If a norm takes a condition and there is none, or ``conv_layer`` makes layers whose weight cannot be
+            zero, such as spectrally normalized ones, with ``zero_init_residual``.
 
     References:
         Brock et al. 2018, Appendix B, figure 16 (b) and Tables 7 to 9; He et al. 2016 for bottlenecks.
@@ -80,7 +82,7 @@ class BottleneckGeneratorBlock(nn.Module):
         owner = "BottleneckGeneratorBlock"
         check_factories(owner, norm_layer=norm_layer, conv_layer=conv_layer, act_layer=act_layer)
         check_flags(owner, upsample=upsample, zero_init_residual=zero_init_residual)
-        check_positive(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
+        check_sizes(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
         if in_channels % bottleneck_ratio:
             raise bad_value(owner, "in_channels", f"a multiple of bottleneck_ratio={bottleneck_ratio}", in_channels)
         if out_channels > in_channels:
@@ -91,8 +93,9 @@ class BottleneckGeneratorBlock(nn.Module):
         self.upsample = upsample
         self.resample = resample
         hidden = in_channels // bottleneck_ratio
-        check_groups(owner, groups, hidden_channels=hidden)
+        check_groups(owner, groups, {"in_channels / bottleneck_ratio": hidden})
         self.norm1, self.act1 = norm_layer(in_channels), act_layer()
+        check_out_of_place(owner, self.norm1, self.act1)
         self.conv1 = conv_layer(in_channels, hidden, 1)
         self.norm2, self.act2 = norm_layer(hidden), act_layer()
         self.conv2 = conv_layer(hidden, hidden, 3, padding=1, **grouped(groups))
@@ -153,6 +156,8 @@ class BottleneckDiscriminatorBlock(nn.Module):
 
     Raises:
         ValueError: If an argument is outside its range, or ``x`` has another shape.
+        TypeError: If ``conv_layer`` makes layers whose weight cannot be zero, such as spectrally normalized ones, with
+            ``zero_init_residual``.
 
     References:
         Brock et al. 2018, Appendix B, figure 16 (c) and Tables 7 to 9; He et al. 2016 for bottlenecks.
@@ -180,7 +185,7 @@ class BottleneckDiscriminatorBlock(nn.Module):
         owner = "BottleneckDiscriminatorBlock"
         check_factories(owner, conv_layer=conv_layer, act_layer=act_layer)
         check_flags(owner, downsample=downsample, zero_init_residual=zero_init_residual)
-        check_positive(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
+        check_sizes(owner, in_channels=in_channels, out_channels=out_channels, bottleneck_ratio=bottleneck_ratio)
         if out_channels % bottleneck_ratio:
             raise bad_value(owner, "out_channels", f"a multiple of bottleneck_ratio={bottleneck_ratio}", out_channels)
         if out_channels < in_channels:
@@ -191,10 +196,9 @@ class BottleneckDiscriminatorBlock(nn.Module):
         self.downsample = downsample
         self.resample = resample
         hidden = out_channels // bottleneck_ratio
-        check_groups(owner, groups, hidden_channels=hidden)
+        check_groups(owner, groups, {"out_channels / bottleneck_ratio": hidden})
         self.act1 = act_layer()
-        if getattr(self.act1, "inplace", False):
-            raise bad_value(owner, "act_layer", "out of place", self.act1, "The shortcut reads what it would change.")
+        check_out_of_place(owner, nn.Identity(), self.act1)
         self.conv1 = conv_layer(in_channels, hidden, 1)
         self.act2 = act_layer()
         self.conv2 = conv_layer(hidden, hidden, 3, padding=1, **grouped(groups))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_feature_map, check_module
+from gan_blocks._checks import check_feature_map, check_module, check_vectors
 from gan_blocks._transforms import is_transformed, is_watched
 from gan_blocks.blocks.bottleneck import BottleneckGeneratorBlock
 from gan_blocks.blocks.residual import ResidualGeneratorBlock
@@ -111,9 +111,7 @@ class _FoldedBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Add the residual to the shortcut."""
         check_feature_map("fold_generator_blocks", x, self.in_channels)
-        if condition.shape != (x.shape[0], self.condition_dim):
-            pattern = f"({x.shape[0]}, {self.condition_dim})"
-            raise bad_shape("fold_generator_blocks", "condition", pattern, condition)
+        check_vectors("fold_generator_blocks", "condition", condition, self.condition_dim, batch=x.shape[0])
         gains_and_biases = self.project(condition).split(self.widths, dim=1)
         h = x
         for number, conv in enumerate(self.convs):

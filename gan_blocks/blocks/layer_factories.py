@@ -10,7 +10,7 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from gan_blocks._checks import bad_kind, bad_value, check_module
+from gan_blocks._checks import bad_kind, bad_value, check_initialized, check_module
 from gan_blocks.layers.init import init_orthogonal_
 from gan_blocks.spectral.normalization import spectral_norm
 
@@ -69,8 +69,9 @@ def normalize_layers(
 ) -> ModuleT:
     """Initialize and normalize the convolutions, linear layers and embeddings of a model that is there, in place.
 
-    Layers with a parametrized weight stay as they are, and so do tables that start at zero, such as those of
-    :class:`ClassConditionalBatchNorm2d`.
+    Layers with a parametrized tensor, or a weight that a hook computes, stay as they are. So do those with a true
+    attribute ``keeps_initial_values``: the tables of :class:`ClassConditionalBatchNorm2d`, which start at zero, and
+    convolutions that ``zero_init_residual`` made zero.
 
     Args:
         model: The model, fresh: ``init`` draws its weights anew.
@@ -82,6 +83,7 @@ def normalize_layers(
 
     Raises:
         ValueError: If the model has no such layer.
+        RuntimeError: If a parameter of the model is not initialized; nothing has been changed then.
 
     Example:
         >>> model = normalize_layers(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)))
@@ -89,14 +91,20 @@ def normalize_layers(
         [1.0, 1.0]
     """
     check_module("normalize_layers", "model", model)
-    layers = [module for module in model.modules() if isinstance(module, LAYERS)]
-    layers = [layer for layer in layers if not is_parametrized(layer) and not hasattr(layer, "class_tables")]
+    check_initialized("normalize_layers", "model", model)
+    layers = [module for module in model.modules() if isinstance(module, LAYERS) and _is_to_normalize(module)]
     if not layers:
         rule = "a module with convolutions, linear layers or embeddings that are not parametrized"
         raise bad_value("normalize_layers", "model", rule, type(model).__name__)
     for layer in layers:
         _prepare(layer, normalize, init)
     return model
+
+
+def _is_to_normalize(layer: nn.Module) -> bool:
+    if is_parametrized(layer) or getattr(layer, "keeps_initial_values", False):
+        return False
+    return isinstance(layer._parameters.get("weight"), nn.Parameter)  # the hooks of torch.nn.utils replace it
 
 
 def _make(

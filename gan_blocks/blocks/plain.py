@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_factories, check_positive
+from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_sizes
 from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["PlainDiscriminatorBlock", "PlainGeneratorBlock"]
@@ -64,7 +64,7 @@ class PlainGeneratorBlock(nn.Module):
         check_factories(
             "PlainGeneratorBlock", conv_transpose_layer=conv_transpose_layer, norm_layer=norm_layer, act_layer=act_layer
         )
-        check_positive("PlainGeneratorBlock", in_channels=in_channels, out_channels=out_channels)
+        check_sizes("PlainGeneratorBlock", in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.conv = conv_transpose_layer(in_channels, out_channels, 4, stride=2, padding=1)
         self.norm = norm_layer(out_channels)
@@ -72,8 +72,7 @@ class PlainGeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Double the resolution."""
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise bad_shape("PlainGeneratorBlock", "x", f"(batch, {self.in_channels}, height, width)", x)
+        check_feature_map("PlainGeneratorBlock", x, self.in_channels)
         y: Tensor = self.act(self.norm(self.conv(x)))
         return y
 
@@ -123,7 +122,7 @@ class PlainDiscriminatorBlock(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("PlainDiscriminatorBlock", conv_layer=conv_layer, norm_layer=norm_layer, act_layer=act_layer)
-        check_positive("PlainDiscriminatorBlock", in_channels=in_channels, out_channels=out_channels)
+        check_sizes("PlainDiscriminatorBlock", in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.conv = conv_layer(in_channels, out_channels, 4, stride=2, padding=1)
         self.norm = norm_layer(out_channels)

@@ -12,7 +12,7 @@ from functools import partial
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_positive
+from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_sizes, check_vectors
 from gan_blocks.layers.equalized import EqualizedConv2d, EqualizedConvTranspose2d, EqualizedLinear
 from gan_blocks.layers.fused_resampling import upsample_conv2d
 from gan_blocks.layers.minibatch import MinibatchStdDev
@@ -90,7 +90,7 @@ class ProgressiveGeneratorStem(nn.Module):
             act_layer=act_layer,
             norm_layer=norm_layer,
         )
-        check_positive("ProgressiveGeneratorStem", latent_dim=latent_dim, out_channels=out_channels)
+        check_sizes("ProgressiveGeneratorStem", latent_dim=latent_dim, out_channels=out_channels)
         self.latent_dim = latent_dim
         self.conv1 = conv_transpose_layer(latent_dim, out_channels, 4)
         self.act1, self.norm1 = act_layer(), norm_layer(out_channels)
@@ -99,8 +99,7 @@ class ProgressiveGeneratorStem(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Turn latent vectors into the smallest feature maps."""
-        if z.dim() != 2 or z.shape[1] != self.latent_dim:
-            raise bad_shape("ProgressiveGeneratorStem", "z", f"(batch, {self.latent_dim})", z)
+        check_vectors("ProgressiveGeneratorStem", "z", z, self.latent_dim)
         h: Tensor = self.norm1(self.act1(self.conv1(rearrange(z, "batch dim -> batch dim 1 1"))))
         y: Tensor = self.norm2(self.act2(self.conv2(h)))
         return y
@@ -146,7 +145,7 @@ class ProgressiveGeneratorBlock(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("ProgressiveGeneratorBlock", conv_layer=conv_layer, act_layer=act_layer, norm_layer=norm_layer)
-        check_positive("ProgressiveGeneratorBlock", in_channels=in_channels, out_channels=out_channels)
+        check_sizes("ProgressiveGeneratorBlock", in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.conv1 = conv_layer(in_channels, out_channels, 3, padding=1)
         self.act1, self.norm1 = act_layer(), norm_layer(out_channels)
@@ -192,7 +191,7 @@ class ToRGB(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("ToRGB", conv_layer=conv_layer)
-        check_positive("ToRGB", in_channels=in_channels, image_channels=image_channels)
+        check_sizes("ToRGB", in_channels=in_channels, image_channels=image_channels)
         self.in_channels = in_channels
         self.conv = conv_layer(in_channels, image_channels, 1)
 
@@ -239,7 +238,7 @@ class FromRGB(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("FromRGB", conv_layer=conv_layer, act_layer=act_layer)
-        check_positive("FromRGB", image_channels=image_channels, out_channels=out_channels)
+        check_sizes("FromRGB", image_channels=image_channels, out_channels=out_channels)
         self.image_channels = image_channels
         self.conv = conv_layer(image_channels, out_channels, 1)
         self.act = act_layer()
@@ -289,7 +288,7 @@ class ProgressiveDiscriminatorBlock(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("ProgressiveDiscriminatorBlock", conv_layer=conv_layer, act_layer=act_layer)
-        check_positive("ProgressiveDiscriminatorBlock", in_channels=in_channels, out_channels=out_channels)
+        check_sizes("ProgressiveDiscriminatorBlock", in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.conv1 = conv_layer(in_channels, in_channels, 3, padding=1)
         self.act1 = act_layer()
@@ -354,7 +353,7 @@ class ProgressiveDiscriminatorHead(nn.Module):
             linear_layer=linear_layer,
             act_layer=act_layer,
         )
-        check_positive(owner, in_channels=in_channels, hidden_channels=hidden_channels)
+        check_sizes(owner, in_channels=in_channels, hidden_channels=hidden_channels)
         self.in_channels = in_channels
         self.stddev = nn.Identity() if stddev_layer is None else stddev_layer()
         self.conv1 = conv_layer(in_channels + (stddev_layer is not None), hidden_channels, 3, padding=1)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_value, check_factories, check_feature_map, check_flags, check_positive
-from gan_blocks.blocks._residuals import check_groups, grouped, norms_for, zero_weight_
+from gan_blocks._checks import bad_value, check_factories, check_feature_map, check_flags, check_sizes
+from gan_blocks.blocks._residuals import check_groups, check_out_of_place, grouped, norms_for, zero_weight_
 from gan_blocks.layers.fused_resampling import conv2d_downsample, upsample_conv2d
 from gan_blocks.layers.resampling import downsample_average, upsample_nearest
 
@@ -41,7 +41,8 @@ class ResidualGeneratorBlock(nn.Module):
         groups: Groups of both convolutions' channels, which it must divide; the paper has 1.
         zero_init_residual: Whether the last convolution starts at zero, so that the block starts as its shortcut.
         conv_layer: Factory of the convolutions, called like ``nn.Conv2d``; the paper's are spectrally normalized.
-        act_layer: Factory of the activations, called without arguments.
+        act_layer: Factory of the activations, called without arguments. Without a norm before it, the first one must
+            not work in place: it would change what the shortcut reads.
 
     Shape:
         - x: ``(batch, in_channels, height, width)``
@@ -50,7 +51,8 @@ class ResidualGeneratorBlock(nn.Module):
 
     Raises:
         ValueError: If an argument is outside its range, or ``x`` has another shape.
-        TypeError: If a norm takes a condition and there is none.
+        TypeError: If a norm takes a condition and there is none, or ``conv_layer`` makes layers whose weight cannot be
+            zero, such as spectrally normalized ones, with ``zero_init_residual``.
 
     References:
         Brock et al. 2018, Appendix B, figure 15 (b) and Tables 4 to 6, Appendix H for other filters and resampling;
@@ -84,7 +86,7 @@ class ResidualGeneratorBlock(nn.Module):
         check_factories("ResidualGeneratorBlock", norm_layer=norm_layer, conv_layer=conv_layer, act_layer=act_layer)
         check_flags("ResidualGeneratorBlock", upsample=upsample, zero_init_residual=zero_init_residual)
         padding = _padding("ResidualGeneratorBlock", in_channels, out_channels, kernel_size, dilation)
-        check_groups("ResidualGeneratorBlock", groups, in_channels=in_channels, out_channels=out_channels)
+        check_groups("ResidualGeneratorBlock", groups, {"in_channels": in_channels, "out_channels": out_channels})
         # A factory need not know what is not asked for.
         options = {"padding": padding, **({} if dilation == 1 else {"dilation": dilation}), **grouped(groups)}
         self.in_channels = in_channels
@@ -92,6 +94,7 @@ class ResidualGeneratorBlock(nn.Module):
         self.upsample = upsample
         self.resample = resample
         self.norm1, self.act1 = norm_layer(in_channels), act_layer()
+        check_out_of_place("ResidualGeneratorBlock", self.norm1, self.act1)
         self.conv1 = conv_layer(in_channels, out_channels, kernel_size, **options)
         self.norm2, self.act2 = norm_layer(out_channels), act_layer()
         self.conv2 = conv_layer(out_channels, out_channels, kernel_size, **options)
@@ -154,6 +157,8 @@ class ResidualDiscriminatorBlock(nn.Module):
 
     Raises:
         ValueError: If an argument is outside its range, or ``x`` has another shape.
+        TypeError: If ``conv_layer`` makes layers whose weight cannot be zero, such as spectrally normalized ones, with
+            ``zero_init_residual``.
 
     References:
         Brock et al. 2018, Appendix B, figure 15 (c) and Tables 4 to 6, Appendix H for norms and other filters;
@@ -190,7 +195,7 @@ class ResidualDiscriminatorBlock(nn.Module):
             zero_init_residual=zero_init_residual,
         )
         padding = _padding("ResidualDiscriminatorBlock", in_channels, out_channels, kernel_size, dilation)
-        check_groups("ResidualDiscriminatorBlock", groups, in_channels=in_channels, out_channels=out_channels)
+        check_groups("ResidualDiscriminatorBlock", groups, {"in_channels": in_channels, "out_channels": out_channels})
         # A factory need not know what is not asked for.
         options = {"padding": padding, **({} if dilation == 1 else {"dilation": dilation}), **grouped(groups)}
         self.in_channels = in_channels
@@ -201,9 +206,7 @@ class ResidualDiscriminatorBlock(nn.Module):
         self.norm1, self.act1 = (
             (norm_layer(in_channels), act_layer()) if preactivation else (nn.Identity(), nn.Identity())
         )
-        if isinstance(self.norm1, nn.Identity) and getattr(self.act1, "inplace", False):
-            remedy = "The shortcut reads what it would change."
-            raise bad_value("ResidualDiscriminatorBlock", "act_layer", "out of place", self.act1, remedy)
+        check_out_of_place("ResidualDiscriminatorBlock", self.norm1, self.act1)
         self.conv1 = conv_layer(in_channels, out_channels, kernel_size, **options)
         self.norm2, self.act2 = norm_layer(out_channels), act_layer()
         self.conv2 = conv_layer(out_channels, out_channels, kernel_size, **options)
@@ -233,8 +236,8 @@ class ResidualDiscriminatorBlock(nn.Module):
 
 def _padding(owner: str, in_channels: int, out_channels: int, kernel_size: int, dilation: int) -> int:
     """Check the sizes, and return the padding with which such filters keep height and width."""
-    check_positive(owner, in_channels=in_channels, out_channels=out_channels)
-    check_positive(owner, kernel_size=kernel_size, dilation=dilation)
+    check_sizes(owner, in_channels=in_channels, out_channels=out_channels)
+    check_sizes(owner, kernel_size=kernel_size, dilation=dilation)
     if kernel_size % 2 == 0:
         raise bad_value(owner, "kernel_size", "odd", kernel_size, "An even filter has no pixel at its center.")
     return dilation * (kernel_size - 1) // 2

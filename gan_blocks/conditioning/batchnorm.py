@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_factories, check_feature_map, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_factories, check_feature_map, check_sizes, check_vectors
 from gan_blocks._transforms import is_watched
 from gan_blocks.conditioning._modulation import FoldableBatchNorm2d
 from gan_blocks.layers._modulation import modulate
+from gan_blocks.layers._placing import placed
 from gan_blocks.layers.batchnorm import Statistics
 
 __all__ = ["ClassConditionalBatchNorm2d", "ConditionalBatchNorm2d", "project_together"]
@@ -59,6 +60,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
     Raises:
         ValueError: If an argument is outside its range, or an input has another shape.
+        TypeError: If an input is no tensor.
 
     References:
         Brock et al. 2018, section 3 and Appendix B, and Appendix C for eps; Perez et al. 2018, "FiLM".
@@ -86,7 +88,7 @@ class ConditionalBatchNorm2d(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("ConditionalBatchNorm2d", linear_layer=linear_layer)
-        check_positive("ConditionalBatchNorm2d", condition_dim=condition_dim)
+        check_sizes("ConditionalBatchNorm2d", num_features=num_features, condition_dim=condition_dim)
         self.condition_dim = condition_dim
         self.norm = FoldableBatchNorm2d(
             num_features,
@@ -98,15 +100,13 @@ class ConditionalBatchNorm2d(nn.Module):
             device=device,
             dtype=dtype,
         )
-        self.gain = linear_layer(condition_dim, num_features, bias=False).to(device, dtype)
-        self.bias = linear_layer(condition_dim, num_features, bias=False).to(device, dtype)
+        self.gain = placed(linear_layer(condition_dim, num_features, bias=False), device, dtype)
+        self.bias = placed(linear_layer(condition_dim, num_features, bias=False), device, dtype)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Normalize ``x``, then scale and shift each sample's channels by what its condition says."""
         check_feature_map("ConditionalBatchNorm2d", x, self.norm.num_features)
-        if condition.shape != (x.shape[0], self.condition_dim):
-            pattern = f"({x.shape[0]}, {self.condition_dim})"
-            raise bad_shape("ConditionalBatchNorm2d", "condition", pattern, condition)
+        check_vectors("ConditionalBatchNorm2d", "condition", condition, self.condition_dim, batch=x.shape[0])
         return self.modulate(x, self.gain(condition), self.bias(condition))
 
     def modulate(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
@@ -161,6 +161,7 @@ class _ZeroTable(nn.Embedding):
     """A table that starts at zero."""
 
     class_tables = ("weight",)
+    keeps_initial_values = True
 
     def reset_parameters(self) -> None:
         # Drawn and discarded, so that what is built after it has the random numbers that it has always had.
@@ -231,7 +232,7 @@ class ClassConditionalBatchNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive("ClassConditionalBatchNorm2d", num_classes=num_classes)
+        check_sizes("ClassConditionalBatchNorm2d", num_features=num_features, num_classes=num_classes)
         self.num_classes = num_classes
         self.norm = FoldableBatchNorm2d(
             num_features,
@@ -265,7 +266,7 @@ class ClassConditionalBatchNorm2d(nn.Module):
 
 def _normalize(norm: FoldableBatchNorm2d, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     """Normalize ``x``, then apply gain and bias of each sample and channel, ``(batch, channels)``."""
-    moments = norm.moments(x)
+    moments = None if is_watched(norm) else norm.moments(x)
     if moments is not None:
         return modulate(x, *moments, gain, bias, eps=norm.eps, of_batch=norm.training, group=norm.group)
     normalized: Tensor = norm(x)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_factories, check_labels, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_factories, check_labels, check_sizes
+from gan_blocks.layers._placing import placed
 
 __all__ = ["ProjectedEmbedding", "SharedEmbedding"]
 
@@ -73,7 +74,7 @@ class SharedEmbedding(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive("SharedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
+        check_sizes("SharedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_dim, device=device, dtype=dtype))
@@ -98,8 +99,8 @@ class ProjectedEmbedding(nn.Module):
 
     .. math:: V_y = P\, E_y, \qquad E \in \mathbb{R}^{K \times d}, \quad P \in \mathbb{R}^{D \times d}
 
-    In place of a table of its own it keeps a copy of the generator's, a buffer that :meth:`follow` renews, and learns P
-    alone. The paper says that D's table is replaced by a projection of G's embedding, "as is done in G's BatchNorm
+    In place of a table of its own it keeps a copy of the generator's, a buffer that :meth:`follow` renews, and only
+    learns P. The paper says that D's table is replaced by a projection of G's embedding, "as is done in G's BatchNorm
     layers", and not which network's loss moves E; here it is G's. It found that this helps at first, scales poorly and
     is sensitive to the number of D's updates.
 
@@ -148,11 +149,12 @@ class ProjectedEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("ProjectedEmbedding", linear_layer=linear_layer)
-        check_positive("ProjectedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim)
-        check_positive("ProjectedEmbedding", out_features=out_features)
+        check_sizes(
+            "ProjectedEmbedding", num_classes=num_classes, embedding_dim=embedding_dim, out_features=out_features
+        )
         self.num_classes = num_classes
         self.register_buffer("table", torch.empty(num_classes, embedding_dim, device=device, dtype=dtype))
-        self.projection = linear_layer(embedding_dim, out_features, bias=False).to(device, dtype)
+        self.projection = placed(linear_layer(embedding_dim, out_features, bias=False), device, dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

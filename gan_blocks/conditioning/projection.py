@@ -9,7 +9,8 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_classes, check_factories, check_positive
+from gan_blocks._checks import bad_shape, check_classes, check_factories, check_sizes, check_vectors
+from gan_blocks.layers._placing import placed
 
 __all__ = ["ProjectionHead", "UnconditionalHead"]
 
@@ -28,6 +29,8 @@ class ProjectionHead(nn.Module):
         linear_layer: Factory of the linear score, called as ``linear_layer(in_features, 1)`` like ``nn.Linear``.
         embedding_layer: Factory of the table V, called as ``embedding_layer(num_classes, in_features)`` like
             ``nn.Embedding``; that of BigGAN's published code is spectrally normalized.
+        device: Device of the linear score and of the table.
+        dtype: Dtype of the linear score and of the table.
 
     Attributes:
         linear: The linear score, w and b.
@@ -41,7 +44,7 @@ class ProjectionHead(nn.Module):
 
     Raises:
         ValueError: If a size is not positive, an input has another shape, or a label is outside its range.
-        TypeError: If ``y`` is no tensor, or neither int64 nor floating.
+        TypeError: If an input is no tensor, or ``y`` is neither int64 nor floating.
 
     References:
         Miyato and Koyama 2018, "cGANs with Projection Discriminator", equation 5; Brock et al. 2018, Appendix B.
@@ -59,19 +62,20 @@ class ProjectionHead(nn.Module):
         *,
         linear_layer: Callable[[int, int], nn.Module] = nn.Linear,
         embedding_layer: Callable[[int, int], nn.Module] = nn.Embedding,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_factories("ProjectionHead", linear_layer=linear_layer, embedding_layer=embedding_layer)
-        check_positive("ProjectionHead", in_features=in_features, num_classes=num_classes)
+        check_sizes("ProjectionHead", in_features=in_features, num_classes=num_classes)
         self.in_features = in_features
         self.num_classes = num_classes
-        self.linear = linear_layer(in_features, 1)
-        self.embedding = embedding_layer(num_classes, in_features)
+        self.linear = placed(linear_layer(in_features, 1), device, dtype)
+        self.embedding = placed(embedding_layer(num_classes, in_features), device, dtype)
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
         """Score every sample under its label."""
-        if h.dim() != 2 or h.shape[1] != self.in_features:
-            raise bad_shape("ProjectionHead", "h", f"(batch, {self.in_features})", h)
+        check_vectors("ProjectionHead", "h", h, self.in_features)
         check_classes("ProjectionHead", "y", y, self.num_classes)
         if y.shape[0] != h.shape[0]:
             raise bad_shape("ProjectionHead", "y", str((h.shape[0], *y.shape[1:])), y)
@@ -96,6 +100,8 @@ class UnconditionalHead(nn.Module):
     Args:
         in_features: Width of the pooled features h, at least 1.
         linear_layer: Factory of the linear score, called as ``linear_layer(in_features, 1)`` like ``nn.Linear``.
+        device: Device of the linear score.
+        dtype: Dtype of the linear score.
 
     Attributes:
         linear: The linear score, w and b.
@@ -106,6 +112,7 @@ class UnconditionalHead(nn.Module):
 
     Raises:
         ValueError: If ``in_features`` is not positive, or ``h`` has another shape.
+        TypeError: If ``h`` is no tensor.
 
     References:
         Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks".
@@ -116,16 +123,22 @@ class UnconditionalHead(nn.Module):
         torch.Size([4])
     """
 
-    def __init__(self, in_features: int, *, linear_layer: Callable[[int, int], nn.Module] = nn.Linear) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        linear_layer: Callable[[int, int], nn.Module] = nn.Linear,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_factories("UnconditionalHead", linear_layer=linear_layer)
-        check_positive("UnconditionalHead", in_features=in_features)
+        check_sizes("UnconditionalHead", in_features=in_features)
         self.in_features = in_features
-        self.linear = linear_layer(in_features, 1)
+        self.linear = placed(linear_layer(in_features, 1), device, dtype)
 
     def forward(self, h: Tensor) -> Tensor:
         """Score every sample."""
-        if h.dim() != 2 or h.shape[1] != self.in_features:
-            raise bad_shape("UnconditionalHead", "h", f"(batch, {self.in_features})", h)
+        check_vectors("UnconditionalHead", "h", h, self.in_features)
         score: Tensor = self.linear(h)
         return rearrange(score, "batch 1 -> batch")

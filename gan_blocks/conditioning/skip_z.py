@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_value, check_sizes, check_vectors
 
 __all__ = ["FullSkipZ", "HierarchicalSkipZ", "NoSkipZ", "SkipZ"]
 
@@ -45,6 +45,7 @@ class FullSkipZ(nn.Module):
 
     Raises:
         ValueError: If a size is not positive, or an input has another shape.
+        TypeError: If an input is no tensor.
 
     References:
         Brock et al. 2018, Appendix B, figure 16 and Tables 7 to 9.
@@ -58,7 +59,7 @@ class FullSkipZ(nn.Module):
 
     def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
         super().__init__()
-        check_positive("FullSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
+        check_sizes("FullSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
         self.latent_dim = latent_dim
         self.embedding_dim = embedding_dim
         self.num_blocks = num_blocks
@@ -77,7 +78,7 @@ class FullSkipZ(nn.Module):
 
 
 class NoSkipZ(nn.Module):
-    r"""The generator without skip-z: the first linear layer sees z alone, the blocks the class vector alone.
+    r"""The generator without skip-z: the first linear layer sees only z, the blocks only the class vector.
 
     .. math:: s = z, \qquad h_1 = \dots = h_B = c
 
@@ -97,6 +98,7 @@ class NoSkipZ(nn.Module):
 
     Raises:
         ValueError: If a size is not positive, or an input has another shape.
+        TypeError: If an input is no tensor.
 
     References:
         Brock et al. 2018, Table 1, row 6: the shared embedding without skip-z.
@@ -110,7 +112,7 @@ class NoSkipZ(nn.Module):
 
     def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
         super().__init__()
-        check_positive("NoSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
+        check_sizes("NoSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
         self.latent_dim = latent_dim
         self.embedding_dim = embedding_dim
         self.num_blocks = num_blocks
@@ -132,7 +134,7 @@ class HierarchicalSkipZ(nn.Module):
 
     .. math:: z = [z_0, z_1, \dots, z_B], \qquad s = z_0, \qquad h_i = [z_i, c]
 
-    The first linear layer sees chunk 0 alone. Tables 4 to 6 of the paper print its input as 20 + 128, but the
+    The first linear layer sees only chunk 0. Tables 4 to 6 of the paper print its input as 20 + 128, but the
     parameter count that the paper publishes for BigGAN-128, 70.4M, holds for 20 inputs; 148 would make it 73.6M.
 
     Args:
@@ -151,6 +153,7 @@ class HierarchicalSkipZ(nn.Module):
 
     Raises:
         ValueError: If a size is not positive, z cannot be cut into equal chunks, or an input has another shape.
+        TypeError: If an input is no tensor.
 
     References:
         Brock et al. 2018, section 3 and Appendix B, figure 15 and Tables 4 to 6.
@@ -164,7 +167,7 @@ class HierarchicalSkipZ(nn.Module):
 
     def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
         super().__init__()
-        check_positive("HierarchicalSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
+        check_sizes("HierarchicalSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
         num_chunks = num_blocks + 1
         if latent_dim % num_chunks:
             nearest = max(1, round(latent_dim / num_chunks)) * num_chunks
@@ -188,7 +191,5 @@ class HierarchicalSkipZ(nn.Module):
 
 
 def _check_inputs(owner: str, z: Tensor, latent_dim: int, embedding: Tensor, embedding_dim: int) -> None:
-    if z.dim() != 2 or z.shape[1] != latent_dim:
-        raise bad_shape(owner, "z", f"(batch, {latent_dim})", z)
-    if embedding.shape != (z.shape[0], embedding_dim):
-        raise bad_shape(owner, "embedding", f"({z.shape[0]}, {embedding_dim})", embedding)
+    check_vectors(owner, "z", z, latent_dim)
+    check_vectors(owner, "embedding", embedding, embedding_dim, batch=z.shape[0])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_value, check_at_least_0, check_positive, check_whole
+from gan_blocks._checks import bad_value, check_at_least_0, check_finite, check_positive, check_sizes, check_whole
 from gan_blocks.latents._draws import Draws
 
 __all__ = ["NormalPrior", "Prior"]
@@ -42,8 +42,7 @@ class Prior(ABC):
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        check_whole(owner, dim=self.dim)
-        check_positive(owner, dim=self.dim)
+        check_sizes(owner, dim=self.dim)
         if self.dim >= _LARGEST:
             raise bad_value(owner, "dim", "less than 2**63", self.dim)
 
@@ -121,10 +120,10 @@ class NormalPrior(Prior):
 
     Args:
         dim: Number of components of z, at least 1.
-        std: Standard deviation s of each component, greater than 0.
+        std: Standard deviation s of each component, greater than 0 and finite.
 
     Raises:
-        ValueError: If ``dim`` or ``std`` is not positive.
+        ValueError: If ``dim`` or ``std`` is not positive and finite.
 
     References:
         Brock et al. 2018, Appendix E.
@@ -142,6 +141,7 @@ class NormalPrior(Prior):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("NormalPrior", std=self.std)
+        check_finite("NormalPrior", std=self.std)
 
     def _sample(self, draws: Draws) -> Tensor:
         z = draws.normal(self.dim)

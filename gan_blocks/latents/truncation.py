@@ -11,7 +11,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_kind, bad_value, check_at_least_0
+from gan_blocks._checks import bad_kind, bad_value, check_at_least_0, check_finite
 from gan_blocks._precision import has_float64
 from gan_blocks.latents._draws import Draws
 from gan_blocks.latents._rounding import largest_within
@@ -113,7 +113,7 @@ class TruncatedNormalPrior(Prior):
         std: Standard deviation s of the normal distribution before its tails are taken away, at least 0.
 
     Raises:
-        ValueError: If ``dim`` is not positive, or ``threshold`` or ``std`` is negative.
+        ValueError: If ``dim`` is not positive, or ``threshold`` or ``std`` is negative or infinite.
 
     References:
         Brock et al. 2018, section 3.1.
@@ -129,6 +129,7 @@ class TruncatedNormalPrior(Prior):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least_0("TruncatedNormalPrior", threshold=self.threshold, std=self.std)
+        check_finite("TruncatedNormalPrior", threshold=self.threshold, std=self.std)
 
     def _sample(self, draws: Draws) -> Tensor:
         z = truncated_normal(
@@ -174,19 +175,19 @@ def truncated_prior(
       statistics in released weights belong to it.
 
     At small numbers the first is nearly uniform and the second still bell-shaped: at 0.5 their standard deviations are
-    0.28 and 0.44. Code that scales the standard deviation alone, or clamps, does something else again.
+    0.28 and 0.44. Code that only scales the standard deviation, or clamps, does something else again.
 
     Args:
         prior: The normal prior that the generator was trained with; an annealed one as it was in the end.
         truncation: How much to truncate, at least 0: less is better looking and less varied, and 0 gives z = 0, the
-            mean image of a class. None: not at all.
+            mean image of a class. None, or an infinite threshold: not at all.
         method: What the number means, ``"threshold"`` or ``"scaled"``.
 
     Returns:
-        The prior to sample from; ``prior`` itself where ``truncation`` is None.
+        The prior to sample from; ``prior`` itself where nothing is truncated.
 
     Raises:
-        ValueError: If ``truncation`` is less than 0, or there is no such method.
+        ValueError: If ``truncation`` is less than 0 or infinite, or there is no such method.
         TypeError: If ``prior`` is not normal: other distributions have no tails that the definitions could mean.
 
     References:
@@ -200,9 +201,10 @@ def truncated_prior(
     """
     if method not in ("threshold", "scaled"):
         raise bad_value("truncated_prior", "method", "'threshold' or 'scaled'", method)
-    if truncation is None:
+    if truncation is None or (truncation == math.inf and method == "threshold"):
         return prior
     check_at_least_0("truncated_prior", truncation=truncation)
+    check_finite("truncated_prior", truncation=truncation)
     if isinstance(prior, AnnealedNormalPrior):
         prior = prior.final
     if not isinstance(prior, NormalPrior):

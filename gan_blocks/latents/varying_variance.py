@@ -31,10 +31,12 @@ class AnnealedNormalPrior(Prior):
     Args:
         dim: Number of components of z, at least 1.
         milestones: ``(step, variance)`` pairs in the order of the steps: at each step the variance :math:`\sigma_t`,
-            linear in between, constant before the first and after the last. Two neighboring steps make a jump.
+            linear in between, constant before the first and after the last. Two neighboring steps make a jump. Lists,
+            as JSON has them, become tuples.
 
     Raises:
-        ValueError: If ``dim`` or a variance is not positive, there are no milestones, or their steps do not increase.
+        ValueError: If ``dim`` or a variance is not positive and finite, there are no milestones, or their steps do not
+            increase.
 
     References:
         Brock et al. 2018, Appendix E.
@@ -51,12 +53,14 @@ class AnnealedNormalPrior(Prior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # Lists would be unequal to the same tuples, and cannot be hashed.
+        object.__setattr__(self, "milestones", tuple((step, variance) for step, variance in self.milestones))
         steps = [step for step, _ in self.milestones]
-        if not steps or any(later <= earlier for earlier, later in pairwise(steps)):
+        if not steps or not all(later > earlier for earlier, later in pairwise(steps)):
             rule = "one or more (step, variance) pairs with increasing steps"
             raise bad_value("AnnealedNormalPrior", "milestones", rule, self.milestones)
-        if not all(variance > 0 for _, variance in self.milestones):
-            rule = "(step, variance) pairs with variances greater than 0"
+        if not all(0 < variance < math.inf for _, variance in self.milestones):
+            rule = "(step, variance) pairs with variances greater than 0 and finite"
             raise bad_value("AnnealedNormalPrior", "milestones", rule, self.milestones)
 
     def at(self, step: int) -> NormalPrior:

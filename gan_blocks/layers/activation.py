@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_factories, check_positive
+from gan_blocks._checks import bad_shape, check_factories, check_sizes
 
 __all__ = ["BiasedActivation"]
 
@@ -60,7 +60,7 @@ class BiasedActivation(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("BiasedActivation", act_layer=act_layer)
-        check_positive("BiasedActivation", num_features=num_features)
+        check_sizes("BiasedActivation", num_features=num_features)
         self.num_features = num_features
         self.bias = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))
         self.act = act_layer()
@@ -74,7 +74,7 @@ class BiasedActivation(nn.Module):
         """Return the activations."""
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise bad_shape("BiasedActivation", "x", f"(batch, {self.num_features}, ...)", x)
-        y: Tensor = self.act(x + self.bias.reshape(-1, *[1] * (x.dim() - 2)))
+        y: Tensor = self.act(x + self.bias.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2)))
         return y
 
     def extra_repr(self) -> str:

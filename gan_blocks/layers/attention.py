@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, bad_value, check_factories
+from gan_blocks._checks import bad_shape, bad_value, check_factories, check_whole
+from gan_blocks.layers._placing import placed
 from gan_blocks.layers.attention_products import attend_by_products, products_are_faster
 
 __all__ = ["SelfAttention2d"]
@@ -69,13 +70,14 @@ class SelfAttention2d(nn.Module):
     ) -> None:
         super().__init__()
         check_factories("SelfAttention2d", conv_layer=conv_layer)
+        check_whole("SelfAttention2d", channels=channels)
         if channels <= 0 or channels % 8:
             raise bad_value("SelfAttention2d", "channels", "a positive multiple of 8", channels)
         self.channels = channels
-        self.theta = conv_layer(channels, channels // 8, 1, bias=False).to(device, dtype)
-        self.phi = conv_layer(channels, channels // 8, 1, bias=False).to(device, dtype)
-        self.g = conv_layer(channels, channels // 2, 1, bias=False).to(device, dtype)
-        self.out = conv_layer(channels // 2, channels, 1, bias=False).to(device, dtype)
+        self.theta = placed(conv_layer(channels, channels // 8, 1, bias=False), device, dtype)
+        self.phi = placed(conv_layer(channels, channels // 8, 1, bias=False), device, dtype)
+        self.g = placed(conv_layer(channels, channels // 2, 1, bias=False), device, dtype)
+        self.out = placed(conv_layer(channels // 2, channels, 1, bias=False), device, dtype)
         self.gamma = nn.Parameter(torch.empty((), device=device, dtype=dtype))
         self.reset_parameters()
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_dtype, bad_shape, bad_value, check_feature_map, check_positive
+from gan_blocks._checks import bad_dtype, bad_shape, bad_value, check_feature_map, check_positive, check_sizes
 from gan_blocks._precision import to_float64, wide_dtype
 from gan_blocks.layers._modulation import is_reverse_mode, modulate
 from gan_blocks.layers._moments import GroupReference, Moments, own_moments, shared_moments, sharing_group
@@ -52,16 +52,16 @@ class CrossReplicaBatchNorm2d(nn.Module):
     gradient through its statistics; the running ones are the same bits in all. The batches may differ in size, and each
     holds at least one value per channel. This costs one collective operation forward and one backward, of three and
     two numbers per channel, so every process has to make each call in train mode and its backward pass. Eval mode and
-    the collection of standing statistics stay within a process: one of them may evaluate alone.
+    the collection of standing statistics stay within a process: one of them may evaluate by itself.
 
     Args:
         num_features: Number of channels, at least 1.
         eps: Added to the variance, greater than 0.
-        momentum: Weight of the newest batch in the running statistics, from 0 (frozen) to 1 (the last batch alone).
+        momentum: Weight of the newest batch in the running statistics, from 0 (frozen) to 1 (only the last batch).
         affine: Whether there are a learned gain, starting at 1, and bias, starting at 0.
         statistics: What eval mode normalizes by: ``"running"`` or ``"batch"``.
         process_group: The processes whose batches are normalized as one in train mode; None takes all of them. A group
-            of this process alone keeps to its own batch.
+            of only this process keeps to its own batch.
         device: Where parameters and buffers are created.
         dtype: Their dtype.
 
@@ -72,7 +72,7 @@ class CrossReplicaBatchNorm2d(nn.Module):
 
     Raises:
         ValueError: If an argument is out of its range, or the input is not of the shape above.
-        TypeError: If of input and layer one is in float64 and the other is not.
+        TypeError: If the layer is in another dtype than the input, except for float32 with an input of lower precision.
 
     References:
         Ioffe and Szegedy 2015, "Batch Normalization"; Brock et al. 2018, Appendix C (epsilon) and C.1 (statistics).
@@ -106,7 +106,8 @@ class CrossReplicaBatchNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive("CrossReplicaBatchNorm2d", num_features=num_features, eps=eps)
+        check_sizes("CrossReplicaBatchNorm2d", num_features=num_features)
+        check_positive("CrossReplicaBatchNorm2d", eps=eps)
         if momentum is None or not 0 <= momentum <= 1:  # torch's None is an average over all batches
             raise bad_value("CrossReplicaBatchNorm2d", "momentum", "from 0 to 1", momentum)
         if statistics not in get_args(Statistics):
@@ -142,8 +143,10 @@ class CrossReplicaBatchNorm2d(nn.Module):
         check_feature_map("CrossReplicaBatchNorm2d", x, self.num_features)
         mean, variance = self.running_mean, self.running_var
         stored = self.weight if mean is None else mean
-        if stored is not None and wide_dtype(x) != wide_dtype(stored):
-            rule = "torch.float64" if stored.dtype == torch.float64 else "torch.float32 or narrower"
+        # Torch normalizes by statistics of the map's own dtype, or by those of float32 where the map's is narrower.
+        narrow = mean is not None and mean.dtype not in (x.dtype, wide_dtype(x))
+        if stored is not None and (narrow or wide_dtype(x) != wide_dtype(stored)):
+            rule = "torch.float32 or narrower" if stored.dtype == torch.float32 else str(stored.dtype)
             raise bad_dtype("CrossReplicaBatchNorm2d", "x", f"{rule}, like the layer", x)
         if not self._collecting and not self.training and mean is not None:
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)

@@ -6,7 +6,7 @@ Tested in ``tests/layers/test_constant.py``.
 import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_positive
+from gan_blocks._checks import check_sizes, check_vectors
 
 __all__ = ["LearnedConstant2d"]
 
@@ -31,7 +31,7 @@ class LearnedConstant2d(nn.Module):
 
     Shape:
         - scale: ``(batch, num_features)``
-        - returns: ``(batch, num_features, height, width)``
+        - returns: ``(batch, num_features, height, width)``, in the dtype of ``scale``
 
     Raises:
         ValueError: If a size is not positive, or ``scale`` has another shape.
@@ -46,6 +46,8 @@ class LearnedConstant2d(nn.Module):
         torch.Size([2, 16, 4, 4])
     """
 
+    keeps_initial_values = True
+
     def __init__(
         self,
         num_features: int,
@@ -57,7 +59,7 @@ class LearnedConstant2d(nn.Module):
     ) -> None:
         super().__init__()
         width = height if width is None else width
-        check_positive("LearnedConstant2d", num_features=num_features, height=height, width=width)
+        check_sizes("LearnedConstant2d", num_features=num_features, height=height, width=width)
         self.constant = nn.Parameter(torch.empty(num_features, height, width, device=device, dtype=dtype))
         self.reset_parameters()
 
@@ -67,9 +69,8 @@ class LearnedConstant2d(nn.Module):
 
     def forward(self, scale: Tensor) -> Tensor:
         """Return a map for every sample."""
-        if scale.dim() != 2 or scale.shape[1] != len(self.constant):
-            raise bad_shape("LearnedConstant2d", "scale", f"(batch, {len(self.constant)})", scale)
-        return scale[:, :, None, None] * self.constant
+        check_vectors("LearnedConstant2d", "scale", scale, len(self.constant))
+        return scale[:, :, None, None] * self.constant.to(scale.dtype)
 
     def extra_repr(self) -> str:
         """Return the sizes as ``repr`` shows them."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
-from gan_blocks._checks import bad_value, check_module, check_positive
+from gan_blocks._checks import bad_value, check_module, check_positive, check_sizes
 
 __all__ = ["EqualizedConv2d", "EqualizedConvTranspose2d", "EqualizedLearningRate", "EqualizedLinear", "equalized_lr"]
 
@@ -75,6 +75,9 @@ def equalized_lr(
     :func:`spectral_norm`, come after it and see the scaled weight. ``layer.weight`` is the scaled weight, too:
     initialize ``layer.parametrizations.weight.original`` instead.
 
+    A deep copy shares the class that torch makes for a parametrized layer, so ``remove_parametrizations`` on the copy
+    takes the weight from the original, too. Build the network anew instead, load the state dict, and remove them there.
+
     Args:
         module: Any layer.
         name: The parameter to equalize.
@@ -108,7 +111,8 @@ def equalized_lr(
         raise bad_value(owner, "name", rule, name)
     if fan_in is None:
         fan_in = weight[:, 0].numel() // _groups(module) if isinstance(module, _TRANSPOSED) else weight[0].numel()
-    check_positive(owner, gain=gain, fan_in=fan_in)
+    check_sizes(owner, fan_in=fan_in)
+    check_positive(owner, gain=gain)
     register_parametrization(module, name, EqualizedLearningRate(gain / math.sqrt(fan_in)))
     nn.init.normal_(_stored(module, name))
     if not isinstance(module, (EqualizedLinear, EqualizedConv2d, EqualizedConvTranspose2d)):
@@ -154,7 +158,8 @@ class EqualizedLinear(nn.Linear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_positive("EqualizedLinear", in_features=in_features, out_features=out_features, gain=gain)
+        check_sizes("EqualizedLinear", in_features=in_features, out_features=out_features)
+        check_positive("EqualizedLinear", gain=gain)
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         equalized_lr(self, gain=gain)
 
@@ -166,7 +171,7 @@ class EqualizedLinear(nn.Linear):
 class EqualizedConv2d(nn.Conv2d):
     r"""A convolution with :func:`equalized_lr`: weights from N(0, 1), scaled by gain / sqrt(fan-in); bias 0.
 
-    .. math:: y = \frac{g}{\sqrt{n}}\, w * x + b, \qquad n = \text{in\_channels} \cdot k^2
+    .. math:: y = \frac{g}{\sqrt{n}}\, w * x + b, \qquad n = \text{in\_channels} \cdot k^2 / \text{groups}
 
     Args:
         in_channels: Channels of the input, at least 1.
@@ -175,6 +180,7 @@ class EqualizedConv2d(nn.Conv2d):
         stride: Step of the kernel in pixels.
         padding: Zeros on each side of the input.
         dilation: Distance between neighboring taps of the kernel in pixels.
+        groups: Groups of channels that are convolved apart; it must divide both numbers of channels.
         bias: Whether there is a b, which starts at zero and is not scaled.
         gain: The gain g, greater than 0; 1 for a linear last layer, such as ProGAN's ``toRGB``.
         device: Device of the parameters.
@@ -204,14 +210,25 @@ class EqualizedConv2d(nn.Conv2d):
         stride: int = 1,
         padding: int = 0,
         dilation: int = 1,
+        groups: int = 1,
         bias: bool = True,
         gain: float = math.sqrt(2.0),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_positive("EqualizedConv2d", in_channels=in_channels, out_channels=out_channels, gain=gain)
+        check_sizes("EqualizedConv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        check_positive("EqualizedConv2d", gain=gain)
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias, device=device, dtype=dtype
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            device=device,
+            dtype=dtype,
         )
         equalized_lr(self, gain=gain)
 
@@ -267,7 +284,8 @@ class EqualizedConvTranspose2d(nn.ConvTranspose2d):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_positive("EqualizedConvTranspose2d", in_channels=in_channels, out_channels=out_channels, gain=gain)
+        check_sizes("EqualizedConvTranspose2d", in_channels=in_channels, out_channels=out_channels)
+        check_positive("EqualizedConvTranspose2d", gain=gain)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias, device=device, dtype=dtype)
         equalized_lr(self, gain=gain)
 
@@ -280,7 +298,8 @@ def _draw_again(module: Any, name: str) -> None:
     # The layer's own method fills the scaled weight, which is computed at each read, and all else as it should be.
     if hasattr(type(module), "reset_parameters"):
         type(module).reset_parameters(module)
-    nn.init.normal_(_stored(module, name))
+    if is_parametrized(module, name):
+        nn.init.normal_(_stored(module, name))
 
 
 def _groups(module: nn.Module) -> int:

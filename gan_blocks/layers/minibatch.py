@@ -10,7 +10,16 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_factories, check_positive, check_rank
+from gan_blocks._checks import (
+    bad_shape,
+    check_factories,
+    check_positive,
+    check_real_floating,
+    check_sizes,
+    check_vectors,
+)
+from gan_blocks._precision import wide_dtype
+from gan_blocks.layers._placing import placed
 
 __all__ = ["MinibatchDiscrimination", "MinibatchStdDev", "minibatch_stddev"]
 
@@ -29,7 +38,8 @@ def minibatch_stddev(x: Tensor, *, group_size: int | None = None, eps: float = 1
     Real and generated images must be judged in batches of their own: in a mixed batch the number is one of the mixture.
 
     Args:
-        x: Feature map of any floating dtype. The statistics are taken in float32 or wider, and rounded to its dtype.
+        x: Feature map or vectors of any floating dtype. The statistics are taken in float32 or wider, and rounded to
+            its dtype.
         group_size: Largest size of a group, at least 1; None takes the whole batch, as the paper does. Groups of 4 are
             those of its code's later settings, and serve where batches of different sizes are to look alike.
         eps: Added to each variance, inside the root; greater than 0.
@@ -38,11 +48,13 @@ def minibatch_stddev(x: Tensor, *, group_size: int | None = None, eps: float = 1
         A map that is constant over the pixels of a sample and equal for all samples of a group.
 
     Shape:
-        - x: ``(batch, channels, height, width)`` with at least one element
-        - returns: ``(batch, 1, height, width)``
+        - x: ``(batch, channels, ...)`` with at least one element, in networks of images
+          ``(batch, channels, height, width)``
+        - returns: ``(batch, 1, ...)``
 
     Raises:
         ValueError: If ``x`` is not of that shape, or ``group_size`` or ``eps`` is not greater than 0.
+        TypeError: If ``x`` is not of a real floating dtype.
 
     References:
         Karras et al. 2018, "Progressive Growing of GANs", section 3; the groups are those of its published code.
@@ -53,23 +65,21 @@ def minibatch_stddev(x: Tensor, *, group_size: int | None = None, eps: float = 1
         [1.0, 2.0, 1.0, 2.0]
     """
     _check_stddev("minibatch_stddev", group_size, eps)
-    check_rank("minibatch_stddev", "x", x, ("batch", "channels", "height", "width"))
-    if x.numel() == 0:
-        raise bad_shape("minibatch_stddev", "x", "(batch, channels, height, width) with at least one element", x)
-    batch, _, height, width = x.shape
-    members = _members(batch, group_size)
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if x.dim() < 2 or x.numel() == 0:
+        raise bad_shape("minibatch_stddev", "x", "(batch, channels, ...) with at least one element", x)
+    check_real_floating("minibatch_stddev", "x", x)
+    members = _members(len(x), group_size)
     # "(group member)" would be the contiguous groups of a well-known port: neighbors instead of strides.
-    grouped = rearrange(wide, "(member group) c h w -> member group c h w", member=members)
+    grouped = rearrange(x.to(wide_dtype(x)), "(member group) ... -> member group ...", member=members)
     deviation = (grouped.var(dim=0, correction=0) + eps).sqrt()
-    value = reduce(deviation, "group c h w -> group", "mean").to(x.dtype)
-    return repeat(value, "group -> (member group) 1 h w", member=members, h=height, w=width)
+    value = repeat(reduce(deviation, "group ... -> group", "mean"), "group -> (member group)", member=members)
+    return value.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1)).expand(-1, 1, *x.shape[2:]).contiguous()
 
 
 def _check_stddev(owner: str, group_size: int | None, eps: float) -> None:
     check_positive(owner, eps=eps)
     if group_size is not None:
-        check_positive(owner, group_size=group_size)
+        check_sizes(owner, group_size=group_size)
 
 
 def _members(batch: int, group_size: int | None) -> int:
@@ -92,8 +102,8 @@ class MinibatchStdDev(nn.Module):
         eps: Added to each variance, inside the root; greater than 0.
 
     Shape:
-        - x: ``(batch, channels, height, width)``
-        - returns: ``(batch, channels + 1, height, width)``
+        - x: ``(batch, channels, ...)``
+        - returns: ``(batch, channels + 1, ...)``
 
     Raises:
         ValueError: If ``group_size`` or ``eps`` is not greater than 0, the input has another shape, or a batch in
@@ -152,6 +162,8 @@ class MinibatchDiscrimination(nn.Module):
         kernel_dim: Size C of the vectors that are compared, at least 1.
         linear_layer: Factory of the projection T, called as ``linear_layer(in_features, num_kernels * kernel_dim,
             bias=False)`` like ``nn.Linear``.
+        device: Device of the projection.
+        dtype: Dtype of the projection.
 
     Shape:
         - f: ``(batch, in_features)``
@@ -177,20 +189,21 @@ class MinibatchDiscrimination(nn.Module):
         num_kernels: int = 100,
         kernel_dim: int = 5,
         linear_layer: Callable[..., nn.Module] = nn.Linear,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         owner = "MinibatchDiscrimination"
         check_factories(owner, linear_layer=linear_layer)
-        check_positive(owner, in_features=in_features, num_kernels=num_kernels, kernel_dim=kernel_dim)
+        check_sizes(owner, in_features=in_features, num_kernels=num_kernels, kernel_dim=kernel_dim)
         self.in_features = in_features
         self.num_kernels = num_kernels
         self.kernel_dim = kernel_dim
-        self.projection = linear_layer(in_features, num_kernels * kernel_dim, bias=False)
+        self.projection = placed(linear_layer(in_features, num_kernels * kernel_dim, bias=False), device, dtype)
 
     def forward(self, f: Tensor) -> Tensor:
         """Append the statistics."""
-        if f.dim() != 2 or f.shape[1] != self.in_features:
-            raise bad_shape("MinibatchDiscrimination", "f", f"(batch, {self.in_features})", f)
+        check_vectors("MinibatchDiscrimination", "f", f, self.in_features)
         vectors: Tensor = self.projection(f)
         m = rearrange(vectors, "batch (kernel dim) -> batch kernel dim", kernel=self.num_kernels)
         # Written out, because the derivative of torch.cdist has none, and gradient penalties need it.

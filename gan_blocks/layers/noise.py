@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, bad_value, check_module, check_positive
+from gan_blocks._precision import wide_dtype
 
 __all__ = ["AdaptiveGaussianNoise", "update_adaptive_noise"]
 
@@ -101,7 +102,9 @@ class AdaptiveGaussianNoise(nn.Module):
 
     @torch.no_grad()
     def _follow(self, certainty: Tensor) -> None:
-        self.output_average.lerp_(certainty.to(self.output_average), 1 - self.decay)
+        # One step whose outputs are NaN, which a GradScaler would skip, must not stay in the average for good.
+        known = torch.where(certainty.isnan(), self.output_average, certainty.to(self.output_average))
+        self.output_average.lerp_(known, 1 - self.decay)
 
     def extra_repr(self) -> str:
         """Show the settings."""
@@ -119,7 +122,8 @@ def update_adaptive_noise(discriminator: nn.Module, *, fake_logits: Tensor) -> N
 
     Args:
         discriminator: The network that holds the layers.
-        fake_logits: Its outputs on a batch of generated images; larger means more real. Where ``torch.distributed`` is
+        fake_logits: Its outputs on a batch of generated images; larger means more real. If their mean is NaN, the
+            average stays as it is. Where ``torch.distributed`` is
             initialized, they are averaged over all processes, each of which has to call this.
 
     Shape:
@@ -149,7 +153,7 @@ def _certainty(fake_logits: Tensor) -> Tensor:
     """How sure a discriminator is that generated images are generated, over the samples of all processes."""
     if fake_logits.dim() != 1 or fake_logits.numel() == 0:
         raise bad_shape("update_adaptive_noise", "fake_logits", "(batch,) with at least one sample", fake_logits)
-    wide = fake_logits.to(torch.promote_types(fake_logits.dtype, torch.float32))
+    wide = fake_logits.to(wide_dtype(fake_logits))
     total_and_count = torch.stack([wide.sum(), torch.full_like(wide[0], len(wide))])
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(total_and_count)

@@ -3,10 +3,10 @@
 Tested in ``tests/layers/test_normalization.py``.
 """
 
-import torch
 from torch import Tensor, nn
 
-from gan_blocks._checks import bad_shape, check_positive
+from gan_blocks._checks import bad_shape, check_positive, check_real_floating
+from gan_blocks._precision import wide_dtype
 
 __all__ = ["PixelNorm", "pixel_norm"]
 
@@ -32,6 +32,7 @@ def pixel_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
 
     Raises:
         ValueError: If ``x`` has fewer than two dimensions, or ``eps`` is not greater than 0.
+        TypeError: If ``x`` is not of a real floating dtype.
 
     References:
         Karras et al. 2018, "Progressive Growing of GANs", section 4.2.
@@ -43,8 +44,9 @@ def pixel_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
     check_positive("pixel_norm", eps=eps)
     if x.dim() < 2:
         raise bad_shape("pixel_norm", "x", "(batch, channels, ...)", x)
+    check_real_floating("pixel_norm", "x", x)
     # In half precision squares overflow and eps is zero.
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = x.to(wide_dtype(x))
     return (wide / (wide.square().mean(dim=1, keepdim=True) + eps).sqrt()).to(x.dtype)
 
 

@@ -3,11 +3,11 @@
 Tested in ``tests/layers/test_resampling.py``.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value, check_rank
+from gan_blocks._checks import bad_shape, bad_value, check_rank, check_real_floating
+from gan_blocks._precision import wide_dtype
 
 __all__ = [
     "downsample_average",
@@ -71,6 +71,7 @@ def upsample_bilinear(x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If ``x`` is not four-dimensional.
+        TypeError: If ``x`` is not of a real floating dtype.
 
     References:
         Brock et al. 2018, Appendix H; Karras et al. 2019, "A Style-Based Generator Architecture for Generative
@@ -81,6 +82,7 @@ def upsample_bilinear(x: Tensor) -> Tensor:
         [1.0, 1.5, 2.5, 3.0]
     """
     check_rank("upsample_bilinear", "x", x, ("batch", "channels", "height", "width"))
+    check_real_floating("upsample_bilinear", "x", x)
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
@@ -103,6 +105,7 @@ def downsample_average(x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If ``x`` is not four-dimensional, or its height or width is odd or zero: no pixel may be dropped.
+        TypeError: If ``x`` is not of a real floating dtype.
 
     References:
         Brock et al. 2018, Appendix B; Karras et al. 2018, "Progressive Growing of GANs", section 2.
@@ -136,6 +139,7 @@ def downsample_filtered(x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If ``x`` is not four-dimensional, or its height or width is odd or zero.
+        TypeError: If ``x`` is not of a real floating dtype.
 
     References:
         Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", Tri-3; Karras et al. 2019, section 2.
@@ -145,13 +149,14 @@ def downsample_filtered(x: Tensor) -> Tensor:
         [[[[1.0, 7.0]]]]
     """
     _check_even("downsample_filtered", x)
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # narrower sums would lose what they add
+    wide = x.to(wide_dtype(x))  # narrower sums would lose what they add
     return _halved(_halved(wide, 2), 3).to(x.dtype)
 
 
 def _check_even(owner: str, x: Tensor) -> None:
     axes = ("batch", "channels", "height", "width")
     check_rank(owner, "x", x, axes)
+    check_real_floating(owner, "x", x)
     height, width = x.shape[2:]
     if height % 2 or width % 2 or not height or not width:
         raise bad_shape(owner, "x", f"({', '.join(axes)}) with even height and width", x)
@@ -211,7 +216,7 @@ def fade_images(images: Tensor, alpha: float) -> Tensor:
     .. math:: y = (1 - \alpha)\,\text{up}(\text{down}(x)) + \alpha\,x
 
     with :func:`downsample_average` and :func:`upsample_nearest`. Without it a discriminator tells real from generated
-    images by their finest details alone while a resolution fades in.
+    images only by their finest details while a resolution fades in.
 
     Args:
         images: Real images at the new resolution.

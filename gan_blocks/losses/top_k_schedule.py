@@ -6,7 +6,7 @@ Tested in ``tests/losses/test_top_k_schedule.py``.
 import math
 from dataclasses import dataclass
 
-from gan_blocks._checks import bad_value, check_exactly_one, check_positive, check_whole
+from gan_blocks._checks import bad_value, check_exactly_one, check_sizes
 
 __all__ = ["TopKSchedule"]
 
@@ -57,8 +57,7 @@ class TopKSchedule:
     def __post_init__(self) -> None:
         """Reject what cannot work."""
         owner = "TopKSchedule"
-        check_whole(owner, batch_size=self.batch_size)
-        check_positive(owner, batch_size=self.batch_size)
+        check_sizes(owner, batch_size=self.batch_size)
         if not 0 < self.gamma <= 1:
             raise bad_value(owner, "gamma", "greater than 0 and at most 1", self.gamma)
         check_exactly_one(owner, floor=self.floor, floor_share=self.floor_share)

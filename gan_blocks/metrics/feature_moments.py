@@ -7,7 +7,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive, check_whole
+from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_sizes
 from gan_blocks._precision import to_float64
 from gan_blocks.metrics._samples import check_samples
 
@@ -53,8 +53,7 @@ class FeatureMoments:
     """
 
     def __init__(self, num_features: int) -> None:
-        check_whole("FeatureMoments", num_features=num_features)
-        check_positive("FeatureMoments", num_features=num_features)
+        check_sizes("FeatureMoments", num_features=num_features)
         self.num_features = num_features
         self.count = 0
         self._mean = torch.zeros(num_features, dtype=torch.float64)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_value, check_positive, check_whole
+from gan_blocks._checks import bad_value, check_sizes, check_whole
 from gan_blocks._precision import to_float64
 from gan_blocks.metrics._samples import check_same_width, check_samples
 
@@ -83,10 +83,10 @@ def kernel_distance(
         KernelDistance(mean=7.0, standard_deviation=0.0)
     """
     owner = "kernel_distance"
-    check_whole(owner, subset_size=subset_size, num_subsets=num_subsets)
+    check_whole(owner, subset_size=subset_size)
+    check_sizes(owner, num_subsets=num_subsets)
     if subset_size < 2:
         raise bad_value(owner, "subset_size", "at least 2", subset_size)
-    check_positive(owner, num_subsets=num_subsets)
     for name, features in (("real_features", real_features), ("fake_features", fake_features)):
         check_samples(owner, name, features, subset_size, f"at least subset_size={subset_size} samples")
     check_same_width(owner, real_features, fake_features)

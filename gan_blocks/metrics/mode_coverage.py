@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive, check_rank, check_whole
+from gan_blocks._checks import bad_kind, bad_shape, bad_value, check_positive, check_rank, check_sizes
 from gan_blocks._precision import to_float64, wide_dtype
 
 __all__ = ["DiscreteModeCoverage", "ModeCoverage", "discrete_mode_coverage", "mode_coverage"]
@@ -122,8 +122,7 @@ def discrete_mode_coverage(modes: Tensor, *, num_modes: int) -> DiscreteModeCove
         (2, 0.824, [3, 0, 0, 1])
     """
     owner = "discrete_mode_coverage"
-    check_whole(owner, num_modes=num_modes)
-    check_positive(owner, num_modes=num_modes)
+    check_sizes(owner, num_modes=num_modes)
     if not isinstance(modes, Tensor):
         raise bad_kind(owner, "modes", "a tensor", modes)
     if modes.dtype == torch.bool or modes.is_floating_point() or modes.is_complex():

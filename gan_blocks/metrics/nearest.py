@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive, check_whole
+from gan_blocks._checks import bad_shape, bad_value, check_sizes
 from gan_blocks._precision import to_float64
 
 __all__ = ["NearestNeighbors", "Rows", "nearest_neighbors"]
@@ -114,11 +114,9 @@ def nearest_neighbors(
         ([1.0, 1.0, 4.0], [1, 0, 1])
     """
     owner = "nearest_neighbors"
-    check_whole(owner, num_neighbors=num_neighbors)
-    check_positive(owner, num_neighbors=num_neighbors)
+    check_sizes(owner, num_neighbors=num_neighbors)
     if rows_at_once is not None:
-        check_whole(owner, rows_at_once=rows_at_once)
-        check_positive(owner, rows_at_once=rows_at_once)
+        check_sizes(owner, rows_at_once=rows_at_once)
     least = num_neighbors + (excluded is not None)
     if len(references) < least or queries.shape[1:] != references.shape[1:]:
         pattern = ", ".join(map(str, ("references", *queries.shape[1:])))

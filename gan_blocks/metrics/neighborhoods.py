@@ -15,7 +15,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, check_positive, check_whole
+from gan_blocks._checks import bad_shape, check_sizes
 from gan_blocks._precision import to_float64
 from gan_blocks.metrics._samples import check_same_width, check_samples
 
@@ -259,8 +259,7 @@ def neighborhood_members(
 
 
 def _check_both(owner: str, name: str, features: Tensor, recall_neighbors: int, density_neighbors: int) -> None:
-    check_whole(owner, recall_neighbors=recall_neighbors, density_neighbors=density_neighbors)
-    check_positive(owner, recall_neighbors=recall_neighbors, density_neighbors=density_neighbors)
+    check_sizes(owner, recall_neighbors=recall_neighbors, density_neighbors=density_neighbors)
     most = max(recall_neighbors, density_neighbors)
     check_samples(owner, name, features, most + 1, f"more than {most} samples")
 
@@ -271,8 +270,7 @@ def _share(members: Tensor) -> float:
 
 def _check_neighbors(owner: str, num_neighbors: int) -> str:
     """Check the number; the rule for samples that follows from it."""
-    check_whole(owner, num_neighbors=num_neighbors)
-    check_positive(owner, num_neighbors=num_neighbors)
+    check_sizes(owner, num_neighbors=num_neighbors)
     return f"more than num_neighbors={num_neighbors} samples"
 
 

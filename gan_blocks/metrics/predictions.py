@@ -9,7 +9,7 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from gan_blocks._checks import check_positive, check_whole
+from gan_blocks._checks import check_sizes
 from gan_blocks._precision import to_float64
 from gan_blocks.metrics._samples import check_samples
 
@@ -67,8 +67,7 @@ def classifier_score(logits: Tensor, *, splits: int = 10) -> ClassifierScore:
         4.0
     """
     owner = "classifier_score"
-    check_whole(owner, splits=splits)
-    check_positive(owner, splits=splits)
+    check_sizes(owner, splits=splits)
     check_samples(owner, "logits", logits, splits, f"at least splits={splits} samples", axis="classes")
     scores = torch.stack([_score(part) for part in logits.tensor_split(splits)])
     deviation, mean = torch.std_mean(scores, correction=0)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from gan_blocks._checks import RESIZE, bad_shape, bad_value, check_positive, check_rank, check_whole
+from gan_blocks._checks import RESIZE, bad_shape, bad_value, check_rank, check_sizes
 from gan_blocks._precision import wide_dtype
 from gan_blocks.metrics._samples import check_images
 
@@ -83,9 +83,7 @@ def sliced_wasserstein_distance(
         [32, 16]
     """
     owner = "sliced_wasserstein_distance"
-    numbers = {"max_images": max_images, "patches_per_image": patches_per_image, "num_projections": num_projections}
-    check_whole(owner, **numbers)
-    check_positive(owner, **numbers)
+    check_sizes(owner, max_images=max_images, patches_per_image=patches_per_image, num_projections=num_projections)
     if patch_size % 2 == 0 or not 0 < patch_size < COARSEST:
         raise bad_value(owner, "patch_size", "odd and at most 15", patch_size)
     settings = (max_images, patches_per_image, patch_size, generator)

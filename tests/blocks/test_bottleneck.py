@@ -296,15 +296,6 @@ def test_rejects_channels_that_the_shortcut_cannot_make():
         BottleneckDiscriminatorBlock(5, 4)
 
 
-def test_rejects_an_activation_in_place_before_the_shortcut():
-    pattern = (
-        r"^BottleneckDiscriminatorBlock: `act_layer` must be out of place, but got act_layer=ReLU\(inplace=True\)\. "
-        r"The shortcut reads what it would change\.$"
-    )
-    with pytest.raises(ValueError, match=pattern):
-        BottleneckDiscriminatorBlock(4, 4, act_layer=partial(nn.ReLU, inplace=True))
-
-
 @pytest.mark.parametrize("shape", [(2, 4, 4, 4), (2, 8, 4)])
 def test_rejects_another_feature_map(shape: tuple[int, ...]):
     rule = "Block: `x` must be of shape (batch, {}, height, width), but got x of shape {}."

@@ -66,6 +66,29 @@ def test_a_whole_model_has_its_layers_normalized_and_nothing_else():
         normalize_layers(model)
 
 
+@pytest.mark.parametrize("normalize", [torch.nn.utils.spectral_norm, torch.nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_layers_that_a_hook_normalizes_stay_as_they_are(normalize):
+    model = nn.Sequential(nn.Linear(3, 3), normalize(nn.Linear(3, 3)))
+    before = {name: value.clone() for name, value in model[1].state_dict().items()}
+    normalize_layers(model)
+    assert isinstance(model[0].parametrizations.weight[0], SpectralNorm)
+    assert model[1].state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model[1].state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
+def test_a_model_with_lazy_layers_is_refused_before_anything_has_changed():
+    model = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3))
+    before = model[0].weight.clone()
+    message = (
+        r"^normalize_layers: `model` must not have uninitialized parameters, but got model with 1\.weight, 1\.bias\."
+    )
+    with pytest.raises(RuntimeError, match=message):
+        normalize_layers(model)
+    assert torch.equal(model[0].weight, before)
+
+
 def test_a_layer_is_no_factory():
     pattern = (
         r"^normalized_layer: `layer` must be a class or function that makes layers, but got layer of type Linear\. "

@@ -302,15 +302,6 @@ def test_rejects_filters_of_even_size():
         ResidualDiscriminatorBlock(4, 4, kernel_size=4)
 
 
-def test_rejects_an_activation_in_place_before_the_shortcut():
-    pattern = (
-        r"^ResidualDiscriminatorBlock: `act_layer` must be out of place, but got act_layer=ReLU\(inplace=True\)\. "
-        r"The shortcut reads what it would change\.$"
-    )
-    with pytest.raises(ValueError, match=pattern):
-        ResidualDiscriminatorBlock(4, 4, act_layer=partial(nn.ReLU, inplace=True))
-
-
 @pytest.mark.parametrize("shape", [(2, 5, 4, 4), (2, 4, 4)])
 def test_rejects_another_feature_map(shape: tuple[int, ...]):
     rule = "Block: `x` must be of shape (batch, 4, height, width), but got x of shape {}."

@@ -324,3 +324,24 @@ def test_a_float64_norm_of_the_batch_has_forward_mode(rng: torch.Generator):
     with fwAD.dual_level():
         tangent = fwAD.unpack_dual(norm(fwAD.make_dual(x, t))).tangent
     torch.testing.assert_close(tangent, (norm(x + 1e-5 * t) - norm(x - 1e-5 * t)) / 2e-5, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("size", [4, 512])  # the larger map is normalized in one pass in training, too
+def test_hooks_of_the_inner_norm_see_every_call(training: bool, size: int):
+    norm, calls = ConditionalBatchNorm2d(1, WIDTH).train(training), []
+    x, condition = torch.randn(2, 1, size, size), torch.randn(2, WIDTH)
+    state = {name: value.clone() for name, value in norm.state_dict().items()}
+    wanted = norm(x, condition)
+    norm.load_state_dict(state)
+    norm.norm.register_forward_hook(lambda _norm, inputs, _output: calls.append(inputs[0]))
+    torch.testing.assert_close(norm(x, condition), wanted)
+    assert len(calls) == 1
+    assert calls[0] is x
+
+
+def test_a_condition_that_is_missing_is_named():
+    norm = ConditionalBatchNorm2d(CHANNELS, WIDTH)
+    message = r"^ConditionalBatchNorm2d: `condition` must be a tensor, but got condition of type NoneType\.$"
+    with pytest.raises(TypeError, match=message):
+        norm(torch.zeros(2, CHANNELS, 4, 4), None)

@@ -78,3 +78,7 @@ def test_rejects_inputs_that_do_not_fit():
     pattern = r"`condition` must be of shape \(2, 2\), but got condition of shape \(1, 2\)\.$"
     with pytest.raises(ValueError, match=pattern):
         make()(torch.zeros(2, 3, 2, 2), torch.zeros(1, WIDTH))
+    with pytest.raises(
+        TypeError, match=r"^FiLM2d: `condition` must be a tensor, but got condition of type NoneType\.$"
+    ):
+        make()(torch.zeros(2, 3, 2, 2), None)

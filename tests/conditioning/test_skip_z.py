@@ -115,3 +115,12 @@ def test_rejects_an_embedding_that_does_not_fit_z(kind, _, shape: tuple[int, ...
     pattern = rf"^{kind.__name__}: `embedding` must be of shape \(4, 3\), but got embedding of shape \({got},?\)\.$"
     with pytest.raises(ValueError, match=pattern):
         kind(6, 3, num_blocks=2)(torch.zeros(4, 6), torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("kind", "_"), KINDS)
+@pytest.mark.parametrize("missing", ["z", "embedding"])
+def test_an_input_that_is_missing_is_named(kind, _, missing: str):
+    inputs = {"z": torch.zeros(4, 6), "embedding": torch.zeros(4, 3), missing: None}
+    pattern = rf"^{kind.__name__}: `{missing}` must be a tensor, but got {missing} of type NoneType\.$"
+    with pytest.raises(TypeError, match=pattern):
+        kind(6, 3, num_blocks=2)(**inputs)

@@ -215,6 +215,8 @@ def test_a_prior_shows_its_arguments():
 def test_rejects_a_standard_deviation_that_is_not_positive(std: float):
     with pytest.raises(ValueError, match=rf"^NormalPrior: `std` must be greater than 0, but got std={std}\.$"):
         NormalPrior(5, std=std)
+    with pytest.raises(ValueError, match=r"^NormalPrior: `std` must be finite, but got std=inf\.$"):
+        NormalPrior(3, std=math.inf)
 
 
 # Normal, of varying variance
@@ -246,16 +248,23 @@ def test_a_single_milestone_is_a_constant_variance():
     assert prior.at(0) == prior.at(7) == prior.at(9) == NormalPrior(3, std=2.0)
 
 
-@pytest.mark.parametrize("milestones", [(), ((0, 2.0), (0, 1.0)), ((5, 2.0), (4, 1.0))])
+@pytest.mark.parametrize("milestones", [(), ((0, 2.0), (0, 1.0)), ((5, 2.0), (4, 1.0)), ((0, 2.0), (math.nan, 1.0))])
 def test_rejects_milestones_that_do_not_go_forward(milestones: tuple[tuple[int, float], ...]):
     pattern = r"^AnnealedNormalPrior: `milestones` must be one or more \(step, variance\) pairs with increasing steps, "
     with pytest.raises(ValueError, match=pattern):
         AnnealedNormalPrior(3, milestones=milestones)
 
 
-@pytest.mark.parametrize("variance", [0.0, -1.0, math.nan])
+def test_milestones_of_lists_make_an_equal_prior():
+    prior = AnnealedNormalPrior(3, milestones=[[0, 2.0], [5, 1.0]])
+    assert prior == AnnealedNormalPrior(3, milestones=((0, 2.0), (5, 1.0)))
+    assert hash(prior) == hash(AnnealedNormalPrior(3, milestones=((0, 2.0), (5, 1.0))))
+
+
+@pytest.mark.parametrize("variance", [0.0, -1.0, math.nan, math.inf])
 def test_rejects_milestones_without_variance(variance: float):
-    pattern = r"^AnnealedNormalPrior: `milestones` must be \(step, variance\) pairs with variances greater than 0, but "
+    rule = r"\(step, variance\) pairs with variances greater than 0 and finite"
+    pattern = rf"^AnnealedNormalPrior: `milestones` must be {rule}, but got "
     with pytest.raises(ValueError, match=pattern):
         AnnealedNormalPrior(3, milestones=((0, 1.0), (5, variance)))
 

@@ -23,6 +23,15 @@ def test_gradients_agree_with_finite_differences():
     assert run(lambda x, bias: torch.func.functional_call(layer, {"bias": bias}, (x,)), (x, layer.bias))
 
 
+def test_under_autocast_the_result_is_as_narrow_as_the_input():
+    layer, x = BiasedActivation(3), draw(2, 3, 4, 4, dtype=torch.float32).bfloat16()
+    nn.init.normal_(layer.bias)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), layer(x.float()), rtol=0.02, atol=0.02)
+
+
 def test_it_is_the_activation_of_a_block_as_its_norm():
     block = ResidualDiscriminatorBlock(4, 4, norm_layer=BiasedActivation, act_layer=nn.Identity).double()
     x = draw(2, 4, 4, 4)

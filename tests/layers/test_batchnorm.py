@@ -358,13 +358,21 @@ def test_rejects_another_shape(training: bool, shape: tuple[int, ...]):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("stored", "given"), [(torch.float32, torch.float64), (torch.float64, torch.float32)])
-def test_rejects_float64_where_the_layer_has_not_and_the_other_way_round(
+@pytest.mark.parametrize(
+    ("stored", "given"),
+    [
+        (torch.float32, torch.float64),
+        (torch.float64, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.bfloat16, torch.float16),
+    ],
+)
+def test_rejects_dtypes_that_cannot_be_normalized_by_those_of_the_layer(
     stored: torch.dtype, given: torch.dtype, training: bool
 ):
     norm = CrossReplicaBatchNorm2d(3, dtype=stored).train(training)
     before = copy.deepcopy(norm.state_dict())
-    rule = {torch.float32: "torch.float32 or narrower", torch.float64: "torch.float64"}[stored]
+    rule = "torch.float32 or narrower" if stored == torch.float32 else str(stored)
     message = rf"^CrossReplicaBatchNorm2d: `x` must be of dtype {rule}, like the layer, but got x of dtype {given}\.$"
     with pytest.raises(TypeError, match=message):
         norm(torch.zeros(2, 3, 2, 2, dtype=given))

@@ -28,6 +28,14 @@ def test_gradients_agree_with_finite_differences():
     assert torch.autograd.gradcheck(lambda s, c: call(layer, {"constant": c}, (s,)), (scale, layer.constant))
 
 
+def test_under_autocast_the_result_is_as_narrow_as_what_scales_it():
+    layer, linear, z = LearnedConstant2d(3, 2), torch.nn.Linear(4, 3), draw(2, 4, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = layer(linear(z))
+    assert maps.dtype == torch.bfloat16
+    torch.testing.assert_close(maps.float(), layer(linear(z)), rtol=0.03, atol=0.03)
+
+
 def test_rejects_other_sizes():
     with pytest.raises(ValueError, match=r"^LearnedConstant2d: `width` must be greater than 0"):
         LearnedConstant2d(1, 1, 0)

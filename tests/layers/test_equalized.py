@@ -128,6 +128,11 @@ def test_fits_grouped_and_transposed_and_any_other_layer(layer: nn.Module, fan_i
     torch.testing.assert_close(layer.weight, stored(layer) * math.sqrt(2 / fan_in))
 
 
+def test_a_convolution_with_groups_counts_the_inputs_of_one():
+    layer, x = EqualizedConv2d(8, 4, 3, groups=2, dtype=torch.float64), draw(2, 8, 5, 5)
+    torch.testing.assert_close(layer(x), F.conv2d(x, stored(layer) * math.sqrt(2 / 36), groups=2))
+
+
 def test_takes_another_fan_in():
     layer = equalized_lr(nn.Embedding(10, 4), fan_in=4, gain=1.0)
     assert torch.equal(layer.weight, stored(layer) / 2)
@@ -227,6 +232,22 @@ def test_a_layer_that_was_equalized_draws_its_stored_weight_again():
     layer.reset_parameters()
     assert abs(layer.parametrizations.weight.original.std().item() - 1) < 0.1
     assert layer.bias.abs().max() < 1
+
+
+def test_a_layer_whose_scale_was_folded_in_draws_its_weight_as_torch_does():
+    layer = equalized_lr(nn.Conv1d(3, 64, 3))
+    nn.utils.parametrize.remove_parametrizations(layer, "weight")
+    torch.manual_seed(0)
+    layer.reset_parameters()
+    torch.manual_seed(0)
+    assert torch.equal(layer.weight, nn.Conv1d(3, 64, 3).weight)
+
+
+def test_a_network_that_is_built_anew_can_lose_its_scales_without_the_original():
+    layer, other = EqualizedConv2d(3, 4, 3), EqualizedConv2d(3, 4, 3)
+    other.load_state_dict(layer.state_dict())
+    nn.utils.parametrize.remove_parametrizations(other, "weight")
+    assert torch.equal(other.weight, layer.weight)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -5,7 +6,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from gan_blocks import init_orthogonal_
+from gan_blocks import (
+    ClassConditionalBatchNorm2d,
+    LearnedConstant2d,
+    ResidualGeneratorBlock,
+    SharedEmbedding,
+    init_orthogonal_,
+)
 from tests.reference import layers as reference
 
 
@@ -50,6 +57,37 @@ def test_gains_scalars_and_buffers_keep_their_values(rng: torch.Generator):
 def test_a_bias_with_two_dimensions_is_a_bias():
     module = nn.ParameterDict({"bias": nn.Parameter(torch.ones(2, 2))})
     assert not init_orthogonal_(module)["bias"].any()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.LayerNorm([8, 4, 4]),
+        nn.RMSNorm([8, 4, 4]),
+        LearnedConstant2d(16, 4),
+        ClassConditionalBatchNorm2d(8, num_classes=10),
+        ResidualGeneratorBlock(8, 8, zero_init_residual=True).conv2,
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_what_must_not_be_drawn_again_keeps_its_values(module: nn.Module):
+    before = {name: value.clone() for name, value in module.named_parameters() if value.dim() > 1}
+    init_orthogonal_(nn.Sequential(module))
+    assert before
+    assert all(torch.equal(module.get_parameter(name), value) for name, value in before.items())
+
+
+def test_a_table_of_classes_that_starts_at_random_is_drawn():
+    table = init_orthogonal_(SharedEmbedding(4, 6, dtype=torch.float64)).weight
+    assert reference.is_orthogonal(table.detach().numpy(), 1.0)
+
+
+@pytest.mark.parametrize("padding", [0, 2, 4])
+@pytest.mark.parametrize("layer", [nn.Embedding, nn.EmbeddingBag])
+def test_a_row_of_padding_stays_zero_and_the_others_are_orthogonal(layer: type[nn.Module], padding: int):
+    table = init_orthogonal_(layer(5, 3, padding_idx=padding, dtype=torch.float64)).weight.detach()
+    assert not table[padding].any()
+    assert reference.is_orthogonal(np.delete(table.numpy(), padding, axis=0), 1.0)
 
 
 def test_returns_the_module_itself():
@@ -105,6 +143,29 @@ def test_rejects_a_parametrized_tensor_and_changes_nothing():
         r"Initialize before spectral_norm or another parametrization is registered\.$"
     )
     with pytest.raises(RuntimeError, match=message):
+        init_orthogonal_(model)
+    assert torch.equal(model[0].weight, before)
+
+
+@pytest.mark.parametrize("normalize", [torch.nn.utils.spectral_norm, torch.nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_rejects_a_weight_that_a_hook_normalizes_and_changes_nothing(normalize):
+    model = nn.Sequential(nn.Linear(2, 2), normalize(nn.Linear(2, 2)))
+    before = model[0].weight.clone()
+    with pytest.raises(RuntimeError, match=r"must not contain parametrized tensors, but got module with 1\.weight\."):
+        init_orthogonal_(model)
+    assert torch.equal(model[0].weight, before)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
+def test_rejects_lazy_parameters_and_changes_nothing():
+    model = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2))
+    before = model[0].weight.clone()
+    pattern = (
+        r"^init_orthogonal_: `module` must not have uninitialized parameters, but got module with 1\.weight, 1\.bias\. "
+        r"Run a batch through it first\.$"
+    )
+    with pytest.raises(RuntimeError, match=pattern):
         init_orthogonal_(model)
     assert torch.equal(model[0].weight, before)
 

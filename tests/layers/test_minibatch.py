@@ -78,6 +78,16 @@ def test_the_variance_is_that_of_a_population_and_epsilon_inside_the_root():
     assert per_sample(same)[0].item() == pytest.approx(1e-4)  # outside, it would be 1e-8
 
 
+@pytest.mark.parametrize("shape", [(8, 6), (8, 3, 2), (8, 1, 3, 1, 2)])
+def test_any_number_of_axes_may_follow_the_channels(shape: tuple[int, ...]):
+    x = draw(*shape)
+    wanted = minibatch_stddev(x.reshape(8, 6, 1, 1), group_size=4).flatten()
+    maps = minibatch_stddev(x, group_size=4)
+    assert maps.shape == (8, 1, *shape[2:])
+    torch.testing.assert_close(maps, wanted.reshape(8, *[1] * (len(shape) - 1)).expand_as(maps))
+    assert torch.equal(MinibatchStdDev(group_size=4)(x), torch.cat([x, maps], dim=1))
+
+
 @given(seed=st.integers(0, 9))
 def test_ignores_the_order_inside_a_group_and_constants(seed: int):
     x = draw(8, 2, 2, 2, seed=seed)
@@ -189,14 +199,13 @@ def test_rejects_wrong_arguments():
         with pytest.raises(ValueError, match="^MinibatchStdDev: " + rule):
             MinibatchStdDev(**{option: 0})
     for bad, rule in (
-        (draw(2, 3), "(batch, channels, height, width), but got x of shape (2, 3)."),
-        (
-            draw(0, 3, 2, 2),
-            "(batch, channels, height, width) with at least one element, but got x of shape (0, 3, 2, 2).",
-        ),
+        (draw(2), "(batch, channels, ...) with at least one element, but got x of shape (2,)."),
+        (draw(0, 3, 2, 2), "(batch, channels, ...) with at least one element, but got x of shape (0, 3, 2, 2)."),
     ):
         with pytest.raises(ValueError, match="^" + re.escape(f"minibatch_stddev: `x` must be of shape {rule}") + "$"):
             minibatch_stddev(bad)
+    with pytest.raises(TypeError, match=r"^minibatch_stddev: `x` must be of a real floating dtype, but got x of dtype"):
+        minibatch_stddev(torch.ones(2, 3, 2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"^MinibatchDiscrimination: `num_kernels` must be greater than 0"):
         MinibatchDiscrimination(3, num_kernels=0)
     rule = r"^MinibatchDiscrimination: `f` must be of shape \(batch, 3\), but got f of shape \(2, 4\)\.$"

@@ -67,6 +67,14 @@ def test_the_average_follows_the_certainty_about_generated_images():
         assert noise.output_average.item() == pytest.approx(wanted, rel=1e-6)
 
 
+def test_a_batch_of_nan_leaves_the_average_as_it_is():
+    noise = noise_at(0.6)
+    noise.update(torch.tensor([0.5, float("nan")]))
+    assert noise.output_average.item() == pytest.approx(0.6)
+    noise.update(torch.tensor([0.0]))
+    assert noise.output_average.item() == pytest.approx(0.9 * 0.6 + 0.1)
+
+
 def test_all_layers_of_a_discriminator_are_told_at_once():
     network = nn.Sequential(AdaptiveGaussianNoise(), nn.Linear(2, 2), nn.Sequential(AdaptiveGaussianNoise(decay=0.5)))
     logits = torch.tensor([0.4, 0.0], dtype=torch.float64, requires_grad=True)

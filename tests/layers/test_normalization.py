@@ -85,3 +85,5 @@ def test_rejects_wrong_arguments():
     rule = r"^pixel_norm: `x` must be of shape \(batch, channels, \.\.\.\), but got x of shape \(3,\)\.$"
     with pytest.raises(ValueError, match=rule):
         pixel_norm(draw(3))
+    with pytest.raises(TypeError, match=r"^pixel_norm: `x` must be of a real floating dtype, but got x of dtype"):
+        pixel_norm(torch.tensor([[1, 2]]))

@@ -136,6 +136,13 @@ def test_rejects_what_is_not_a_batch_of_feature_maps(resample: Callable[[Tensor]
         resample(torch.zeros(2, 4, 4))
 
 
+@pytest.mark.parametrize("resample", [upsample_bilinear, downsample_average, downsample_filtered])
+def test_rejects_whole_numbers_which_it_would_round(resample: Callable[[Tensor], Tensor]):
+    message = rf"^{resample.__name__}: `x` must be of a real floating dtype, but got x of dtype torch\.uint8\.$"
+    with pytest.raises(TypeError, match=message):
+        resample(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+
+
 @given(alpha=st.floats(0, 1))
 def test_fading_is_the_weighted_mean(alpha: float):
     old, new = draw(2, 3), draw(2, 3, seed=1)
