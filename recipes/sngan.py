@@ -11,7 +11,6 @@ Differences from the papers:
 * The presets for digits and clothes are ours.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -124,20 +123,14 @@ class Generator(ResidualGenerator):
         return self.render(z, [labels] * len(self.blocks))
 
 
-class ThinDiscriminatorBlock(ResidualDiscriminatorBlock):
+def thin_block(in_channels: int, out_channels: int, **options: Any) -> ResidualDiscriminatorBlock:
     """D's block with as many channels between its convolutions as in its input."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, conv_layer: Callable[..., nn.Module], **options: Any
-    ) -> None:
-        super().__init__(in_channels, out_channels, conv_layer=conv_layer, **options)
-        self.conv1 = conv_layer(in_channels, in_channels, 3, padding=1)
-        self.conv2 = conv_layer(in_channels, out_channels, 3, padding=1)
+    return ResidualDiscriminatorBlock(in_channels, out_channels, hidden_channels=in_channels, **options)
 
 
 def build_discriminator(config: Config) -> nn.Module:
     """D with fresh weights from the global random state."""
-    block_layer = ThinDiscriminatorBlock if config.discriminator_hidden == "input" else ResidualDiscriminatorBlock
+    block_layer = thin_block if config.discriminator_hidden == "input" else ResidualDiscriminatorBlock
     return ResidualDiscriminator(config, layers=spectral_layers(EPS), block_layer=block_layer)
 
 

@@ -137,7 +137,8 @@ class ResidualDiscriminatorBlock(nn.Module):
 
     Args:
         in_channels: Channels of the input, at least 1.
-        out_channels: Channels of the output and between the convolutions, at least 1.
+        out_channels: Channels of the output, at least 1.
+        hidden_channels: Channels between the convolutions, at least 1; None: those of the output, as in the paper.
         downsample: Whether to halve height and width, which must then be even.
         preactivation: Whether the residual begins with an activation.
         norm_layer: Factory of a norm before each activation, called with the number of channels; each is called with
@@ -175,6 +176,7 @@ class ResidualDiscriminatorBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         *,
+        hidden_channels: int | None = None,
         downsample: bool = False,
         preactivation: bool = True,
         norm_layer: Callable[[int], nn.Module] = nn.Identity,
@@ -194,8 +196,11 @@ class ResidualDiscriminatorBlock(nn.Module):
             preactivation=preactivation,
             zero_init_residual=zero_init_residual,
         )
+        hidden = out_channels if hidden_channels is None else hidden_channels
         padding = _padding("ResidualDiscriminatorBlock", in_channels, out_channels, kernel_size, dilation)
-        check_groups("ResidualDiscriminatorBlock", groups, {"in_channels": in_channels, "out_channels": out_channels})
+        check_sizes("ResidualDiscriminatorBlock", hidden_channels=hidden)
+        channels = {"in_channels": in_channels, "hidden_channels": hidden, "out_channels": out_channels}
+        check_groups("ResidualDiscriminatorBlock", groups, channels)
         # A factory need not know what is not asked for.
         options = {"padding": padding, **({} if dilation == 1 else {"dilation": dilation}), **grouped(groups)}
         self.in_channels = in_channels
@@ -207,9 +212,9 @@ class ResidualDiscriminatorBlock(nn.Module):
             (norm_layer(in_channels), act_layer()) if preactivation else (nn.Identity(), nn.Identity())
         )
         check_out_of_place("ResidualDiscriminatorBlock", self.norm1, self.act1)
-        self.conv1 = conv_layer(in_channels, out_channels, kernel_size, **options)
-        self.norm2, self.act2 = norm_layer(out_channels), act_layer()
-        self.conv2 = conv_layer(out_channels, out_channels, kernel_size, **options)
+        self.conv1 = conv_layer(in_channels, hidden, kernel_size, **options)
+        self.norm2, self.act2 = norm_layer(hidden), act_layer()
+        self.conv2 = conv_layer(hidden, out_channels, kernel_size, **options)
         if zero_init_residual:
             zero_weight_("ResidualDiscriminatorBlock", self.conv2)
         changes = downsample or in_channels != out_channels

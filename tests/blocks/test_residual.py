@@ -67,6 +67,7 @@ def test_generator_block_equals_figure_15b(
 @given(
     in_channels=st.integers(1, 3),
     out_channels=st.integers(1, 3),
+    hidden_channels=st.sampled_from([None, 1, 2]),
     size=st.sampled_from([2, 4]),
     down=st.booleans(),
     first=st.booleans(),
@@ -74,11 +75,19 @@ def test_generator_block_equals_figure_15b(
     dilation=st.integers(1, 2),
 )
 def test_discriminator_block_equals_figure_15c(
-    in_channels: int, out_channels: int, size: int, down: bool, first: bool, kernel_size: int, dilation: int
+    in_channels: int,
+    out_channels: int,
+    hidden_channels: int | None,
+    size: int,
+    down: bool,
+    first: bool,
+    kernel_size: int,
+    dilation: int,
 ):
     block = discriminator_block(
         in_channels,
         out_channels,
+        hidden_channels=hidden_channels,
         downsample=down,
         preactivation=not first,
         kernel_size=kernel_size,
@@ -87,6 +96,7 @@ def test_discriminator_block_equals_figure_15c(
     x = draw(2, in_channels, size, 6, seed=size)
     expected = reference.discriminator_res_block(x.numpy(), numpy_state(block), down, first, dilation)
     np.testing.assert_allclose(block(x).detach(), expected, rtol=1e-9, atol=1e-9)
+    assert len(block.conv1.weight) == (out_channels if hidden_channels is None else hidden_channels)
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -292,6 +302,13 @@ def test_rejects_sizes_of_zero(name: str):
         ResidualGeneratorBlock(**sizes, norm_layer=conditional_norm)
     with pytest.raises(ValueError, match="^ResidualDiscriminator" + pattern):
         ResidualDiscriminatorBlock(**sizes)
+
+
+def test_rejects_a_hidden_width_of_zero_or_one_that_groups_do_not_divide():
+    with pytest.raises(ValueError, match=r"^ResidualDiscriminatorBlock: `hidden_channels` must be greater than 0"):
+        ResidualDiscriminatorBlock(4, 4, hidden_channels=0)
+    with pytest.raises(ValueError, match=r"^ResidualDiscriminatorBlock: `groups` must be a divisor of hidden_channels"):
+        ResidualDiscriminatorBlock(4, 4, hidden_channels=3, groups=2)
 
 
 def test_rejects_filters_of_even_size():
