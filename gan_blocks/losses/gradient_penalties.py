@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks._checks import bad_shape, bad_value, check_at_least_0, check_batch, check_positive
+from gan_blocks._precision import wide_dtype
 from gan_blocks.losses.slopes import Discriminator, slopes_at, slopes_of
 
 __all__ = ["gradient_penalty", "lazy_coefficient", "r1_penalty", "zero_centered_penalty"]
@@ -173,7 +174,7 @@ def gradient_penalty(
         raise bad_shape(owner, "fake_images", str(tuple(real_images.shape)), fake_images)
     if interpolation is None:
         # Wide, since bfloat16 knows only a few hundred numbers between 0 and 1.
-        dtype = torch.promote_types(real_images.dtype, torch.float32)
+        dtype = wide_dtype(real_images)
         interpolation = torch.rand(len(real_images), device=real_images.device, dtype=dtype, generator=generator)
     elif interpolation.shape != real_images.shape[:1]:
         raise bad_shape(owner, "interpolation", f"({len(real_images)},)", interpolation)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gan_blocks._checks import bad_kind, bad_shape
+from gan_blocks._precision import wide_dtype
 from gan_blocks._transforms import uncompiled
 
 __all__ = ["Discriminator", "slopes_at", "slopes_of", "twice_differentiable"]
@@ -75,7 +76,7 @@ def slopes_of(owner: str, images: Tensor, logits: Sequence[Tensor]) -> Tensor:
         (slopes,) = torch.autograd.grad(used, images, weights, create_graph=True, allow_unused=True)
         if slopes is None:
             break
-        slopes = slopes.to(torch.promote_types(slopes.dtype, torch.float32)) / factor
+        slopes = slopes.to(wide_dtype(slopes)) / factor
         if factor == 1 or slopes.isfinite().all():
             break
     if slopes is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks._checks import bad_shape, bad_value, check_positive, check_rank, check_sizes
-from gan_blocks._precision import to_float64
+from gan_blocks._precision import to_float64, wide_dtype
 
 __all__ = ["DiscreteModeCoverage", "ModeCoverage", "discrete_mode_coverage", "mode_coverage"]
 
@@ -66,7 +66,7 @@ def mode_coverage(samples: Tensor, modes: Tensor, *, radius: float) -> ModeCover
         raise bad_shape(owner, "samples", "(batch, dimensions) with at least one sample", samples)
     if modes.shape[0] == 0 or modes.shape[1] != samples.shape[1]:
         raise bad_shape(owner, "modes", f"(modes, {samples.shape[1]}) with at least one mode", modes)
-    samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
+    samples = samples.to(wide_dtype(samples))
     # Differences, not the matrix product that cdist takes for large inputs: that loses the digits of short distances.
     distances = torch.cdist(samples, modes.to(samples.dtype), compute_mode="donot_use_mm_for_euclid_dist")
     distance, nearest = distances.min(dim=1)

@@ -11,6 +11,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from gan_blocks._checks import RESIZE, bad_shape, bad_value, check_rank, check_sizes
+from gan_blocks._precision import wide_dtype
 
 __all__ = ["laplacian_pyramid", "sliced_wasserstein_distance"]
 
@@ -169,7 +170,7 @@ def _collect_patches(
         check_rank("sliced_wasserstein_distance", name, batch, ("batch", "channels", "size", "size"))
         if len(batch) == 0:
             continue
-        images = batch[:left].to(torch.promote_types(batch.dtype, torch.float32))
+        images = batch[:left].to(wide_dtype(batch))
         bands = laplacian_pyramid(images)
         # Image by image, so that the split into batches does not matter.
         places = [
