@@ -26,8 +26,8 @@ _GLOBAL_HOOKS = (_global_backward_hooks, _global_backward_pre_hooks, _global_for
 def is_transformed(*tensors: Tensor) -> bool:
     """Whether tensors may be wrapped by a transform: then values cannot be looked at, nor other tensors written.
 
-    The gradients of ``torch.autograd.grad(..., is_grads_batched=True)`` are known by themselves alone: name those that
-    may be such.
+    The gradients of ``torch.autograd.grad(..., is_grads_batched=True)`` can only be recognized by themselves: pass
+    tensors that may be such.
     """
     # torch has no public question for it; these work in compiled graphs too.
     depth: int = torch._C._functorch.get_dynamic_layer_stack_depth()

@@ -9,11 +9,11 @@ from functools import partial
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_sizes
+from gan_blocks.layers.activation import leaky_relu
 from gan_blocks.layers.batchnorm import CrossReplicaBatchNorm2d
 
 __all__ = ["PlainDiscriminatorBlock", "PlainGeneratorBlock"]
 
-_leaky_relu = partial(nn.LeakyReLU, 0.2)
 # D judges real and generated images by the statistics of their own batch, in eval mode too: there are no others.
 _batch_statistics = partial(CrossReplicaBatchNorm2d, statistics="batch")
 
@@ -118,7 +118,7 @@ class PlainDiscriminatorBlock(nn.Module):
         *,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         norm_layer: Callable[[int], nn.Module] = _batch_statistics,
-        act_layer: Callable[[], nn.Module] = _leaky_relu,
+        act_layer: Callable[[], nn.Module] = leaky_relu,
     ) -> None:
         super().__init__()
         check_factories("PlainDiscriminatorBlock", conv_layer=conv_layer, norm_layer=norm_layer, act_layer=act_layer)

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_factories, check_feature_map, check_sizes, check_vectors
+from gan_blocks.layers.activation import leaky_relu
 from gan_blocks.layers.equalized import EqualizedConv2d, EqualizedConvTranspose2d, EqualizedLinear
 from gan_blocks.layers.fused_resampling import upsample_conv2d
 from gan_blocks.layers.minibatch import MinibatchStdDev
@@ -28,7 +29,6 @@ __all__ = [
     "ToRGB",
 ]
 
-_leaky_relu = partial(nn.LeakyReLU, 0.2)
 # Linear layers at the end of a network have no activation whose loss of variance a gain of sqrt(2) would make up for.
 _linear_conv = partial(EqualizedConv2d, gain=1.0)
 _linear_score = partial(EqualizedLinear, gain=1.0)
@@ -79,7 +79,7 @@ class ProgressiveGeneratorStem(nn.Module):
         *,
         conv_layer: Callable[..., nn.Module] = EqualizedConv2d,
         conv_transpose_layer: Callable[..., nn.Module] = EqualizedConvTranspose2d,
-        act_layer: Callable[[], nn.Module] = _leaky_relu,
+        act_layer: Callable[[], nn.Module] = leaky_relu,
         norm_layer: Callable[[int], nn.Module] = _pixel_norm,
     ) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class ProgressiveGeneratorBlock(nn.Module):
         out_channels: int,
         *,
         conv_layer: Callable[..., nn.Module] = EqualizedConv2d,
-        act_layer: Callable[[], nn.Module] = _leaky_relu,
+        act_layer: Callable[[], nn.Module] = leaky_relu,
         norm_layer: Callable[[int], nn.Module] = _pixel_norm,
     ) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class FromRGB(nn.Module):
         out_channels: int,
         *,
         conv_layer: Callable[..., nn.Module] = EqualizedConv2d,
-        act_layer: Callable[[], nn.Module] = _leaky_relu,
+        act_layer: Callable[[], nn.Module] = leaky_relu,
     ) -> None:
         super().__init__()
         check_factories("FromRGB", conv_layer=conv_layer, act_layer=act_layer)
@@ -284,7 +284,7 @@ class ProgressiveDiscriminatorBlock(nn.Module):
         out_channels: int,
         *,
         conv_layer: Callable[..., nn.Module] = EqualizedConv2d,
-        act_layer: Callable[[], nn.Module] = _leaky_relu,
+        act_layer: Callable[[], nn.Module] = leaky_relu,
     ) -> None:
         super().__init__()
         check_factories("ProgressiveDiscriminatorBlock", conv_layer=conv_layer, act_layer=act_layer)
@@ -342,7 +342,7 @@ class ProgressiveDiscriminatorHead(nn.Module):
         stddev_layer: Callable[[], nn.Module] | None = MinibatchStdDev,
         conv_layer: Callable[..., nn.Module] = EqualizedConv2d,
         linear_layer: Callable[[int, int], nn.Module] = _linear_score,
-        act_layer: Callable[[], nn.Module] = _leaky_relu,
+        act_layer: Callable[[], nn.Module] = leaky_relu,
     ) -> None:
         super().__init__()
         owner = "ProgressiveDiscriminatorHead"

@@ -23,7 +23,26 @@ class SkipZ(NamedTuple):
     """Condition of each block in order, ``(batch, condition_dim)`` each."""
 
 
-class FullSkipZ(nn.Module):
+class _SkipZBase(nn.Module):
+    """The sizes that every kind of skip-z has."""
+
+    def __init__(self, latent_dim: int, embedding_dim: int, num_blocks: int) -> None:
+        super().__init__()
+        check_sizes(type(self).__name__, latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
+        self.latent_dim = latent_dim
+        self.embedding_dim = embedding_dim
+        self.num_blocks = num_blocks
+
+    def extra_repr(self) -> str:
+        """Name the sizes."""
+        return f"{self.latent_dim}, {self.embedding_dim}, num_blocks={self.num_blocks}"
+
+    def _check_inputs(self, z: Tensor, embedding: Tensor) -> None:
+        check_vectors(type(self).__name__, "z", z, self.latent_dim)
+        check_vectors(type(self).__name__, "embedding", embedding, self.embedding_dim, batch=z.shape[0])
+
+
+class FullSkipZ(_SkipZBase):
     r"""BigGAN-deep's skip-z: the first linear layer and every block see the whole z beside the class vector.
 
     .. math:: s = h_1 = \dots = h_B = [z, c]
@@ -58,26 +77,18 @@ class FullSkipZ(nn.Module):
     """
 
     def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
-        super().__init__()
-        check_sizes("FullSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
-        self.latent_dim = latent_dim
-        self.embedding_dim = embedding_dim
-        self.num_blocks = num_blocks
+        super().__init__(latent_dim, embedding_dim, num_blocks)
         self.stem_features = latent_dim + embedding_dim
         self.condition_dim = latent_dim + embedding_dim
 
     def forward(self, z: Tensor, embedding: Tensor) -> SkipZ:
         """Concatenate z and the class vector once for all."""
-        _check_inputs("FullSkipZ", z, self.latent_dim, embedding, self.embedding_dim)
+        self._check_inputs(z, embedding)
         condition = torch.cat([z, embedding], dim=1)
         return SkipZ(stem=condition, conditions=(condition,) * self.num_blocks)
 
-    def extra_repr(self) -> str:
-        """Name the sizes."""
-        return f"{self.latent_dim}, {self.embedding_dim}, num_blocks={self.num_blocks}"
 
-
-class NoSkipZ(nn.Module):
+class NoSkipZ(_SkipZBase):
     r"""The generator without skip-z: the first linear layer sees only z, the blocks only the class vector.
 
     .. math:: s = z, \qquad h_1 = \dots = h_B = c
@@ -111,25 +122,17 @@ class NoSkipZ(nn.Module):
     """
 
     def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
-        super().__init__()
-        check_sizes("NoSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
-        self.latent_dim = latent_dim
-        self.embedding_dim = embedding_dim
-        self.num_blocks = num_blocks
+        super().__init__(latent_dim, embedding_dim, num_blocks)
         self.stem_features = latent_dim
         self.condition_dim = embedding_dim
 
     def forward(self, z: Tensor, embedding: Tensor) -> SkipZ:
         """Give z to the stem and the class vector to the blocks."""
-        _check_inputs("NoSkipZ", z, self.latent_dim, embedding, self.embedding_dim)
+        self._check_inputs(z, embedding)
         return SkipZ(stem=z, conditions=(embedding,) * self.num_blocks)
 
-    def extra_repr(self) -> str:
-        """Name the sizes."""
-        return f"{self.latent_dim}, {self.embedding_dim}, num_blocks={self.num_blocks}"
 
-
-class HierarchicalSkipZ(nn.Module):
+class HierarchicalSkipZ(_SkipZBase):
     r"""BigGAN's skip-z: z is cut into equal chunks, one for the first linear layer and one for each block.
 
     .. math:: z = [z_0, z_1, \dots, z_B], \qquad s = z_0, \qquad h_i = [z_i, c]
@@ -166,30 +169,17 @@ class HierarchicalSkipZ(nn.Module):
     """
 
     def __init__(self, latent_dim: int, embedding_dim: int, *, num_blocks: int) -> None:
-        super().__init__()
-        check_sizes("HierarchicalSkipZ", latent_dim=latent_dim, embedding_dim=embedding_dim, num_blocks=num_blocks)
+        super().__init__(latent_dim, embedding_dim, num_blocks)
         num_chunks = num_blocks + 1
         if latent_dim % num_chunks:
             nearest = max(1, round(latent_dim / num_chunks)) * num_chunks
             rule = f"a multiple of num_blocks + 1 = {num_chunks}"
             raise bad_value("HierarchicalSkipZ", "latent_dim", rule, latent_dim, f"The nearest is {nearest}.")
-        self.latent_dim = latent_dim
-        self.embedding_dim = embedding_dim
-        self.num_blocks = num_blocks
         self.stem_features = latent_dim // num_chunks
         self.condition_dim = latent_dim // num_chunks + embedding_dim
 
     def forward(self, z: Tensor, embedding: Tensor) -> SkipZ:
         """Give chunk 0 to the stem and chunk i with the class vector to block i."""
-        _check_inputs("HierarchicalSkipZ", z, self.latent_dim, embedding, self.embedding_dim)
+        self._check_inputs(z, embedding)
         stem, *chunks = rearrange(z, "batch (chunk width) -> chunk batch width", chunk=self.num_blocks + 1).unbind()
         return SkipZ(stem=stem, conditions=tuple(torch.cat([chunk, embedding], dim=1) for chunk in chunks))
-
-    def extra_repr(self) -> str:
-        """Name the sizes."""
-        return f"{self.latent_dim}, {self.embedding_dim}, num_blocks={self.num_blocks}"
-
-
-def _check_inputs(owner: str, z: Tensor, latent_dim: int, embedding: Tensor, embedding_dim: int) -> None:
-    check_vectors(owner, "z", z, latent_dim)
-    check_vectors(owner, "embedding", embedding, embedding_dim, batch=z.shape[0])

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from einops import rearrange
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from gan_blocks._transforms import is_transformed
-from gan_blocks.layers._moments import shared_moments, sum_over_processes
+from gan_blocks.layers._moments import over_pixels, shared_moments, sum_over_processes
 
 __all__ = ["is_reverse_mode", "modulate"]
 
@@ -54,19 +53,15 @@ def modulate(
 
 def _apply(x: Tensor, mean: Tensor, variance: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
     """The mean is taken off first: with a large one, x g s and b - mean g s would cancel and lose their digits."""
-    centered, scale = x - _over_pixels(mean), _over_pixels(gain * (variance + eps).rsqrt())
+    centered, scale = x - over_pixels(mean), over_pixels(gain * (variance + eps).rsqrt())
     if torch.is_grad_enabled() or not is_reverse_mode():
-        return torch.addcmul(_over_pixels(bias), centered, scale)
-    return centered.mul_(scale).add_(_over_pixels(bias))
+        return torch.addcmul(over_pixels(bias), centered, scale)
+    return centered.mul_(scale).add_(over_pixels(bias))
 
 
 def _fold(x: Tensor, mean: Tensor, variance: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
     scale = gain * (variance + eps).rsqrt()
-    return torch.addcmul(_over_pixels(bias - mean * scale), x, _over_pixels(scale))
-
-
-def _over_pixels(values: Tensor) -> Tensor:
-    return rearrange(values, "... channels -> ... channels 1 1")
+    return torch.addcmul(over_pixels(bias - mean * scale), x, over_pixels(scale))
 
 
 class _NormalizeByBatch(torch.autograd.Function):
@@ -115,8 +110,8 @@ class _NormalizeByBatch(torch.autograd.Function):
         average, slope, _ = (sums / sums[-1]).split([len(mean), len(mean), 1])
         slope = inverse.square() * slope
         # In this order: with the broadcast term first, addcmul takes twice the time.
-        of_x = (delta * _over_pixels(gain * inverse)).addcmul_(x, _over_pixels(-slope))
-        of_x = of_x.add_(_over_pixels(slope * mean - inverse * average)).to(x.dtype)
+        of_x = (delta * over_pixels(gain * inverse)).addcmul_(x, over_pixels(-slope))
+        of_x = of_x.add_(over_pixels(slope * mean - inverse * average)).to(x.dtype)
         return of_x, None, None, of_gain, of_bias, None, None
 
 

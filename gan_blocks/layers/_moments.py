@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from einops import rearrange
 from torch import Tensor
 
 from gan_blocks._precision import wide_dtype
@@ -15,6 +16,7 @@ __all__ = [
     "GroupReference",
     "Moments",
     "gather_rows",
+    "over_pixels",
     "own_moments",
     "shared_moments",
     "sharing_group",
@@ -131,7 +133,7 @@ class _SharedMoments(torch.autograd.Function):
         of_mean, of_variance = (sum_over_processes(row, ctx.group) / count).to(row.dtype).chunk(2)
         slope = 2 * of_variance
         offset = of_mean - slope * mean
-        return torch.addcmul(_over_pixels(offset), x.to(row.dtype), _over_pixels(slope)).to(x.dtype), None
+        return torch.addcmul(over_pixels(offset), x.to(row.dtype), over_pixels(slope)).to(x.dtype), None
 
 
 def sum_over_processes(values: Tensor, group: "dist.ProcessGroup") -> Tensor:
@@ -169,10 +171,11 @@ def own_moments(x: Tensor) -> tuple[Tensor, Tensor]:
         return torch.batch_norm_update_stats(x, buffers[0], buffers[1], 1.0)
     if dtype == torch.float64 and x.device.type == "cpu":
         mean = x.mean((0, 2, 3))  # adds up in pairs, unlike var_mean
-        return mean, (x - _over_pixels(mean)).square().mean((0, 2, 3))
+        return mean, (x - over_pixels(mean)).square().mean((0, 2, 3))
     variance, mean = torch.var_mean(x.to(dtype), (0, 2, 3), correction=0)
     return mean, variance
 
 
-def _over_pixels(values: Tensor) -> Tensor:
-    return values.reshape(-1, 1, 1)
+def over_pixels(values: Tensor) -> Tensor:
+    """One value per channel, as it broadcasts over a feature map."""
+    return rearrange(values, "... channels -> ... channels 1 1")

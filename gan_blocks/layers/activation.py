@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from gan_blocks._checks import bad_shape, check_factories, check_sizes
 
-__all__ = ["BiasedActivation"]
+__all__ = ["BiasedActivation", "leaky_relu"]
 
-_leaky_relu = partial(nn.LeakyReLU, 0.2)
+leaky_relu = partial(nn.LeakyReLU, 0.2)
 
 
 class BiasedActivation(nn.Module):
@@ -54,7 +54,7 @@ class BiasedActivation(nn.Module):
         self,
         num_features: int,
         *,
-        act_layer: Callable[[], nn.Module] = _leaky_relu,
+        act_layer: Callable[[], nn.Module] = leaky_relu,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

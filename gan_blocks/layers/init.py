@@ -28,12 +28,12 @@ def init_orthogonal_(module: ModuleT, *, gain: float = 1.0, generator: torch.Gen
     .. math:: W W^T = \text{gain}^2 I \;\text{ if out} \le \text{rest, and }\; W^T W = \text{gain}^2 I
         \;\text{ otherwise.}
 
-    A parameter called ``bias`` (or ``bias_...``, ``..._bias``) becomes zero, whatever its dimensions. Note that a
-    transposed convolution stores (in, out, ...): there the rows are its inputs. These keep their values:
+    Note that a transposed convolution stores (in, out, ...): there the rows are its inputs. A parameter called ``bias``
+    (or ``bias_...``, ``..._bias``) becomes zero, whatever its dimensions. Of the others, these keep their values:
 
     - parameters with fewer than two dimensions, such as gains of normalization layers and the gamma of
       :class:`SelfAttention2d`; and the gains of ``nn.LayerNorm`` and ``nn.RMSNorm``, whatever their dimensions;
-    - parameters of a module with a true attribute ``keeps_initial_values``: the map of :class:`LearnedConstant2d`, the
+    - those of a module with a true attribute ``keeps_initial_values``: the map of :class:`LearnedConstant2d`, the
       tables of :class:`ClassConditionalBatchNorm2d`, convolutions that ``zero_init_residual`` made zero;
     - the row of zeros at an embedding's ``padding_idx``: the others are drawn;
     - buffers, and parameters on the meta device, which have no values.
