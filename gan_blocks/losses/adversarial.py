@@ -1,16 +1,9 @@
 """Adversarial losses, one generator and one discriminator form each; minimax and non-saturating share the latter.
 
-What they share:
-
-- logits are the discriminator's raw outputs, of any floating dtype and any value, larger for more real images. Their
-  shape is free: ``(batch,)``, a map of patches, or a sequence of tensors from discriminators of several scales, whose
-  losses are added. The batches of real and generated images may differ in size; each is averaged on its own;
-- ``reduction`` is ``"mean"`` over each batch or ``"sum"``, which give a scalar, or ``"none"``, which gives the loss of
-  every logit, in a discriminator's loss of every pair of logits;
-- losses are computed in float32, or the dtype of wider logits. Where a paper writes a probability, it is the logistic
-  function of the logit; the loss is computed without forming it, so no logit is too large;
-- they raise ValueError if a batch is empty, if real and generated logits differ in their number of scales or, with
-  ``"none"``, in shape, and if ``reduction`` is none of the three; TypeError if logits are not floating point tensors.
+All take raw logits, of any shape: one an image, a map of patches, or a sequence of tensors from discriminators of
+several scales, whose losses are added. Losses are computed in float32, or the dtype of wider logits. Where a paper
+writes a probability, it is the logistic function of the logit; the loss is computed without forming it, so no logit is
+too large.
 
 Tested in ``tests/losses/test_adversarial.py``.
 """
@@ -46,16 +39,26 @@ def hinge_discriminator_loss(
 
     .. math:: L_D = \frac{1}{n}\sum_i \max(0, m - D(x_i)) + \frac{1}{n'}\sum_j \max(0, m + D(G(z_j)))
 
-    ``margin`` is m, greater than 0. The paper saw half of 1 hurt, up to 3 not prevent collapse, and more make training
-    unstable (Appendix G.2).
+    The batches of real and generated images may differ in size; each is averaged on its own.
 
-    Arguments and errors are those of all losses in ``gan_blocks.losses.adversarial``.
+    Args:
+        real_logits: Outputs of the discriminator on real images, any real values; larger means more real.
+        fake_logits: Its outputs on generated images.
+        margin: The margin m, greater than 0. The paper saw half of 1 hurt, up to 3 not prevent collapse, and more
+            make training unstable (Appendix G.2).
+        reduction: ``"mean"`` over each batch, ``"sum"``, or ``"none"`` for the loss of every pair of logits.
 
     Returns:
         The loss, at least 0.
 
+    Shape:
+        - real_logits: ``(...)``, or several of any shape
+        - fake_logits: the same, of a size of its own
+        - returns: ``()``; the shape of the logits if nothing is reduced
+
     Raises:
-        ValueError: If ``margin`` is not greater than 0.
+        ValueError: If a batch is empty, the two differ in their number of scales or, where nothing is reduced, in
+            shape, ``reduction`` is none of the three, or ``margin`` is not greater than 0.
 
     References:
         Lim and Ye 2017, "Geometric GAN"; Brock et al. 2018, section 3.
@@ -82,10 +85,19 @@ def hinge_generator_loss(*, fake_logits: Logits, reduction: Reduction = "mean") 
 
     .. math:: L_G = -\frac{1}{n}\sum_j D(G(z_j))
 
-    Arguments and errors are those of all losses in ``gan_blocks.losses.adversarial``.
+    Args:
+        fake_logits: Outputs of the discriminator on generated images, any real values; larger means more real.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one loss a logit.
 
     Returns:
         The loss, of any sign.
+
+    Shape:
+        - fake_logits: ``(...)``, or several of any shape
+        - returns: ``()``; the shape of the logits if nothing is reduced
+
+    Raises:
+        ValueError: If the batch is empty, or ``reduction`` is none of the three.
 
     References:
         Lim and Ye 2017, "Geometric GAN"; Brock et al. 2018, section 3.
@@ -106,10 +118,19 @@ def minimax_generator_loss(*, fake_logits: Logits, reduction: Reduction = "mean"
     needs one most: :func:`non_saturating_generator_loss` is what one trains with. The discriminator's side of the
     game is :func:`bce_discriminator_loss`.
 
-    Arguments and errors are those of all losses in ``gan_blocks.losses.adversarial``.
+    Args:
+        fake_logits: Outputs of the discriminator on generated images, any real values; larger means more real.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one loss a logit.
 
     Returns:
         The loss, at most 0.
+
+    Shape:
+        - fake_logits: ``(...)``, or several of any shape
+        - returns: ``()``; the shape of the logits if nothing is reduced
+
+    Raises:
+        ValueError: If the batch is empty, or ``reduction`` is none of the three.
 
     References:
         Goodfellow et al. 2014, "Generative Adversarial Nets", equation 1.
@@ -127,10 +148,22 @@ def bce_discriminator_loss(*, real_logits: Logits, fake_logits: Logits, reductio
     .. math:: L_D = -\frac{1}{n}\sum_i \log s(D(x_i)) - \frac{1}{n'}\sum_j \log\big(1 - s(D(G(z_j)))\big), \qquad
         s(a) = \frac{1}{1 + e^{-a}}
 
-    Arguments and errors are those of all losses in ``gan_blocks.losses.adversarial``.
+    Args:
+        real_logits: Outputs of the discriminator on real images, any real values; larger means more real.
+        fake_logits: Its outputs on generated images; their number may differ.
+        reduction: ``"mean"`` over each batch, ``"sum"``, or ``"none"`` for the loss of every pair of logits.
 
     Returns:
         The loss, at least 0; 2 log 2 where all logits are 0.
+
+    Shape:
+        - real_logits: ``(...)``, or several of any shape
+        - fake_logits: the same, of a size of its own
+        - returns: ``()``; the shape of the logits if nothing is reduced
+
+    Raises:
+        ValueError: If a batch is empty, the two differ in their number of scales or, where nothing is reduced, in
+            shape, or ``reduction`` is none of the three.
 
     References:
         Goodfellow et al. 2014, "Generative Adversarial Nets", equation 1.
@@ -148,10 +181,19 @@ def non_saturating_generator_loss(*, fake_logits: Logits, reduction: Reduction =
 
     .. math:: L_G = -\frac{1}{n}\sum_j \log s(D(G(z_j))), \qquad s(a) = \frac{1}{1 + e^{-a}}
 
-    Arguments and errors are those of all losses in ``gan_blocks.losses.adversarial``.
+    Args:
+        fake_logits: Outputs of the discriminator on generated images, any real values; larger means more real.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one loss a logit.
 
     Returns:
         The loss, at least 0.
+
+    Shape:
+        - fake_logits: ``(...)``, or several of any shape
+        - returns: ``()``; the shape of the logits if nothing is reduced
+
+    Raises:
+        ValueError: If the batch is empty, or ``reduction`` is none of the three.
 
     References:
         Goodfellow et al. 2014, "Generative Adversarial Nets", section 3.
@@ -174,10 +216,22 @@ def wasserstein_discriminator_loss(
     :func:`clip_weights_`, or by spectral norm. BigGANs trained with it were stable for no more than a few thousand
     steps, even with gradient penalties (Brock et al. 2018, Appendix G.2).
 
-    Arguments and errors are those of all losses in ``gan_blocks.losses.adversarial``.
+    Args:
+        real_logits: Outputs of the discriminator on real images, any real values; larger means more real.
+        fake_logits: Its outputs on generated images; their number may differ.
+        reduction: ``"mean"`` over each batch, ``"sum"``, or ``"none"`` for the loss of every pair of logits.
 
     Returns:
         The loss, of any sign.
+
+    Shape:
+        - real_logits: ``(...)``, or several of any shape
+        - fake_logits: the same, of a size of its own
+        - returns: ``()``; the shape of the logits if nothing is reduced
+
+    Raises:
+        ValueError: If a batch is empty, the two differ in their number of scales or, where nothing is reduced, in
+            shape, or ``reduction`` is none of the three.
 
     References:
         Arjovsky et al. 2017, "Wasserstein GAN"; Gulrajani et al. 2017, "Improved Training of Wasserstein GANs".
@@ -197,10 +251,19 @@ def wasserstein_generator_loss(*, fake_logits: Logits, reduction: Reduction = "m
 
     .. math:: L_G = -\frac{1}{n}\sum_j D(G(z_j))
 
-    Arguments and errors are those of all losses in ``gan_blocks.losses.adversarial``.
+    Args:
+        fake_logits: Outputs of the discriminator on generated images, any real values; larger means more real.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one loss a logit.
 
     Returns:
         The loss, of any sign.
+
+    Shape:
+        - fake_logits: ``(...)``, or several of any shape
+        - returns: ``()``; the shape of the logits if nothing is reduced
+
+    Raises:
+        ValueError: If the batch is empty, or ``reduction`` is none of the three.
 
     References:
         Arjovsky et al. 2017, "Wasserstein GAN"; Gulrajani et al. 2017, "Improved Training of Wasserstein GANs".
@@ -219,15 +282,23 @@ def least_squares_discriminator_loss(
 
     .. math:: L_D = \frac{1}{2n}\sum_i (D(x_i) - 1)^2 + \frac{w}{2n'}\sum_j D(G(z_j))^2
 
-    ``fake_weight`` is w, greater than 0; it is 0.1 in ProGAN's published code.
-
-    Arguments and errors are those of all losses in ``gan_blocks.losses.adversarial``.
+    Args:
+        real_logits: Outputs of the discriminator on real images, any real values; larger means more real.
+        fake_logits: Its outputs on generated images; their number may differ.
+        fake_weight: The weight w of the second term, greater than 0; 0.1 in ProGAN's published code.
+        reduction: ``"mean"`` over each batch, ``"sum"``, or ``"none"`` for the loss of every pair of logits.
 
     Returns:
         The loss, at least 0.
 
+    Shape:
+        - real_logits: ``(...)``, or several of any shape
+        - fake_logits: the same, of a size of its own
+        - returns: ``()``; the shape of the logits if nothing is reduced
+
     Raises:
-        ValueError: If ``fake_weight`` is not greater than 0.
+        ValueError: If a batch is empty, the two differ in their number of scales or, where nothing is reduced, in
+            shape, ``reduction`` is none of the three, or ``fake_weight`` is not greater than 0.
 
     References:
         Mao et al. 2017, "Least Squares Generative Adversarial Networks", equation 9; Karras et al. 2018, Appendix B.
@@ -255,10 +326,19 @@ def least_squares_generator_loss(*, fake_logits: Logits, reduction: Reduction = 
 
     .. math:: L_G = \frac{1}{2n}\sum_j (D(G(z_j)) - 1)^2
 
-    Arguments and errors are those of all losses in ``gan_blocks.losses.adversarial``.
+    Args:
+        fake_logits: Outputs of the discriminator on generated images, any real values; larger means more real.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one loss a logit.
 
     Returns:
         The loss, at least 0.
+
+    Shape:
+        - fake_logits: ``(...)``, or several of any shape
+        - returns: ``()``; the shape of the logits if nothing is reduced
+
+    Raises:
+        ValueError: If the batch is empty, or ``reduction`` is none of the three.
 
     References:
         Mao et al. 2017, "Least Squares Generative Adversarial Networks", equation 9; Karras et al. 2018, Appendix B.
