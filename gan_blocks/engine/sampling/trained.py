@@ -84,7 +84,9 @@ class TrainedGenerator:
         return label
 
     def load_images(self, data: str | None = None) -> tuple[ImageSet, list[str]]:
-        """The images that it has learned from, and a line for the user if they are others now.
+        """The images that it has learned from, and what the user should know of them, a line each.
+
+        What was converted or skipped is told where the training has not: of data given here, and of a converted run.
 
         Args:
             data: Where to take them from; None: where they were found last.
@@ -100,10 +102,10 @@ class TrainedGenerator:
         place = data or (self.config.data if self.record is None else self.record.source)
         images = load_images_of(self.config, place)
         training, held_out = split_held_out(images, self.config.hold_out, seed=self.config.seed)
-        if self.record is None:
-            return training, held_out, []
-        problem = changes(self.record, record_of(images, place, seed=self.config.seed))
-        notes = [f"{place} is not what the run has learned from: {problem}."] if problem else []
+        notes = [*images.notes] if data is not None or self.record is None else []
+        if self.record is not None:
+            problem = changes(self.record, record_of(images, place, seed=self.config.seed))
+            notes += [f"{place} is not what the run has learned from: {problem}."] if problem else []
         return training, held_out, notes
 
 

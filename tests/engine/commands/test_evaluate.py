@@ -1,11 +1,13 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gan_blocks.engine.base.console import OutputError
 from gan_blocks.engine.base.errors import UserError
@@ -19,6 +21,7 @@ from gan_blocks.engine.evaluation.patches import (
     measure_patches,
 )
 from gan_blocks.engine.evaluation.quality import QualityReport, diversity_ratio, measure_quality
+from gan_blocks.engine.sampling.trained import load_trained
 from recipes import progan
 
 GROWING = [
@@ -83,13 +86,6 @@ def test_pairs_are_compared_where_they_are_asked_for(tiny_run: Path):
     assert 0 <= pairs.real < 1
     assert found.as_dict().items() >= {"ms_ssim_pairs": 9, "ms_ssim_samples": pairs.samples}.items()
     assert found.lines()[-1] == pairs.lines()[0]
-
-
-def test_samples_are_measured_as_they_are_shown(growing_run: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        evaluate_samples, "draw_samples", lambda trained, num, seed: (3 * torch.ones(4, 1, 16, 16), None)
-    )
-    assert (evaluate_samples.draw(evaluate.Options(run=growing_run), {}).images == 1).all()
 
 
 def test_quality_of_one_class_is_that_of_all_images(rng: torch.Generator):
@@ -177,13 +173,30 @@ def with_images_of_two_classes(folder: Path) -> str:
     return f"npz:{folder / 'two.npz'}"
 
 
+def test_what_was_converted_is_told_of_data_that_the_training_has_not_told_it_of(tiny_run: Path, tmp_path: Path):
+    for name in "012":
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            Image.new("L", (24, 16), 10 * number).save(tmp_path / name / f"{number}.png")
+    trained = load_trained(run=tiny_run, weights=None, device=torch.device("cpu"))
+    assert trained.load_images()[1] == []
+    cropped = "cropped 60 of 60 images to the square in their middle"
+    folder, (told, change) = f"folder:{tmp_path}", trained.load_images(f"folder:{tmp_path}")[1]
+    assert told == cropped
+    assert change.startswith(f"{folder} is not what the run has learned from: ")
+    # Of released weights nothing is known of the images that they have learned.
+    converted = replace(trained, record=None, config=replace(trained.config, data=folder))
+    assert converted.load_images()[1] == [cropped]
+
+
 def test_classes_without_real_images_are_left_out(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     options = evaluate.Options(run=tiny_run, num=4, data=with_images_of_two_classes(tmp_path))
     capsys.readouterr()
     drawn = evaluate_samples.draw(options, {})
     said = capsys.readouterr().out.splitlines()
-    assert said[0].endswith("is not what the run has learned from: the class 1 had 20 images, and has 0 now.")
-    assert said[1:] == ["Left out, for want of real images: 1 of 3 classes, such as class 1."]
+    assert said[0] == "1 of 3 classes have no images, such as 1"
+    assert said[1].endswith("is not what the run has learned from: the class 1 had 20 images, and has 0 now.")
+    assert said[2:] == ["Left out, for want of real images: 1 of 3 classes, such as class 1."]
     assert drawn.labels.tolist() == [0, 0, 2, 2]
     assert list(evaluate._measure({}, drawn).as_dict()["agreement_by_class"]) == ["0", "2"]
 
