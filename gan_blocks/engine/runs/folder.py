@@ -118,13 +118,16 @@ class RunFolder:
         return cls(path, RecipeIdentity.from_dict(saved), saved["preset"])
 
     def begin_again(self, preset: str, config: Mapping[str, Any]) -> "RunFolder":
-        """Give a run that has no checkpoint another Config, and no history.
+        """Give a run that has no checkpoint another Config, and no history: log and pictures are removed.
 
         Raises:
             UserError: If it cannot be written.
         """
         write_config(self.path, self.recipe, preset, config)
         replace_durably(self.log_path, b"")
+        for picture in (*self.all_samples(), self.spectra_path):
+            with writing(picture):
+                picture.unlink(missing_ok=True)
         return RunFolder(self.path, self.recipe, preset)
 
     @staticmethod
