@@ -85,11 +85,11 @@ def draw(options: Options, asked: Asked, known: RealSide | None = None) -> Drawn
     critics: list[Critic] = []
 
     def load_and_check() -> tuple[int, list[int]]:
-        if not sides:
-            sides.append(_real_side(options, trained, device))
         if getattr(asked.get(MEMORIZATION.name), "memorization", 0):
             assert options.run is not None
-            critics.append(load_critic(options.run, device=device, recipe=options.recipe))
+            critics.append(load_critic(trained, options.run, device=device))
+        if not sides:
+            sides.append(_real_side(options, trained, device))
         real = sides[0].real
         classes = _classes_to_draw(trained, real)
         count = len(classes) or trained.config.num_classes

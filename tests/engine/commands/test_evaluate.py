@@ -1,13 +1,11 @@
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from gan_blocks.engine.base.console import OutputError
 from gan_blocks.engine.base.errors import UserError
@@ -21,7 +19,6 @@ from gan_blocks.engine.evaluation.patches import (
     measure_patches,
 )
 from gan_blocks.engine.evaluation.quality import QualityReport, diversity_ratio, measure_quality
-from gan_blocks.engine.sampling.trained import load_trained
 from recipes import progan
 
 GROWING = [
@@ -171,22 +168,6 @@ def with_images_of_two_classes(folder: Path) -> str:
     rng = np.random.default_rng(0)
     np.savez(folder / "two.npz", images=rng.integers(0, 255, (40, 16, 16, 1), np.uint8), labels=np.arange(40) % 2 * 2)
     return f"npz:{folder / 'two.npz'}"
-
-
-def test_what_was_converted_is_told_of_data_that_the_training_has_not_told_it_of(tiny_run: Path, tmp_path: Path):
-    for name in "012":
-        (tmp_path / name).mkdir()
-        for number in range(20):
-            Image.new("L", (24, 16), 10 * number).save(tmp_path / name / f"{number}.png")
-    trained = load_trained(run=tiny_run, weights=None, device=torch.device("cpu"))
-    assert trained.load_images()[1] == []
-    cropped = "cropped 60 of 60 images to the square in their middle"
-    folder, (told, change) = f"folder:{tmp_path}", trained.load_images(f"folder:{tmp_path}")[1]
-    assert told == cropped
-    assert change.startswith(f"{folder} is not what the run has learned from: ")
-    # Of released weights nothing is known of the images that they have learned.
-    converted = replace(trained, record=None, config=replace(trained.config, data=folder))
-    assert converted.load_images()[1] == [cropped]
 
 
 def test_classes_without_real_images_are_left_out(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
