@@ -84,7 +84,7 @@ def power_step(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def power_steps(
     matrix: Tensor, u: Tensor, v: Tensor, count: int, *, restart: int, branch: bool
 ) -> tuple[Tensor, Tensor]:
-    """Take power iteration steps, from a new start where u is zero or not finite: no step could mend that.
+    """Take power iteration steps, from a new start where u is zero or not finite: no step could fix that.
 
     Args:
         matrix: W, in float32 or float64.

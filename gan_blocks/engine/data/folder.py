@@ -82,7 +82,7 @@ def check_damage(source: DataSource, damaged: Mapping[str, str], total: int) -> 
         UserError: If there is so much damage; it names the first few files.
     """
     if len(damaged) > _DAMAGE_LIMIT * total:
-        raise source.error(f"{_damage(damaged, total)}; above 1 % this is fatal: mend or remove them.")
+        raise source.error(f"{_damage(damaged, total)}; above 1 % this is fatal: fix or remove them.")
 
 
 def damage_notes(damaged: Mapping[str, str], total: int) -> list[str]:
