@@ -226,7 +226,8 @@ def _carry_out(task: Task, study: Study, judges: Judges, arms: Sequence[Arm]) ->
             return False
         study.keep(task.name, task.measure(judges))
         RunFolder.open(task.run).prune()
-    replace_durably(study.folder / "table.md", _table(study.results, arms, task.options).encode())
+    text = _table(study.results, arms, task.options)
+    replace_durably(study.folder / "table.md", text.encode(errors="backslashreplace"))  # a path may be no UTF-8
     return True
 
 

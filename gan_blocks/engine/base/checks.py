@@ -17,6 +17,7 @@ from gan_blocks.engine.base.errors import UserError
 
 __all__ = [
     "Fields",
+    "broken_rule",
     "check_threads",
     "perhaps_meant",
     "require",
@@ -79,7 +80,7 @@ def require_annotated(config: Any) -> None:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             require_annotated(value)
-        elif rule := _broken_rule(value, hints[field.name]):
+        elif rule := broken_rule(value, hints[field.name]):
             require(config, field.name, False, rule)
 
 
@@ -87,18 +88,18 @@ def _annotations(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _broken_rule(value: Any, annotation: Any) -> str | None:
+def broken_rule(value: Any, annotation: Any) -> str | None:
     """What the annotation asks for, in words, unless the value is that."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _broken_rule(value, args[0])
+        return broken_rule(value, args[0])
     if origin is Literal:
         # Compared with their types: True equals 1, but no user writes one for the other.
         fits = any(type(value) is type(choice) and value == choice for choice in args)
         choices = list(map(str, args))
         return None if fits else " or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}"
     if origin in (Union, types.UnionType):
-        rules = [_broken_rule(value, choice) for choice in args if choice is not type(None)]
+        rules = [broken_rule(value, choice) for choice in args if choice is not type(None)]
         fits = None in rules or (value is None and type(None) in args)
         return None if fits else " or ".join(rule for rule in rules if rule)
     if origin is tuple:
@@ -134,7 +135,7 @@ def _broken_rule_of_tuple(value: Any, args: tuple[Any, ...]) -> str | None:
         args = (args[0],) * len(value)
     if len(value) != len(args):
         return f"{len(args)} values"
-    broken = [rule for entry, kind in zip(value, args, strict=True) if (rule := _broken_rule(entry, kind))]
+    broken = [rule for entry, kind in zip(value, args, strict=True) if (rule := broken_rule(entry, kind))]
     return f"values of which each is {broken[0]}" if broken else None
 
 

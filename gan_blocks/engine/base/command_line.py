@@ -30,7 +30,7 @@ HELP = frozenset({"-h", "--help"})
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
-    """Run the body of a command; what the user can mend becomes one line on stderr and status 2, ^C one and 130.
+    """Run the body of a command; what the user can fix becomes one line on stderr and status 2, ^C one and 130.
 
     Where nobody reads the output to its end, as after ``| head``, the command ends without a word and with 141. Nobody
     has to read what is said on standard error.

@@ -4,6 +4,7 @@ Tested in ``tests/engine/commands/test_evaluate_images.py``.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.source_kind import DataShape, ReadRequest
-from gan_blocks.engine.data.sources import read_source, recognized, shape_of_source, side_of_source
+from gan_blocks.engine.data.sources import kind_of, read_source, recognized, shape_of_source, side_of_source
 
 __all__ = ["GivenImages", "load_given_images"]
 
@@ -50,10 +51,7 @@ def load_given_images(images: str, against: str, resolution: int | None) -> Give
     notes = [
         f"{source.option}: {note}" for source, read in zip(sources, (given, real), strict=True) for note in read.notes
     ]
-    for source, side in zip(sources, sides, strict=True):
-        if side > layout.resolution:  # the readers tell of all else that is converted
-            size = f"{layout.resolution} x {layout.resolution}"
-            notes.append(f"{source.option}: images of {side} x {side} pixels are brought to {size} by area.")
+    notes += _notes_on_size(sources, sides, resolution)
     if _telling_names(given) & _telling_names(real):
         given = _with_classes_of(given, real)
     else:
@@ -70,6 +68,18 @@ def load_given_images(images: str, against: str, resolution: int | None) -> Give
         num_classes=real.num_classes,
     )
     return GivenImages(given, real, config, tuple(notes))
+
+
+def _notes_on_size(sources: Sequence[DataSource], sides: Sequence[int], resolution: int | None) -> Iterator[str]:
+    """What the readers do not tell of: that images are shrunk."""
+    side = resolution or sides[0]
+    size = f"{side} x {side}"
+    if any(kind_of(source).list_files for source in sources):  # files may each have a size of their own
+        why = "" if resolution else ", the side of the first of --images; --resolution sets another"
+        yield f"all images are brought to {size}{why}."
+    for source, before in zip(sources, sides, strict=True):
+        if before > side and not kind_of(source).list_files:
+            yield f"{source.option}: images of {before} x {before} pixels are brought to {size} by area."
 
 
 def _shape(source: DataSource) -> DataShape:

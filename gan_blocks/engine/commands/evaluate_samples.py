@@ -85,11 +85,11 @@ def draw(options: Options, asked: Asked, known: RealSide | None = None) -> Drawn
     critics: list[Critic] = []
 
     def load_and_check() -> tuple[int, list[int]]:
-        if not sides:
-            sides.append(_real_side(options, trained, device))
         if getattr(asked.get(MEMORIZATION.name), "memorization", 0):
             assert options.run is not None
-            critics.append(load_critic(options.run, device=device, recipe=options.recipe))
+            critics.append(load_critic(trained, options.run, device=device))
+        if not sides:
+            sides.append(_real_side(options, trained, device))
         real = sides[0].real
         classes = _classes_to_draw(trained, real)
         count = len(classes) or trained.config.num_classes
@@ -168,18 +168,16 @@ def _classes_to_draw(trained: TrainedGenerator, real: ImageSet) -> list[int]:
 
 
 def _draw_images(trained: TrainedGenerator, num: int, classes: Sequence[int], seed: int) -> tuple[Rows, Tensor]:
-    """Samples as they are shown and saved, between -1 and 1: not every G is bounded. Many are kept on the disk."""
+    """Samples, of which many are kept on the disk."""
     shape = drawn_shape(trained)
     if num * _image_bytes(shape) <= IN_MEMORY:
         some: dict[str, Any] = {"classes": classes} if classes else {}
-        images, labels = draw_samples(trained, num, seed=seed, **some)
-        return images.clamp_(-1, 1), labels
+        return draw_samples(trained, num, seed=seed, **some)
     labels = even_labels(num, classes or range(trained.config.num_classes))
     batches = sample_batches(trained, labels, seed=seed)
-    shown = ((numbers, images.clamp_(-1, 1)) for numbers, images in batches)
     if current_world().is_main:
-        return StoredImages((num, *shape), shown), labels
-    for _ in shown:  # their part of each
+        return StoredImages((num, *shape), batches), labels
+    for _ in batches:  # their part of each
         pass
     return torch.empty(0, *shape), labels
 

@@ -145,7 +145,7 @@ def _check_sheet(options: Options, real: ImageSet, rows: int) -> None:
 def _given(options: Options, config: TrainingConfig) -> tuple[Tensor, Tensor]:
     """The images of --samples, which have to be of the run's size: resampled ones are near to nothing."""
     source = DataSource(str(options.samples), "npz", options.samples, option="--samples")
-    arrays = read_npz(source, num_classes=None if config.num_classes == 1 else config.num_classes)
+    arrays = read_npz(source, num_classes=config.num_classes)
     layout = PixelLayout(config.resolution, config.image_channels)
     if (shape := arrays.images.shape[1:]) != (layout.resolution, layout.resolution, layout.channels):
         wanted = f"{layout.resolution} x {layout.resolution} with {_channels(layout.channels)}"

@@ -54,7 +54,8 @@ class Options:
     """What to prepare, and where to put it."""
 
     data: str
-    """The images: folder:PATH with one sub-folder per class or only images, or any other source of a training."""
+    """The images: folder:PATH with one sub-folder per class or only images, or any other source of a training. Without
+    labels they are one class."""
 
     out: Path
     """Folder of the store."""

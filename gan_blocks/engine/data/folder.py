@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from gan_blocks.engine.base.threads import ImageThreads, map_in_threads
@@ -27,6 +26,7 @@ from gan_blocks.engine.data.pixels import (
     ImageFacts,
     PixelLayout,
     conversion_notes,
+    convert_file,
     inspect_file,
     read_file,
 )
@@ -82,7 +82,7 @@ def check_damage(source: DataSource, damaged: Mapping[str, str], total: int) -> 
         UserError: If there is so much damage; it names the first few files.
     """
     if len(damaged) > _DAMAGE_LIMIT * total:
-        raise source.error(f"{_damage(damaged, total)}; above 1 % this is fatal: mend or remove them.")
+        raise source.error(f"{_damage(damaged, total)}; above 1 % this is fatal: fix or remove them.")
 
 
 def damage_notes(damaged: Mapping[str, str], total: int) -> list[str]:
@@ -166,10 +166,10 @@ def _shape(source: DataSource, num_classes: int | None) -> DataShape:
 
 
 def _side(source: DataSource) -> int:
-    """That of the center square of the first image that can be opened."""
+    """That of the center square of the first image that can be read."""
     for path in list_flat_folder(source).paths:
-        with suppress(OSError, Image.DecompressionBombError), Image.open(path) as image:
-            return min(image.size)
+        with suppress(DamagedImageError):
+            return convert_file(path, PixelLayout(1, 3), lambda image: min(image.size))[0]
     raise source.error("no image can be read.")
 
 

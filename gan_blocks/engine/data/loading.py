@@ -95,11 +95,11 @@ def _with_checked_classes(source: DataSource, images: ImageSet, num_classes: int
     counts = torch.bincount(images.labels, minlength=images.num_classes)
     if (counts > 0).sum() == 1:
         level = ": usually the path is one level off" if kind_of(source).one_level_off else ""
-        raise source.error(f"all labels are equal{level}. For data of one class on purpose give --num-classes 1.")
+        raise source.error(f"all labels are equal{level}. To train on one class on purpose give --num-classes 1.")
     if num_classes is not None and images.num_classes > num_classes:
         raise source.error(
-            f"the data has {images.num_classes:,} classes, but --num-classes is {num_classes:,}; "
-            f"make it {images.num_classes}."
+            f"the data has {images.num_classes:,} classes, but the networks have {num_classes:,}; "
+            f"to train on them give --num-classes {images.num_classes}."
         )
     notes = list(images.notes)
     if empty := (counts == 0).nonzero().flatten().tolist():

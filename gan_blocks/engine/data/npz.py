@@ -77,7 +77,7 @@ def _read_arrays(source: DataSource, *, labels_needed: bool) -> dict[str, NDArra
             held = {name.removesuffix(_SUFFIX): name for name in archive.namelist()}
             needed = ("images", "labels") if labels_needed else ("images",)
             if missing := [name for name in needed if name not in held]:
-                raise source.error(_missing(missing, held))
+                raise source.error(_missing(source, missing, held))
             wanted = [name for name in ("images", "labels", "class_names") if name in held]
             return {name: _read_array(archive, name, held[name]) for name in wanted}
     except UserError:
@@ -90,14 +90,15 @@ def _read_arrays(source: DataSource, *, labels_needed: bool) -> dict[str, NDArra
         raise source.error(f"the file cannot be read as .npz ({reason}); {_WRITE_IT}.") from error
 
 
-def _missing(missing: list[str], held: dict[str, str]) -> str:
+def _missing(source: DataSource, missing: list[str], held: dict[str, str]) -> str:
     listed = ", ".join(f"{name:.60}" for name in islice(held, _NAMED)) or "nothing"
     more = f" and {len(held) - _NAMED:,} more" if len(held) > _NAMED else ""
+    labels_alone = missing == ["labels"]
     no_arrays = held and not any(name.endswith(_SUFFIX) for name in held.values())
     return (
         f"the file must hold the arrays images and labels, but {' and '.join(missing)} "
         f"{'is' if len(missing) == 1 else 'are'} missing; it holds {listed}{more}."
-        f"{' Without classes give --num-classes 1.' if missing == ['labels'] else ''}"
+        f"{' To train without classes give --num-classes 1.' if labels_alone and source.option == '--data' else ''}"
         f"{' For images in a zip file unpack it and use --data folder:PATH.' if no_arrays else ''}"
     )
 

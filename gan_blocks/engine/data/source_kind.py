@@ -29,7 +29,7 @@ class ReadRequest(NamedTuple):
     layout: PixelLayout
     """Resolution and channels."""
     num_classes: int | None = None
-    """How many classes the labels may have; None: any number."""
+    """How many classes the labels may have; None: any number. 1: any, too, and there need be no labels."""
     memory_limit: int = 2**30
     """Bytes of pixels up to which images that lie in files are kept in memory."""
 

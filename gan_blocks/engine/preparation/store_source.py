@@ -62,7 +62,7 @@ class StoreSource:
 
 
 def open_store_source(source: DataSource, layouts: Sequence[PixelLayout], landmarks: Path | None = None) -> StoreSource:
-    """Open what ``--data`` names; a folder may also hold images directly, which are one class.
+    """Open what ``--data`` names; images without labels are one class.
 
     Args:
         source: The source.
@@ -80,7 +80,8 @@ def open_store_source(source: DataSource, layouts: Sequence[PixelLayout], landma
             return _faces_from_folder(source, list_files(source), layouts, landmarks)
         if list_files is not None:
             return _from_folder(source, list_files(source), layouts)
-        return _from_sets(source, [read_source(source, ReadRequest(layout)) for layout in layouts])
+        # Images without labels are one class, as those of a folder without sub-folders are.
+        return _from_sets(source, [read_source(source, ReadRequest(layout, num_classes=1)) for layout in layouts])
     except OSError as error:
         raise source.error(f"cannot be read: {error}.") from error
 

@@ -146,7 +146,7 @@ class StoreWriter:
         sync_directory(self._folder)
 
     def _recorded(self, number: int) -> _Part | None:
-        """A part that needs not be written again: its shards are there, and no file was damaged that may be mended."""
+        """A part that needs not be written again: its shards are there, and no file was damaged that may be fixed."""
         try:
             part = _Part.decode(read_regular(self._record(number)))
             whole = all((self._folder / shard.name).stat().st_size == shard.bytes for shard in part.shards)

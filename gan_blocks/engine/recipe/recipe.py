@@ -19,7 +19,7 @@ from gan_blocks import Prior
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import as_seen_from_here
 from gan_blocks.engine.recipe.batches import StepBatches
-from gan_blocks.engine.recipe.config import TrainingConfig, as_options, config_to_json
+from gan_blocks.engine.recipe.config import TrainingConfig, config_from_json, config_to_json
 from gan_blocks.engine.recipe.defaults import (
     check_default_optimizers,
     check_default_prior,
@@ -52,7 +52,8 @@ class Recipe(Generic[ConfigT]):
     The module's docstring is the head of ``--help``. The module may lie anywhere: in a package or as a single file.
 
     Args:
-        config: The Config's class, a frozen dataclass that inherits :class:`TrainingConfig`.
+        config: The Config's class, a frozen dataclass that inherits :class:`TrainingConfig`. Its fields hold what a run
+            can save: numbers, text, paths, None, and tuples and dataclasses of these.
         presets: Functions that give a Config, by the names of ``--preset``; the first is the default.
         build_generator: G for a Config, with fresh weights from torch's global random state. It is called as
             ``generator(z, labels)`` and returns images ``(batch, image_channels, resolution, resolution)``.
@@ -203,13 +204,7 @@ class Recipe(Generic[ConfigT]):
             UserError: If there are unknown fields, as when another version of the recipe wrote them, or a value does
                 not fit its field.
         """
-        values = self._without_moved_fields(values)
-        if unknown := sorted(set(values) - {one.name for one in fields(self.config)}):
-            named = as_options({name: values[name] for name in unknown})
-            rule = f"which this version of {self.name} does not know"
-            raise UserError(f"the saved Config has {named}, {rule}; the version that wrote it still reads it.")
-        fitting: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
-        return self.config(**fitting)
+        return config_from_json(self.config, self._without_moved_fields(values))
 
     def _without_moved_fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values without those of fields that are in another recipe now; it is named if they are not its default."""

@@ -26,6 +26,7 @@ from gan_blocks.engine.runs.weights import first_not_finite, read_verified_weigh
 
 __all__ = [
     "Checkpoint",
+    "MissingPartError",
     "list_checkpoints",
     "load_latest_checkpoint",
     "prune_checkpoints",
@@ -35,6 +36,10 @@ __all__ = [
 ]
 
 STATE_NAME = "state.json"
+
+
+class MissingPartError(UserError):
+    """A checkpoint was saved without a part that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def save_checkpoint(
 
 
 def load_latest_checkpoint(
-    checkpoints_dir: Path, only: Collection[str] | None = None, *, finite: bool = False
+    checkpoints_dir: Path, only: Collection[str] | None = None, *, finite: bool = False, step: int | None = None
 ) -> Checkpoint:
     """Read the newest whole checkpoint. Nothing is changed on the disk, so a run in progress may be read.
 
@@ -103,29 +108,30 @@ def load_latest_checkpoint(
         checkpoints_dir: Where the checkpoints are.
         only: Parts to check and read, such as ``("ema",)``; None: all of them.
         finite: Pass over one that holds NaN or infinite values, as one that is damaged.
+        step: Take that of this step or none.
 
     Raises:
-        UserError: If there is none; what is wrong with each is said.
+        MissingPartError: If the newest was saved without one of the parts.
+        UserError: If there is none, and what is wrong with each is said; or one cannot be read just now, so that nobody
+            knows whether it is whole.
     """
-    files = None if only is None else [STATE_NAME, *(f"{part}.safetensors" for part in only)]
     damages: list[str] = []
     named = _named_as_checkpoints(checkpoints_dir) if list_checkpoints(checkpoints_dir) else []
-    for path in reversed(named):
-        damage = find_damage(path, files) if path.is_dir() else "it is no folder"
-        if damage is None:
-            notes = tuple(f"{damage}; taking the one before it." for damage in damages)
-            try:
-                checkpoint = _read_checkpoint(path, only, notes)
-            except UserError as error:
-                damage = str(error).rstrip(".")
-            else:
-                damage = first_not_finite(checkpoint.tensors) if finite else None
-                if damage is None:
-                    return checkpoint
-        damages.append(f"checkpoint {path.name} is damaged: {damage}")
+    for path in reversed([path for path in named if step is None or step_of(path) == step]):
+        notes = tuple(f"{damage}; taking the one before it." for damage in damages)
+        try:
+            return _read_checkpoint(path, only, notes, finite=finite)
+        except MissingPartError:
+            raise
+        except UserError as error:
+            damages.append(f"checkpoint {path.name} is damaged: {str(error).rstrip('.')}")
+        except OSError as error:
+            remedy = f"Try again; to take the checkpoint before it, remove {path}"
+            raise UserError(f"{error.filename or path} cannot be read: {error.strerror}. {remedy}.") from None
+    of_step = "" if step is None else f" of step {step}"
     if not damages:
-        raise UserError(f"there is no checkpoint in {checkpoints_dir}.")
-    raise UserError(f"there is no whole checkpoint in {checkpoints_dir}: {'; '.join(damages)}.")
+        raise UserError(f"there is no checkpoint{of_step} in {checkpoints_dir}.")
+    raise UserError(f"there is no whole checkpoint{of_step} in {checkpoints_dir}: {'; '.join(damages)}.")
 
 
 def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
@@ -213,19 +219,40 @@ def _remove_superseded(checkpoints_dir: Path, newest: int, keep_last: int, keep_
             _remove(checkpoints[step].rename(doomed))
 
 
-def _read_checkpoint(path: Path, only: Collection[str] | None, notes: tuple[str, ...]) -> Checkpoint:
+def _read_checkpoint(path: Path, only: Collection[str] | None, notes: tuple[str, ...], *, finite: bool) -> Checkpoint:
+    """Read a checkpoint, or parts of it, once it is sure that they are whole.
+
+    Raises:
+        MissingPartError: If it was saved without one of the parts.
+        UserError: If it is damaged.
+        OSError: If a file cannot be read just now.
+    """
+    if not path.is_dir():
+        raise UserError("it is no folder")
+    _check_files(path, None if only is None else [STATE_NAME])
     saved = read_object(path / STATE_NAME, {"step": is_count, "parts": _are_parts})
     if saved["step"] != step_of(path):
         raise UserError(f"{path / STATE_NAME} is that of step {saved['step']}.")
     parts = saved["parts"] if only is None else only
+    if missing := [part for part in parts if part not in saved["parts"]]:
+        raise MissingPartError(f"{path.parent.parent} holds no {missing[0]}.")
+    _check_files(path, [] if only is None else [f"{part}.safetensors" for part in parts])
     files = {part: read_verified_weights(path / f"{part}.safetensors") for part in parts}
     for part, (_, about) in files.items():
         if (about.get("part"), about.get("step")) != (part, saved["step"]):
             said = f"the {about.get('part')} of step {about.get('step')}"
             raise UserError(f"{path / part}.safetensors says that it is {said}.")
     tensors = {part: tensors for part, (tensors, _) in files.items()}
+    if finite and (problem := first_not_finite(tensors)) is not None:
+        raise UserError(problem)
     metadata = next((metadata for _, metadata in files.values()), {})
     return Checkpoint(step=saved["step"], path=path, tensors=tensors, metadata=metadata, notes=notes)
+
+
+def _check_files(path: Path, names: Collection[str] | None) -> None:
+    """Compare files of a checkpoint, by default all, with its manifest."""
+    if (damage := find_damage(path, names)) is not None:
+        raise UserError(damage)
 
 
 def _are_parts(value: Any) -> bool:

@@ -118,13 +118,16 @@ class RunFolder:
         return cls(path, RecipeIdentity.from_dict(saved), saved["preset"])
 
     def begin_again(self, preset: str, config: Mapping[str, Any]) -> "RunFolder":
-        """Give a run that has no checkpoint another Config, and no history.
+        """Give a run that has no checkpoint another Config, and no history: log and pictures are removed.
 
         Raises:
             UserError: If it cannot be written.
         """
         write_config(self.path, self.recipe, preset, config)
         replace_durably(self.log_path, b"")
+        for picture in (*self.all_samples(), self.spectra_path):
+            with writing(picture):
+                picture.unlink(missing_ok=True)
         return RunFolder(self.path, self.recipe, preset)
 
     @staticmethod
@@ -210,13 +213,18 @@ class RunFolder:
         about = self.metadata() if metadata is None else metadata
         return save_checkpoint(self.checkpoints, step, tensors, about, keep_last=keep_last, keep_every=keep_every)
 
-    def newest_checkpoint(self, only: Collection[str] | None = None) -> Checkpoint:
+    def newest_checkpoint(self, only: Collection[str] | None = None, *, step: int | None = None) -> Checkpoint:
         """Read the newest checkpoint that is whole and finite, or of its parts only those named.
 
+        Args:
+            only: The parts; None: all.
+            step: Take the checkpoint of this step or none, so that parts read one after the other belong together.
+
         Raises:
-            UserError: If there is none; what is wrong with each is said.
+            MissingPartError: If it was saved without one of the parts.
+            UserError: If there is none, and what is wrong with each is said; or one cannot be read just now.
         """
-        return load_latest_checkpoint(self.checkpoints, only, finite=True)
+        return load_latest_checkpoint(self.checkpoints, only, finite=True, step=step)
 
     def check_unchanged(self, checkpoint: Checkpoint) -> None:
         """Check that config.json, which nothing guards, still says what a checkpoint was made with.

@@ -5,6 +5,7 @@ The hash is XXH3 of 128 bits, which costs next to nothing. It tells damage, not 
 Tested in ``tests/engine/runs/test_checkpoints.py``.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -15,12 +16,15 @@ from typing import Any
 import xxhash
 
 from gan_blocks.engine.base.chunked_content import ChunkedContent
+from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import open_regular, read_regular
 
 __all__ = ["MANIFEST_NAME", "encode_manifest", "find_damage", "find_file_damage", "manifest_entry"]
 
 MANIFEST_NAME = "MANIFEST.json"
 _HASHES: dict[str, Callable[[], Any]] = {"xxh3_128": xxhash.xxh3_128, "sha256": hashlib.sha256}  # that of older runs
+# What says that there is no such file, whoever asks and whenever. Others (EIO, ESTALE, EACCES ...) say nothing of it.
+_NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG)
 
 
 def manifest_entry(data: bytes | ChunkedContent) -> dict[str, Any]:
@@ -44,6 +48,9 @@ def find_damage(folder: Path, only: Collection[str] | None = None) -> str | None
 
     Returns:
         What is wrong with the first file that differs, in words, or None when all is well.
+
+    Raises:
+        OSError: If a file cannot be read just now, which says nothing of what is in it.
     """
     try:
         files = _listed_files(folder)
@@ -57,14 +64,20 @@ def find_damage(folder: Path, only: Collection[str] | None = None) -> str | None
 
 
 def find_file_damage(path: Path) -> str | None:
-    """Compare one file with the manifest beside it; without a manifest, or when that does not list it, all is well."""
-    if not (path.parent / MANIFEST_NAME).exists():
-        return None
+    """Compare one file with the manifest beside it; without a manifest, or when that does not list it, all is well.
+
+    Raises:
+        UserError: If the file or the manifest cannot be read just now.
+    """
     try:
+        if not (path.parent / MANIFEST_NAME).exists():
+            return None
         files = _listed_files(path.parent)
+        return _compare(path, files[path.name]) if path.name in files else None
     except _ManifestError:
         return None  # what is damaged here is the manifest; nothing is known of the file
-    return _compare(path, files[path.name]) if path.name in files else None
+    except OSError as error:
+        raise UserError(f"{error.filename or path} cannot be read: {error.strerror}.") from None
 
 
 class _ManifestError(Exception):
@@ -77,7 +90,7 @@ def _listed_files(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise _ManifestError(f"{MANIFEST_NAME} is missing") from None
     except OSError as error:
-        raise _ManifestError(f"{MANIFEST_NAME} cannot be read: {error.strerror}") from None
+        raise _ManifestError(_no_file(MANIFEST_NAME, error)) from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise _ManifestError(f"{MANIFEST_NAME} is garbled") from None
     if not isinstance(files, dict) or not files:
@@ -100,7 +113,14 @@ def _compare(path: Path, expected: Any) -> str | None:
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
-        return f"{path.name} cannot be read: {error.strerror}"
+        return _no_file(path.name, error)
     except ValueError:  # no name of a file
         return f"{MANIFEST_NAME} is garbled"
     return None
+
+
+def _no_file(name: str, error: OSError) -> str:
+    """What is wrong where something else lies in the place of a file; other errors are raised again."""
+    if error.errno not in _NO_FILE:
+        raise error
+    return f"{name} cannot be read: {error.strerror}"

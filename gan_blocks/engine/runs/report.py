@@ -91,7 +91,7 @@ def write_report(folder: RunFolder, preset: Mapping[str, Any] | None = None) -> 
     parts.append(_table("Config", config))
     title = html.escape(folder.title)
     page = PAGE.format(title=title, charts=charts.STYLE, body="\n".join(part for part in parts if part))
-    replace_durably(folder.report_path, page.encode())
+    replace_durably(folder.report_path, page.encode(errors="backslashreplace"))  # names of files may be no UTF-8
 
 
 def _differences(preset: Mapping[str, Any], config: Mapping[str, Any]) -> str:

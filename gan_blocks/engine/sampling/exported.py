@@ -14,6 +14,7 @@ from torch import Tensor
 from gan_blocks import TruncatedBatchNormStatistics, advance_power_iteration
 from gan_blocks.engine.base.randomness import seeded_construction
 from gan_blocks.engine.recipe.recipe import Recipe
+from gan_blocks.engine.runs.checkpoints import MissingPartError
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import load_weights
 from gan_blocks.engine.sampling.samples import POWER_ITERATIONS, sampling_generator
@@ -49,7 +50,7 @@ def load_for_export(path: Path, *, recipe: Recipe[Any] | None = None) -> Exporte
         recipe: The recipe that made it, where it is none that is registered.
 
     Raises:
-        UserError: If there is no such run, or it has no sound checkpoint.
+        UserError: If there is no such run, it has no sound checkpoint, or D of the newest sound G is damaged.
     """
     trained = load_trained(run=path, weights=None, device=torch.device("cpu"), recipe=recipe)
     folder = RunFolder.open(path)
@@ -60,8 +61,11 @@ def load_for_export(path: Path, *, recipe: Recipe[Any] | None = None) -> Exporte
         advance_power_iteration(average, n_power_iterations=POWER_ITERATIONS)
         settled = {name: value for name, value in sampled.items() if name.endswith(STATISTICS)}
         generator = {**average.state_dict(), **settled}
-    tensors = folder.newest_checkpoint().tensors.get("discriminator")
-    discriminator = None if tensors is None else _discriminator(folder, trained, tensors)
+    try:
+        tensors = folder.newest_checkpoint(only=("discriminator",), step=trained.step).tensors["discriminator"]
+        discriminator = _discriminator(folder, trained, tensors)
+    except MissingPartError:
+        discriminator = None
     return ExportedRun(trained.recipe, trained.config, generator, discriminator, trained.tables, trained.notes)
 
 

@@ -105,7 +105,7 @@ def _with_statistics(
 def draw_samples(
     trained: TrainedGenerator, count: int, *, seed: int, classes: Sequence[int] = (), batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
-    """Images and labels of samples 0 to count - 1, which do not depend on ``batch_size``.
+    """Images in [-1, 1] and labels of samples 0 to count - 1, which do not depend on ``batch_size``.
 
     Several processes generate a part each, and all of them get all images.
 
@@ -228,7 +228,7 @@ def drawn_shape(trained: TrainedGenerator) -> tuple[int, ...]:
 
 
 def generate(model: nn.Module, z: Tensor, classes: Tensor, *, batch_size: int = 64) -> Tensor:
-    """Images for latents and classes, on the CPU in float32.
+    """Images in [-1, 1] for latents and classes, on the CPU in float32.
 
     Args:
         model: The generator.
@@ -245,12 +245,12 @@ def generate(model: nn.Module, z: Tensor, classes: Tensor, *, batch_size: int = 
 
 @torch.no_grad()
 def _images(model: nn.Module, z: Tensor, classes: Tensor) -> Tensor:
-    """One batch, on the CPU in float32."""
+    """One batch, on the CPU in float32, between -1 and 1 as it is shown and saved: not every G is bounded."""
     reference = next(model.parameters())
     dtype = torch.promote_types(reference.dtype, torch.float32)  # of what goes in where weights are in bfloat16
     classes = classes.to(reference.device, dtype if classes.is_floating_point() else classes.dtype)
     images: Tensor = model(z.to(reference.device, dtype), classes)
-    return images.float().cpu()
+    return images.float().cpu().clamp(-1, 1)
 
 
 def spread_classes(num_classes: int, most: int = 10) -> list[int]:

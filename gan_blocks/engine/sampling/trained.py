@@ -1,6 +1,6 @@
 """A trained generator, found by the run that holds it or by a weights file alone.
 
-Tested in ``tests/engine/commands/test_sample.py``.
+Tested in ``tests/engine/sampling/test_trained.py`` and ``tests/engine/commands/test_sample.py``.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,6 +56,8 @@ class TrainedGenerator:
     """What was written down of these data, where it comes from a run that has it."""
     precision: SamplingPrecision = "fp32"
     """What it is sampled in."""
+    step: int | None = None
+    """Of the checkpoint, where it comes from a run."""
 
     def name_of(self, label: int) -> str:
         """What to call a class."""
@@ -84,7 +86,9 @@ class TrainedGenerator:
         return label
 
     def load_images(self, data: str | None = None) -> tuple[ImageSet, list[str]]:
-        """The images that it has learned from, and a line for the user if they are others now.
+        """The images that it has learned from, and what the user should know of them, a line each.
+
+        What was converted or skipped is told where the training has not: of data given here, and of a converted run.
 
         Args:
             data: Where to take them from; None: where they were found last.
@@ -100,10 +104,10 @@ class TrainedGenerator:
         place = data or (self.config.data if self.record is None else self.record.source)
         images = load_images_of(self.config, place)
         training, held_out = split_held_out(images, self.config.hold_out, seed=self.config.seed)
-        if self.record is None:
-            return training, held_out, []
-        problem = changes(self.record, record_of(images, place, seed=self.config.seed))
-        notes = [f"{place} is not what the run has learned from: {problem}."] if problem else []
+        notes = [*images.notes] if data is not None or self.record is None else []
+        if self.record is not None:
+            problem = changes(self.record, record_of(images, place, seed=self.config.seed))
+            notes += [f"{place} is not what the run has learned from: {problem}."] if problem else []
         return training, held_out, notes
 
 
@@ -130,13 +134,13 @@ def load_trained(
     if run is not None and weights is not None:
         raise UserError("give one of --run RUN and --weights FILE.")
     notes = notes_on_precision(precision, device)
-    record = None
+    record, step = None, None
     if run is not None:
         folder = RunFolder.open(run)
         record = None if (saved := folder.data()) is None else DataRecord.from_dict(saved)
         checkpoint = folder.newest_checkpoint(only=("ema",))
         tensors, metadata, notes = checkpoint.tensors["ema"], checkpoint.metadata, (*notes, *checkpoint.notes)
-        weights = checkpoint.path / "ema.safetensors"
+        weights, step = checkpoint.path / "ema.safetensors", checkpoint.step
     elif weights is not None:
         tensors, metadata = read_weights(weights)
     else:
@@ -165,23 +169,25 @@ def load_trained(
         class_names=_class_names(metadata, record),
         record=record,
         precision=precision,
+        step=step,
     )
 
 
-def load_critic(
-    run: Path, *, device: torch.device, recipe: Recipe[Any] | str | None = None
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """D of the newest sound checkpoint of a run, as a function from images in [-1, 1] and labels to logits on the CPU.
+def load_critic(trained: TrainedGenerator, run: Path, *, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """D of the checkpoint that a generator is from, as a function from images in [-1, 1] and labels to CPU logits.
+
+    Args:
+        trained: The generator.
+        run: The run that it was loaded from.
+        device: Where D goes.
 
     Raises:
-        UserError: If it is not there, or does not fit its recipe.
+        UserError: If the run has no D, or that of the generator's checkpoint is damaged.
     """
-    checkpoint = RunFolder.open(run).newest_checkpoint(only=("discriminator",))
-    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    recipe = recipe_of(RecipeIdentity.from_dict(checkpoint.metadata), run, recipe)
-    config = recipe.config_from_json(checkpoint.metadata["config"])
+    checkpoint = RunFolder.open(run).newest_checkpoint(only=("discriminator",), step=trained.step)
+    config = trained.config
     with within_memory(f"the networks of {run}", copies=1), seeded_construction(config.seed, "discriminator"):
-        discriminator = recipe.build_discriminator(config).to(device)
+        discriminator = trained.recipe.build_discriminator(config).to(device)
     load_weights(discriminator, checkpoint.tensors["discriminator"], str(checkpoint.path))
     return critic_of(discriminator.eval().requires_grad_(False))
 

@@ -1,4 +1,4 @@
-"""The runs of a study: trained like any other, by the steps or by the clock, and gone on with where they stopped.
+"""The runs of a study: trained like any other, by the steps or by the clock, and continued where they stopped.
 
 Tested in ``tests/recipes/studies/test_top_k.py``.
 """

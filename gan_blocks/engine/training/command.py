@@ -16,7 +16,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.help_page import Examples
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.sources import absolute, parse_source, refuse_run_inside_images, shape_of_source
-from gan_blocks.engine.recipe.config import as_options, config_to_json
+from gan_blocks.engine.recipe.config import as_options, check_config_saves, config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.config_file import CONFIG_NAME, compare_configs, read_config
@@ -85,6 +85,7 @@ def parse_training_command(recipe: Recipe[Any], *, prog: str, args: Sequence[str
     notes = () if source is None else _younger_options(default, source.config())
     if not of_run:
         config, notes = _fitted_to_data(config, args)
+    check_config_saves(config)
     if saved is None and origin is None:
         refuse_run_inside_images(config.data, options.run_dir or NEW_RUNS)
     if saved is not None and begun:

@@ -67,7 +67,7 @@ class Evaluator:
         config, side = self._config, self._side
         count = max(SAMPLES, 2 * config.num_classes)
         labels = even_labels(count, range(config.num_classes))
-        images = generate(generator, draw_latents(prior, count, seed=config.seed), labels).clamp_(-1, 1)
+        images = generate(generator, draw_latents(prior, count, seed=config.seed), labels)
         if images.shape[-1] < config.resolution or not images.isfinite().all():
             return {}  # of what is not finite the next losses tell
         samples = side.samples(images, labels)

@@ -85,13 +85,6 @@ def test_pairs_are_compared_where_they_are_asked_for(tiny_run: Path):
     assert found.lines()[-1] == pairs.lines()[0]
 
 
-def test_samples_are_measured_as_they_are_shown(growing_run: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        evaluate_samples, "draw_samples", lambda trained, num, seed: (3 * torch.ones(4, 1, 16, 16), None)
-    )
-    assert (evaluate_samples.draw(evaluate.Options(run=growing_run), {}).images == 1).all()
-
-
 def test_quality_of_one_class_is_that_of_all_images(rng: torch.Generator):
     generated, real = torch.rand(8, 1, 4, 4, generator=rng), torch.rand(20, 1, 4, 4, generator=rng)
     labels, real_labels = torch.zeros(8, dtype=torch.int64), torch.zeros(20, dtype=torch.int64)
@@ -182,8 +175,9 @@ def test_classes_without_real_images_are_left_out(tiny_run: Path, tmp_path: Path
     capsys.readouterr()
     drawn = evaluate_samples.draw(options, {})
     said = capsys.readouterr().out.splitlines()
-    assert said[0].endswith("is not what the run has learned from: the class 1 had 20 images, and has 0 now.")
-    assert said[1:] == ["Left out, for want of real images: 1 of 3 classes, such as class 1."]
+    assert said[0] == "1 of 3 classes have no images, such as 1"
+    assert said[1].endswith("is not what the run has learned from: the class 1 had 20 images, and has 0 now.")
+    assert said[2:] == ["Left out, for want of real images: 1 of 3 classes, such as class 1."]
     assert drawn.labels.tolist() == [0, 0, 2, 2]
     assert list(evaluate._measure({}, drawn).as_dict()["agreement_by_class"]) == ["0", "2"]
 

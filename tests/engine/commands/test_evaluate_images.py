@@ -3,12 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import evaluate
 from gan_blocks.engine.commands.evaluate_images import load_given_images
 from gan_blocks.engine.commands.evaluate_options import one_run_each
+
+BROUGHT = "all images are brought to 16 x 16, the side of the first of --images; --resolution sets another."
 
 
 def pictures(folder: Path, count: int, *, classes: tuple[str, ...] = (), side: int = 16, channels: int = 1) -> Path:
@@ -85,9 +87,34 @@ def test_other_sizes_and_channels_are_converted_and_said(here: Path):
     given = load_given_images("a", "b", None)
     assert given.images.layout == given.real.layout
     assert given.images.layout.shape == (3, 16, 16)
-    assert "--against: images of 24 x 24 pixels are brought to 16 x 16 by area." in given.notes
+    assert BROUGHT in given.notes
     assert given.notes.count("--images: converted 6 of 6 images to RGB: 6 gray") == 1
-    assert load_given_images("a", "b", 8).images.resolution == 8
+    smaller = load_given_images("a", "b", 8)
+    assert smaller.images.resolution == 8
+    assert "all images are brought to 8 x 8." in smaller.notes
+
+
+def test_the_side_of_the_first_image_is_told_to_be_that_of_all(here: Path):
+    pictures(here / "a", 100)
+    (here / "a" / "0.png").write_bytes((here / "a" / "000.png").read_bytes()[:60])
+    for number, size in enumerate([(16, 24), (64, 64), (512, 200)]):
+        Image.new("L", size, number).save(here / "a" / f"{number:03d}.png")
+    notes = load_given_images("a", "a", None).notes
+    assert notes[0] == "--images: cropped 2 of 100 images to the square in their middle"
+    assert notes[1].startswith("--images: skipped: 1 of 101 image files cannot be read: ")
+    assert notes[-1] == BROUGHT
+    larger, smaller = arrays(here / "c.npz", 10, side=24), arrays(here / "d.npz", 10)
+    assert load_given_images(str(smaller), str(larger), None).notes == (
+        "--against: images of 24 x 24 pixels are brought to 16 x 16 by area.",
+    )
+
+
+def test_the_first_image_may_have_text_that_pillow_refuses(here: Path):
+    pictures(here / "a", 4)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "a" * (PngImagePlugin.MAX_TEXT_CHUNK + 1), zip=True)
+    Image.new("L", (20, 20)).save(here / "a" / "000.png", pnginfo=text)
+    assert load_given_images("a", "a", None).images.resolution == 20
 
 
 def test_labels_are_matched_by_the_names_of_classes(here: Path):
@@ -107,9 +134,10 @@ def test_without_classes_in_common_all_are_of_one(here: Path):
     pictures(here / "e", 8, classes=("emu", "owl"))
     pictures(here / "f", 8, classes=("cat", "dog"))
     assert load_given_images("e", "f", None).notes == (
+        BROUGHT,
         "The two sets have no classes in common: all images are of one.",
     )
-    assert load_given_images("a", str(arrays(here / "c.npz", 10, labels=False)), None).notes == ()
+    assert load_given_images("a", str(arrays(here / "c.npz", 10, labels=False)), None).notes == (BROUGHT,)
 
 
 def test_numbers_of_classes_that_names_do_not_match_are_told(here: Path):
@@ -131,7 +159,7 @@ def test_samples_of_a_single_class_are_compared_with_that_class(here: Path):
     given = load_given_images("a", "b", None)
     assert given.images.labels.unique().tolist() == [1]
     assert given.config.num_classes == 3
-    assert given.notes == ()
+    assert given.notes == (BROUGHT,)
     # Arrays without labels have no class, not the one that is called 0.
     pictures(here / "digits", 9, classes=("0", "1"))
     given = load_given_images(str(arrays(here / "c.npz", 10, labels=False)), "digits", None)

@@ -129,6 +129,9 @@ def test_given_images_may_be_one_and_of_one_class(tiny_run: Path, tmp_path: Path
     capsys.readouterr()
     assert neighbors.main([*args, "--samples", str(tmp_path / "x.npz")]) == 2
     assert capsys.readouterr().err.startswith(f"neighbors: error: --samples {tmp_path}/x.npz: there is no file")
+    np.savez(samples, images=np.zeros((1, 16, 16, 1), np.uint8))
+    assert neighbors.main([*args, "--samples", str(samples)]) == 2  # without an option that this command does not have
+    assert capsys.readouterr().err.endswith(" but labels is missing; it holds images.\n")
 
 
 def test_a_run_that_is_still_growing_is_told(

@@ -94,6 +94,24 @@ def test_a_store_of_arrays_holds_the_same_images_with_the_same_notes(
     assert load(f"shards:{tmp_path}/color", 16).notes == (note,)
 
 
+def test_arrays_without_labels_are_one_class(tiny_data: Path, tmp_path: Path):
+    arrays = tmp_path / "unlabeled.npz"
+    with np.load(tiny_data) as saved:
+        np.savez(arrays, images=saved["images"])
+    args = ["--data", f"npz:{arrays}", "--out", str(tmp_path / "store"), "--resolution", "16", "--channels", "1"]
+    assert prepare.main(args) == 0
+    store, images = (
+        load_images(spec, resolution=16, channels=1, num_classes=1)
+        for spec in (f"shards:{tmp_path}/store", f"npz:{arrays}")
+    )
+    assert_equal_sets(store, images)
+    assert store.num_classes == 1
+    with np.load(tiny_data) as saved:
+        np.savez(arrays, labels=saved["labels"])
+    with pytest.raises(UserError, match=r"but images is missing; it holds labels\.$"):
+        prepare.prepare(prepare.Options(f"npz:{arrays}", tmp_path / "other", (16,)))
+
+
 def test_images_that_lie_directly_in_the_folder_are_one_class(pictures: Path, tmp_path: Path):
     store = tmp_path / "store"
     assert run(pictures / "cat", store) == 0
@@ -129,7 +147,7 @@ def test_damaged_images_are_skipped_and_counted_as_training_does(
     assert_equal_sets(load(f"shards:{store}", 8), load(f"folder:{pictures}", 8))
 
 
-def test_above_one_percent_damage_is_fatal_and_the_store_goes_on_when_the_files_are_mended(
+def test_above_one_percent_damage_is_fatal_and_the_store_goes_on_when_the_files_are_fixed(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     store, wanted = tmp_path / "store", tmp_path / "wanted"
@@ -140,7 +158,7 @@ def test_above_one_percent_damage_is_fatal_and_the_store_goes_on_when_the_files_
     assert run(pictures, store) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"prepare: error: --data folder:{pictures}: 1 of 12 image files cannot be read: {path} (")
-    assert message.endswith("above 1 % this is fatal: mend or remove them.\n")
+    assert message.endswith("above 1 % this is fatal: fix or remove them.\n")
     path.write_bytes(whole)
     assert run(pictures, store) == 0
     assert "Continuing: 2 of 3 shards of each size are there.\n" in capsys.readouterr().out
@@ -157,7 +175,7 @@ def test_all_damage_is_named_at_once_as_training_does(
     assert message.startswith(
         f"--data folder:{pictures}: 4 of 12 image files cannot be read: {pictures}/ant/01.jpg (it"
     )
-    assert message.endswith("cat/02.jpg (it is a text file) and 1 more; above 1 % this is fatal: mend or remove them.")
+    assert message.endswith("cat/02.jpg (it is a text file) and 1 more; above 1 % this is fatal: fix or remove them.")
     with pytest.raises(UserError) as caught:
         load(f"folder:{pictures}", 8)
     assert str(caught.value) == message
@@ -166,12 +184,12 @@ def test_all_damage_is_named_at_once_as_training_does(
 def test_a_part_in_which_images_were_damaged_is_written_again(pictures: Path, tmp_path: Path):
     damage_two(pictures)
     store, wanted = tmp_path / "store", tmp_path / "wanted"
-    late, mended = (pictures / "cat" / name for name in ("10.jpg", "00.png"))
+    late, fixed = (pictures / "cat" / name for name in ("10.jpg", "00.png"))
     kept = late.read_bytes()
     late.write_bytes(b"")
     assert run(pictures, store, "--shard-images", "256") == 2  # the third damaged image, in the second shard
     late.write_bytes(kept)
-    shutil.copy(pictures / "cat" / "06.png", mended)
+    shutil.copy(pictures / "cat" / "06.png", fixed)
     assert run(pictures, wanted, "--shard-images", "256") == 0
     assert run(pictures, store, "--shard-images", "256") == 0
     assert tree(store) == tree(wanted)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from gan_blocks import UniformPrior
 from gan_blocks.engine.base.errors import UserError
@@ -17,6 +17,7 @@ from gan_blocks.engine.commands import sample, sample_paths
 from gan_blocks.engine.sampling.samples import (
     TruncationKind,
     draw_latents,
+    draw_samples,
     generate,
     ready_generator,
     sample_batches,
@@ -37,6 +38,27 @@ def draw(run: Path, out: Path, *options: str) -> tuple[np.ndarray, np.ndarray]:
     assert sample.main(["--run", str(run), "--out", str(out), *options]) == 0
     with np.load(out) as arrays:
         return arrays["images"], arrays["labels"]
+
+
+class Unbounded(nn.Module):
+    """Twice as large images as those of a generator."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.generator(z, labels)
+        return 2 * images.atanh()
+
+
+def test_images_of_an_unbounded_generator_are_drawn_as_they_are_shown(run: Path, tmp_path: Path):
+    trained = load_trained(run=run, weights=None, device=torch.device("cpu"))
+    unbounded = dataclasses.replace(trained, average=Unbounded(trained.average))
+    drawn, _ = draw_samples(unbounded, 6, seed=0)
+    wild = 2 * draw_samples(trained, 6, seed=0)[0].atanh()
+    assert wild.abs().max() > 1
+    torch.testing.assert_close(drawn, wild.clamp(-1, 1))
 
 
 def test_npz_holds_uint8_nhwc_images_and_evenly_spread_labels(run: Path, tmp_path: Path):

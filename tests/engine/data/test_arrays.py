@@ -74,7 +74,7 @@ def npy() -> bytes:
         (
             {"images": IMAGES},
             "the file must hold the arrays images and labels, but labels is missing; it holds images. "
-            "Without classes give --num-classes 1.",
+            "To train without classes give --num-classes 1.",
         ),
         (
             {"x": IMAGES, "y": LABELS},
@@ -133,7 +133,7 @@ def npy() -> bytes:
         ),
         (
             {"images": IMAGES, "labels": np.ones(4, int)},
-            "all labels are equal. For data of one class on purpose give --num-classes 1.",
+            "all labels are equal. To train on one class on purpose give --num-classes 1.",
         ),
         ({"images": IMAGES[:1], "labels": LABELS[:1]}, "the data holds 1 image; training needs at least 2."),
     ],

@@ -90,7 +90,7 @@ def test_damage_above_one_percent_is_fatal_and_names_the_first_few(memory_limit:
     )
     assert f"{tmp_path}/cat/002.png (" in message
     assert "003.png" not in message
-    assert message.endswith(" and 2 more; above 1 % this is fatal: mend or remove them.")
+    assert message.endswith(" and 2 more; above 1 % this is fatal: fix or remove them.")
 
 
 def test_a_truncated_photograph_is_found_without_reading_it_into_memory(tmp_path: Path):
@@ -190,7 +190,7 @@ def test_one_class_usually_means_a_path_one_level_off(tmp_path: Path):
         write_image(tmp_path / "train" / f"{number}.png")
     assert error_of(lambda: load(tmp_path)) == (
         f"--data folder:{tmp_path}: all labels are equal: usually the path is one level off. "
-        "For data of one class on purpose give --num-classes 1."
+        "To train on one class on purpose give --num-classes 1."
     )
     assert len(load(tmp_path, num_classes=1)) == 2
 

@@ -77,8 +77,8 @@ def test_rejects_a_layout_that_no_image_has(resolution: int, channels: int):
 
 def test_rejects_networks_with_fewer_classes_than_the_data(tmp_path: Path):
     (tmp_path / "data_batch_1.bin").write_bytes(bytes(3073) + bytes([1]) + bytes(3072))
-    expected = f"--data cifar10:{tmp_path}: the data has 10 classes, but --num-classes is 7; make it 10."
-    assert error_of(f"cifar10:{tmp_path}", num_classes=7) == expected
+    problem = "the data has 10 classes, but the networks have 7; to train on them give --num-classes 10."
+    assert error_of(f"cifar10:{tmp_path}", num_classes=7) == f"--data cifar10:{tmp_path}: {problem}"
 
 
 def test_a_batch_holds_the_asked_images_in_order_scaled_to_plus_minus_one():

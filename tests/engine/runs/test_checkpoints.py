@@ -15,7 +15,12 @@ from safetensors import safe_open
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.runs import checkpoints
-from gan_blocks.engine.runs.checkpoints import list_checkpoints, load_latest_checkpoint, save_checkpoint
+from gan_blocks.engine.runs.checkpoints import (
+    MissingPartError,
+    list_checkpoints,
+    load_latest_checkpoint,
+    save_checkpoint,
+)
 from gan_blocks.engine.runs.weights import read_weights
 from tests.engine.runs.saved_checkpoints import FILES, METADATA, contents, example_tensors, names, save
 
@@ -226,8 +231,65 @@ def test_who_asks_for_one_part_does_not_suffer_from_damage_elsewhere(tmp_path: P
     assert (found.step, list(found.tensors), found.notes) == (2, ["ema"], ())
     flip_a_bit(tmp_path / "step_000002" / "ema.safetensors")
     assert load_latest_checkpoint(tmp_path, only=("ema",)).step == 1
-    with pytest.raises(UserError, match=r"MANIFEST\.json does not list critic\.safetensors"):
-        load_latest_checkpoint(tmp_path, only=("critic",))
+
+
+def test_a_part_that_was_never_saved_is_no_damage(tmp_path: Path):
+    save(tmp_path / "run" / "checkpoints", 1, 1)
+    with pytest.raises(MissingPartError) as error:
+        load_latest_checkpoint(tmp_path / "run" / "checkpoints", only=("critic",))
+    assert str(error.value) == f"{tmp_path / 'run'} holds no critic."
+
+
+def test_a_step_that_is_asked_for_is_taken_or_none(tmp_path: Path):
+    for step in (1, 2, 3):
+        save(tmp_path, step, step, keep_last=3)
+    assert load_latest_checkpoint(tmp_path, step=2).step == 2
+    flip_a_bit(tmp_path / "step_000002" / "ema.safetensors")
+    assert load_latest_checkpoint(tmp_path, ("optimizer_g",), step=2).step == 2
+    with pytest.raises(UserError) as error:
+        load_latest_checkpoint(tmp_path, step=2)
+    damage = "the content of ema.safetensors has changed (its hash differs)"
+    whole = f"there is no whole checkpoint of step 2 in {tmp_path}: checkpoint step_000002 is damaged: {damage}."
+    assert str(error.value) == whole
+    with pytest.raises(UserError, match=rf"^there is no checkpoint of step 4 in {tmp_path}\.$"):
+        load_latest_checkpoint(tmp_path, step=4)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+def test_a_file_that_cannot_be_read_just_now_is_not_taken_for_damaged(
+    tmp_path: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch
+):
+    for step in (1, 2):
+        save(tmp_path, step, step, keep_last=2)
+    unreadable = tmp_path / "step_000002" / name
+
+    def fail(path: Path, *options: object) -> int:
+        if path == unreadable:
+            raise OSError(number, os.strerror(number), str(path))
+        return os_open(path, *options)  # type: ignore[arg-type]
+
+    os_open = os.open
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(UserError) as error:
+            load_latest_checkpoint(tmp_path)
+        remedy = f"Try again; to take the checkpoint before it, remove {tmp_path / 'step_000002'}."
+        assert str(error.value) == f"{unreadable} cannot be read: {os.strerror(number)}. {remedy}"
+        if name == "ema.safetensors":
+            with pytest.raises(UserError, match=rf"^{unreadable} cannot be read: {os.strerror(number)}\.$"):
+                read_weights(unreadable)
+    assert load_latest_checkpoint(tmp_path).step == 2
+
+
+def test_an_error_while_a_file_is_read_is_that_of_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    save(tmp_path, 1, 1)
+    monkeypatch.setattr(hashlib, "file_digest", fail)
+    with pytest.raises(UserError, match=rf"^{tmp_path}/step_000001 cannot be read: Input/output error\. Try again; "):
+        load_latest_checkpoint(tmp_path)
 
 
 def test_loading_changes_nothing_on_the_disk(tmp_path: Path):

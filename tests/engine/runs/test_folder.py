@@ -4,11 +4,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.runs.config_file import compare_configs
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.identity import RecipeIdentity
+from gan_blocks.engine.runs.report import write_report
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 DEEP, PLAIN = RecipeIdentity("recipes.biggan_deep:RECIPE"), RecipeIdentity("recipes.biggan:RECIPE")
@@ -107,6 +109,19 @@ def test_refuses_to_start_over_what_is_left_of_a_run(run: RunFolder, leftover: s
     with pytest.raises(UserError) as error:
         RunFolder.create_at(run.path, PLAIN, "small", CONFIG)
     assert str(error.value) == f"{run.path} cannot take a new run: it already holds {leftover}. Name another folder."
+
+
+def test_a_run_that_begins_again_shows_nothing_of_what_was_there(run: RunFolder):
+    run.append_log({"step": 1})
+    for picture in (run.samples_path(250), run.spectra_path):
+        Image.new("L", (2, 2)).save(picture)
+    own = run.samples_path(250).with_name("mine.png")
+    own.touch()
+    again = run.begin_again("small", {**CONFIG, "latent_dim": 65})
+    assert (again.all_samples(), again.spectra_path.exists(), again.read_log()) == ([], False, [])
+    assert own.exists()
+    write_report(again)
+    assert "<img" not in again.report_path.read_text()
 
 
 def test_opening_nothing_is_a_user_error(tmp_path: Path):

@@ -50,6 +50,13 @@ def embedded(text: str) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
 
 
+def test_names_that_are_not_utf_8_are_escaped(tmp_path: Path):
+    config = {"data": "folder:caf\udce9"}  # as Python has the byte E9 of a file's name
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    run = RunFolder.create(tmp_path, RecipeIdentity("recipes.some:RECIPE"), "small", config, now)
+    assert rows(page(run), "Config") == [["data", r"folder:caf\udce9"]]
+
+
 class TestDifferences:
     def test_they_come_first_with_both_values_a_row_an_option(self, run: RunFolder):
         text = page(run, {"widths": (16, 8), "batch_size": 64, "seed": 0})

@@ -165,7 +165,7 @@ class TestConfigOfARun:
         [
             (
                 {"config": {"depth": 3}},
-                "{}: the saved Config has --depth 3, which this version of biggan_deep does not",
+                "{}: the saved Config has --depth 3, which this version of the recipe does not",
             ),
             ({"config": {"batch_size": 0}}, "{}: --batch-size must be greater than 0, but got 0."),
             ({"recipe": "recipes.sngan:RECIPE"}, "{} is of a run of recipes.sngan:RECIPE, not of recipes.biggan_deep:"),
@@ -228,8 +228,26 @@ def test_options_that_a_run_was_begun_without_or_that_are_gone_are_named_when_it
         assert biggan_deep.RECIPE.main([*tiny_args, "--run-dir", str(young), "--steps", "1"]) == 0
     capfd.readouterr()
     assert biggan_deep.RECIPE.main(["--resume", str(young)]) == 2
-    problem = "the saved Config has --sharpness 3 4, which this version of biggan_deep does not know"
+    problem = "the saved Config has --sharpness 3 4, which this version of the recipe does not know"
     assert capfd.readouterr().err.startswith(f"biggan_deep: error: {problem}; ")
+
+
+@dataclasses.dataclass(frozen=True)
+class UnsavableConfig(biggan_deep.Config):
+    """A Config with a field that JSON gives back as another."""
+
+    table: dict[int, int] = dataclasses.field(default_factory=lambda: {4: 16})
+
+
+def test_a_config_that_could_not_be_read_again_is_refused_before_it_is_trained(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    presets = {"small": lambda: UnsavableConfig()}
+    recipe = replace(biggan_deep.RECIPE, config=UnsavableConfig, presets=presets)  # type: ignore[arg-type]
+    monkeypatch.setattr(biggan_deep, "RECIPE", recipe)
+    assert recipe.main([*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "1"]) == 2
+    assert capfd.readouterr().err.startswith("biggan_deep: error: --table must be of numbers, text, paths, None, ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_help_is_a_page_with_every_field_and_default(capsys: pytest.CaptureFixture[str]):
