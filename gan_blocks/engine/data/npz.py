@@ -93,12 +93,12 @@ def _read_arrays(source: DataSource, *, labels_needed: bool) -> dict[str, NDArra
 def _missing(source: DataSource, missing: list[str], held: dict[str, str]) -> str:
     listed = ", ".join(f"{name:.60}" for name in islice(held, _NAMED)) or "nothing"
     more = f" and {len(held) - _NAMED:,} more" if len(held) > _NAMED else ""
-    labels_alone = missing == ["labels"]
+    only_labels = missing == ["labels"]
     no_arrays = held and not any(name.endswith(_SUFFIX) for name in held.values())
     return (
         f"the file must hold the arrays images and labels, but {' and '.join(missing)} "
         f"{'is' if len(missing) == 1 else 'are'} missing; it holds {listed}{more}."
-        f"{' To train without classes give --num-classes 1.' if labels_alone and source.option == '--data' else ''}"
+        f"{' To train without classes give --num-classes 1.' if only_labels and source.option == '--data' else ''}"
         f"{' For images in a zip file unpack it and use --data folder:PATH.' if no_arrays else ''}"
     )
 
