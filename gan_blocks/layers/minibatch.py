@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from einops import rearrange, reduce, repeat
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from gan_blocks._checks import (
@@ -72,8 +72,9 @@ def minibatch_stddev(x: Tensor, *, group_size: int | None = None, eps: float = 1
     # "(group member)" would be the contiguous groups of a well-known port: neighbors instead of strides.
     grouped = rearrange(x.to(wide_dtype(x)), "(member group) ... -> member group ...", member=members)
     deviation = (grouped.var(dim=0, correction=0) + eps).sqrt()
-    value = repeat(reduce(deviation, "group ... -> group", "mean"), "group -> (member group)", member=members)
-    return value.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1)).expand(-1, 1, *x.shape[2:]).contiguous()
+    value = reduce(deviation, "group ... -> group", "mean").to(x.dtype)
+    maps = value.reshape(1, -1, *[1] * (x.dim() - 1)).expand(members, -1, 1, *x.shape[2:])
+    return rearrange(maps, "member group ... -> (member group) ...")
 
 
 def _check_stddev(owner: str, group_size: int | None, eps: float) -> None:
