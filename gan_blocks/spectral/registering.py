@@ -152,7 +152,7 @@ def _read_once(tracker: SingularVectorTracker, weight: Tensor) -> tuple[Tensor, 
         return tracker._read(weight)
 
 
-def _before_loading(chain: ParametrizationList, state_dict: Mapping[str, Any], prefix: str, *_: object) -> None:
+def _before_loading(chain: ParametrizationList, state_dict: Mapping[str, Any], prefix: str, *_args: object) -> None:
     """Take a weight that is loaded without vectors as another than the one that they belong to."""
     if any(key.startswith(f"{prefix}original") for key in state_dict):
         for _, tracker in trackers_of(chain):
