@@ -50,7 +50,7 @@ ONLY_PARSED = {
     "python -m benchmarks.results": "tests/benchmarks/test_results.py runs it small",
     "python -m benchmarks.frozen_ranks": "tests/engine/base/test_processes.py has its cases",
     "python -m recipes.studies.top_k --table 5": "ten trainings; tests/recipes/studies/test_top_k.py runs it small",
-    "python -m benchmarks.trials": "tests/engine/test_trials.py runs a few of its trials",
+    "python -m benchmarks.trials": "tests/benchmarks/test_trials.py runs a few of its trials",
 }
 """The beginnings of command lines that are parsed but not run, and why."""
 
