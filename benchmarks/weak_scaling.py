@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import multiprocessing
 import os
-import socket
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from benchmarks.distributed_runs import free_port
+from benchmarks.timing import machine
 from gan_blocks.engine import load_images
 from gan_blocks.engine.base.processes import joined_processes
 from gan_blocks.engine.recipe.batches import BatchSource
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    print(f"channels {args.channels}, batch {args.batch}, {machine()}\n")
     print("| round | apart, ms a step | together, ms a step | efficiency | share of collectives |")
     print("| --- | --- | --- | --- | --- |")
     efficiencies = []
@@ -53,9 +55,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, *, together: bool) -> tuple[float, float]:
     """Median seconds of a step, and mean seconds of it in collectives, of two processes at the same time."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     fork = multiprocessing.get_context("fork")
     results: Any = fork.SimpleQueue()
     processes = [fork.Process(target=work, args=(rank, 2 if together else 1, port, args, results)) for rank in range(2)]
