@@ -1,8 +1,11 @@
 import argparse
 import json
 import multiprocessing
+import re
 import time
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,7 @@ from benchmarks.results import (
 from benchmarks.timing import Case, in_one_line, machine, machine_facts, spread_of, timed_apart, timed_in_turn
 
 MACHINE = {"torch": "2.13"}
+PAGES = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.md"))
 
 
 def test_ratios_are_medians_of_the_ratios_of_rounds():
@@ -119,6 +123,13 @@ def test_tables_go_into_the_place_of_a_page(tmp_path, monkeypatch):
     assert "old" not in text
     assert "#### Step" in text
     assert json.loads((tmp_path / "one.json").read_text())["command"] == "make bench"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_a_command_of_a_page_runs_today_or_has_its_name_of_today_beside_it(page):
+    text = " ".join(page.read_text().split())
+    for name in set(re.findall(r"python -m ((?:recipes|benchmarks)\.[\w.]*\w)", text)):
+        assert find_spec(name) or re.search(rf"python -m {name}[^`]*` \(today `", text), name
 
 
 def test_a_page_without_a_place_is_refused(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 import json
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from benchmarks.run import benchmarks_of, main
 from benchmarks.step_profile import kind_of
 from benchmarks.suite import Benchmark, measure_all
 from benchmarks.training_steps import SYSTEMS, TINY_SYSTEMS, changed, trainer, with_torch_spectral_norm
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_small_benchmarks_end_in_a_page_and_its_json(tmp_path, capsys):
@@ -76,6 +79,16 @@ def test_what_fails_is_named_and_the_rest_is_measured(tmp_path, capsys, monkeypa
 def test_the_shares_of_all_benchmarks_are_one():
     benchmarks = benchmarks_of(tiny=False)
     assert abs(sum(benchmark.share for benchmark in benchmarks.values()) - 1) < 1e-9
+
+
+def test_the_page_on_speed_lists_every_script():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    scripts = [path for path in (ROOT / "benchmarks").rglob("*.py") if '__name__ == "__main__"' in path.read_text()]
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__") for path in scripts]
+    assert "benchmarks.trials.killed" in modules
+    others = {"benchmarks.peers": "make bench-peers", "benchmarks.checkout_worker": "benchmarks.checkouts"}
+    named = [name for name in modules if others.get(name, name) in page or f"{name.rpartition('.')[2]}.py`" in page]
+    assert named == modules
 
 
 def test_an_unknown_name_is_refused_with_the_names_that_there_are(capsys):
