@@ -1,6 +1,6 @@
 """Several benchmarks by one command: each has its share of the minutes, and a page of results grows with each.
 
-What fails is named at the end and keeps no other from its turn.
+What fails is named at the end, and the others still run.
 """
 
 import argparse

@@ -29,7 +29,7 @@ NUMBERS = [
     *("0", "1", "2", "3", "-1", "7", "100", "0.5", "1e-3", "-0.0", "1e400", "nan", "inf", "-inf", "1e30", "2,500"),
     *("2147483647", "2147483648", "9223372036854775807", "9223372036854775808", "9" * 25, "1_000", "0x10", "1/2", "٣"),
 ]
-# What would only make a command work for hours, and is right to.
+# Options whose large values are valid and take hours.
 LENGTHS = {
     "--steps",
     "--planned-steps",
