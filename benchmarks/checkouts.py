@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from benchmarks.results import Ratio, page_of, render_table, table, write_page
-from benchmarks.timing import commit_of, machine, spread_of
+from benchmarks.results import Ratio, add_out_option, command_of, page_asked, page_of, render_table, table, write_page
+from benchmarks.timing import commit_of, in_one_line, machine_facts, spread_of
 
 __all__ = ["Worker", "main"]
 
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--warm-up", type=int, default=5, help="steps that do not count")
     parser.add_argument("--steps", type=int, default=5, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=15, help="turns, of which the median counts")
-    parser.add_argument("--out", type=Path, default=page_of("checkouts"), help="page of results, without its suffix")
+    add_out_option(parser, page_of("checkouts"))
     options = parser.parse_args(arguments)
     if not (options.other / "recipes").is_dir():
         parser.error(f"{options.other} must be a checkout of this repository, but has no folder recipes.")
@@ -102,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if options.compile:
         workers["this, compiled"] = Worker(HERE, options.recipe, options.preset, {"compile": True})
-    print(machine())
+    facts = machine_facts()
+    print(in_one_line(facts))
     try:
         for worker in workers.values():
             worker.steps(options.warm_up)
@@ -115,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             worker.close()
     ratios = [Ratio(names["other"], name) for name in workers if name != names["other"]]
     found = table(f"Step of {options.recipe}, {options.preset}, by two checkouts", turns, ratios)
-    write_page(options.out, "Two checkouts", "python -m benchmarks.checkouts", [found])
+    if page := page_asked(parser, options, page_of("checkouts"), but=["other", "compile"]):
+        write_page(page, "Two checkouts", command_of("benchmarks.checkouts", arguments), facts, [found])
     print(render_table(found))
     return 0
 

@@ -8,10 +8,8 @@ Everything is in the page cache: it is the processor's work that is measured, no
 
 import argparse
 import os
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.timing import Case, add_clock_option, clock_of, machine, spread_of, timed_in_turn
 from gan_blocks.engine import ImageSet, load_images, run_console_command
 from gan_blocks.engine.base.randomness import sample_indices
 
@@ -75,19 +74,16 @@ def pillow_loader(paths: list[Path], batch: int, batches: int) -> "torch.utils.d
     )
 
 
-def epochs_per_second(loader: "torch.utils.data.DataLoader[Any]") -> float:
-    """Rate of images of a whole epoch."""
-    began = time.perf_counter()
-    count = sum(len(labels) for _, labels in loader)
-    return count / (time.perf_counter() - began)
+def read_epoch(loader: "torch.utils.data.DataLoader[Any]", _round: int) -> None:
+    """A whole epoch."""
+    for _ in loader:
+        pass
 
 
-def images_per_second(images: ImageSet, clock: Callable[[], float], start: int, batch: int, batches: int) -> float:
-    """Rate of reading random batches in the order of a training."""
-    began = clock()
-    for number in range(batches):
-        images.batch(sample_indices(0, len(images), start + number * batch, batch))
-    return batches * batch / (clock() - began)
+def read_batches(images: ImageSet, batch: int, batches: int, number: int) -> None:
+    """Random batches in the order of a training: those of a round."""
+    for first in range((number - 1) * batches * batch, number * batches * batch, batch):
+        images.batch(sample_indices(0, len(images), first, batch))
 
 
 def main() -> None:
@@ -97,10 +93,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="images in a batch")
     parser.add_argument("--batches", type=int, default=4, help="batches in a measurement")
     parser.add_argument("--rounds", type=int, default=7, help="measurements, of which the median counts")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU time, of all threads: on a busy machine")
+    add_clock_option(parser)
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
     torch.set_num_threads(1)
+    print(f"{options.images} images, batches of {options.batch}, {machine()}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_folders(root, options.images)
@@ -110,35 +106,31 @@ def main() -> None:
         def load(spec: str, resolution: int = SIDE) -> ImageSet:
             return load_images(spec, resolution=resolution, channels=3, num_classes=CLASSES, memory_limit=0)
 
-        cases = {
+        sources = {
             "folder, JPEG of 400x300": load(f"folder:{root}/large"),
             "folder, JPEG of 128x128": load(f"folder:{root}/small"),
             "folder, PNG of 128x128": load(f"folder:{root}/exact"),
             "shards of 128x128": load(f"shards:{root}/store"),
             "shards of 128x128, read as 64x64": load(f"shards:{root}/store", 64),
         }
-        loader = pillow_loader(sorted((root / "large").rglob("*.jpg")), options.batch, options.batches)
-        rates: dict[str, list[float]] = {name: [] for name in (*cases, *([] if options.cpu_time else [DATA_LOADER]))}
-        for number in range(options.rounds + 1):
-            for name, images in cases.items():
-                start = number * options.batches * options.batch
-                rate = images_per_second(images, clock, start, options.batch, options.batches)
-                if number:  # the first is warm-up
-                    rates[name].append(rate)
-            if not options.cpu_time:  # which does not see the workers' time
-                rate = epochs_per_second(loader)
-                if number:
-                    rates[DATA_LOADER].append(rate)
+        cases: dict[str, Case] = {
+            name: partial(read_batches, images, options.batch, options.batches) for name, images in sources.items()
+        }
+        if not options.cpu_time:  # which does not see the time of the DataLoader's processes
+            loader = pillow_loader(sorted((root / "large").rglob("*.jpg")), options.batch, options.batches)
+            cases[DATA_LOADER] = partial(read_epoch, loader)
+        times = timed_in_turn(cases, options.rounds, clock_of(options))
         sizes = {
             folder.name: sum(path.stat().st_size for path in folder.rglob("*.*")) / options.images
             for folder in sorted(root.iterdir())
         }
     unit = "images per CPU second" if options.cpu_time else "images per second"
-    print(f"{options.images} images, batches of {options.batch}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    baseline = statistics.median(rates["folder, JPEG of 400x300"])
-    for name, measured in rates.items():
-        low, rate, high = statistics.quantiles(measured, n=4)
-        print(f"{name}: {rate:,.0f} {unit} ({low:,.0f}, {high:,.0f}), {rate / baseline:.1f} times the first")
+    rates = {
+        name: spread_of(options.batches * options.batch / seconds for seconds in taken) for name, taken in times.items()
+    }
+    first = next(iter(rates.values())).median
+    for name, (rate, low, high) in rates.items():
+        print(f"{name}: {rate:,.0f} {unit} ({low:,.0f}, {high:,.0f}), {rate / first:.1f} times the first")
     print("bytes an image: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()))
 
 

@@ -1,24 +1,23 @@
-"""Whether torchrun's processes train as one, and whether killing them costs anything but time.
+"""Whether torchrun's processes train as one.
 
-    python -m benchmarks.distributed_runs [--steps N] [--kills N]
+    python -m benchmarks.distributed_runs [--steps N]
 
-First a small BigGAN-deep on real digits in float64, a batch of 12, by 1, 2, 3 and 4 processes: the largest difference
-of any tensor of the last checkpoint from that of one process. Then two processes under ``--max-restarts``, of which a
-random one is killed (SIGKILL) after a random step: the bytes of the last checkpoint against an undisturbed run's.
+A small BigGAN-deep on real digits in float64, a batch of 12, by 1, 2, 3 and 4 processes: the largest difference of any
+tensor of the last checkpoint from that of one process.
 """
 
 import argparse
 import json
-import os
-import random
-import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from benchmarks.timing import machine
 from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
+
+__all__ = ["free_port", "torchrun"]
 
 NETWORK = [
     *("--channels", "8", "--generator-widths", "4", "2", "2", "1", "--discriminator-widths", "1", "2", "4", "4"),
@@ -28,14 +27,21 @@ NETWORK = [
 
 
 def main() -> None:
-    """Run both studies and print what they found."""
+    """Train by each number of processes, and print what differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--kills", type=int, default=5)
     args = parser.parse_args()
+    print(machine())
     with tempfile.TemporaryDirectory() as folder:
         compare_splits(Path(folder), args.steps)
-        kill_workers(Path(folder), args.steps, args.kills)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def torchrun(folder: Path, processes: int, steps: int, *more: str) -> list[str]:
@@ -75,41 +81,6 @@ def losses(run: Path) -> list[float]:
     """All losses in the log."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [value for line in lines for name, value in line.items() if name.startswith("loss_")]
-
-
-def kill_workers(folder: Path, steps: int, kills: int) -> None:
-    """Print for each kill whether the restarted run ends as the undisturbed one."""
-    undisturbed = final_files(folder / "split_2")
-    rng = random.Random(0)
-    for number in range(kills):
-        run, target = folder / f"killed_{number}", rng.randrange(1, steps)
-        command = torchrun(run, 2, steps, "--max-restarts", "3", "--monitor-interval", "0.5")
-        launcher = subprocess.Popen([*command, "--log-every", "1"], stderr=subprocess.DEVNULL)
-        while last_step(run) < target and launcher.poll() is None:
-            time.sleep(0.02)
-        workers = children(launcher.pid)
-        victim = rng.randrange(len(workers))
-        os.kill(workers[victim], signal.SIGKILL)
-        status, same = launcher.wait(), final_files(run) == undisturbed
-        verdict = "the same bytes" if same else "OTHER BYTES"
-        print(f"killed a worker of two after step {target}: status {status}, {verdict}", flush=True)
-
-
-def final_files(run: Path) -> dict[str, bytes]:
-    """The newest checkpoint's weights, averages and optimizer states."""
-    return {path.name: path.read_bytes() for path in load_latest_checkpoint(run / "checkpoints").path.glob("*.saf*")}
-
-
-def last_step(run: Path) -> int:
-    """The newest step in the log, 0 before the first."""
-    log = run / "log.jsonl"
-    return sum('"loss_d"' in line for line in log.read_text().splitlines()) if log.exists() else 0
-
-
-def children(pid: int) -> list[int]:
-    """The processes that this one has started."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
-    return [int(word) for word in listed.stdout.split()]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 ``python -m benchmarks.evaluation_cost`` compares images of noise, written as .npz files of 32 x 32 pixels in color, by
 ``gan-blocks evaluate --images A --against B``: twice with one cache, as often as ``--rounds`` says, and then once for
 each number of ``--large`` images, one command after the other, for the peak of the resident memory. Time and memory
-have a page each in ``benchmarks/results``, with JSON beside it, which is written anew after every number. What each
-command is at is shown while it runs.
+have a page each in ``benchmarks/results``, with JSON beside it, which is written anew after every number; where the
+options of one differ from the defaults, it is written only to ``--out``. Progress is shown.
 
 Time needs a machine that does nothing else; memory does not: ``--images 0`` measures that alone.
 
@@ -12,7 +12,6 @@ Tested in ``tests/benchmarks/test_evaluation_cost.py``.
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,13 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.command_memory import peak
-from benchmarks.results import Ratio, Table, page_of, render_table, table, write_page
+from benchmarks.results import Ratio, Table, command_of, page_of, render_table, table, unchanged, write_page
 from benchmarks.suite import set_threads
-from benchmarks.timing import machine
+from benchmarks.timing import in_one_line, machine_facts
 
 FIRST, SECOND = "first evaluation", "second, with what is known of the real images kept"
-SECONDS, SHARE = 240, 0.6  # the bars of 10,000 images
-BARS = {50_000: 2.0, 100_000: 2.5}  # GiB
 
 
 def written(path: Path, images: int, seed: int) -> str:
@@ -54,8 +51,7 @@ def time_table(images: int, features: str, threads: Sequence[str], rounds: int) 
             for case in (FIRST, SECOND):
                 seconds[case].append(evaluated(Path(folder), images, features, threads)[1])
     title = f"Time: {images:,} images against {images:,}, {features}"
-    notes = [f"Bars for 10,000 images, efflite0-128 and 2 threads: {SECONDS} s, and {SHARE} of that for the second."]
-    return table(title, seconds, [Ratio(SECOND, FIRST)], notes=notes)
+    return table(title, seconds, [Ratio(SECOND, FIRST)])
 
 
 def memory_tables(counts: Sequence[int], features: str, threads: Sequence[str]) -> Iterator[Table]:
@@ -65,14 +61,13 @@ def memory_tables(counts: Sequence[int], features: str, threads: Sequence[str]) 
         print(f"\n{count:,} images against {count:,}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             peak_memory, seconds = evaluated(Path(folder), count, features, threads)
-        bar = f", at most {BARS[count]} GiB wanted" if count in BARS else ""
-        memory[f"{count:,} against {count:,}{bar}"] = [peak_memory]
+        memory[f"{count:,} against {count:,}"] = [peak_memory]
         notes.append(f"{count:,} images against {count:,} took {seconds:,.0f} s, beside whatever else ran.")
         yield table(f"Peak of the resident memory, {features}", memory, unit="GiB", notes=notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Time and measure, print and write each beside its bar."""
+    """Time and measure, print and write each."""
     parser = argparse.ArgumentParser(description="Time and memory of an evaluation with features.")
     parser.add_argument("--images", type=int, default=10_000, help="of each set, for the time; 0: leave it out")
     parser.add_argument("--rounds", type=int, default=1, help="how often the time is measured")
@@ -80,22 +75,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--features", default="efflite0-128")
     parser.add_argument("--large-features", default="efflite0-32", help="the memory is the same at any side")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=page_of("evaluation").parent, help="folder of the pages of results")
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser.parse_args(words)
-    command = " ".join(["python -m benchmarks.evaluation_cost", *words])
+    parser.add_argument("--out", type=Path, help="folder of the pages of results (default: benchmarks/results)")
+    options = parser.parse_args(arguments)
     set_threads(options)
-    print(machine(), flush=True)
+    facts = machine_facts()
+    print(in_one_line(facts), flush=True)
     threads = ["--threads", str(options.threads)]
 
-    def write(found: Table, theme: str) -> None:
-        write_page(options.out / page_of(theme).name, "Cost of an evaluation", command, [found])
+    def write(found: Table, theme: str, others: Sequence[str]) -> None:
         print(f"\n{render_table(found)}", flush=True)
+        page = page_of(theme) if options.out is None else options.out / page_of(theme).name
+        if options.out is not None or unchanged(parser, options, but=others):
+            command = command_of("benchmarks.evaluation_cost", arguments)
+            write_page(page, "Cost of an evaluation", command, facts, [found])
 
     if options.images:
-        write(time_table(options.images, options.features, threads, options.rounds), "evaluation")
+        found = time_table(options.images, options.features, threads, options.rounds)
+        write(found, "evaluation", others=["large", "large_features"])
     for found in memory_tables(options.large, options.large_features, threads):
-        write(found, "evaluation_memory")
+        write(found, "evaluation_memory", others=["images", "rounds", "features", "threads"])
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import argparse
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from benchmarks.timing import add_clock_option, clock_of, machine
+from benchmarks.timing import add_clock_option, clock_of, machine, spread_of, timed_in_turn
 from benchmarks.training_steps import trainer
 from recipes import progan
 
@@ -40,25 +41,24 @@ def main() -> None:
         fade_images=PHASE_IMAGES,
     )
     # A step of either, in the middle of each phase of growth: at full resolution all phases are alike.
-    growing, full = (
-        trainer(progan.RECIPE, each) for each in (config, replace(config, initial_resolution=options.resolution))
-    )
+    configs = {"growing": config, "full": replace(config, initial_resolution=options.resolution)}
+    trainers = {name: trainer(progan.RECIPE, each) for name, each in configs.items()}
     print(f"{options.resolution}x{options.resolution}, batch {options.batch}, {machine()}")
     seconds: list[float] = []
     at_full: list[float] = []
     for phase in range(2 * len(widths) - 1):
         step = round((phase + 0.5) * PHASE_IMAGES / options.batch)
-        growing(step), full(step)  # warm-up
-        pairs = [(timed(growing, step, clock), timed(full, step, clock)) for _ in range(options.rounds)]
-        seconds.append(statistics.median(pair[0] for pair in pairs))
-        at_full += [pair[1] for pair in pairs]
+        times = timed_in_turn(
+            {name: partial(_train_at, train, step) for name, train in trainers.items()}, options.rounds, clock
+        )
+        seconds.append(statistics.median(times["growing"]))
+        at_full += times["full"]
         position = config.position(step)
         print(
             f"{position.resolution}x{position.resolution}, alpha {position.alpha:.2f}: {seconds[-1]:.3f} s a step",
             flush=True,
         )
-    every = statistics.median(at_full)
-    low, _, high = statistics.quantiles(at_full, n=4)
+    every, low, high = spread_of(at_full)
     print(f"full resolution from the start: {every:.3f} s a step (quartiles {low:.3f}, {high:.3f})")
     grown = len(seconds) * PHASE_IMAGES
     for images in (grown, TOTAL_IMAGES):
@@ -71,11 +71,8 @@ def main() -> None:
         )
 
 
-def timed(train: Callable[[int], None], step: int, clock: Callable[[], float]) -> float:
-    """Seconds that one step takes."""
-    began = clock()
+def _train_at(train: Callable[[int], None], step: int, _round: int) -> None:
     train(step)
-    return clock() - began
 
 
 if __name__ == "__main__":

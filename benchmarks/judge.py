@@ -6,7 +6,7 @@ orders a corruption rightly where its values get worse with every grade, the fir
 table gives the least number of samples from which it does, for each network; ``-`` where it does with none of them.
 
 It takes hours, the small numbers of samples first. What is found is in ``cells.jsonl`` of the folder, a line for each
-corruption, grade, number and network; the same command goes on where it was stopped, and ``--tables`` prints what is
+corruption, grade, number and network; the same command continues where it stopped, and ``--tables`` prints what is
 there. What a corruption leaves as it was is not measured again: the features of images that are not changed, and all
 but what looks at labels where these alone are.
 
@@ -15,9 +15,9 @@ Tested in ``tests/benchmarks/test_judge.py``.
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,10 +195,10 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def tables(cells: Cells) -> list[str]:
-    """Markdown: a table for each network, where they disagree, and how bad each finds the corruptions.
+    """Markdown: a table for each network, where two of them disagree, and how bad each finds the corruptions.
 
-    Numbers of samples with which not all corruptions are measured are left out, and so are those of one network alone
-    where networks are compared.
+    Numbers of samples with which not all corruptions are measured are left out; where networks are compared, so are
+    those that only one of them has.
     """
     networks = list(dict.fromkeys(cell.features for cell in cells))
     names = [name for name in dict.fromkeys(cell.corruption for cell in cells) if name != PLAIN]
@@ -209,23 +209,27 @@ def tables(cells: Cells) -> list[str]:
         metrics = [metric for metric in WORSE if any(metric in row for row in rows.values())]
         body = [[name, *(row.get(metric, "") for metric in metrics)] for name, row in rows.items()]
         lines += ["", f"{features}, samples: {_listed(sizes)}", "", *_markdown(["corruption", *metrics], body)]
-    common = sorted(set.intersection(*map(set, whole.values()))) if len(networks) > 1 else []
-    if common:
-        found = {
-            features: {name: least_sizes(cells, features, name, common) for name in names} for features in networks
-        }
-        lines += ["", f"Both networks, samples: {_listed(common)}", "", *_disagreements(found), ""]
-        lines += _ranks(cells, networks, names, common[-1])
+    for pair in combinations(networks, 2):
+        if common := _common(whole[features] for features in pair):
+            found = [{name: least_sizes(cells, features, name, common) for name in names} for features in pair]
+            lines += ["", f"{' and '.join(pair)}, samples: {_listed(common)}", "", *_disagreements(pair, *found)]
+    if len(networks) > 1 and (common := _common(whole.values())):
+        lines += ["", *_ranks(cells, networks, names, common[-1])]
     return lines
+
+
+def _common(sizes: Iterable[Sequence[int]]) -> list[int]:
+    return sorted(set.intersection(*map(set, sizes)))
 
 
 def _listed(sizes: Sequence[int]) -> str:
     return ", ".join(f"{size:,}" for size in sizes) or "none whole"
 
 
-def _disagreements(found: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
-    """Metrics whose order is right with one network alone."""
-    (one, rows), (other, others) = list(found.items())[:2]
+def _disagreements(
+    pair: tuple[str, str], rows: Mapping[str, Mapping[str, str]], others: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """Metrics whose order is right with one network of two."""
     body = []
     for name, row in rows.items():
         both = [metric for metric in row if metric in others[name]]
@@ -234,7 +238,7 @@ def _disagreements(found: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list
         ]
         if any(alone):
             body.append([name, *(", ".join(each) or "-" for each in alone)])
-    return _markdown(["corruption", f"right with {one} alone", f"with {other} alone"], body)
+    return _markdown(["corruption", f"right only with {pair[0]}", f"only with {pair[1]}"], body)
 
 
 def _ranks(cells: Cells, networks: Sequence[str], names: Sequence[str], size: int) -> list[str]:
@@ -248,13 +252,32 @@ def _ranks(cells: Cells, networks: Sequence[str], names: Sequence[str], size: in
     return _markdown(head, [[name, *(column[name] for column in columns)] for name in names])
 
 
-def measure(options: argparse.Namespace, images: ImageSet, found: dict[Cell, dict[str, float]], about: object) -> None:
-    """Measure all cells that are missing, each network's in their turn, and write down each."""
+def loaded(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tuple[ImageSet, ImageSet, list[int]]:
+    """The real images, as many others as the largest number of samples, and the numbers that there are enough for."""
+    source = parse_source(options.data)
+    shape = shape_of_source(source, None)
+    channels = 3 if shape is None else shape.channels
+    images = load_images(options.data, resolution=side_of_source(source), channels=channels, num_classes=None)
+    count = min(options.real, len(images) // 2)
+    most = len(images) - count
+    sizes = sorted(size for size in options.sizes if size <= most)
+    if not sizes:
+        parser.error(f"--sizes must have a number of at most {most}: the images of {options.data} beside {count} real.")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(options.seed))
-    real = selected_images(images, order[: options.real])
-    sizes = sorted(size for size in options.sizes if size <= len(images) - options.real)
-    others = selected_images(images, order[options.real : options.real + max(sizes)])
+    return selected_images(images, order[:count]), selected_images(images, order[count : count + sizes[-1]]), sizes
+
+
+def measure(
+    options: argparse.Namespace,
+    real: ImageSet,
+    others: ImageSet,
+    sizes: Sequence[int],
+    found: dict[Cell, dict[str, float]],
+    about: object,
+) -> None:
+    """Measure all cells that are missing, each network's in their turn, and write down each."""
     print(f"{len(real):,} real images of {options.data}, {len(others):,} others; {machine()}", flush=True)
+    options.folder.mkdir(parents=True, exist_ok=True)
     cells = list(planned(options.features, sizes, options.only or list(corruptions(real))))
     judges: dict[str, Judge] = {}
     for cell in cells:
@@ -281,7 +304,7 @@ def _side(options: argparse.Namespace, real: ImageSet, features: str) -> RealSid
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Judge the judge for each network, and print the tables."""
     parser = argparse.ArgumentParser(description="Which metric orders graded corruptions of real images rightly.")
     parser.add_argument("--data", default="fashion-mnist", help="real images, as --data of a training names them")
@@ -293,18 +316,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True, help="where all values and the features are kept")
     parser.add_argument("--tables", action="store_true", help="measure nothing; print what the folder has")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    source = parse_source(options.data)
-    shape = shape_of_source(source, None)
-    channels = 3 if shape is None else shape.channels
-    images = load_images(options.data, resolution=side_of_source(source), channels=channels, num_classes=None)
-    options.real = min(options.real, len(images) // 2)
     about = {"data": options.data, "seed": options.seed, "real": options.real}
-    options.folder.mkdir(parents=True, exist_ok=True)
     found = kept_cells(options.folder / CELLS, about)
     if not options.tables:
-        measure(options, images, found, about)
+        measure(options, *loaded(parser, options), found, about)
     print("\n".join(tables(found)), flush=True)
 
 

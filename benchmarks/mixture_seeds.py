@@ -6,7 +6,6 @@ what else the machine does then slows each. Float32; the median over the rounds 
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from benchmarks.timing import machine, spread_of, timed_in_turn
 from gan_blocks.engine.base import worker_pool
 from gan_blocks.engine.base.workers import Map
 from recipes.mixture_of_gaussians import Config, build_gans, train_steps
@@ -36,34 +36,22 @@ def main() -> None:
             "one after the other, torch's layers": Training(config, here, nn.Sequential.forward),
             "one after the other, the recipe's layers": Training(config, here),
         }
-        times = measure(ways, options.rounds)
+        cases = {way: training.advance for way, training in ways.items()}
+        times = timed_in_turn(cases, options.rounds, time.perf_counter, pause=0.5)
     report(times, options.seeds)
-
-
-def measure(ways: dict[str, "Training"], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds for a step of all seeds in each round."""
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for number in range(rounds + 1):
-        for way, training in ways.items():
-            time.sleep(0.5)  # threads of the way before spin a while when they have nothing to do
-            began = time.perf_counter()
-            training.advance()
-            if number:  # the first is warm-up
-                times[way].append(1e3 * (time.perf_counter() - began) / STEPS)
-    return times
 
 
 def report(times: dict[str, list[float]], seeds: int) -> None:
     """Print the medians and the ratios."""
-    fastest, load = times["side by side"], os.getloadavg()[0]
+    fastest = times["side by side"]
     print(
-        f"{seeds} seeds, {torch.get_num_threads()} threads, torch {torch.__version__}, load {load:.1f}\n\n"
+        f"{seeds} seeds, {machine()}\n\n"
         "| a step of all seeds | median, ms | side by side is so many times as fast (quartiles) |\n| --- | --- | --- |"
     )
     for way, measured in times.items():
         ratios = [slow / fast for slow, fast in zip(measured, fastest, strict=True)]
-        lowest, median, highest = statistics.quantiles(ratios, n=4)
-        print(f"| {way} | {statistics.median(measured):.1f} | {median:.2f} ({lowest:.2f}, {highest:.2f}) |")
+        median, low, high = spread_of(ratios)
+        print(f"| {way} | {1e3 * statistics.median(measured) / STEPS:.1f} | {median:.2f} ({low:.2f}, {high:.2f}) |")
 
 
 class Training:
@@ -79,7 +67,7 @@ class Training:
                 if forward is not None:
                     network.forward = partial(forward, network)  # type: ignore[method-assign]
 
-    def advance(self) -> None:
+    def advance(self, _round: int) -> None:
         """Train each GAN by a few steps."""
         first, self.step = self.step + 1, self.step + STEPS
         work = partial(train_steps, config=self.config, first=first, last=self.step)

@@ -18,11 +18,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from benchmarks.timing import add_clock_option, clock_of, machine, timed_in_turn
-from gan_blocks import advance_power_iteration, fold_spectral_norm, frozen_power_iteration, hinge_discriminator_loss
+from benchmarks.training_steps import with_torch_spectral_norm
+from gan_blocks import advance_power_iteration, frozen_power_iteration, hinge_discriminator_loss
 from recipes import biggan, biggan_deep
 
 
@@ -58,7 +57,7 @@ def trainer(
     torch.manual_seed(0)
     discriminator = recipe.build_discriminator(config).train()
     if torch_norm:
-        to_torch_norm(discriminator)
+        with_torch_spectral_norm(discriminator)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.0, 0.999))
     images = torch.randn(2 * config.batch_size, config.image_channels, config.resolution, config.resolution)
     labels = torch.arange(2 * config.batch_size) % config.num_classes
@@ -77,19 +76,6 @@ def trainer(
             update()
 
     return train
-
-
-def to_torch_norm(model: nn.Module) -> None:
-    """Replace every spectral norm of the library by torch's."""
-    names = [
-        (module, name)
-        for module in model.modules()
-        if is_parametrized(module)
-        for name, _ in module.get_submodule("parametrizations").named_children()
-    ]
-    fold_spectral_norm(model)
-    for module, name in names:
-        nn.utils.parametrizations.spectral_norm(module, name)
 
 
 if __name__ == "__main__":

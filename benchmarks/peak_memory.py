@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.results import Ratio, Table, render_table, table
 from benchmarks.timing import machine
-from benchmarks.training_steps import SYSTEMS, TINY_SYSTEMS, System, plain_trainer, trainer
+from benchmarks.training_steps import SYSTEMS, System, plain_trainer, systems, trainer
 from gan_blocks.engine.base.devices import cpu_has_bf16
 from gan_blocks.engine.recipe.options import RunOptions
 
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        system = (TINY_SYSTEMS if options.tiny else SYSTEMS)[options.system]
+        system = systems(tiny=options.tiny)[options.system]
         say_peak(lambda: WAYS[options.measure](system))
         return
     print(machine())

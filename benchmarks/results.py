@@ -9,16 +9,30 @@ Tested in ``tests/benchmarks/test_results.py``.
 import argparse
 import json
 import os
+import shlex
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.timing import machine_facts, spread_of
+from benchmarks.timing import in_one_line, spread_of
 
-__all__ = ["Ratio", "Table", "page_of", "render", "render_table", "table", "write_page"]
+__all__ = [
+    "Ratio",
+    "Table",
+    "add_out_option",
+    "command_of",
+    "page_asked",
+    "page_of",
+    "render",
+    "render_table",
+    "table",
+    "unchanged",
+    "write_page",
+]
 
 Table = dict[str, Any]
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -69,9 +83,57 @@ def page_of(theme: str) -> Path:
     return folder / f"{theme}_cpu{os.cpu_count()}_{instructions}_{time.strftime('%Y%m')}"
 
 
-def write_page(base: Path, title: str, command: str, tables: Sequence[Table]) -> None:
-    """Write ``base`` with the suffixes .json and .md."""
-    page = {"title": title, "command": command, "machine": machine_facts(), "tables": list(tables)}
+def add_out_option(parser: argparse.ArgumentParser, page: Path) -> None:
+    """Add ``--out``, which :func:`page_asked` reads; ``page`` is where a run with the defaults writes."""
+    default = f"default: {page.name} in benchmarks/results, if no other option is given"
+    parser.add_argument("--out", type=Path, help=f"page of results, without its suffix ({default})")
+
+
+def unchanged(parser: argparse.ArgumentParser, options: argparse.Namespace, but: Collection[str] = ()) -> bool:
+    """Whether all options but some have their defaults."""
+    return all(value == parser.get_default(name) for name, value in vars(options).items() if name not in but)
+
+
+def page_asked(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, page: Path, but: Collection[str] = ()
+) -> Path | None:
+    """Where the results go, without a suffix: to ``--out``, else to ``page``; None: they are only printed.
+
+    A run with other options than the defaults does not replace ``page``: they may be a trial's.
+
+    Args:
+        parser: Has :func:`add_out_option`.
+        options: What it has parsed.
+        page: Where a run with the defaults writes.
+        but: Options that may have any value.
+    """
+    if options.out is not None:
+        out: Path = options.out
+        return out
+    return page if unchanged(parser, options, but) else None
+
+
+def command_of(module: str, arguments: Sequence[str] | None) -> str:
+    """The command line that was typed.
+
+    Args:
+        module: What follows ``python -m``.
+        arguments: Of its ``main``; None: those of this process.
+    """
+    return shlex.join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)])
+
+
+def write_page(base: Path, title: str, command: str, machine: Mapping[str, str], tables: Sequence[Table]) -> None:
+    """Write ``base`` with the suffixes .json and .md.
+
+    Args:
+        base: Path without a suffix.
+        title: Of the page.
+        command: What was typed, as :func:`command_of` gives it.
+        machine: What :func:`benchmarks.timing.machine_facts` gave before anything was measured.
+        tables: What was measured.
+    """
+    page = {"title": title, "command": command, "machine": machine, "tables": list(tables)}
     base.parent.mkdir(parents=True, exist_ok=True)
     base.with_suffix(".json").write_text(json.dumps(page, indent=1) + "\n")
     base.with_suffix(".md").write_text(f"# {title}\n\n{render(page)}")
@@ -79,23 +141,22 @@ def write_page(base: Path, title: str, command: str, tables: Sequence[Table]) ->
 
 def render(page: Mapping[str, Any], *, level: int = 2) -> str:
     """The page as Markdown, without its title."""
-    facts = ", ".join(f"{name} {value}" for name, value in page["machine"].items())
-    parts = [
-        f"`{page['command']}`: {facts}.\n\nMedians of rounds in which every case had its turn; quartiles in brackets."
-    ]
+    parts = [f"`{page['command']}`: {in_one_line(page['machine'])}."]
+    if any(each["rounds"] > 1 for each in page["tables"]):
+        parts.append("Medians over rounds in which the cases take turns; quartiles in parentheses.")
     parts += [render_table(each, level) for each in page["tables"]]
     return "\n\n".join(parts) + "\n"
 
 
 def render_table(each: Table, level: int = 2) -> str:
     """One table as Markdown."""
-    head = f"{'#' * level} {each['title']}"
-    lines = [f"| {each['rounds']} rounds | {each['unit']} |", "| --- | --- |"]
-    lines += [f"| {name} | {_shown(values)} |" for name, values in each["cases"].items()]
-    if each["ratios"]:
-        lines += ["", "| ratio | |", "| --- | --- |"]
-        lines += [f"| {name} | {_shown(values)} |" for name, values in each["ratios"].items()]
-    return "\n\n".join([head, "\n".join(lines), *each["notes"]])
+    rounds = f"{each['rounds']} round{'s' if each['rounds'] != 1 else ''}"
+    parts = [f"{'#' * level} {each['title']}"]
+    for head, values in ((f"| {rounds} | {each['unit']} |", each["cases"]), ("| ratio | |", each["ratios"])):
+        if values:
+            rows = [f"| {name} | {_shown(value)} |" for name, value in values.items()]
+            parts.append("\n".join([head, "| --- | --- |", *rows]))
+    return "\n\n".join([*parts, *each["notes"]])
 
 
 def _shown(values: Mapping[str, float]) -> str:

@@ -118,7 +118,7 @@ CASES = {
     "ours, cold, tol 5e-3, one weight of each shape": Case(ours(5e-3), None, True),
     "torch.linalg.svdvals, one weight of each shape": Case(one_by_one(torch.linalg.svdvals), None, True),
 }
-BARS = [
+RATIOS = [
     ("ARPACK / ours, both cold", "scipy svds (ARPACK), default tol", "ours, cold, tol 1e-4 (default)"),
     ("ARPACK / ours, both cold and tol 1e-3", "scipy svds (ARPACK), tol 1e-3", "ours, cold, tol 1e-3"),
     ("ARPACK / ours, cold, tol 5e-3", "scipy svds (ARPACK), default tol", "ours, cold, tol 5e-3"),
@@ -234,7 +234,7 @@ def report(folder: Path, weight_set: str, repeats: int, only: str, *, cpu_time: 
         seconds[name] = result["seconds"]
         print(f"| {name} | {result['seconds']:.3f} | {result['worst']:.1e} |", flush=True)
     print("\n| ratio of times | |\n| --- | --- |")
-    for title, slow, fast in BARS:
+    for title, slow, fast in RATIOS:
         if slow in seconds and fast in seconds:
             print(f"| {title} | {seconds[slow] / seconds[fast]:.1f} |")
 

@@ -11,7 +11,7 @@ import statistics
 import torch
 
 from benchmarks.plain_biggan import Discriminator, Generator, initialize, train
-from benchmarks.timing import add_clock_option, clock_of, machine
+from benchmarks.timing import add_clock_option, clock_of, machine, spread_of
 from gan_blocks import SpectrumMonitor
 
 
@@ -43,13 +43,13 @@ def main() -> None:
     cold, warm = measurements[1 : options.every], measurements[options.every :]
     ratios = [measured / trained for measured, trained in zip(warm, steps[options.every :], strict=True)]
     share = 100 / options.every
-    lowest, *_, highest = statistics.quantiles(ratios, n=4)
+    median, low, high = spread_of(ratios)
     print(
         f"channels {options.channels}, batch {options.batch}, {machine()}\n"
         f"medians: step {statistics.median(steps[1:]):.3f} s, measurement {statistics.median(warm):.3f} s "
         f"(cold {statistics.median(cold):.3f} s)\n"
-        f"a measurement every {options.every} steps adds {share * statistics.median(ratios):.2f} % "
-        f"(quartiles {share * lowest:.2f} and {share * highest:.2f})"
+        f"a measurement every {options.every} steps adds {share * median:.2f} % "
+        f"(quartiles {share * low:.2f} and {share * high:.2f})"
     )
 
 

@@ -1,6 +1,6 @@
 """Several benchmarks by one command: each has its share of the minutes, and a page of results grows with each.
 
-What fails is named at the end and keeps no other from its turn.
+What fails is named at the end, and the others still run.
 """
 
 import argparse
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.results import Table, page_of, render_table, write_page
-from benchmarks.timing import add_clock_option, clock_of, machine
+from benchmarks.results import Table, add_out_option, render_table, write_page
+from benchmarks.timing import add_clock_option, clock_of, in_one_line, machine_facts
 
 __all__ = ["Benchmark", "Turn", "add_options", "check_names", "measure_all", "set_threads"]
 
@@ -42,15 +42,14 @@ class Benchmark(NamedTuple):
     share: float
 
 
-def add_options(parser: argparse.ArgumentParser, names: Sequence[str], *, theme: str, minutes: float) -> None:
+def add_options(parser: argparse.ArgumentParser, names: Sequence[str], *, page: Path, minutes: float) -> None:
     """Add what such commands have in common, ``names`` among it."""
-    parser.add_argument("names", nargs="*", help=f"which (default: all): {', '.join(names)}")
+    parser.add_argument("names", nargs="*", default=[], help=f"which (default: all): {', '.join(names)}")
     rounds = "each is measured three times at least, and building comes on top"
     parser.add_argument("--minutes", type=float, default=minutes, help=f"for all of them; {rounds}")
     parser.add_argument("--rounds", type=int, default=MOST_ROUNDS, help="at most so many measurements of each")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    whole = f"all are measured: {page_of(theme).name} in benchmarks/results"
-    parser.add_argument("--out", type=Path, help=f"page of results, without its suffix (default: only where {whole})")
+    add_out_option(parser, page)
     add_clock_option(parser)
 
 
@@ -74,16 +73,15 @@ def measure_all(
     Args:
         benchmarks: By name.
         options: Those of :func:`add_options`.
-        page: Where the results go unless ``--out`` says it. None where these are not all, lest they replace the page
-            that has all.
+        page: Where the results go, without a suffix; None: they are only printed.
         title: Of the page.
-        command: What was called, for the page.
+        command: What was typed, for the page.
     """
-    page = options.out or page
     whole = sum(benchmark.share for benchmark in benchmarks.values())
     tables: list[Table] = []
     failed: list[str] = []
-    print(machine())
+    facts = machine_facts()
+    print(in_one_line(facts))
     for name, (measure, share) in benchmarks.items():
         began = time.perf_counter()
         try:
@@ -94,7 +92,7 @@ def measure_all(
             continue
         tables += found
         if page is not None:
-            write_page(page, title, command, tables)
+            write_page(page, title, command, facts, tables)
         print("\n".join(f"\n{render_table(each)}" for each in found))
         print(f"\n({name}: {time.perf_counter() - began:.0f} s in all)", flush=True)
     if tables and page is not None:

@@ -23,6 +23,7 @@ __all__ = [
     "add_clock_option",
     "clock_of",
     "commit_of",
+    "in_one_line",
     "machine",
     "machine_facts",
     "spread_of",
@@ -61,12 +62,17 @@ def clock_of(options: argparse.Namespace) -> Callable[[], float]:
 
 
 def machine() -> str:
-    """What figures depend on beside the code."""
-    return f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    """What figures depend on, in one line, for a benchmark that only prints."""
+    return in_one_line(machine_facts())
+
+
+def in_one_line(facts: Mapping[str, str]) -> str:
+    """The facts of :func:`machine_facts`."""
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
 def machine_facts() -> dict[str, str]:
-    """The same and what it runs on, by name, for a page of results."""
+    """What figures depend on, by name; to be read before the benchmark is a part of the load itself."""
     facts = {
         "CPU": f"{_cpu_name()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
         "torch": str(torch.__version__),
@@ -102,7 +108,12 @@ Case = Callable[[int], object]
 
 
 def timed_in_turn(
-    cases: Mapping[str, Case], rounds: int, clock: Callable[[], float], *, seconds: float = math.inf
+    cases: Mapping[str, Case],
+    rounds: int,
+    clock: Callable[[], float],
+    *,
+    seconds: float = math.inf,
+    pause: float = 0.0,
 ) -> dict[str, list[float]]:
     """Seconds that each case takes in every round.
 
@@ -113,8 +124,10 @@ def timed_in_turn(
         rounds: How many count; there is one more before them, to warm up.
         clock: Tells the time in seconds.
         seconds: Begin no round after so many, once three have been counted.
+        pause: Seconds to wait before each case, while threads of the one before spin for more work.
     """
-    return _in_turn({name: partial(_timed, case, clock) for name, case in cases.items()}, rounds, seconds)
+    timed = {name: partial(_timed, case, clock) for name, case in cases.items()}
+    return _in_turn(timed, rounds, seconds, pause)
 
 
 def timed_apart(
@@ -136,13 +149,16 @@ def timed_apart(
         return _in_turn(elsewhere, rounds, seconds)
 
 
-def _in_turn(timed: Mapping[str, Callable[[int], float]], rounds: int, seconds: float) -> dict[str, list[float]]:
+def _in_turn(
+    timed: Mapping[str, Callable[[int], float]], rounds: int, seconds: float, pause: float = 0.0
+) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in timed}
     end = time.perf_counter() + seconds
     for number in range(rounds + 1):
         if number > LEAST_ROUNDS and time.perf_counter() > end:
             break
         for name, case in timed.items():
+            time.sleep(pause)
             taken = case(number + 1)
             if number:
                 times[name].append(taken)

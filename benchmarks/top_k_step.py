@@ -11,11 +11,12 @@ import argparse
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.timing import add_clock_option, clock_of, machine
+from benchmarks.timing import add_clock_option, clock_of, machine, timed_in_turn
 from gan_blocks import hinge_generator_loss, select_top_k, top_k_mask
 from recipes import biggan
 
@@ -49,19 +50,17 @@ def main() -> None:
         return logits
 
     half = options.batch // 2
-    cases: dict[str, Callable[[], Tensor]] = {
-        "all samples": lambda: one_pass(options.batch),
-        "best half, one pass of D": lambda: one_pass(half),
-        "best half, two passes of D": lambda: two_passes(half),
+
+    def update(judge: Callable[[int], Tensor], k: int, _round: int) -> None:
+        g.zero_grad()
+        hinge_generator_loss(fake_logits=judge(k)).backward()
+
+    cases = {
+        "all samples": partial(update, one_pass, options.batch),
+        "best half, one pass of D": partial(update, one_pass, half),
+        "best half, two passes of D": partial(update, two_passes, half),
     }
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(options.rounds + 1):
-        for name, judge in cases.items():
-            g.zero_grad()
-            began = clock()
-            hinge_generator_loss(fake_logits=judge()).backward()
-            if number:  # the first is warm-up
-                times[name].append(clock() - began)
+    times = timed_in_turn(cases, options.rounds, clock)
     print(f"channels {options.channels}, batch {options.batch}, {machine()}")
     for name, measured in times.items():
         ratios = [one / plain for one, plain in zip(measured, times["all samples"], strict=True)]

@@ -23,6 +23,7 @@ __all__ = [
     "changed",
     "noise_images",
     "plain_trainer",
+    "systems",
     "trainer",
     "unfused",
     "with_torch_spectral_norm",
@@ -60,12 +61,22 @@ SYSTEMS: dict[str, System] = {
 }
 """What is measured, by name; BigGAN-deep with 2 updates of D and orthogonal regularization, as its preset."""
 
+_TINY_BIGGAN = replace(biggan.mnist5k_32(), channels=8, batch_size=4)
+_TINY_DEEP = (biggan_deep.RECIPE, replace(biggan_deep.mnist5k_32(), channels=8, batch_size=4))
 TINY_SYSTEMS: dict[str, System] = {
-    "BigGAN-128": (biggan.RECIPE, replace(biggan.mnist5k_32(), channels=8, batch_size=4)),
-    "demo": (biggan_deep.RECIPE, replace(biggan_deep.mnist5k_32(), channels=8, batch_size=4)),
+    "BigGAN-128": (biggan.RECIPE, _TINY_BIGGAN),
+    "BigGAN-128, 2 D steps, ortho": (biggan.RECIPE, replace(_TINY_BIGGAN, generator_orthogonal_penalty=1e-4)),
+    "BigGAN-deep-128": _TINY_DEEP,
     "ProGAN-64": (progan.RECIPE, replace(progan.mnist5k_32(), widths=(8, 8, 8, 8), batch_size=4)),
+    "SN-GAN-32": (sngan.RECIPE, replace(sngan.cifar10_32(), channels=8, batch_size=4)),
+    "demo": _TINY_DEEP,
 }
 """Small ones under the same names, to try the benchmarks themselves."""
+
+
+def systems(*, tiny: bool) -> dict[str, System]:
+    """All that is measured, or all small ones."""
+    return TINY_SYSTEMS if tiny else SYSTEMS
 
 
 def noise_images(config: TrainingConfig, *, count: int = 64) -> ImageSet:
@@ -110,7 +121,7 @@ def changed(recipe: Recipe[Any], change: Change) -> Recipe[Any]:
 
 
 def unfused(network: nn.Module) -> nn.Module:
-    """A hook at each convolution, which is called therefore: none is fused with a change of resolution."""
+    """Add a no-op hook to each convolution, which prevents fusing."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(lambda _module, _inputs: None)

@@ -11,15 +11,17 @@ import argparse
 import dataclasses
 import multiprocessing
 import os
-import socket
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from benchmarks.distributed_runs import free_port
+from benchmarks.timing import machine
 from gan_blocks.engine import load_images
 from gan_blocks.engine.base.processes import joined_processes
 from gan_blocks.engine.recipe.batches import BatchSource
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    print(f"channels {args.channels}, batch {args.batch}, {machine()}\n")
     print("| round | apart, ms a step | together, ms a step | efficiency | share of collectives |")
     print("| --- | --- | --- | --- | --- |")
     efficiencies = []
@@ -53,22 +56,15 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, *, together: bool) -> tuple[float, float]:
     """Median seconds of a step, and mean seconds of it in collectives, of two processes at the same time."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    results: Any = fork.SimpleQueue()
-    processes = [fork.Process(target=work, args=(rank, 2 if together else 1, port, args, results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    times, collectives = zip(*(results.get() for _ in processes), strict=True)
-    for process in processes:
-        process.join()
+    port, size = free_port(), 2 if together else 1
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as processes:
+        working = [processes.submit(work, number % size, size, port, args) for number in range(2)]
+        times, collectives = zip(*(each.result() for each in working), strict=True)
     return statistics.median(t for each in times for t in each), statistics.mean(collectives)
 
 
-def work(rank: int, size: int, port: int, args: argparse.Namespace, results: Any) -> None:
-    """Train one process of ``size``; put the seconds of each step and those of its collectives."""
+def work(rank: int, size: int, port: int, args: argparse.Namespace) -> tuple[list[float], float]:
+    """Train one process of ``size``; the seconds of each step, and of its collectives in the mean."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     config = dataclasses.replace(biggan_deep.Config(), batch_size=args.batch * size, channels=args.channels)
@@ -86,7 +82,7 @@ def work(rank: int, size: int, port: int, args: argparse.Namespace, results: Any
             biggan_deep.RECIPE.train_step(state, source.step(step), config)
             times.append(time.perf_counter() - began)
         source.close()
-    results.put((times[WARM_UP:], sum(spent) / args.steps))
+    return times[WARM_UP:], sum(spent) / args.steps
 
 
 def timed_collectives() -> list[float]:

@@ -29,11 +29,13 @@ __all__ = [
     "NOT_PARSED",
     "PAGES",
     "ROOT",
+    "Parsed",
     "commands_of",
     "find_main",
     "make_what_it_reads",
     "parse_and_stop",
     "recipe_of",
+    "stop_after_parsing",
 ]
 
 ROOT = Path(__file__).parents[1]
@@ -137,7 +139,7 @@ def _value(before: str, word: str) -> str:
     return STANDS_FOR.get(word, word)
 
 
-class _Parsed(BaseException):
+class Parsed(BaseException):
     """The command line has been parsed to its end, and its values have passed the checks of their dataclass."""
 
 
@@ -156,12 +158,11 @@ def parse_and_stop(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [path for path in paths if not (ROOT / path).exists()] == []
     else:
         with monkeypatch.context() as patches:
-            _stop_after(patches, command_line, "_parse")
-            _stop_after(patches, argparse.ArgumentParser, "parse_args")
+            stop_after_parsing(patches)
             patches.delitem(sys.modules, "my_gan", raising=False)  # of another folder
             try:
                 status = find_main(program, words, patches)()
-            except _Parsed:
+            except Parsed:
                 return
             except SystemExit as end:
                 status = end.code
@@ -169,12 +170,18 @@ def parse_and_stop(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "--help" in words, f"{command} was carried out"
 
 
+def stop_after_parsing(patches: pytest.MonkeyPatch) -> None:
+    """Let every command raise :class:`Parsed` where it would begin to work."""
+    _stop_after(patches, command_line, "_parse")
+    _stop_after(patches, argparse.ArgumentParser, "parse_args")
+
+
 def _stop_after(patches: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     parse = getattr(owner, name)
 
     def parse_then_stop(*args: Any, **kwargs: Any) -> None:
         parse(*args, **kwargs)
-        raise _Parsed
+        raise Parsed
 
     patches.setattr(owner, name, parse_then_stop)
 
@@ -203,7 +210,7 @@ def find_main(program: str, words: Sequence[str], patches: pytest.MonkeyPatch) -
 
 
 def _stop() -> None:
-    raise _Parsed
+    raise Parsed
 
 
 def _after_launcher(words: Sequence[str]) -> list[str]:

@@ -48,9 +48,8 @@ ONLY_PARSED = {
     "python -m benchmarks.judge": "tests/benchmarks/test_judge.py runs it small",
     "python -m benchmarks.evaluation_cost": "tests/benchmarks/test_evaluation_cost.py runs it small",
     "python -m benchmarks.results": "tests/benchmarks/test_results.py runs it small",
-    "python -m benchmarks.frozen_ranks": "tests/engine/base/test_processes.py has its cases",
     "python -m recipes.studies.top_k --table 5": "ten trainings; tests/recipes/studies/test_top_k.py runs it small",
-    "python -m benchmarks.trials": "tests/engine/test_trials.py runs a few of its trials",
+    "python -m benchmarks.trials": "test_trials.py and test_lost_processes.py run a few of its trials",
 }
 """The beginnings of command lines that are parsed but not run, and why."""
 

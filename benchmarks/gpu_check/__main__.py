@@ -1,9 +1,10 @@
-"""Everything on a GPU in one call, within six minutes: ``python -m benchmarks.gpu_check``.
+"""Everything on a GPU in one call, in about six minutes (an estimate): ``python -m benchmarks.gpu_check``.
 
 Checked are every block forward, backward and twice backward against the CPU in float32, bfloat16 and channels_last; a
 step and a resumed step of every recipe; NCCL with one process; speed and memory of BigGAN-128 at full width against
-plain torch; compiled networks. Failures are listed, and keep nothing from its turn; a page in ``benchmarks/results``
-and the JSON beside it grow with each part. ``--device cpu --tiny`` tries the check itself where there is no GPU.
+plain torch; compiled networks. A failure is listed, and the rest is checked. A page in ``benchmarks/results`` and the
+JSON beside it grow with each part; where parts are chosen or networks are small, only with ``--out``. ``--device cpu
+--tiny`` tries the check itself where there is no GPU.
 
 Tested in ``tests/benchmarks/test_gpu_check.py``.
 """
@@ -23,7 +24,8 @@ from benchmarks.gpu_check.blocks import check_blocks
 from benchmarks.gpu_check.findings import Findings
 from benchmarks.gpu_check.speed import BATCH, speed_tables
 from benchmarks.gpu_check.trainings import RECIPES, check_compiled, check_group, check_recipes
-from benchmarks.results import Table, render_table, table, write_page
+from benchmarks.results import Table, add_out_option, command_of, page_asked, render_table, table, write_page
+from benchmarks.timing import in_one_line, machine_facts
 
 __all__ = ["main"]
 
@@ -33,11 +35,11 @@ PARTS = ("blocks", "group", "speed", "recipes", "compile")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check all; the status is 1 if something has failed, 2 if there is no GPU."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description="Check everything on a GPU.")
-    parser.add_argument("parts", nargs="*", help=f"which (default: all): {', '.join(PARTS)}")
+    parser.add_argument("parts", nargs="*", default=[], help=f"which (default: all): {', '.join(PARTS)}")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: with --tiny, to try the check")
     parser.add_argument("--tiny", action="store_true", help="small networks and fewer recipes")
     parser.add_argument("--batch", type=int, default=BATCH, help="images in a batch of the full-width BigGAN-128")
-    parser.add_argument("--out", type=Path, help="page of results, without its suffix")
+    add_out_option(parser, default_page())
     options = parser.parse_args(arguments)
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]}; the parts are {', '.join(PARTS)}.")
@@ -46,15 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.device == "cpu" and not options.tiny:
         parser.error("--device cpu goes with --tiny.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    device, out = torch.device(options.device), options.out or _page(options.device)
-    findings, tables = Findings(), list[Table]()
+    device, page = torch.device(options.device), page_asked(parser, options, default_page())
+    findings, tables, facts = Findings(), list[Table](), machine_facts()
+    print(in_one_line(facts))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for part in PARTS:
             if part in options.parts or not options.parts:
                 _parts(findings, tables, device, options, Path(folder))[part]()
-                summary = table("Checks", {}, notes=findings.notes())
-                write_page(out, "GPU check", "python -m benchmarks.gpu_check", [summary, *tables])
+                if page is not None:
+                    found = [table("Checks", {}, notes=findings.notes()), *tables]
+                    write_page(page, "GPU check", command_of("benchmarks.gpu_check", arguments), facts, found)
                 print(f"({part} after {time.perf_counter() - began:.0f} s)", flush=True)
     print("\n".join(["", *(render_table(each) for each in tables), *findings.notes()]))
     return 1 if findings.failures else 0
@@ -81,9 +85,9 @@ def _parts(
     }
 
 
-def _page(device: str) -> Path:
-    """Where the results go: the hardware is the GPU's name."""
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+def default_page() -> Path:
+    """The page of all checks, without a suffix: the hardware is the GPU's name."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
     hardware = re.sub(r"[^a-z0-9]+", "", name.lower().replace("nvidia", ""))
     folder = Path(__file__).parents[1] / "results"
     return folder / f"gpu_check_{hardware}_{time.strftime('%Y%m')}"

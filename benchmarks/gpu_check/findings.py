@@ -1,4 +1,4 @@
-"""What was checked and how it went: a failure is noted and keeps nothing from its turn."""
+"""What was checked and how it went: a failure is noted, and the rest is checked."""
 
 import sys
 import traceback

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks.distributed_runs import free_port
 from benchmarks.gpu_check.findings import Findings
 from benchmarks.training_steps import TINY_SYSTEMS
 from gan_blocks import CrossReplicaBatchNorm2d, distributed_top_k
@@ -143,10 +143,7 @@ def _in_group(backend: str, device: torch.device, folder: Path) -> None:
 
 def _launched(device: torch.device, folder: Path) -> None:
     files = write_images(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ["--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    words = ["--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     words += ["-m", RECIPES["biggan_deep"], "--data", f"npz:{files[1]}", *SMALL, "--device", device.type]
     words += ["--run-dir", str(folder / "launched"), "--steps", "1"]
     command = [sys.executable, "-m", "torch.distributed.run", *words]

@@ -1,1 +1,1 @@
-"""Published code beside ours: it lies in folders of the user's, and none of it is here."""
+"""Benchmarks against published code, which you check out yourself."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.peak_memory import commands_of, memory_table, say_peak
 from benchmarks.peers import steps
 from benchmarks.peers.folders import folder_of
-from benchmarks.results import Ratio, Table, page_of, table
+from benchmarks.results import Ratio, Table, command_of, page_asked, page_of, table
 from benchmarks.sampling_speed import BATCHES, SYSTEM, sampling_table
 from benchmarks.suite import Benchmark, Turn, add_options, check_names, measure_all, set_threads
 from benchmarks.timing import Case, timed_apart
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what there are peers for; the status is 1 if a comparison has failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description="Published code against ours.")
     parser.add_argument("peers", type=Path, help="folder of checkouts of published code")
-    add_options(parser, list(COMPARISONS), theme="peers", minutes=25.0)
+    add_options(parser, list(COMPARISONS), page=page_of("peers"), minutes=25.0)
     parser.add_argument("--measure-memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     check_names(parser, options.names, list(COMPARISONS))
@@ -111,8 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(next(iter(missing)))
     for message in missing:
         print(message)
-    page = None if options.names or missing else page_of("peers")
-    return measure_all(asked, options, page=page, title="Published code", command="make bench-peers PEERS=FOLDER")
+    # Where some are missing, these are not all.
+    page = options.out if missing else page_asked(parser, options, page_of("peers"), but=["peers"])
+    command = command_of("benchmarks.peers", arguments)
+    return measure_all(asked, options, page=page, title="Published code", command=command)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands in forked processes, which have imported torch already, and what became of them."""
+"""Commands in forked processes, which have imported already what takes long, and what became of them."""
 
 import argparse
 import contextlib
@@ -17,11 +17,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+import torch._dynamo  # which optimizers import, in seconds
 
 from gan_blocks.engine import Recipe
 from recipes import biggan_deep, dcgan, progan, sngan, wgan_gp
 
-plt.switch_backend("agg")  # imported here once, and not in each child
+plt.switch_backend("agg")
 
 __all__ = ["RECIPES", "Command", "Outcome", "begin", "finish", "report", "run_in_child"]
 

@@ -9,6 +9,7 @@ accepted ends soon.
 
 import contextlib
 import io
+import itertools
 import random
 import re
 import shutil
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.trials.children import RECIPES, Command, report, run_in_child
 from benchmarks.trials.tiny_data import write_data
@@ -27,7 +29,7 @@ NUMBERS = [
     *("0", "1", "2", "3", "-1", "7", "100", "0.5", "1e-3", "-0.0", "1e400", "nan", "inf", "-inf", "1e30", "2,500"),
     *("2147483647", "2147483648", "9223372036854775807", "9223372036854775808", "9" * 25, "1_000", "0x10", "1/2", "٣"),
 ]
-# What would only make a command work for hours, and is right to.
+# Options whose large values are valid and take hours.
 LENGTHS = {
     "--steps",
     "--planned-steps",
@@ -91,30 +93,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     return report(trials, argv, about=__doc__, count=5000, verdict=verdict)
 
 
+class Line(NamedTuple):
+    """What every line of a command begins with: networks so small that it ends soon."""
+
+    command: Command
+    words: list[str]
+    status: int = 0
+    """How it ends without further options."""
+
+
 def trials(folder: Path, count: int, seed: int) -> Iterator[tuple[str, int | None, str | None]]:
-    """Carry out so many trials; gives for each what was typed, the exit status, and what is wrong with that."""
+    """Carry out so many trials; gives for each what was typed, the exit status, and what is wrong with that.
+
+    Raises:
+        RuntimeError: If a line ends otherwise than it should without further options, which it would hide.
+    """
     rng = random.Random(seed)
     data = write_data(folder / "data.npz")
     place = folder / "place"
     template = folder / "template"
     _furnish(template, data)
-    commands = _commands()
-    options = {name: _options_of(command) for name, (command, _) in commands.items()}
+    for name, line in LINES.items():
+        _renew(place, template)
+        outcome = run_in_child(line.command, line.words, place, timeout=120)
+        if outcome.status != line.status:
+            raise RuntimeError(f"{name} {' '.join(line.words)}: status {outcome.status}: {outcome.said}")
+    options = {name: _options_of(line) for name, line in LINES.items()}
     for name in options:
         if name.startswith("study "):
             options[name].remove("--out")
+    _renew(place, template)
     for _ in range(count):
-        name = rng.choice(list(commands))
-        command, base = commands[name]
-        if not place.exists():
-            shutil.copytree(template, place, symlinks=True)
-        words = [*base, *_some_options(options[name], rng)]
+        name = rng.choice(list(LINES))
+        words = [*LINES[name].words, *_some_options(options[name], rng)]
         if rng.random() < 0.05:
             rng.shuffle(words)
-        outcome = run_in_child(command, words, place, timeout=120)
+        outcome = run_in_child(LINES[name].command, words, place, timeout=120)
         if outcome.status == 0 or rng.random() < 0.02:  # it may have written something
-            shutil.rmtree(place)
+            _renew(place, template)
         yield f"{name} {' '.join(words)}", outcome.status, outcome.fault()
+
+
+def _renew(place: Path, template: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(template, place, symlinks=True)
 
 
 def _furnish(place: Path, data: Path) -> None:
@@ -129,38 +151,48 @@ def _furnish(place: Path, data: Path) -> None:
         raise RuntimeError(f"the run to try things on does not train: {outcome.said}")
 
 
-def _commands() -> dict[str, tuple[Command, list[str]]]:
-    """Each command with the words that every line of it has: networks so small that it ends soon."""
-    commands: dict[str, tuple[Command, list[str]]] = {
-        name: (recipe.main, [*options, "--data", "npz:data.npz", "--steps", "2", "--run-dir", "new"])
+def _lines() -> dict[str, Line]:
+    """All commands by name."""
+    lines = {
+        name: Line(recipe.main, [*options, "--data", "npz:data.npz", "--steps", "2", "--run-dir", "new"])
         for name, (recipe, options) in RECIPES.items()
     }
-    of_run = {"sample": ["--num", "4"], "evaluate": ["--num", "12"], "neighbors": ["--num", "2", "--by", "pixels"]}
+    of_run = {
+        "sample": ["--num", "4", "--out", "out.npz"],
+        "evaluate": ["--num", "12"],
+        "neighbors": ["--num", "2", "--by", "pixels"],
+    }
     for name, words in of_run.items():
-        commands[name] = (partial(_console, name), ["--run", "run", *words])
-    commands["sample"][1].extend(["--out", "out.npz"])
-    for word in ("truncation", "classes", "interpolation", "walk"):
-        commands[f"sample {word}"] = (partial(_console, "sample"), [word, "--run", "run", "--out", "out"])
-    commands["prepare"] = (partial(_console, "prepare"), ["--data", "npz:data.npz", "--out", "store"])
-    commands["describe"] = (partial(_console, "describe"), ["sngan"])
-    commands["presets"] = (partial(_console, "presets"), [])
-    commands["convert"] = (convert.main, ["--from", "biggan-pytorch", "--generator", "data.npz"])
-    tiny = ["--modes", "25", "--seeds", "1", "--hidden-dim", "4", "--batch-size", "8", "--evaluation-samples", "100"]
-    commands["mixture_of_gaussians"] = (mixture_of_gaussians.main, [*tiny, "--steps", "2", "--threads", "1"])
-    for study in (latents, orthogonal, stacked_mnist, top_k):  # a study of no length: its folder is a file
-        commands[f"study {study.__name__.rpartition('.')[2]}"] = (study.main, ["--out", "text.txt"])
-    return commands
+        lines[name] = Line(partial(_console, name), ["--run", "run", *words])
+    pictures = {"truncation": "out.png", "classes": "out", "interpolation": "out.gif", "walk": "out.gif"}
+    for word, out in pictures.items():
+        lines[f"sample {word}"] = Line(partial(_console, "sample"), [word, "--run", "run", "--out", out])
+    words = ["--data", "npz:data.npz", "--out", "store", "--resolution", "16"]
+    lines["prepare"] = Line(partial(_console, "prepare"), words)
+    lines["describe"] = Line(partial(_console, "describe"), ["sngan"])
+    lines["presets"] = Line(partial(_console, "presets"), [])
+    words = ["--from", "biggan-pytorch", "--generator", "data.npz"]  # which has no weights
+    lines["convert"] = Line(convert.main, words, status=2)
+    tiny = ["--modes", "25", "--seeds", "1", "--hidden-units", "4", "--batch-size", "8", "--evaluation-samples", "100"]
+    lines["mixture_of_gaussians"] = Line(mixture_of_gaussians.main, [*tiny, "--steps", "2", "--threads", "1"])
+    for study in (latents, orthogonal, stacked_mnist, top_k):  # the folder of its results is a file: it ends at once
+        lines[f"study {study.__name__.rpartition('.')[2]}"] = Line(study.main, ["--out", "text.txt"], status=2)
+    return lines
 
 
 def _console(name: str, args: Sequence[str]) -> int:
     return run_console_command(name, args, prog=f"gan-blocks {name}")
 
 
-def _options_of(command: Command) -> list[str]:
-    """What ``--help`` lists."""
+LINES = _lines()
+
+
+def _options_of(line: Line) -> list[str]:
+    """What ``--help`` lists, after the word or recipe that a line begins with."""
     page = io.StringIO()
+    first = itertools.takewhile(lambda word: not word.startswith("-"), line.words)
     with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
-        command(["--help"])
+        line.command([*first, "--help"])
     return sorted(set(re.findall(r"--[a-z][a-z0-9-]*", page.getvalue().replace("--[no-]", "--"))) - {"--help"})
 
 

@@ -19,7 +19,8 @@ def test_the_pages_have_time_and_memory_with_the_machine(
 
     monkeypatch.setattr(evaluation_cost, "peak", peak)
     monkeypatch.setattr(evaluation_cost, "set_threads", lambda options: None)
-    evaluation_cost.main(["--images", "20", "--rounds", "2", "--large", "30", "40", "--out", str(tmp_path)])
+    typed = ["--images", "20", "--rounds", "2", "--large", "30", "40", "--out", str(tmp_path)]
+    evaluation_cost.main(typed)
     pages = {theme: tmp_path / page_of(theme).name for theme in ("evaluation", "evaluation_memory")}
     found = {theme: json.loads(page.with_suffix(".json").read_text()) for theme, page in pages.items()}
     (time,), (memory,) = (each["tables"] for each in found.values())
@@ -29,10 +30,32 @@ def test_the_pages_have_time_and_memory_with_the_machine(
     assert list(memory["cases"]) == ["30 against 30", "40 against 40"]
     text = pages["evaluation"].with_suffix(".md").read_text()
     assert text.startswith("# Cost of an evaluation\n\n`python -m benchmarks.evaluation_cost --images 20 ")
+    assert found["evaluation"]["command"] == f"python -m benchmarks.evaluation_cost {' '.join(typed)}"
     caches = [words[words.index("--cache") + 1] for words, _ in commands]
     assert caches[0] == caches[1] != caches[2]  # a round has a cache of its own
     assert all(exists for _, exists in commands)
     assert "Peak of the resident memory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "themes"),
+    [
+        ([], ["evaluation", "evaluation_memory", "evaluation_memory"]),
+        (["--images", "0", "--threads", "1"], ["evaluation_memory", "evaluation_memory"]),
+        (["--large"], ["evaluation"]),
+        (["--images", "20", "--large", "30"], []),
+        (["--threads", "1", "--large"], []),
+    ],
+)
+def test_only_figures_of_the_default_sizes_take_a_page_that_is_kept(
+    words: list[str], themes: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    pages: list[Path] = []
+    monkeypatch.setattr(evaluation_cost, "evaluated", lambda *_: (1.5, 4.0))
+    monkeypatch.setattr(evaluation_cost, "set_threads", lambda options: None)
+    monkeypatch.setattr(evaluation_cost, "write_page", lambda page, *_: pages.append(page))
+    evaluation_cost.main(words)
+    assert pages == [page_of(theme) for theme in themes]
 
 
 @pytest.mark.slow

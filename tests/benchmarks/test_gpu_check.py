@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.gpu_check import blocks
-from benchmarks.gpu_check.__main__ import main
+from benchmarks.gpu_check.__main__ import PARTS, default_page, main
 from benchmarks.gpu_check.findings import Findings
 
 
@@ -64,11 +64,27 @@ def test_the_check_of_the_blocks_ends_in_a_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(blocks, "CASES", {"ToRGB": blocks.CASES["ToRGB"]})
     words = ["blocks", "--device", "cpu", "--tiny", "--out", str(tmp_path / "page")]
     assert main(words) == 0
-    assert json.loads((tmp_path / "page.json").read_text())["tables"][0]["notes"][0] == "4 of 4 checks have passed."
+    page = json.loads((tmp_path / "page.json").read_text())
+    assert page["tables"][0]["notes"][0] == "4 of 4 checks have passed."
+    assert page["command"] == f"python -m benchmarks.gpu_check {' '.join(words)}"
+
+
+@pytest.mark.parametrize("words", [["blocks"], ["--tiny"], ["--batch", "8"]])
+def test_a_part_of_the_check_does_not_take_the_page_of_the_whole(words, monkeypatch, capsys):
+    pages = []
+    monkeypatch.setattr("benchmarks.gpu_check.__main__._parts", lambda *_: dict.fromkeys(PARTS, lambda: None))
+    monkeypatch.setattr("benchmarks.gpu_check.__main__.write_page", lambda page, *_: pages.append(page))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert main(words) == 0
+    assert pages == []
+    assert main([]) == 0
+    assert pages == [default_page()] * len(PARTS)
+    assert default_page().name.startswith("gpu_check_h200_")
 
 
 @pytest.mark.slow
 def test_the_whole_check_runs_on_a_cpu(tmp_path, capsys):
     assert main(["--device", "cpu", "--tiny", "--out", str(tmp_path / "page")]) == 0
     titles = [each["title"] for each in json.loads((tmp_path / "page.json").read_text())["tables"]]
-    assert len(titles) == 1 + 2 * 3
+    assert len(titles) == 1 + 3  # no memory: that is a figure of a GPU

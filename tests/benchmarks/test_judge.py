@@ -44,8 +44,45 @@ def test_grades_that_are_not_measured_yet_count_for_nothing():
     assert "| blur | - |" in lines
     assert "b, samples: 10" in lines
     assert "| blur | 10 |" in lines
-    assert "Both networks, samples: 10" in lines
+    assert "a and b, samples: 10" in lines
     assert "| corruption, grade 2 | FD-a of 10 (place) | FD-b of 10 (place) |" in lines
+
+
+def test_of_three_networks_each_two_are_compared():
+    cells = {Cell(net, 10, PLAIN, 0): {"FD": 1.0} for net in "abc"} | graded("a", 10, "blur", (2, 3, 4))
+    cells |= graded("b", 10, "blur", (2, 3, 4)) | graded("c", 10, "blur", (4, 3, 2))
+    lines = tables(cells)
+    compared = [lines.index(f"{one} and {other}, samples: 10") for one, other in ("ab", "ac", "bc")]
+    nothing, of_a, of_b = (lines[place + 2 : place + 5] for place in compared)
+    assert nothing[:2] == ["| corruption | right only with a | only with b |", "| --- | --- | --- |"]
+    assert nothing[2:] == [""]
+    assert of_a == ["| corruption | right only with a | only with c |", "| --- | --- | --- |", "| blur | FD | - |"]
+    assert of_b[2] == "| blur | FD | - |"
+    assert "| corruption, grade 2 | FD-a of 10 (place) | FD-b of 10 (place) | FD-c of 10 (place) |" in lines
+    assert lines[-1] == "| blur | 3 (1) | 3 (1) | 3 (1) |"
+
+
+def test_too_few_images_for_any_number_of_samples_end_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(judge, "load_images", lambda *_, **options: range(100))
+    with pytest.raises(SystemExit) as end:
+        judge.main(["--data", "mnist5k", "--real", "30", "--sizes", "71", "80", "--folder", str(tmp_path / "judge")])
+    assert end.value.code == 2
+    rule = "--sizes must have a number of at most 70: the images of mnist5k beside 30 real."
+    assert rule in capsys.readouterr().err
+    assert not (tmp_path / "judge").exists()
+
+
+def test_tables_are_printed_without_the_images(tmp_path, monkeypatch, capsys):
+    def unwanted(*_, **options):
+        raise AssertionError
+
+    monkeypatch.setattr(judge, "load_images", unwanted)
+    about = {"data": "mnist5k", "seed": 0, "real": 10_000}  # as many as are asked for, not as there are
+    cells = {Cell("a", 10, PLAIN, 0): {"FD": 1.0}} | graded("a", 10, "blur", (2, 3, 4))
+    lines = [json.dumps({"about": about, "cell": cell, "values": values}) for cell, values in cells.items()]
+    (tmp_path / "cells.jsonl").write_text("\n".join(lines))
+    judge.main(["--data", "mnist5k", "--folder", str(tmp_path), "--tables"])
+    assert "| blur | 10 |" in capsys.readouterr().out
 
 
 def test_a_study_goes_on_where_it_was_stopped(tmp_path):

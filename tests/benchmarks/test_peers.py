@@ -22,10 +22,14 @@ def test_without_any_peer_there_is_nothing_to_measure(tmp_path):
 
 
 def test_where_peers_are_missing_the_page_of_all_is_kept(tmp_path, monkeypatch):
-    measured = []
-    monkeypatch.setattr(
-        "benchmarks.peers.__main__.measure_all", lambda asked, _, *, page, **words: measured.append((page, *asked)) or 0
-    )
+    measured, commands = [], []
+
+    def measure_all(asked, _options, *, page, title, command):
+        measured.append((page, *asked))
+        commands.append(command)
+        return 0
+
+    monkeypatch.setattr("benchmarks.peers.__main__.measure_all", measure_all)
     for name in ("mimicry", *NAMES):
         file = tmp_path / name / NAMES[name][1]
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +37,9 @@ def test_where_peers_are_missing_the_page_of_all_is_kept(tmp_path, monkeypatch):
         assert main([str(tmp_path)]) == 0
     assert measured[0] == (None, "sngan-32")
     assert measured[-1] == (page_of("peers"), *COMPARISONS)
+    assert main([str(tmp_path), "memory"]) == main([str(tmp_path), "--cpu-time"]) == 0
+    assert measured[-2:] == [(None, "memory"), (None, *COMPARISONS)]
+    assert commands[-3:] == [f"python -m benchmarks.peers {tmp_path}{end}" for end in ("", " memory", " --cpu-time")]
 
 
 @pytest.mark.parametrize("name", NAMES)

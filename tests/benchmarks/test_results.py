@@ -1,12 +1,31 @@
+import argparse
 import json
 import multiprocessing
+import re
 import time
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from benchmarks.results import BEGIN, END, Ratio, main, render_table, table, write_page
-from benchmarks.timing import Case, spread_of, timed_apart, timed_in_turn
+from benchmarks.results import (
+    BEGIN,
+    END,
+    Ratio,
+    add_out_option,
+    command_of,
+    main,
+    page_asked,
+    render,
+    render_table,
+    table,
+    write_page,
+)
+from benchmarks.timing import Case, in_one_line, machine, machine_facts, spread_of, timed_apart, timed_in_turn
+
+MACHINE = {"torch": "2.13"}
+PAGES = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.md"))
 
 
 def test_ratios_are_medians_of_the_ratios_of_rounds():
@@ -17,6 +36,47 @@ def test_ratios_are_medians_of_the_ratios_of_rounds():
 
 def test_what_was_not_measured_is_in_no_ratio():
     assert table("Step", {"slow": [1.0]}, [Ratio("slow", "fast")])["ratios"] == {}
+
+
+def test_rounds_are_counted_and_spoken_of_where_there_are_some():
+    one, two = table("One", {"a": [1.0]}), table("Two", {"a": [1.0, 2.0]})
+    assert render_table(one) == "## One\n\n| 1 round | s |\n| --- | --- |\n| a | 1.00 |"
+    assert "| 2 rounds | s |" in render_table(two)
+    page = {"command": "python", "machine": MACHINE}
+    sentence = "Medians over rounds in which the cases take turns; quartiles in parentheses."
+    assert render({**page, "tables": [one]}).startswith("`python`: torch 2.13.\n\n## One\n")
+    assert render({**page, "tables": [one, two]}).startswith(f"`python`: torch 2.13.\n\n{sentence}\n\n## One\n")
+
+
+def test_without_cases_there_is_no_table():
+    assert render_table(table("Checks", {}, notes=["All passed."])) == "## Checks\n\nAll passed."
+
+
+def test_a_page_has_the_command_that_was_typed(monkeypatch):
+    assert command_of("benchmarks.run", ["demo", "--out", "a b"]) == "python -m benchmarks.run demo --out 'a b'"
+    monkeypatch.setattr("sys.argv", ["run.py", "--cpu-time"])
+    assert command_of("benchmarks.run", None) == "python -m benchmarks.run --cpu-time"
+
+
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [([], "kept"), (["--free", "2"], "kept"), (["--rounds", "1"], None), (["--rounds", "1", "--out", "own"], "own")],
+)
+def test_other_options_do_not_take_the_page_of_the_defaults(words, written, tmp_path):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=[])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--free")
+    add_out_option(parser, tmp_path / "kept")
+    page = page_asked(parser, parser.parse_args(words), tmp_path / "kept", but=["free"])
+    assert (None if page is None else page.name) == written
+
+
+def test_what_a_benchmark_prints_of_the_machine_is_all_that_a_page_has(monkeypatch):
+    monkeypatch.setattr("benchmarks.timing.os.getloadavg", lambda: (0.5, 0.5, 0.5))
+    assert machine() == in_one_line(machine_facts())
+    for name in ("CPU", "torch", "threads", "load 0.5", "commit"):
+        assert name in machine()
 
 
 def test_one_value_is_its_own_quartiles():
@@ -52,7 +112,7 @@ def test_apart_each_case_has_a_process_of_its_own():
 
 
 def test_tables_go_into_the_place_of_a_page(tmp_path, monkeypatch):
-    write_page(tmp_path / "one", "One", "make bench", [table("Step", {"ours": [1.0]})])
+    write_page(tmp_path / "one", "One", "make bench", MACHINE, [table("Step", {"ours": [1.0]})])
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     monkeypatch.setattr("sys.argv", ["results", str(tmp_path / "one.json"), "--into", str(page)])
@@ -65,8 +125,15 @@ def test_tables_go_into_the_place_of_a_page(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "one.json").read_text())["command"] == "make bench"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_a_command_of_a_page_runs_today_or_has_its_name_of_today_beside_it(page):
+    text = " ".join(page.read_text().split())
+    for name in set(re.findall(r"python -m ((?:recipes|benchmarks)\.[\w.]*\w)", text)):
+        assert find_spec(name) or re.search(rf"python -m {name}[^`]*` \(today `", text), name
+
+
 def test_a_page_without_a_place_is_refused(tmp_path, monkeypatch, capsys):
-    write_page(tmp_path / "one", "One", "make bench", [])
+    write_page(tmp_path / "one", "One", "make bench", MACHINE, [])
     (tmp_path / "page.md").write_text("nothing\n")
     monkeypatch.setattr("sys.argv", ["results", str(tmp_path / "one.json"), "--into", str(tmp_path / "page.md")])
     with pytest.raises(SystemExit):
@@ -87,7 +154,7 @@ def test_a_file_of_another_kind_ends_in_one_line(text, tmp_path, monkeypatch, ca
 
 
 def test_a_page_that_is_not_there_ends_in_one_line(tmp_path, monkeypatch, capsys):
-    write_page(tmp_path / "one", "One", "make bench", [])
+    write_page(tmp_path / "one", "One", "make bench", MACHINE, [])
     monkeypatch.setattr("sys.argv", ["results", str(tmp_path / "one.json"), "--into", str(tmp_path / "page.md")])
     with pytest.raises(SystemExit) as end:
         main()

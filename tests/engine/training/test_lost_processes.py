@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.frozen_ranks import run_trials
+from benchmarks.trials.frozen_ranks import run_trials
 from tests.engine.training.test_distributed_training import carried_out, said, statuses
 
 pytestmark = pytest.mark.slow

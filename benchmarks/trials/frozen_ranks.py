@@ -1,6 +1,6 @@
 """Whether processes that train together end in time, and say why, when one of them freezes or dies.
 
-    python -m benchmarks.frozen_ranks [--trials N] [--seed N]
+    python -m benchmarks.trials.frozen_ranks [--trials N] [--seed N]
 
 In each trial two or three processes train a tiny DC-GAN with ``--timeout 5``, launched by torchrun or by the
 environment alone. A random one is frozen (SIGSTOP) or killed (SIGKILL) at a random moment, from the rendezvous to the
@@ -15,7 +15,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.distributed_runs import free_port
 from benchmarks.trials.tiny_data import write_data
 
 TIMEOUT, GRACE = 5.0, 10.0
@@ -149,10 +149,8 @@ class Processes:
     def __init__(self, folder: Path, size: int, by_torchrun: bool) -> None:
         self.folder, self.size = folder, size
         folder.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        worker = ["-m", "benchmarks.frozen_ranks", "rank", str(folder)]
+        port = free_port()
+        worker = ["-m", "benchmarks.trials.frozen_ranks", "rank", str(folder)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.started: list[subprocess.Popen[bytes]] = []
         if by_torchrun:
