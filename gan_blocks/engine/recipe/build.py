@@ -160,9 +160,12 @@ def check_extra(state: TrainingState) -> None:
     """Check what a recipe keeps of its own.
 
     Raises:
-        UserError: If it is not tensors by name.
+        UserError: If it is not tensors by name, on the device where a resumed run has them.
     """
     for name, value in state.extra.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             got = f"{name!r}: {type(value).__name__}"
             raise main_rank_only(UserError(f"state.extra must hold tensors by name, but holds {got}."))
+        if value.device.type != state.device.type:
+            rule = f"on state.device ({state.device}), where --resume puts them"
+            raise main_rank_only(UserError(f"state.extra must hold tensors {rule}, but {name} is on {value.device}."))

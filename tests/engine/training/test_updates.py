@@ -318,6 +318,14 @@ def test_what_is_no_tensor_cannot_be_kept(config: sngan.Config):
         check_extra(state)
 
 
+def test_what_is_kept_lies_where_a_resumed_run_has_it(config: sngan.Config):
+    state, _ = prepared(config)
+    state.extra.update(count=torch.zeros(2), queue=torch.zeros(2, device="meta"))
+    rule = r"on state\.device \(cpu\), where --resume puts them"
+    with pytest.raises(UserError, match=rf"^state\.extra must hold tensors {rule}, but queue is on meta\.$"):
+        check_extra(state)
+
+
 def test_networks_are_tried_before_the_first_step_and_stay_as_they_are(config: sngan.Config):
     state, _ = prepared(config)
     prior = sngan.RECIPE.build_prior(config)
