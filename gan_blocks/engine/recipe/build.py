@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gan_blocks import ExponentialMovingAverage, Prior, checkpoint_activations
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.eval_mode import eval_mode
 from gan_blocks.engine.base.failed_layer import naming_failed_construction, naming_failed_layer
 from gan_blocks.engine.base.memory import keep_freed_memory, within_memory
 from gan_blocks.engine.base.processes import main_rank_only
@@ -106,29 +107,21 @@ def check_networks(state: TrainingState, prior: Prior, config: TrainingConfig) -
     Raises:
         UserError: If a layer fails, G does not make images of the Config's shape, or D no logits for each.
     """
-    networks = (state.generator, state.discriminator)
-    modes = [(module, module.training) for network in networks for module in network.modules()]
     z = prior.at(1).sample(NETWORK_SAMPLES, generator=random_stream(config.seed, "shapes"))
     labels = torch.arange(NETWORK_SAMPLES, device=state.device) % config.num_classes
     reference = next(state.generator.parameters())
-    try:
-        for network in networks:
-            network.eval()
-        named = {"the generator": state.generator, "the discriminator": state.discriminator}
-        noise = seeded_noise(config.seed, "shapes", device=state.device)
-        with state.autocast(), noise, naming_failed_layer(named):
-            images = state.generator(z.to(reference), labels)
-            wanted = (NETWORK_SAMPLES, config.image_channels, config.resolution, config.resolution)
-            if not isinstance(images, Tensor) or tuple(images.shape) != wanted:
-                rule = "(batch, image_channels, resolution, resolution)"
-                raise main_rank_only(UserError(f"the generator must return {rule}, here {wanted}, but {_got(images)}."))
-            logits = state.discriminator(images, labels)
-            if not isinstance(logits, Tensor) or logits.shape[:1] != (NETWORK_SAMPLES,):
-                rule = f"logits of shape (batch,), here ({NETWORK_SAMPLES},)"
-                raise main_rank_only(UserError(f"the discriminator must return {rule}, but {_got(logits)}."))
-    finally:
-        for module, training in modes:
-            module.training = training
+    named = {"the generator": state.generator, "the discriminator": state.discriminator}
+    noise = seeded_noise(config.seed, "shapes", device=state.device)
+    with state.autocast(), noise, eval_mode(*named.values()), naming_failed_layer(named):
+        images = state.generator(z.to(reference), labels)
+        wanted = (NETWORK_SAMPLES, config.image_channels, config.resolution, config.resolution)
+        if not isinstance(images, Tensor) or tuple(images.shape) != wanted:
+            rule = "(batch, image_channels, resolution, resolution)"
+            raise main_rank_only(UserError(f"the generator must return {rule}, here {wanted}, but {_got(images)}."))
+        logits = state.discriminator(images, labels)
+        if not isinstance(logits, Tensor) or logits.shape[:1] != (NETWORK_SAMPLES,):
+            rule = f"logits of shape (batch,), here ({NETWORK_SAMPLES},)"
+            raise main_rank_only(UserError(f"the discriminator must return {rule}, but {_got(logits)}."))
 
 
 def _got(value: object) -> str:
