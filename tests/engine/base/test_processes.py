@@ -165,6 +165,25 @@ def test_the_code_version_of_a_recipe_in_a_package_is_that_of_the_library_and_th
     assert {len(version) for version in versions} == {12}
 
 
+@pytest.mark.parametrize("bucket", [processes.BUCKET, 20])
+def test_gradients_of_any_memory_format_are_added_up_in_place(bucket: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "current_world", lambda: World(rank=0, size=2))
+    monkeypatch.setattr(processes, "BUCKET", bucket)
+    monkeypatch.setattr(dist, "all_reduce", lambda joined: joined.mul_(3))
+    network = nn.ParameterList(
+        [torch.randn(4, 3), torch.randn(4, 3).T, torch.randn(6, 4)[::2], torch.randn(2, 3, 4, 4)]
+    )
+    network.append(torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    network.append(torch.randn(2, 3, 4, 4, 4).to(memory_format=torch.channels_last_3d))
+    before = []
+    for parameter in network:
+        parameter.grad = torch.empty_strided(parameter.shape, parameter.stride()).normal_()
+        before.append(parameter.grad.clone())
+    sum_gradients(network)
+    for parameter, gradient in zip(network, before, strict=True):
+        assert torch.equal(parameter.grad, 3 * gradient)
+
+
 def test_the_bits_of_a_state_that_lies_on_two_devices_come_from_each_in_one_transfer(monkeypatch: pytest.MonkeyPatch):
     """The meta device stands for a GPU: sums of both cannot be stacked either, and what comes from it is 0 here."""
     moved: list[torch.device] = []
