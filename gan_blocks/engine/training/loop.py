@@ -132,6 +132,8 @@ class Run:
                 self.step += 1
                 batches = self.source.step(self.step)
                 self._pending.append((self.step, self._train_step(batches)))
+                if self.step == self.opened.step + 1:
+                    self.state.tensors()  # what could not be saved is said now
                 progress.update()
                 self._do_what_is_due(progress)
             self.source.close()

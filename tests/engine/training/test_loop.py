@@ -374,6 +374,28 @@ def test_a_step_that_returns_nothing_to_log_ends_with_one_line(
     assert capsys.readouterr().err.endswith(f"biggan_deep: error: {rule}, {got}\n")
 
 
+def test_what_could_not_be_resumed_ends_a_run_after_its_first_step(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    build, step = biggan_deep.RECIPE.build_discriminator, biggan_deep.RECIPE.train_step
+
+    def with_a_queue(config):
+        network = build(config)
+        network.register_buffer("queue", torch.zeros(0))
+        return network
+
+    def growing_step(state, batches, config):
+        state.discriminator.queue = torch.zeros(len(state.discriminator.queue) + 1)
+        return step(state, batches, config)
+
+    other = replace(biggan_deep.RECIPE, build_discriminator=with_a_queue, train_step=growing_step)
+    monkeypatch.setattr(biggan_deep, "RECIPE", other)
+    assert other.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 2
+    message = "error: discriminator could not be resumed: queue was (0,) in torch.float32 when it was built"
+    assert message in capfd.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "run" / "log.jsonl").read_text().count("\n") == 1  # the start alone
+
+
 def test_plain_numbers_are_logged_too(tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = replace(biggan_deep.RECIPE, train_step=lambda state, batches, config: {"loss_d": 0.5, "steps": 3})
     monkeypatch.setattr(biggan_deep, "RECIPE", other)
