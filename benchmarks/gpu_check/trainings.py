@@ -20,6 +20,9 @@ from benchmarks.gpu_check.findings import Findings
 from benchmarks.training_steps import TINY_SYSTEMS
 from gan_blocks import CrossReplicaBatchNorm2d, distributed_top_k
 from gan_blocks.engine import Recipe, run_console_command
+from gan_blocks.engine.recipe.build import build_state
+from gan_blocks.engine.recipe.options import RunOptions
+from gan_blocks.engine.training.agreement import sums_of_bits
 
 __all__ = ["RECIPES", "check_compiled", "check_group", "check_recipes"]
 
@@ -121,9 +124,10 @@ def _compiled_alike(network: nn.Module, x: Tensor, labels: Tensor, backend: str)
 
 
 def check_group(findings: Findings, device: torch.device, folder: Path) -> None:
-    """A group of one process: what blocks do across processes, and a step under torchrun."""
+    """What blocks and trainings do across processes, in a group of one, and a step under torchrun."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     findings.check(f"a group of one process, {backend}", partial(_in_group, backend, device, folder))
+    findings.check("what processes compare of a fresh state", partial(_compared, device))
     findings.check(f"a step under torchrun, {backend}", partial(_launched, device, folder))
 
 
@@ -139,6 +143,13 @@ def _in_group(backend: str, device: torch.device, folder: Path) -> None:
         distributed_top_k([x[:, 0, 0, 0]], 2)
     finally:
         dist.destroy_process_group()
+
+
+def _compared(device: torch.device) -> None:
+    recipe, config = TINY_SYSTEMS["demo"]
+    parts = build_state(recipe, config, RunOptions(device=device.type)).tensors().values()
+    tensors = [tensor for part in parts for tensor in part.values()]
+    torch.testing.assert_close(sums_of_bits(tensors), sums_of_bits([tensor.cpu() for tensor in tensors]))
 
 
 def _launched(device: torch.device, folder: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from gan_blocks.engine.base.errors import UserError
 
@@ -118,7 +119,7 @@ def within_memory(what: str, *, copies: int) -> Iterator[None]:
 
     def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
         # Before it is filled. One that a parametrization registers again has the same memory.
-        if parameter is None or parameter.is_meta:
+        if parameter is None or is_lazy(parameter) or parameter.is_meta:
             return
         seen[parameter.untyped_storage().data_ptr()] = parameter.nbytes
         needed = copies * sum(seen.values())

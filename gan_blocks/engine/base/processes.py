@@ -324,22 +324,23 @@ def _sum_in_buckets(tensors: Sequence[Tensor]) -> None:
     """Add up over all processes in place, many tensors at a time."""
     bucket: list[Tensor] = []
     for number, tensor in enumerate(tensors):
-        bucket.append(_flat(tensor))
+        bucket.append(_in_order_of_memory(tensor))
         following = tensors[number + 1] if number + 1 < len(tensors) else None
-        if following is None or following.dtype != tensor.dtype or sum(map(len, bucket)) + following.numel() > BUCKET:
+        size = sum(each.numel() for each in bucket)
+        if following is None or following.dtype != tensor.dtype or size + following.numel() > BUCKET:
             _sum_together(bucket)
             bucket = []
 
 
 def _sum_together(parts: Sequence[Tensor]) -> None:
-    joined = torch.cat(list(parts))
+    joined = torch.cat([part.reshape(-1) for part in parts])
     dist.all_reduce(joined)
-    for part, total in zip(parts, joined.split([len(part) for part in parts]), strict=True):
-        part.copy_(total)
+    for part, total in zip(parts, joined.split([part.numel() for part in parts]), strict=True):
+        part.copy_(total.view(part.shape))
 
 
-def _flat(tensor: Tensor) -> Tensor:
-    """A flat view, in the order of the memory."""
+def _in_order_of_memory(tensor: Tensor) -> Tensor:
+    """A view whose elements follow one another in memory, of the common formats; of others, the tensor itself."""
     if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        tensor = tensor.permute(0, 2, 3, 1)
-    return tensor.view(-1)
+        return tensor.permute(0, 2, 3, 1)
+    return tensor

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gan_blocks import Rows
 from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.eval_mode import eval_mode
 
 __all__ = [
     "ClassSplit",
@@ -102,9 +103,7 @@ def train_classifier(
         UserError: If no class has two images.
     """
     split = split_by_class(labels, seed=seed, held_out_fraction=held_out_fraction)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        classifier = _network(images.shape[1], num_classes).to(images.device)
+    classifier = _network(images.shape[1], num_classes, seed=seed).to(images.device)
     generator = torch.Generator().manual_seed(seed)
     batches = _batches(split.training, epochs, max_steps, generator)
     _fit(classifier, images, labels, batches, generator)
@@ -117,13 +116,8 @@ def class_scores(classifier: nn.Module, images: Rows, indices: Tensor | None = N
     """Logits of the images (or of those at ``indices``), computed in batches, in eval mode and without gradients."""
     if indices is None:
         indices = torch.arange(len(images))
-    was_training = classifier.training
-    classifier.eval()
-    try:
-        with torch.no_grad():
-            return torch.cat([classifier(images[batch]) for batch in torch.split(indices, 256)])
-    finally:
-        classifier.train(was_training)
+    with torch.no_grad(), eval_mode(classifier):
+        return torch.cat([classifier(images[batch]) for batch in torch.split(indices, 256)])
 
 
 def restored_classifier(
@@ -134,7 +128,7 @@ def restored_classifier(
     Raises:
         RuntimeError: If the weights are those of another network.
     """
-    classifier = _network(channels, num_classes)
+    classifier = _network(channels, num_classes, seed=0)
     classifier.load_state_dict(dict(weights))
     return TrainedClassifier(classifier.to(device).eval().requires_grad_(False), accuracy)
 
@@ -157,7 +151,13 @@ class _Resize(nn.Module):
         return x if x.shape[2:] == (IMAGE_SIZE, IMAGE_SIZE) else F.adaptive_avg_pool2d(x, IMAGE_SIZE)
 
 
-def _network(channels: int, num_classes: int) -> nn.Sequential:
+def _network(channels: int, num_classes: int, *, seed: int) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # and not those of GPUs, which would keep the seed
+        return _layers(channels, num_classes)
+
+
+def _layers(channels: int, num_classes: int) -> nn.Sequential:
     first, second, third = WIDTHS
     return nn.Sequential(
         _Resize(),

@@ -1,7 +1,7 @@
 """Does D know its training images by heart? The test of BigGAN's section 4.2.
 
-D calls an image real where its logit is above 0. Of a D that has learned what images look like, it does so as often for
-images that were kept from the training as for those that were not.
+D calls an image real where its logit is above 0, or the mean over its patches. Of a D that has learned what images look
+like, it does so as often for images that were kept from the training as for those that were not.
 
 Tested in ``tests/engine/evaluation/test_memorization.py``.
 """
@@ -61,12 +61,11 @@ class MemorizationReport:
 
 
 def called_real(critic: Critic, images: Rows, labels: Tensor) -> Tensor:
-    """Which images have a logit above 0, bool, ``(images,)``."""
-    parts = [
-        (critic(images[numbers], labels[numbers]) > 0).flatten().cpu()
-        for numbers in torch.arange(len(images)).split(SEEN_AT_ONCE)
-    ]
-    return torch.cat(parts)
+    """Which images have a logit above 0, bool, ``(images,)``; of logits of patches, their mean counts."""
+    shares = torch.arange(len(images)).split(SEEN_AT_ONCE)
+    logits = (critic(images[numbers], labels[numbers]) for numbers in shares)
+    means = (part if part.dim() == 1 else part.flatten(1).mean(dim=1) for part in logits)
+    return torch.cat([(part > 0).cpu() for part in means])
 
 
 def measure_memorization(critic: Critic, samples: Samples, *, images: int) -> MemorizationReport:

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gan_blocks.engine.recipe.build import constructing
+from gan_blocks.engine.recipe.build import construct
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.recipe import Recipe
 
@@ -52,10 +52,10 @@ def build_on_meta(recipe: Recipe[Any], config: TrainingConfig) -> tuple[nn.Modul
     Raises:
         UserError: If a size is beyond what a tensor can have, or a layer refuses its arguments.
     """
-    with constructing("generator", copies=0), WithoutInitialization(), torch.device("meta"):
-        generator = recipe.build_generator(config).eval()
-    with constructing("discriminator", copies=0), WithoutInitialization(), torch.device("meta"):
-        return generator, recipe.build_discriminator(config).eval()
+    with WithoutInitialization(), torch.device("meta"):
+        generator = construct("generator", lambda: recipe.build_generator(config), copies=0)
+        discriminator = construct("discriminator", lambda: recipe.build_discriminator(config), copies=0)
+    return generator.eval(), discriminator.eval()
 
 
 class _Counter:

@@ -4,13 +4,14 @@ Tested in ``tests/engine/inspection/test_layer_table.py``.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
+from gan_blocks.engine.base.eval_mode import eval_mode
 from gan_blocks.engine.inspection.dry_run import DryRun
 
 __all__ = ["LayerRow", "format_table", "layer_table"]
@@ -132,25 +133,13 @@ def _run_on_meta(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> _Mete
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     on_meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
     inputs = tuple(value.detach().to("meta") for value in example_inputs)
-    with DryRun() as run, ExitStack() as stack, torch.no_grad(), _eval_mode(module):
+    with DryRun() as run, ExitStack() as stack, torch.no_grad(), eval_mode(module):
         meter = _Meter(run)
         for layer in module.modules():
             stack.callback(layer.register_forward_pre_hook(meter.enter).remove)
             stack.callback(layer.register_forward_hook(meter.leave).remove)
         torch.func.functional_call(module, on_meta, inputs)
     return meter
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    # Statistics and power iterations must not advance, and a part that is in eval mode must be so afterward.
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 def _layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn, optim
 
 from gan_blocks import ExponentialMovingAverage
+from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.processes import main_rank_only
 from gan_blocks.engine.runs.optimizers import flatten_optimizer, restore_optimizer
 from gan_blocks.engine.runs.weights import load_weights
 
@@ -35,20 +37,38 @@ class TrainingState:
     extra: dict[str, Tensor] = field(default_factory=dict)
     """Counters and tensors of the recipe's own, which its training step puts here; saved and brought back."""
 
+    built: dict[str, dict[str, str]] = field(init=False, repr=False)
+    """Shape and dtype of each tensor of the networks when they were built: a run that is resumed builds the same."""
+
+    def __post_init__(self) -> None:
+        """Note what the networks hold."""
+        object.__setattr__(self, "built", {part: _forms(part, held) for part, held in self._of_networks().items()})
+
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The context of every forward pass: bf16 autocast where it was asked for."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything to save, by file name."""
-        parts = {
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "ema": self.ema.module.state_dict(),
+        """Everything to save, by file name.
+
+        Raises:
+            UserError: If it could not be restored: an entry is no tensor, or a network has others than when it was
+                built. The first one is named.
+        """
+        networks = self._of_networks()
+        for part, held in networks.items():
+            _check_as_built(part, self.built[part], _forms(part, held))
+        optimizers = {
             "optimizer_g": flatten_optimizer(self.optimizer_g, self.generator),
             "optimizer_d": flatten_optimizer(self.optimizer_d, self.discriminator),
         }
-        return {**parts, "extra": self.extra} if self.extra else parts
+        for part, held in optimizers.items():
+            _check_tensors(part, held)
+        return {**networks, **optimizers, **({"extra": self.extra} if self.extra else {})}
+
+    def _of_networks(self) -> dict[str, dict[str, Tensor]]:
+        networks = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema.module}
+        return {part: network.state_dict() for part, network in networks.items()}
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Bring back what :meth:`tensors` gave, bit for bit.
@@ -63,3 +83,24 @@ class TrainingState:
         restore_optimizer(self.optimizer_d, self.discriminator, tensors["optimizer_d"])
         self.extra.clear()
         self.extra.update({name: value.to(self.device, copy=True) for name, value in tensors.get("extra", {}).items()})
+
+
+def _check_tensors(part: str, held: Mapping[str, object]) -> None:
+    for name, value in held.items():
+        if not isinstance(value, Tensor):
+            rule = f"must be a tensor, as all that a checkpoint holds, but is of {type(value).__name__}"
+            raise main_rank_only(UserError(f"{part} cannot be saved: {name} {rule}."))
+
+
+def _forms(part: str, held: Mapping[str, Tensor]) -> dict[str, str]:
+    """Shape and dtype of each entry of a state dict, which must be tensors."""
+    _check_tensors(part, held)
+    return {name: f"{tuple(value.shape)} in {value.dtype}" for name, value in held.items()}
+
+
+def _check_as_built(part: str, built: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for name in {**built, **now}:
+        if built.get(name) != now.get(name):
+            change = f"{name} was {built.get(name, 'not there')} when it was built, but is {now.get(name, 'gone')} now"
+            remedy = "build it as it will stay, or register it with persistent=False"
+            raise main_rank_only(UserError(f"{part} could not be resumed: {change}; {remedy}."))

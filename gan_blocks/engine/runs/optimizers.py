@@ -23,7 +23,7 @@ def flatten_optimizer(optimizer: optim.Optimizer, model: nn.Module) -> dict[str,
     they come from the Config.
 
     Args:
-        optimizer: Any whose state is tensors, such as Adam, RMSprop or SGD.
+        optimizer: Any whose state is a tensor for each name, such as Adam, Adafactor, RMSprop or SGD.
         model: Owns all of the optimizer's parameters.
 
     Raises:
@@ -44,11 +44,11 @@ def restore_optimizer(
     Args:
         optimizer: Built as the other was; it keeps its own learning rates and the like.
         model: Owns all of the optimizer's parameters.
-        tensors: The saved state.
+        tensors: The saved state; each parameter may have other names, as Adafactor's have by their shapes.
         source: What the tensors are, for the error.
 
     Raises:
-        UserError: If keys are missing or unexpected or shapes differ; the first ten of each kind are named.
+        UserError: If there is nothing of a parameter, or something of another; the first ten of each kind are named.
         ValueError: If the optimizer has a parameter that the model has not.
     """
     parameters = _named_parameters(optimizer, model)
@@ -81,23 +81,11 @@ def _group_by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Te
 
 
 def _check_fit(saved: dict[str, dict[str, Tensor]], parameters: dict[str, Tensor], source: str) -> None:
-    # What one updated parameter has, every updated parameter must have.
     keys = {key for state in saved.values() for key in state if key != NO_STATE} or {NO_STATE}
-    missing = [
-        f"{name}.{key}"
-        for name in parameters
-        if NO_STATE not in saved.get(name, {})
-        for key in keys - saved.get(name, {}).keys()
-    ]
+    missing = [f"{name}.{key}" for name in parameters if name not in saved for key in keys]
     unexpected = [f"{name}.{key}" for name in saved.keys() - parameters.keys() for key in saved[name]]
-    shapes = [
-        f"{name}.{key} {tuple(value.shape)} instead of {tuple(parameter.shape)}"
-        for name, parameter in parameters.items()
-        for key, value in saved.get(name, {}).items()
-        if key != NO_STATE and value.dim() > 0 and value.shape != parameter.shape
-    ]
-    if missing or unexpected or shapes:
-        raise mismatch_error(source, missing, unexpected, shapes)
+    if missing or unexpected:
+        raise mismatch_error(source, missing, unexpected, shapes=())
 
 
 def _like_parameter(value: Tensor, parameter: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ __all__ = [
     "first_difference",
     "newest_checkpoint",
     "start_settings",
+    "sums_of_bits",
 ]
 
 FOLDERS = ("--run-dir", "--resume", "--init-from", "--config")
@@ -153,7 +154,7 @@ def check_same_state(tensors: Mapping[str, Mapping[str, Tensor]], step: int) -> 
     if current_world().size == 1:
         return
     named = {f"{part}/{name}": tensor for part, group in tensors.items() for name, tensor in group.items()}
-    own = torch.stack([_sum_of_bits(tensor) for tensor in named.values()]).cpu()
+    own = sums_of_bits(list(named.values()))
     everyone = [torch.empty_like(own) for _ in range(current_world().size)]
     dist.all_gather(everyone, own)
     for rank, sums in enumerate(everyone):
@@ -164,9 +165,21 @@ def check_same_state(tensors: Mapping[str, Mapping[str, Tensor]], step: int) -> 
             raise main_rank_only(UserError(f"after step {step}, {which}. {remedy}"))
 
 
+def sums_of_bits(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum of the bits of each tensor, int64 on the CPU, ``(tensors,)``; one transfer from each device.
+
+    Not all of a state is on the device of the training: Adam counts its steps on the CPU unless it is fused.
+    """
+    sums = torch.empty(len(tensors), dtype=torch.int64)
+    for device in dict.fromkeys(tensor.device for tensor in tensors):
+        places = [place for place, tensor in enumerate(tensors) if tensor.device == device]
+        sums[places] = torch.stack([_sum_of_bits(tensors[place]) for place in places]).cpu()
+    return sums
+
+
 def _sum_of_bits(tensor: Tensor) -> Tensor:
     values = tensor.detach()
     if values.dtype == torch.bool:
         values = values.to(torch.uint8)
-    bits = values.reshape(-1).view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize])
+    bits = values.reshape(-1).view({1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(values.itemsize, torch.int64))
     return bits.sum(dtype=torch.int64)

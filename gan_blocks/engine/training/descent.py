@@ -74,7 +74,7 @@ def descend(
     Raises:
         UserError: If a loss or a penalty is none, or has names in one micro-batch or process and none in another.
     """
-    optimizer.zero_grad()
+    network.zero_grad()  # also of weights that the optimizer leaves out
     # Of one type everywhere: a share may be in float64 where a process has chosen.
     dtype = torch.promote_types(next(network.parameters()).dtype, torch.float32)
     zero = torch.zeros((), device=state.device, dtype=dtype)
@@ -109,7 +109,7 @@ def descend(
     optimizer.step()
     if after_step is not None:
         after_step(network)
-    optimizer.zero_grad()  # their memory is the other player's now
+    network.zero_grad()  # their memory is the other player's now
     advance_norms(network)
     return totals
 

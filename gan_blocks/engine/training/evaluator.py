@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from gan_blocks import Prior
-from gan_blocks.engine.base.randomness import random_stream
+from gan_blocks.engine.base.eval_mode import eval_mode
+from gan_blocks.engine.base.randomness import random_stream, seeded_noise
 from gan_blocks.engine.data.held_out import selected_images
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.features.cache import Cache
@@ -65,19 +66,17 @@ class Evaluator:
             prior: What z is drawn from.
         """
         config, side = self._config, self._side
-        count = max(SAMPLES, 2 * config.num_classes)
-        labels = even_labels(count, range(config.num_classes))
-        images = generate(generator, draw_latents(prior, count, seed=config.seed), labels)
-        if images.shape[-1] < config.resolution or not images.isfinite().all():
-            return {}  # of what is not finite the next losses tell
-        samples = side.samples(images, labels)
-        was_training = discriminator.training
-        discriminator.eval()
-        try:
-            with torch.random.fork_rng():  # some layers make noise in every mode
-                shares = measure_memorization(critic_of(discriminator), samples, images=SHOWN)
-        finally:
-            discriminator.train(was_training)
+        classes = side.real.labels.unique().tolist()  # others have no real images to compare with
+        count = max(SAMPLES, 2 * len(classes))
+        labels = even_labels(count, classes)
+        # Some layers make noise in every mode.
+        noise = seeded_noise(config.seed, "evaluation", device=next(discriminator.parameters()).device)
+        with noise, eval_mode(discriminator):
+            images = generate(generator, draw_latents(prior, count, seed=config.seed), labels).clamp_(-1, 1)
+            if images.shape[-1] < config.resolution or not images.isfinite().all():
+                return {}  # of what is not finite the next losses tell
+            samples = side.samples(images, labels)
+            shares = measure_memorization(critic_of(discriminator), samples, images=SHOWN)
         found = {f"called_real_{name}": share[0] for name, share in vars(shares).items() if share is not None}
         if samples.features is not None:
             score = frechet_score(samples.features)

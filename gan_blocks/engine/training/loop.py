@@ -31,9 +31,7 @@ from gan_blocks.engine.base.processes import (
     say,
     telling_others,
 )
-from gan_blocks.engine.data.image_set import class_name
 from gan_blocks.engine.data.loading import with_mirror_images
-from gan_blocks.engine.pictures.sheets import save_sheet
 from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_parts, check_split
 from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
 from gan_blocks.engine.recipe.next_steps import after_divergence, after_training, next_steps
@@ -42,14 +40,13 @@ from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import list_checkpoints, save_checkpoint
 from gan_blocks.engine.runs.report import write_report
 from gan_blocks.engine.runs.weights import first_not_finite
-from gan_blocks.engine.sampling.inference import for_inference
-from gan_blocks.engine.sampling.samples import class_sheet, sampling_generator
 from gan_blocks.engine.training.agreement import check_same_data, check_same_start, check_same_state
 from gan_blocks.engine.training.announcements import large_losses, opening_words
 from gan_blocks.engine.training.command import TrainingCommand, parse_training_command
 from gan_blocks.engine.training.compiling import check_compiler, compile_networks, needs_second_derivative
 from gan_blocks.engine.training.evaluator import Evaluator
 from gan_blocks.engine.training.opening import OpenedRun, load_split_images
+from gan_blocks.engine.training.sample_sheets import draw_sheet, ready_generator
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
 from gan_blocks.engine.training.spectra_figure import draw_spectra
 from gan_blocks.engine.training.step_log import loggable
@@ -135,6 +132,8 @@ class Run:
                 self.step += 1
                 batches = self.source.step(self.step)
                 self._pending.append((self.step, self._train_step(batches)))
+                if self.step == self.opened.step + 1:
+                    self.state.tensors()  # what could not be saved is said now
                 progress.update()
                 self._do_what_is_due(progress)
             self.source.close()
@@ -262,7 +261,7 @@ class Run:
     def _evaluate(self) -> None:
         """Write a small evaluation to the log."""
         assert self.evaluator is not None
-        generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=SHEET_STANDING_BATCHES)
+        generator = ready_generator(self.state, self.prior, self.config, standing_batches=SHEET_STANDING_BATCHES)
         measure = partial(self.evaluator.measure, generator, self.state.discriminator, self.prior)
 
         def record() -> None:
@@ -290,13 +289,10 @@ class Run:
             draw_spectra(self.folder.spectra_path, curves, title)
 
     def _draw_sheet(self, standing_batches: int | None = None) -> None:
-        generator = sampling_generator(self.state.ema.module, self.prior, self.config, batches=standing_batches)
-        if not self.world.is_main:
-            return
-        images, classes = class_sheet(for_inference(generator), self.prior, self.config)
-        path = self.folder.samples_path(self.step)
-        captions = [class_name(self.images.class_names, label) for label in classes]
-        save_sheet(path, images, columns=10, captions=captions)
+        generator = ready_generator(self.state, self.prior, self.config, standing_batches=standing_batches)
+        if self.world.is_main:
+            path = self.folder.samples_path(self.step)
+            draw_sheet(generator, self.prior, self.config, self.images.class_names, path)
 
     def _record(self, entry: Mapping[str, Any]) -> None:
         if self.world.is_main:

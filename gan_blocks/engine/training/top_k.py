@@ -42,7 +42,9 @@ def choose_top_k(state: TrainingState, parts: Sequence[FakeBatch], k: int, seed:
                 scores.append(state.discriminator(images, part.labels))
     try:
         selections = distributed_top_k(scores, k)
-    except ValueError as error:  # k is within the batch, so this is what it says
+    except ValueError as error:
+        if not all(bool(part.isnan().all()) for part in scores):
+            raise
         raise AllScoresNaNError from error
     state.nan_scores.fill_(selections[0].num_nan)
     return [

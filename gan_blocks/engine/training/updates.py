@@ -8,7 +8,7 @@ Tested in ``tests/engine/training/test_updates.py``.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, cast, overload
 
@@ -162,7 +162,6 @@ def update_discriminator(
         What the loss returned, as means over the batch and the updates, detached. Of a loss without names it is one
         tensor with the penalties in it; of one with names a dict to log, with the named penalties beside them.
     """
-    state.discriminator.requires_grad_(True)
     total: Totals = {}
     listed = listed_penalties(penalties)
     for number in range(config.discriminator_steps):
@@ -248,16 +247,9 @@ def update_generator(
     Returns:
         As :func:`update_discriminator`.
     """
-    state.discriminator.requires_grad_(False)  # G's update needs no gradients of D's weights
     pairs = list(batches.generator_pairs()) if same_labels else []
     fakes = [replace(fake, augment=augment) for fake in ([pair.fake for pair in pairs] or batches.generator())]
     k = batches.k if k is None else k
-    if k < config.batch_size_at(batches.step):
-        with known_weights(state), cached_weights(state):
-            fakes = choose_top_k(state, fakes, k, config.seed)
-    parts: Sequence[FakeBatch | PairBatch] = fakes
-    if same_labels:
-        parts = [replace(pair, fake=fake) for pair, fake in zip(pairs, fakes, strict=True)]
 
     def loss_or_zero(part: FakeBatch | PairBatch) -> Any:
         if part.share > 0:
@@ -269,18 +261,38 @@ def update_generator(
         nothing: Tensor = 0 * state.discriminator(images, fake.labels).sum()
         return {NOT_LOGGED: nothing}
 
-    total = descend(
-        state,
-        state.generator,
-        state.optimizer_g,
-        config.seed,
-        parts,
-        loss_or_zero,
-        penalties=listed_penalties(penalties),
-        before_step=before_step,
-    )
+    with _without_weight_gradients(state.discriminator):
+        if k < config.batch_size_at(batches.step):
+            with known_weights(state), cached_weights(state):
+                fakes = choose_top_k(state, fakes, k, config.seed)
+        parts: Sequence[FakeBatch | PairBatch] = fakes
+        if same_labels:
+            parts = [replace(pair, fake=fake) for pair, fake in zip(pairs, fakes, strict=True)]
+        total = descend(
+            state,
+            state.generator,
+            state.optimizer_g,
+            config.seed,
+            parts,
+            loss_or_zero,
+            penalties=listed_penalties(penalties),
+            before_step=before_step,
+        )
     state.ema.update(state.generator, decay=_decay(config, batches.step))
     return total.get(WHOLE, total)
+
+
+@contextlib.contextmanager
+def _without_weight_gradients(network: nn.Module) -> Iterator[None]:
+    """Compute no gradients of a network's weights in the ``with`` block; those that are frozen stay so after it."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def _decay(config: TrainingConfig, step: int) -> float:

@@ -48,6 +48,13 @@ def test_other_errors_come_through():
         nn.Linear(3, 2)(torch.zeros(1, 4))
 
 
+def test_a_layer_that_gets_its_sizes_while_it_is_built_is_passed_over():
+    with within_memory("the networks", copies=3):
+        layer = nn.LazyLinear(2)
+        layer(torch.zeros(1, 4))
+    assert layer.weight.shape == (2, 4)
+
+
 def test_nothing_is_refused_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "free_memory", lambda: None)
     check_fits("the images", 2**80)

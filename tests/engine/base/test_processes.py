@@ -35,6 +35,7 @@ from gan_blocks.engine.training.agreement import (
     code_version,
     first_difference,
     newest_checkpoint,
+    sums_of_bits,
 )
 from recipes import biggan_deep, progan
 
@@ -162,6 +163,49 @@ def test_the_code_version_of_a_recipe_in_a_package_is_that_of_the_library_and_th
         versions.append(code_version(module.RECIPE))
     assert versions[0] == versions[2] != versions[1]
     assert {len(version) for version in versions} == {12}
+
+
+@pytest.mark.parametrize("bucket", [processes.BUCKET, 20])
+def test_gradients_of_any_memory_format_are_added_up_in_place(bucket: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "current_world", lambda: World(rank=0, size=2))
+    monkeypatch.setattr(processes, "BUCKET", bucket)
+    monkeypatch.setattr(dist, "all_reduce", lambda joined: joined.mul_(3))
+    network = nn.ParameterList(
+        [torch.randn(4, 3), torch.randn(4, 3).T, torch.randn(6, 4)[::2], torch.randn(2, 3, 4, 4)]
+    )
+    network.append(torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    network.append(torch.randn(2, 3, 4, 4, 4).to(memory_format=torch.channels_last_3d))
+    before = []
+    for parameter in network:
+        parameter.grad = torch.empty_strided(parameter.shape, parameter.stride()).normal_()
+        before.append(parameter.grad.clone())
+    sum_gradients(network)
+    for parameter, gradient in zip(network, before, strict=True):
+        assert torch.equal(parameter.grad, 3 * gradient)
+
+
+def test_the_bits_of_a_state_that_lies_on_two_devices_come_from_each_in_one_transfer(monkeypatch: pytest.MonkeyPatch):
+    """The meta device stands for a GPU: sums of both cannot be stacked either, and what comes from it is 0 here."""
+    moved: list[torch.device] = []
+
+    def to_cpu(tensor: torch.Tensor) -> torch.Tensor:
+        moved.append(tensor.device)
+        return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor
+
+    monkeypatch.setattr(torch.Tensor, "cpu", to_cpu)
+    elsewhere, empty = torch.ones(3, device="meta"), torch.empty(0)
+    state = [elsewhere, empty, elsewhere, torch.tensor([3, 4]), torch.tensor([True, True, False])]
+    assert sums_of_bits(state).tolist() == [0, 0, 0, 7, 2]
+    assert [device.type for device in moved] == ["meta", "cpu"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128])
+def test_the_sum_of_bits_tells_the_smallest_difference(dtype: torch.dtype):
+    value = torch.tensor([1.0, 2.0], dtype=dtype)
+    other = value.clone()
+    other.view(torch.uint8)[0] += 1
+    first, second = sums_of_bits([value, other])
+    assert first != second
 
 
 def test_what_one_process_sees_of_files_must_be_what_all_see(monkeypatch: pytest.MonkeyPatch):

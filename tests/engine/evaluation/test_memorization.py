@@ -35,6 +35,16 @@ def test_images_are_shown_with_their_labels():
     assert torch.equal(called_real(brightness, images_of([0.5] * 100), labels), labels == 0)
 
 
+def test_of_logits_of_patches_their_mean_counts():
+    def patches(images: Tensor, _labels: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3)).reshape(-1, 1, 1, 1) + torch.tensor([[-3.0, 1.0], [1.0, 1.0]])
+
+    images = images_of([0.5, -0.5] * 50)
+    assert called_real(patches, images, torch.zeros(100)).tolist() == [True, False] * 50
+    one = lambda images, labels: brightness(images, labels)[:, None]  # noqa: E731
+    assert called_real(one, images, torch.zeros(100)).tolist() == [True, False] * 50
+
+
 def test_shares_are_those_above_0():
     report = measure_memorization(brightness, samples(images_of([0.5, -0.5])), images=100)
     assert report.training[0] == pytest.approx(0.8)

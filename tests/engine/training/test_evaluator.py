@@ -2,8 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from gan_blocks import NormalPrior
 from gan_blocks.engine.commands import evaluate
+from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.pixels import PixelLayout
+from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.training import evaluator
 from recipes import biggan_deep, progan
 from tests.conftest import TINY_NETWORK
@@ -12,6 +18,50 @@ from tests.conftest import TINY_NETWORK
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluator, "SAMPLES", 12)
+
+
+class Noisy(nn.Module):
+    """G and D of images of 8x8 in one: with noise in every mode, and a frozen part in eval mode for good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.backbone, self.asked = nn.Dropout().eval(), list[int]()
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        self.asked += labels.tolist()
+        noise = torch.randn(len(x), 1, 8, 8)
+        return noise / 4 if x.dim() == 2 else (self.weight * x + noise).mean(dim=(1, 2, 3))
+
+
+def some_images(labels: Tensor, *, num_classes: int) -> ImageSet:
+    pixels = 40 * labels.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    return ImageSet(lambda numbers: pixels[numbers], labels, tuple(map(str, range(num_classes))), PixelLayout(8, 1))
+
+
+def test_figures_of_noisy_layers_are_the_same_each_time_and_leave_modes_and_streams_alone(tmp_path: Path):
+    config = TrainingConfig(resolution=8, num_classes=3)
+    measured = evaluator.Evaluator(some_images(torch.arange(60) % 3, num_classes=3), None, config, tmp_path)
+    generator, discriminator = Noisy().eval(), Noisy()
+    discriminator.backbone.eval()
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        stream = torch.get_rng_state()
+        found.append(measured.measure(generator, discriminator, NormalPrior(2)))
+        assert torch.equal(torch.get_rng_state(), stream)
+    assert found[0] == found[1]
+    assert 0 < found[0]["called_real_generated"] < 1
+    assert discriminator.training
+    assert not discriminator.backbone.training
+
+
+def test_samples_are_of_the_classes_that_have_images(tmp_path: Path):
+    config = TrainingConfig(resolution=8, num_classes=40)
+    images = some_images(torch.tensor([3, 5, 30] * 20), num_classes=40)
+    generator = Noisy().eval()
+    evaluator.Evaluator(images, None, config, tmp_path).measure(generator, Noisy(), NormalPrior(2))
+    assert sorted(generator.asked) == [3] * 4 + [5] * 4 + [30] * 4
 
 
 def trained(data: Path, run: Path, *args: str) -> Path:

@@ -231,6 +231,30 @@ def test_a_checkpoint_with_a_value_that_is_not_finite_is_passed_over(
     assert folder.newest_checkpoint().step == 4
 
 
+def test_a_sheet_takes_no_random_numbers_of_the_training_and_has_the_same_noise_each_time(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    build = biggan_deep.RECIPE.build_generator
+    streams: list[torch.Tensor] = []
+
+    def noisy_generator(config):
+        network = build(config)
+        network.register_forward_hook(lambda _module, _inputs, images: images + torch.rand_like(images))
+        return network
+
+    def still_step(state, batches, config):
+        streams.append(torch.get_rng_state())
+        return {"loss_d": 0.0}
+
+    noisy = replace(biggan_deep.RECIPE, build_generator=noisy_generator, train_step=still_step)
+    monkeypatch.setattr(biggan_deep, "RECIPE", noisy)
+    args = [*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "3", "--sample-every", "1"]
+    assert noisy.main(args) == 0
+    sheets = {path.read_bytes() for path in (tmp_path / "run" / "samples").glob("step_00000[12].png")}
+    assert len(sheets) == 1
+    assert all(torch.equal(stream, streams[0]) for stream in streams)
+
+
 def test_a_signal_that_arrives_while_the_processes_compare_is_not_lost(
     tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -348,6 +372,28 @@ def test_a_step_that_returns_nothing_to_log_ends_with_one_line(
     assert other.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 2
     rule = "train_step must return what to log: a dict of numbers or tensors of one element"
     assert capsys.readouterr().err.endswith(f"biggan_deep: error: {rule}, {got}\n")
+
+
+def test_what_could_not_be_resumed_ends_a_run_after_its_first_step(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    build, step = biggan_deep.RECIPE.build_discriminator, biggan_deep.RECIPE.train_step
+
+    def with_a_queue(config):
+        network = build(config)
+        network.register_buffer("queue", torch.zeros(0))
+        return network
+
+    def growing_step(state, batches, config):
+        state.discriminator.queue = torch.zeros(len(state.discriminator.queue) + 1)
+        return step(state, batches, config)
+
+    other = replace(biggan_deep.RECIPE, build_discriminator=with_a_queue, train_step=growing_step)
+    monkeypatch.setattr(biggan_deep, "RECIPE", other)
+    assert other.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 2
+    message = "error: discriminator could not be resumed: queue was (0,) in torch.float32 when it was built"
+    assert message in capfd.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "run" / "log.jsonl").read_text().count("\n") == 1  # the start alone
 
 
 def test_plain_numbers_are_logged_too(tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -174,6 +174,20 @@ def test_a_run_ends_with_one_line_when_all_scores_are_nan(
     assert "D gives no generated image a score but NaN at step" in last
 
 
+def test_scores_that_cannot_be_ranked_are_not_called_nan(images_path: str, monkeypatch: pytest.MonkeyPatch):
+    build = biggan_deep.RECIPE.build_discriminator
+
+    def build_patches(config: Any) -> torch.nn.Module:
+        network: torch.nn.Module = build(config)
+        network.register_forward_hook(lambda _network, _inputs, logits: logits[:, None].expand(-1, 4))
+        return network
+
+    patches = dataclasses.replace(biggan_deep.RECIPE, build_discriminator=build_patches)
+    monkeypatch.setattr(biggan_deep, "RECIPE", patches)
+    with pytest.raises(ValueError, match=r"must be .*\(batch,\) or \(batch, 1\)"):
+        trained_step(images_path, CONFIG, accumulate=2)
+
+
 def test_k_falls_by_epochs_of_the_real_images_and_is_logged(tiny_args: list[str], tmp_path: Path):
     """60 images, batches of 8, two updates of D a step: an epoch is 3.75 steps."""
     run = tmp_path / "run"

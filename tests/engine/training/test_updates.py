@@ -69,6 +69,47 @@ def gradients(network: torch.nn.Module) -> list[Tensor]:
     return list(kept_gradients(network).values())
 
 
+@pytest.mark.parametrize("in_optimizer", [True, False])
+def test_frozen_layers_of_both_networks_keep_their_weights_and_the_others_learn(
+    config: sngan.Config, in_optimizer: bool
+):
+    state, batches = prepared(config)
+    frozen = [state.generator.stem, state.discriminator.blocks[0]]
+    for layer in frozen:
+        layer.requires_grad_(False)
+    if not in_optimizer:
+        for optimizer, layer in zip((state.optimizer_g, state.optimizer_d), frozen, strict=True):
+            (group,) = optimizer.param_groups
+            left_out = set(layer.parameters())
+            group["params"] = [parameter for parameter in group["params"] if parameter not in left_out]
+    networks = (state.generator, state.discriminator)
+    before = [copy.deepcopy(dict(network.named_parameters())) for network in networks]
+    for _ in range(2):
+        sngan.RECIPE.train_step(state, batches, config)
+    for network, layer, old in zip(networks, frozen, before, strict=True):
+        kept = {name for name, parameter in network.named_parameters() if torch.equal(parameter, old[name])}
+        assert kept == {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        assert len(kept) == len(list(layer.parameters())) > 0
+
+
+def test_gradients_of_weights_that_the_optimizer_leaves_out_do_not_add_up(config: sngan.Config):
+    state, batches = prepared(config)
+    first = next(state.discriminator.parameters())
+    group = state.optimizer_d.param_groups[0]
+    group["params"].remove(first)
+    group["lr"] = 0.0  # so that every update has the gradient of the first, but for singular vectors that converge
+    batches.discriminator = lambda _number, parts=batches.discriminator: parts(0)  # type: ignore[method-assign]
+    norms: list[float] = []
+
+    def note(_discriminator: torch.nn.Module) -> None:
+        norms.append(first.grad.norm().item())
+
+    steps = dataclasses.replace(config, discriminator_steps=3)
+    update_discriminator(state, batches, steps, loss_of(state), before_step=note)
+    assert norms[0] > 0
+    assert norms == pytest.approx([norms[0]] * 3, rel=0.1)
+
+
 def shifted_noise(images: Tensor) -> Tensor:
     """Somebody's augmentation, with random numbers of torch's global generator."""
     return images.roll(1, -1) + 0.1 * torch.randn_like(images)
@@ -315,6 +356,14 @@ def test_what_is_no_tensor_cannot_be_kept(config: sngan.Config):
     state, _ = prepared(config)
     state.extra["count"] = 5
     with pytest.raises(UserError, match=r"^state\.extra must hold tensors by name, but holds 'count': int\.$"):
+        check_extra(state)
+
+
+def test_what_is_kept_lies_where_a_resumed_run_has_it(config: sngan.Config):
+    state, _ = prepared(config)
+    state.extra.update(count=torch.zeros(2), queue=torch.zeros(2, device="meta"))
+    rule = r"on state\.device \(cpu\), where --resume puts them"
+    with pytest.raises(UserError, match=rf"^state\.extra must hold tensors {rule}, but queue is on meta\.$"):
         check_extra(state)
 
 
