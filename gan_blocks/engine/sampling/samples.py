@@ -4,6 +4,7 @@ Tested in ``tests/engine/commands/test_sample.py``.
 """
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -59,10 +60,10 @@ def check_truncation(truncation: float | None, kind: TruncationKind | None = Non
     """Check the options ``--truncation`` and ``--truncation-by``.
 
     Raises:
-        UserError: If the truncation is less than 0, or there is a kind without a truncation.
+        UserError: If the truncation is less than 0 or infinite, or there is a kind without a truncation.
     """
-    if truncation is not None and not truncation >= 0:
-        raise UserError(f"--truncation must be at least 0, but got {truncation}.")
+    if truncation is not None and not 0 <= truncation < math.inf:
+        raise UserError(f"--truncation must be a finite number of at least 0, but got {truncation}.")
     if truncation is None and kind is not None:
         raise UserError("--truncation-by says what the number of --truncation means, but there is no --truncation.")
 

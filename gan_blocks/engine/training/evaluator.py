@@ -72,7 +72,7 @@ class Evaluator:
         # Some layers make noise in every mode.
         noise = seeded_noise(config.seed, "evaluation", device=next(discriminator.parameters()).device)
         with noise, eval_mode(discriminator):
-            images = generate(generator, draw_latents(prior, count, seed=config.seed), labels).clamp_(-1, 1)
+            images = generate(generator, draw_latents(prior, count, seed=config.seed), labels)
             if images.shape[-1] < config.resolution or not images.isfinite().all():
                 return {}  # of what is not finite the next losses tell
             samples = side.samples(images, labels)

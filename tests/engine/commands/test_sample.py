@@ -352,7 +352,8 @@ def test_the_number_of_threads_can_be_set(
     ("options", "message"),
     [
         (["--num", "0"], "--num must be at least 1, but got 0."),
-        (["--truncation", "-1"], "--truncation must be at least 0, but got -1.0."),
+        (["--truncation", "inf"], "--truncation must be a finite number of at least 0, but got inf."),
+        (["--truncation", "-1"], "--truncation must be a finite number of at least 0, but got -1.0."),
         (["--classes", "3"], "--classes must be names of classes or numbers from 0 to 2, but got 3."),
         (["--out", "x.gif"], "--out must end in .png or .npz or be a folder, but got x.gif."),
         (["--weights", "x.safetensors"], "give one of --run RUN and --weights FILE."),

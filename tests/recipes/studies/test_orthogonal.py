@@ -113,7 +113,7 @@ def test_more_coefficients_seeds_and_truncations_may_be_added_later(tmp_path: Pa
         (["--coefficients", "0", "-1"], "--coefficients must each be at least 0, but got 0 -1."),
         (["--steps", "0"], "--steps must be at least 1, but got 0."),
         (["--num", "1"], "--num must be at least 2, but got 1."),
-        (["--truncations", "-1"], "--truncation must be at least 0, but got -1.0."),
+        (["--truncations", "-1"], "--truncation must be a finite number of at least 0, but got -1.0."),
         (
             ["--recipe", "nothing"],
             f"there is no recipe nothing: name a registered one ({', '.join(registered_recipes())}), a file or a "
