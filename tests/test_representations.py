@@ -109,6 +109,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "ResidualDiscriminatorBlock": {
         "in_channels": 36,
         "out_channels": 72,
+        "hidden_channels": 40,
         "downsample": True,
         "preactivation": False,
         "kernel_size": 5,
