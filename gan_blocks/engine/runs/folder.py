@@ -221,8 +221,8 @@ class RunFolder:
             step: Take the checkpoint of this step or none, so that parts read one after the other belong together.
 
         Raises:
-            MissingPartError: If it was saved without one of the parts.
-            UserError: If there is none, and what is wrong with each is said; or one cannot be read just now.
+            UserError: If there is none, and what is wrong with each is said; if it was saved without one of the parts;
+                or if one cannot be read just now.
         """
         return load_latest_checkpoint(self.checkpoints, only, finite=True, step=step)
 
