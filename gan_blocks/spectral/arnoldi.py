@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gan_blocks._checks import bad_shape, bad_value, check_positive
+from gan_blocks._checks import bad_shape, bad_value, check_positive, check_whole
 from gan_blocks._precision import exact_products, full_precision, wide_dtype
 from gan_blocks.spectral._triplets import Settings, Triplets, leading_triplets, subspace_size
 from gan_blocks.spectral.power_iteration import (
@@ -214,6 +214,7 @@ def _check(
         if weight.shape != weights[0].shape:
             raise bad_shape(_OWNER, "weight", f"{tuple(weights[0].shape)}, like the first of the list", weight)
     out, rest = len(weights[0]), weights[0][0].numel()
+    check_whole(_OWNER, k=k, max_matvecs=max_matvecs)
     if not 1 <= k <= min(out, rest):
         raise bad_value(_OWNER, "k", f"from 1 to min(out, rest) = {min(out, rest)}", k)
     check_positive(_OWNER, tol=tol, max_matvecs=max_matvecs)

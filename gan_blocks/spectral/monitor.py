@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from gan_blocks._checks import bad_value, check_module, check_positive
+from gan_blocks._checks import bad_value, check_module, check_positive, check_sizes
 from gan_blocks._precision import to_float64, wide_dtype
 from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp
@@ -74,7 +74,8 @@ class SpectrumMonitor:
 
     def __init__(self, model: nn.Module, k: int = 3, *, tol: float = 1e-3) -> None:
         check_module(_OWNER, "model", model)
-        check_positive(_OWNER, k=k, tol=tol)
+        check_sizes(_OWNER, k=k)
+        check_positive(_OWNER, tol=tol)
         self.model = model
         self.k = k
         self.tol = tol

@@ -88,6 +88,7 @@ class SingularVectorTracker(nn.Module, ABC):
         super().__init__()
         owner = type(self).__name__
         out, rest = matrix_shape(owner, weight, dim)
+        check_whole(owner, num_singular_values=num_singular_values)
         if not 1 <= num_singular_values <= min(out, rest):
             rule = f"between 1 and min(out, rest) = {min(out, rest)}"
             raise bad_value(owner, "num_singular_values", rule, num_singular_values)

@@ -14,11 +14,13 @@ from torch.nn.utils import parametrizations as torch_parametrizations
 from torch.nn.utils.parametrize import register_parametrization
 
 from gan_blocks import (
+    SpectrumMonitor,
     advance_power_iteration,
     clamp_sigma,
     estimated_singular_values,
     fold_spectral_norm,
     spectral_norm,
+    top_singular_triplets,
 )
 from tests.reference import spectral as reference
 from tests.spectral.normalized import original_of, tracker_of
@@ -468,6 +470,15 @@ def test_rejects_a_complex_weight(register):
 def test_rejects_a_tensor_in_place_of_its_layer(register):
     with pytest.raises(TypeError, match=r": `module` must be a module, such as .*, but got module of type Tensor\.$"):
         register(torch.zeros(3, 3))
+
+
+def test_rejects_numbers_of_singular_values_that_are_not_whole():
+    with pytest.raises(TypeError, match=r"^SpectralNorm: `num_singular_values` must be a whole number, but got num_"):
+        spectral_norm(nn.Linear(3, 3), num_singular_values=1.5)
+    with pytest.raises(TypeError, match=r"^top_singular_triplets: `k` must be a whole number, but got k of type float"):
+        top_singular_triplets([torch.eye(3)], k=2.5)
+    with pytest.raises(TypeError, match=r"^SpectrumMonitor: `k` must be a whole number, but got k of type float"):
+        SpectrumMonitor(nn.Linear(3, 3), k=2.5)
 
 
 def test_rejects_numbers_of_steps_that_are_not_whole():
