@@ -187,7 +187,7 @@ def truncated_prior(
         The prior to sample from; ``prior`` itself where nothing is truncated.
 
     Raises:
-        ValueError: If ``truncation`` is less than 0 or infinite, or there is no such method.
+        ValueError: If ``truncation`` is less than 0, or infinite with ``"scaled"``, or there is no such method.
         TypeError: If ``prior`` is not normal: other distributions have no tails that the definitions could mean.
 
     References:
@@ -201,17 +201,18 @@ def truncated_prior(
     """
     if method not in ("threshold", "scaled"):
         raise bad_value("truncated_prior", "method", "'threshold' or 'scaled'", method)
-    if truncation is None or (truncation == math.inf and method == "threshold"):
+    if truncation is None:
         return prior
     check_at_least_0("truncated_prior", truncation=truncation)
-    check_finite("truncated_prior", truncation=truncation)
-    if isinstance(prior, AnnealedNormalPrior):
-        prior = prior.final
-    if not isinstance(prior, NormalPrior):
+    normal = prior.final if isinstance(prior, AnnealedNormalPrior) else prior
+    if not isinstance(normal, NormalPrior):
         raise bad_kind("truncated_prior", "prior", "a NormalPrior", prior)
+    if truncation == math.inf and method == "threshold":
+        return prior
+    check_finite("truncated_prior", truncation=truncation)
     if method == "threshold":
-        return TruncatedNormalPrior(prior.dim, threshold=truncation, std=prior.std)
-    return TruncatedNormalPrior(prior.dim, threshold=RELEASED_THRESHOLD, std=truncation * prior.std)
+        return TruncatedNormalPrior(normal.dim, threshold=truncation, std=normal.std)
+    return TruncatedNormalPrior(normal.dim, threshold=RELEASED_THRESHOLD, std=truncation * normal.std)
 
 
 def _sizes(shape: tuple[int | Sequence[int], ...]) -> torch.Size:

@@ -47,7 +47,8 @@ class CachedWeight:
     def of(self, weight: Tensor) -> Tensor | None:
         """The cached normalized weight, or None if it is stale.
 
-        That is for another weight, a changed one, a modified result, or where a graph is needed and it has none.
+        It is stale for another weight, for one that has changed, if the result was modified, or if a graph is needed
+        and it has none.
         """
         if torch._C._get_tracing_state():
             return None  # a trace would take it as a constant
@@ -181,13 +182,15 @@ def spectral_norm(
 
     **What u and v belong to.** Loading a state dict or copying the layer takes them as those of their weight, so a
     resumed run continues bit for bit. A weight that is assigned (``layer.weight = w``), or loaded without u and v, is
-    another, not an update: at the next advance they take ``warmup_iterations``. What is written in place counts as an
-    update; where that is another weight, call ``advance_power_iteration(model, n_power_iterations=15)`` once. Saving a
-    state dict in training mode counts as a read, and in evaluation mode saves the vectors that a read would take;
-    either gathers a weight in shards, so each process has to. Vectors that you write yourself stay until the weight
-    changes; vectors that are zero or not finite start anew, as those of a layer that was made on the meta device do at
-    its first read. Processes that were seeded differently have different ones until the buffers are broadcast once, as
-    ``DistributedDataParallel`` does when it is made.
+    another, not an update: at the next advance they take ``warmup_iterations``. In evaluation mode every read does so
+    anew: call :func:`advance_power_iteration` once after it, or fold the norm; of several processes, each has to put
+    the weight in. What is written in place counts as an update; where that is another weight, call
+    ``advance_power_iteration(model, n_power_iterations=15)`` once. Saving a state dict in training mode counts as a
+    read, and in evaluation mode saves the vectors that a read would take; either gathers a weight in shards, so each
+    process has to. Vectors that you write yourself stay until the weight changes; vectors that are zero or not finite
+    start anew, as those of a layer that was made on the meta device do at its first read. Processes that were seeded
+    differently have different ones until the buffers are broadcast once, as ``DistributedDataParallel`` does when it is
+    made.
 
     **Differences from torch's spectral_norm.** That one advances at every read in training mode. It also starts each
     step with u; here v is first, as in the paper, so that u alone determines the step. The result for given u and v

@@ -44,8 +44,9 @@ class SingularVectorTracker(nn.Module, ABC):
 
     Loaded vectors count as those of the loaded weight, and vectors that somebody wrote as those of the weight as it is;
     vectors that are zero or not finite start anew. On a weight that was assigned to the layer's tensor, or loaded
-    without vectors, they take ``warmup_iterations`` at the next advance: it is another, no update. Inside
-    :func:`frozen_power_iteration`, and while a model is traced or exported, a read takes u and v as they are.
+    without vectors, they take ``warmup_iterations`` at the next advance, since that is a different weight, not an
+    update. Inside :func:`frozen_power_iteration`, and while a model is traced or exported, a read takes u and v as they
+    are.
 
     Args:
         weight: The tensor to follow, with at least two dimensions; read as a matrix of shape (out, rest).

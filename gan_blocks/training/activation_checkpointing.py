@@ -79,8 +79,8 @@ def checkpoint_activations(module: nn.Module) -> None:
         if torch_singular_vectors(part):
             rule = "a module without torch's own spectral norm"
             remedy = (
-                "Its vectors would advance twice; take gan_blocks.spectral_norm, whose state from_torch_spectral_norm "
-                "makes of the other's."
+                "Its vectors would advance twice; take gan_blocks.spectral_norm (from_torch_spectral_norm converts the "
+                "state dict)."
             )
             raise bad_value("checkpoint_activations", "module", rule, type(part).__name__, remedy)
     _count_fused_updates()

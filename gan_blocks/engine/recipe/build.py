@@ -81,8 +81,9 @@ def construct(name: str, build: Callable[[], nn.Module], *, copies: int) -> nn.M
         network = build()
     for place, layer in network.named_modules():
         if any(map(is_lazy, (*layer.parameters(recurse=False), *layer.buffers(recurse=False)))):
-            what = f"a layer without sizes, {place or 'itself'} ({type(layer).__name__})"
-            raise main_rank_only(UserError(f"the {name} has {what}: give it its sizes."))
+            what = f"a lazy layer, {place or 'itself'} ({type(layer).__name__})"
+            remedy = "give it its input size, since networks are built without a first batch"
+            raise main_rank_only(UserError(f"the {name} has {what}: {remedy}."))
     return network
 
 
@@ -139,6 +140,7 @@ def check_networks(state: TrainingState, prior: Prior, config: TrainingConfig) -
         if config.top_k_gamma < 1 and tuple(logits.shape) not in ((NETWORK_SAMPLES,), (NETWORK_SAMPLES, 1)):
             rule = "one logit for each sample, (batch,) or (batch, 1), with --top-k-gamma below 1"
             raise main_rank_only(UserError(f"the discriminator must return {rule}, but {_got(logits)}."))
+    state.note_forms()
 
 
 def _got(value: object) -> str:

@@ -211,7 +211,7 @@ def config_from_json(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """
     known = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     if unknown := {name: values[name] for name in sorted(set(values) - set(known))}:
-        rule = "which this version of the recipe does not know; the version that wrote it still reads it"
+        rule = f"which this version of {kind.__module__} does not know; the version that wrote it still reads it"
         raise UserError(f"the saved Config has {as_options(unknown)}, {rule}.")
     for name, field in known.items():
         if name not in values and field.default is field.default_factory is dataclasses.MISSING:
@@ -249,8 +249,9 @@ def check_config_saves(config: Any) -> None:
     for name, saved in config_to_json(config).items():
         value = getattr(config, name)
         if not _is_read_back(value, saved, hints[name]):
-            rule = "of numbers, text, paths, None, tuples and dataclasses, which a run can read back"
-            raise UserError(f"--{name.replace('_', '-')} must be {rule}, but got {shortened(repr(value))}.")
+            remedy = "Use numbers, flags, text, paths, None, and tuples, lists or dataclasses of these, annotated so"
+            got = shortened(repr(value))
+            raise UserError(f"--{name.replace('_', '-')} cannot be read back from a saved run: got {got}. {remedy}.")
 
 
 def _is_read_back(value: Any, saved: Any, annotation: Any) -> bool:
@@ -258,4 +259,15 @@ def _is_read_back(value: Any, saved: Any, annotation: Any) -> bool:
         found = _from_json(json.loads(json.dumps(saved)), annotation)
     except (TypeError, ValueError, UserError):
         return False
+    return _is_same(found, value)
+
+
+def _is_same(found: Any, value: Any) -> bool:
+    """Whether two values are equal and of one type, and so are all parts of them: a tuple equals one with names."""
+    if type(found) is not type(value):
+        return False
+    if isinstance(value, tuple | list):
+        return len(found) == len(value) and all(map(_is_same, found, value))
+    if dataclasses.is_dataclass(value):
+        return all(_is_same(getattr(found, one.name), getattr(value, one.name)) for one in dataclasses.fields(value))
     return bool(found == value) or repr(found) == repr(value)  # NaN is not equal to itself

@@ -38,10 +38,19 @@ class TrainingState:
     """Counters and tensors of the recipe's own, which its training step puts here; saved and brought back."""
 
     built: dict[str, dict[str, str]] = field(init=False, repr=False)
-    """Shape and dtype of each tensor of the networks when they were built: a run that is resumed builds the same."""
+    """Shape and dtype of each tensor of the networks before the training: a run that is resumed has the same then."""
+
+    learning_d: tuple[Tensor, ...] = field(init=False, repr=False)
+    """D's parameters that are not frozen when it is built."""
 
     def __post_init__(self) -> None:
         """Note what the networks hold."""
+        learning = tuple(parameter for parameter in self.discriminator.parameters() if parameter.requires_grad)
+        object.__setattr__(self, "learning_d", learning)
+        self.note_forms()
+
+    def note_forms(self) -> None:
+        """Note shapes and dtypes of what the networks hold; a forward pass may have made buffers."""
         object.__setattr__(self, "built", {part: _forms(part, held) for part, held in self._of_networks().items()})
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
@@ -101,6 +110,6 @@ def _forms(part: str, held: Mapping[str, Tensor]) -> dict[str, str]:
 def _check_as_built(part: str, built: Mapping[str, str], now: Mapping[str, str]) -> None:
     for name in {**built, **now}:
         if built.get(name) != now.get(name):
-            change = f"{name} was {built.get(name, 'not there')} when it was built, but is {now.get(name, 'gone')} now"
-            remedy = "build it as it will stay, or register it with persistent=False"
-            raise main_rank_only(UserError(f"{part} could not be resumed: {change}; {remedy}."))
+            change = f"{name} was {built.get(name, 'not there')} before training, but is {now.get(name, 'gone')} now"
+            remedy = "Give it a fixed shape and dtype, or register it with persistent=False"
+            raise main_rank_only(UserError(f"{part} could not be resumed: {change}. {remedy}."))

@@ -16,6 +16,22 @@ __all__ = ["flatten_optimizer", "restore_optimizer"]
 NO_STATE = "no_state"
 
 
+# What torch's optimizers keep for every weight of a parameter; other entries may have shapes of their own.
+_OF_EVERY_WEIGHT = frozenset(
+    (
+        "acc_delta",
+        "exp_avg",
+        "exp_avg_sq",
+        "exp_inf",
+        "grad_avg",
+        "max_exp_avg_sq",
+        "momentum_buffer",
+        "square_avg",
+        "sum",
+    )
+)
+
+
 def flatten_optimizer(optimizer: optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """Name each state tensor after its parameter: ``conv.weight.exp_avg``, ``conv.weight.step``.
 
@@ -48,7 +64,8 @@ def restore_optimizer(
         source: What the tensors are, for the error.
 
     Raises:
-        UserError: If there is nothing of a parameter, or something of another; the first ten of each kind are named.
+        UserError: If there is nothing of a parameter, or something of another, or a moment has another shape than its
+            parameter; the first ten of each kind are named.
         ValueError: If the optimizer has a parameter that the model has not.
     """
     parameters = _named_parameters(optimizer, model)
@@ -84,8 +101,14 @@ def _check_fit(saved: dict[str, dict[str, Tensor]], parameters: dict[str, Tensor
     keys = {key for state in saved.values() for key in state if key != NO_STATE} or {NO_STATE}
     missing = [f"{name}.{key}" for name in parameters if name not in saved for key in keys]
     unexpected = [f"{name}.{key}" for name in saved.keys() - parameters.keys() for key in saved[name]]
-    if missing or unexpected:
-        raise mismatch_error(source, missing, unexpected, shapes=())
+    shapes = [
+        f"{name}.{key} {tuple(value.shape)} instead of {tuple(parameters[name].shape)}"
+        for name in saved.keys() & parameters.keys()
+        for key, value in saved[name].items()
+        if key in _OF_EVERY_WEIGHT and value.shape != parameters[name].shape
+    ]
+    if missing or unexpected or shapes:
+        raise mismatch_error(source, missing, unexpected, sorted(shapes))
 
 
 def _like_parameter(value: Tensor, parameter: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn, optim
@@ -74,7 +75,7 @@ def descend(
     Raises:
         UserError: If a loss or a penalty is none, or has names in one micro-batch or process and none in another.
     """
-    network.zero_grad()  # also of weights that the optimizer leaves out
+    _zero_gradients(network, optimizer)
     # Of one type everywhere: a share may be in float64 where a process has chosen.
     dtype = torch.promote_types(next(network.parameters()).dtype, torch.float32)
     zero = torch.zeros((), device=state.device, dtype=dtype)
@@ -109,9 +110,22 @@ def descend(
     optimizer.step()
     if after_step is not None:
         after_step(network)
-    network.zero_grad()  # their memory is the other player's now
+    _zero_gradients(network, optimizer)  # their memory is the other player's now
     advance_norms(network)
     return totals
+
+
+_LEFT_OUT = WeakKeyDictionary[nn.Module, list[nn.Parameter]]()
+
+
+def _zero_gradients(network: nn.Module, optimizer: optim.Optimizer) -> None:
+    """Also of weights that the optimizer leaves out, which would add up; to find these takes as long as the rest."""
+    optimizer.zero_grad()
+    if network not in _LEFT_OUT:
+        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        _LEFT_OUT[network] = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    for parameter in _LEFT_OUT[network]:
+        parameter.grad = None
 
 
 def _named(value: Any, device: torch.device) -> Totals:

@@ -164,6 +164,8 @@ def update_discriminator(
     """
     total: Totals = {}
     listed = listed_penalties(penalties)
+    for parameter in state.learning_d:  # a recipe may have frozen D for a pass of its own through G
+        parameter.requires_grad_(True)
     for number in range(config.discriminator_steps):
         parts: Iterable[PairBatch] = batches.discriminator(number)
         if same_labels:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gan_blocks import NormalPrior
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.inspection.dry_run import build_on_meta
 from gan_blocks.engine.recipe.build import build_state, check_networks
@@ -95,7 +96,7 @@ class Lazy(nn.Module):
 def test_a_layer_that_waits_for_its_sizes_is_one_line():
     config = sngan.PRESETS["mnist5k-32"]()
     late = dataclasses.replace(sngan.RECIPE, build_discriminator=lambda config: Lazy(ready=False))
-    message = r"^the discriminator has a layer without sizes, lin \(LazyLinear\): give it its sizes\.$"
+    message = r"^the discriminator has a lazy layer, lin \(LazyLinear\): give it its input size, since networks"
     with pytest.raises(UserError, match=message):
         build_state(late, config, RunOptions())
     with pytest.raises(UserError, match=message):
@@ -127,17 +128,17 @@ def with_critic(critic: nn.Module, **optimizers: Any) -> TrainingState:
     [
         (
             lambda critic: setattr(critic, "queue", torch.zeros(1)),
-            "queue was (0,) in torch.float32 when it was built, but is (1,) in torch.float32 now",
+            "queue was (0,) in torch.float32 before training, but is (1,) in torch.float32 now",
         ),
         (
             lambda critic: setattr(critic, "queue", torch.zeros(0, dtype=torch.int64)),
-            "queue was (0,) in torch.float32 when it was built, but is (0,) in torch.int64 now",
+            "queue was (0,) in torch.float32 before training, but is (0,) in torch.int64 now",
         ),
         (
             lambda critic: critic.register_buffer("count", torch.zeros(())),
-            "count was not there when it was built, but is () in torch.float32 now",
+            "count was not there before training, but is () in torch.float32 now",
         ),
-        (lambda critic: delattr(critic, "queue"), "queue was (0,) in torch.float32 when it was built, but is gone now"),
+        (lambda critic: delattr(critic, "queue"), "queue was (0,) in torch.float32 before training, but is gone now"),
     ],
 )
 def test_a_network_that_could_not_be_resumed_is_one_line(change: Callable[[nn.Module], object], problem: str):
@@ -146,8 +147,24 @@ def test_a_network_that_could_not_be_resumed_is_one_line(change: Callable[[nn.Mo
     change(state.discriminator)
     with pytest.raises(UserError) as error:
         state.tensors()
-    remedy = "build it as it will stay, or register it with persistent=False"
-    assert str(error.value) == f"discriminator could not be resumed: {problem}; {remedy}."
+    remedy = "Give it a fixed shape and dtype, or register it with persistent=False"
+    assert str(error.value) == f"discriminator could not be resumed: {problem}. {remedy}."
+
+
+class Grid(Critic):
+    """Makes a buffer in its first forward pass."""
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        if not hasattr(self, "grid"):
+            self.register_buffer("grid", torch.zeros(2))
+        return super().forward(images, labels)
+
+
+def test_a_buffer_of_the_first_forward_pass_is_there_when_a_run_is_resumed():
+    state, resumed = with_critic(Grid()), with_critic(Grid())
+    for each in (state, resumed):
+        check_networks(each, NormalPrior(GREY.latent_dim), GREY)
+    resumed.restore(state.tensors())
 
 
 class Counting(torch.optim.SGD):

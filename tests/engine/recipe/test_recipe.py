@@ -4,10 +4,11 @@ import json
 import math
 import sys
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from torch import nn
@@ -106,7 +107,7 @@ def test_a_younger_field_takes_its_default_and_an_unknown_one_is_named():
     assert RECIPE.config_from_json(saved) == Config()
     with pytest.raises(UserError) as error:
         RECIPE.config_from_json({**saved, "depth": 3, "breadth": 2})
-    rule = "which this version of the recipe does not know; the version that wrote it still reads it."
+    rule = f"which this version of {__name__} does not know; the version that wrote it still reads it."
     assert str(error.value) == f"the saved Config has --breadth 2 --depth 3, {rule}"
 
 
@@ -155,7 +156,7 @@ def test_a_config_of_tuples_in_tuples_paths_and_dataclasses_is_read_as_it_was_sa
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"last": {"widths": [1], "depth": 2}}, "the saved Config has --depth 2, which this version of the"),
+        ({"last": {"widths": [1], "depth": 2}}, "the saved Config has --depth 2, which this version of "),
         ({"last": {"table": "a"}}, "the saved Config lacks --widths, which has no default."),
         ({"stages": [[4, 16, 3]]}, "--stages must be values of which each is 2 values, but got (4, 16, 3)."),
         ({"place": 3}, "--place must be a path, but got 3."),
@@ -167,6 +168,15 @@ def test_a_saved_value_that_fits_no_field_is_named(values: dict[str, Any], probl
     assert str(error.value).startswith(problem)
 
 
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Norm(StrEnum):
+    BATCH = "batch"
+
+
 @dataclass(frozen=True)
 class LosingConfig(Config):
     table: Any = None
@@ -174,14 +184,14 @@ class LosingConfig(Config):
 
 @pytest.mark.parametrize(
     "value",
-    [{4: 16}, {1, 2}, [1, 2], ((1, [2]),), Path("a"), 1j],
-    ids=["keys", "set", "list", "inner", "path", "other"],
+    [{4: 16}, {1, 2}, [1, 2], ((1, [2]),), Path("a"), 1j, Point(1, 2), (Norm.BATCH,)],
+    ids=["keys", "set", "list", "inner", "path", "other", "named tuple", "enumeration"],
 )
 def test_a_config_that_could_not_be_read_again_is_refused_before_it_is_trained(value: Any):
     with pytest.raises(UserError) as error:
         check_config_saves(LosingConfig(table=value))
-    rule = "of numbers, text, paths, None, tuples and dataclasses, which a run can read back"
-    assert str(error.value) == f"--table must be {rule}, but got {value!r}."
+    remedy = "Use numbers, flags, text, paths, None, and tuples, lists or dataclasses of these, annotated so"
+    assert str(error.value) == f"--table cannot be read back from a saved run: got {value!r}. {remedy}."
 
 
 class Undecorated(AdamFields, TrainingConfig):

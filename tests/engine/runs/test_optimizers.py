@@ -171,18 +171,19 @@ def test_a_parameter_that_never_had_a_gradient_is_restored_beside_those_that_had
     assert set(other.state) == set(net["used"].parameters())
 
 
-def test_every_missing_and_unexpected_parameter_is_named():
+def test_every_missing_unexpected_and_misshapen_entry_is_named():
     state = saved_state()
     for name in ("4.bias.exp_avg", "4.bias.exp_avg_sq", "4.bias.step"):
         del state[name]
-    state |= {"9.weight.step": torch.tensor(1.0)}
+    state |= {"9.weight.step": torch.tensor(1.0), "2.weight.exp_avg": torch.ones(2, 4)}
     net = network(1)
     optimizer = fused_adam(list(net.parameters()))
     with pytest.raises(UserError) as error:
         restore_optimizer(optimizer, net, state, "optimizer_g")
     assert str(error.value) == (
         "optimizer_g does not fit the network it is loaded into; "
-        "missing keys: 4.bias.exp_avg, 4.bias.exp_avg_sq, 4.bias.step; unexpected keys: 9.weight.step."
+        "missing keys: 4.bias.exp_avg, 4.bias.exp_avg_sq, 4.bias.step; unexpected keys: 9.weight.step; "
+        "wrong shapes: 2.weight.exp_avg (2, 4) instead of (2, 4, 1, 1)."
     )
     assert not optimizer.state
 

@@ -391,7 +391,7 @@ def test_what_could_not_be_resumed_ends_a_run_after_its_first_step(
     other = replace(biggan_deep.RECIPE, build_discriminator=with_a_queue, train_step=growing_step)
     monkeypatch.setattr(biggan_deep, "RECIPE", other)
     assert other.main([*tiny_args, "--run-dir", str(tmp_path / "run")]) == 2
-    message = "error: discriminator could not be resumed: queue was (0,) in torch.float32 when it was built"
+    message = "error: discriminator could not be resumed: queue was (0,) in torch.float32 before training"
     assert message in capfd.readouterr().err.splitlines()[-1]
     assert (tmp_path / "run" / "log.jsonl").read_text().count("\n") == 1  # the start alone
 

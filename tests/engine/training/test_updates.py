@@ -17,6 +17,7 @@ from gan_blocks import SpectralNorm, zero_centered_penalty
 from gan_blocks.engine import (
     FakeBatch,
     PairBatch,
+    Recipe,
     StepBatches,
     TrainingState,
     fake_images_of,
@@ -56,11 +57,13 @@ def config(tiny_data: Path) -> sngan.Config:
     return dataclasses.replace(CONFIG, data=f"npz:{tiny_data}")
 
 
-def prepared(config: sngan.Config, **options: Any) -> tuple[TrainingState, StepBatches]:
+def prepared(
+    config: sngan.Config, recipe: Recipe[sngan.Config] = sngan.RECIPE, **options: Any
+) -> tuple[TrainingState, StepBatches]:
     run = RunOptions(device="cpu", precision="fp64", **options)
     images = load_images(config.data, resolution=16, channels=1, num_classes=3)
     source = BatchSource(images, sngan.RECIPE.build_prior(config), config, run)
-    state = build_state(sngan.RECIPE, config, run)
+    state = build_state(recipe, config, run)
     keep_gradients(state)
     return state, source.step(1)
 
@@ -73,10 +76,19 @@ def gradients(network: torch.nn.Module) -> list[Tensor]:
 def test_frozen_layers_of_both_networks_keep_their_weights_and_the_others_learn(
     config: sngan.Config, in_optimizer: bool
 ):
-    state, batches = prepared(config)
+    def frozen_generator(config: sngan.Config) -> torch.nn.Module:
+        network = sngan.RECIPE.build_generator(config)
+        network.stem.requires_grad_(False)
+        return network
+
+    def frozen_discriminator(config: sngan.Config) -> torch.nn.Module:
+        network = sngan.RECIPE.build_discriminator(config)
+        network.blocks[0].requires_grad_(False)
+        return network
+
+    builders = {"build_generator": frozen_generator, "build_discriminator": frozen_discriminator}
+    state, batches = prepared(config, dataclasses.replace(sngan.RECIPE, **builders))
     frozen = [state.generator.stem, state.discriminator.blocks[0]]
-    for layer in frozen:
-        layer.requires_grad_(False)
     if not in_optimizer:
         for optimizer, layer in zip((state.optimizer_g, state.optimizer_d), frozen, strict=True):
             (group,) = optimizer.param_groups
@@ -90,6 +102,15 @@ def test_frozen_layers_of_both_networks_keep_their_weights_and_the_others_learn(
         kept = {name for name, parameter in network.named_parameters() if torch.equal(parameter, old[name])}
         assert kept == {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         assert len(kept) == len(list(layer.parameters())) > 0
+
+
+def test_a_discriminator_that_a_recipe_has_frozen_for_a_pass_of_its_own_learns_in_its_turn(config: sngan.Config):
+    state, batches = prepared(config)
+    state.discriminator.requires_grad_(False)
+    before = copy.deepcopy(state.discriminator.state_dict())
+    sngan.RECIPE.train_step(state, batches, config)
+    moved = [name for name, _ in state.discriminator.named_parameters()]
+    assert all(not torch.equal(state.discriminator.state_dict()[name], before[name]) for name in moved)
 
 
 def test_gradients_of_weights_that_the_optimizer_leaves_out_do_not_add_up(config: sngan.Config):
