@@ -246,7 +246,7 @@ def test_a_config_that_could_not_be_read_again_is_refused_before_it_is_trained(
     recipe = replace(biggan_deep.RECIPE, config=UnsavableConfig, presets=presets)  # type: ignore[arg-type]
     monkeypatch.setattr(biggan_deep, "RECIPE", recipe)
     assert recipe.main([*tiny_args, "--run-dir", str(tmp_path / "run"), "--steps", "1"]) == 2
-    assert capfd.readouterr().err.startswith("biggan_deep: error: --table cannot be read back from a saved run: got {4:")
+    assert capfd.readouterr().err.startswith("biggan_deep: error: --table cannot be read back from a saved run:")
     assert not (tmp_path / "run").exists()
 
 
