@@ -83,8 +83,7 @@ def check_sizes(owner: str, **values: int) -> None:
     """Raise unless every keyword's value is a whole number greater than zero."""
     for name, value in values.items():
         check_whole(owner, **{name: value})
-        if not value > 0:
-            raise bad_value(owner, name, "greater than 0", value)
+        check_positive(owner, **{name: value})
 
 
 def check_at_least_0(owner: str, **values: float) -> None:

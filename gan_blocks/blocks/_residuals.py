@@ -9,20 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 from torch.nn.utils.weight_norm import WeightNorm
 
 from gan_blocks._checks import bad_kind, bad_value, check_sizes
 from gan_blocks.conditioning.batchnorm import project_together
 from gan_blocks.spectral.normalization import SpectralNorm
 from gan_blocks.spectral.parametrized import chains_of
+from gan_blocks.spectral.torch_layouts import torch_singular_vectors
 
 __all__ = ["check_groups", "check_out_of_place", "grouped", "norms_for", "zero_weight_"]
-
-
-_SPECTRAL_NORMS = (SpectralNorm, _SpectralNorm, SpectralNormHook)
 
 
 def norms_for(
@@ -81,9 +77,10 @@ def _reset_to_zero(owner: str, layer: Any) -> None:
 
 @torch.no_grad()
 def _fill_with_zeros(owner: str, layer: nn.Module) -> None:
-    hooks, chain = list(layer._forward_pre_hooks.values()), chains_of(layer).get("weight")
-    spectral = any(isinstance(step, _SPECTRAL_NORMS) for step in [*hooks, *(chain or [])])
-    scale = None if spectral else _scale_of(layer, hooks, chain)
+    chain = chains_of(layer).get("weight")
+    # Ours, or torch's as a hook of the layer or a step of the chain.
+    spectral = any(isinstance(step, SpectralNorm) or torch_singular_vectors(step) for step in [layer, *(chain or [])])
+    scale = None if spectral else _scale_of(layer, chain)
     if scale is None:
         rule = "a factory of layers whose weight can be zero, with zero_init_residual"
         remedy = (
@@ -94,9 +91,9 @@ def _fill_with_zeros(owner: str, layer: nn.Module) -> None:
     nn.init.zeros_(scale)
 
 
-def _scale_of(layer: nn.Module, hooks: Sequence[object], chain: ParametrizationList | None) -> Tensor | None:
+def _scale_of(layer: nn.Module, chain: ParametrizationList | None) -> Tensor | None:
     """The tensor of a layer whose zeros make its weight zero."""
-    if any(isinstance(hook, WeightNorm) for hook in hooks):
+    if any(isinstance(hook, WeightNorm) for hook in layer._forward_pre_hooks.values()):
         return layer.get_parameter("weight_g")
     if chain is None:
         return layer._parameters.get("weight")

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -135,37 +137,35 @@ def test_half_precision_weights_are_orthogonal_up_to_rounding(dtype: torch.dtype
     torch.testing.assert_close(weight @ weight.T, torch.eye(4), atol=0.02, rtol=0)
 
 
-def test_rejects_a_parametrized_tensor_and_changes_nothing():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(parametrizations.spectral_norm(nn.Linear(2, 2))))
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (
+            lambda: nn.Sequential(parametrizations.spectral_norm(nn.Linear(2, 2))),
+            r"^init_orthogonal_: `module` must not contain parametrized tensors, but got module with 1\.0\.weight\. "
+            r"Initialize before spectral_norm or another parametrization is registered\.$",
+        ),
+        (
+            lambda: torch.nn.utils.spectral_norm(nn.Linear(2, 2)),
+            r"must not contain parametrized tensors, but got module with 1\.weight\.",
+        ),
+        (
+            lambda: torch.nn.utils.weight_norm(nn.Linear(2, 2)),
+            r"must not contain parametrized tensors, but got module with 1\.weight\.",
+        ),
+        (
+            lambda: nn.LazyLinear(2),
+            r"^init_orthogonal_: `module` must not have uninitialized parameters, but got module with 1\.weight, "
+            r"1\.bias\. Run a batch through it first\.$",
+        ),
+    ],
+    ids=["parametrized", "hook of spectral norm", "hook of weight norm", "lazy"],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning", "ignore:Lazy modules:UserWarning")
+def test_rejects_what_it_cannot_draw_and_changes_nothing(last: Callable[[], nn.Module], message: str):
+    model = nn.Sequential(nn.Linear(2, 2), last())
     before = model[0].weight.clone()
-    message = (
-        r"^init_orthogonal_: `module` must not contain parametrized tensors, but got module with 1\.0\.weight\. "
-        r"Initialize before spectral_norm or another parametrization is registered\.$"
-    )
     with pytest.raises(RuntimeError, match=message):
-        init_orthogonal_(model)
-    assert torch.equal(model[0].weight, before)
-
-
-@pytest.mark.parametrize("normalize", [torch.nn.utils.spectral_norm, torch.nn.utils.weight_norm])
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
-def test_rejects_a_weight_that_a_hook_normalizes_and_changes_nothing(normalize):
-    model = nn.Sequential(nn.Linear(2, 2), normalize(nn.Linear(2, 2)))
-    before = model[0].weight.clone()
-    with pytest.raises(RuntimeError, match=r"must not contain parametrized tensors, but got module with 1\.weight\."):
-        init_orthogonal_(model)
-    assert torch.equal(model[0].weight, before)
-
-
-@pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
-def test_rejects_lazy_parameters_and_changes_nothing():
-    model = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2))
-    before = model[0].weight.clone()
-    pattern = (
-        r"^init_orthogonal_: `module` must not have uninitialized parameters, but got module with 1\.weight, 1\.bias\. "
-        r"Run a batch through it first\.$"
-    )
-    with pytest.raises(RuntimeError, match=pattern):
         init_orthogonal_(model)
     assert torch.equal(model[0].weight, before)
 

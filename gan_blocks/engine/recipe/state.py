@@ -61,8 +61,8 @@ class TrainingState:
         """Everything to save, by file name.
 
         Raises:
-            UserError: If it could not be restored: an entry is no tensor, or a network has others than when it was
-                built. The first one is named.
+            UserError: If it could not be restored: an entry is no tensor, or a network has others than before the
+                training. The first one is named.
         """
         networks = self._of_networks()
         for part, held in networks.items():
