@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Ratio, Table, render_table, table
+from benchmarks.steps.training_steps import SYSTEMS, System, plain_trainer, systems, trainer
 from benchmarks.timing import machine
-from benchmarks.training_steps import SYSTEMS, System, plain_trainer, systems, trainer
 from gan_blocks.engine.base.devices import cpu_has_bf16
 from gan_blocks.engine.recipe.options import RunOptions
 

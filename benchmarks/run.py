@@ -12,11 +12,12 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks import checkpoint_saving, peak_memory, plain_biggan, sampling_speed, step_costs
-from benchmarks.floors import floor_table
+from benchmarks import checkpoint_saving, peak_memory, sampling_speed
 from benchmarks.results import Table, command_of, page_asked, page_of
+from benchmarks.steps import costs, plain_biggan
+from benchmarks.steps.floors import floor_table
+from benchmarks.steps.training_steps import System, systems
 from benchmarks.suite import Benchmark, Turn, add_options, check_names, measure_all, set_threads
-from benchmarks.training_steps import System, systems
 
 __all__ = ["benchmarks_of", "main"]
 
@@ -33,13 +34,13 @@ def steps(tiny: bool, name: str, turn: Turn) -> list[Table]:
 def spectral_norm(tiny: bool, turn: Turn) -> list[Table]:
     """Spectral norm: ours, torch's and none, in the steps of BigGAN-128 (most of the time) and the demo."""
     of, shares = systems(tiny=tiny), {"BigGAN-128": 0.8, "demo": 0.2}
-    return [step_costs.spectral_norm_costs(name, of[name], turn.part(share)) for name, share in shares.items()]
+    return [costs.spectral_norm_costs(name, of[name], turn.part(share)) for name, share in shares.items()]
 
 
 def classes(tiny: bool, turn: Turn) -> list[Table]:
     """A step with 18,000 classes over one with 10."""
     name = "BigGAN-128"
-    return [step_costs.class_costs(name, systems(tiny=tiny)[name], turn)]
+    return [costs.class_costs(name, systems(tiny=tiny)[name], turn)]
 
 
 def sampling(tiny: bool, turn: Turn) -> list[Table]:

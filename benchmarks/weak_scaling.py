@@ -23,7 +23,7 @@ import torch.distributed as dist
 from benchmarks.distributed_runs import free_port
 from benchmarks.timing import machine
 from gan_blocks.engine import load_images
-from gan_blocks.engine.base.processes import joined_processes
+from gan_blocks.engine.base.parallel.processes import joined_processes
 from gan_blocks.engine.recipe.batches import BatchSource
 from gan_blocks.engine.recipe.build import build_state
 from gan_blocks.engine.recipe.options import RunOptions

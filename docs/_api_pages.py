@@ -13,7 +13,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-from gan_blocks.engine.base.command_line import without_notes
+from gan_blocks.engine.base.terminal.command_line import without_notes
 
 __all__ = ["home_modules", "part_page", "write_pages"]
 

@@ -151,12 +151,12 @@ from gan_blocks.metrics.predictions import ClassifierScore, classifier_score
 from gan_blocks.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wasserstein_distance
 from gan_blocks.metrics.structural_similarity import multiscale_ssim
 from gan_blocks.spectral.advancing import advance_power_iteration, frozen_power_iteration
-from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.caching import cached_spectral_norm
 from gan_blocks.spectral.clamping import SigmaClamp, clamp_sigma
 from gan_blocks.spectral.monitor import LayerSpectrum, SpectrumMonitor
 from gan_blocks.spectral.normalization import SpectralNorm, estimated_singular_values, fold_spectral_norm, spectral_norm
 from gan_blocks.spectral.regularization import sigma_regularization
+from gan_blocks.spectral.singular_values.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.torch_layouts import from_torch_spectral_norm
 from gan_blocks.training.activation_checkpointing import checkpoint_activations
 from gan_blocks.training.ema import ExponentialMovingAverage

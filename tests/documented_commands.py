@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from gan_blocks.engine import find_recipe
-from gan_blocks.engine.base import command_line
+from gan_blocks.engine.base.terminal import command_line
 from gan_blocks.engine.commands import console
 from gan_blocks.engine.runs import RecipeIdentity
 from gan_blocks.engine.runs.folder import RunFolder

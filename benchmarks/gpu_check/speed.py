@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks import plain_biggan
 from benchmarks.results import Ratio, Table, table
+from benchmarks.steps import plain_biggan
+from benchmarks.steps.training_steps import TINY_SYSTEMS, trainer
 from benchmarks.timing import timed_in_turn
-from benchmarks.training_steps import TINY_SYSTEMS, trainer
 from gan_blocks.engine.recipe.options import RunOptions
 from recipes import biggan
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.distributed_runs import free_port
 from benchmarks.gpu_check.findings import Findings
-from benchmarks.training_steps import TINY_SYSTEMS
+from benchmarks.steps.training_steps import TINY_SYSTEMS
 from gan_blocks import CrossReplicaBatchNorm2d, distributed_top_k
 from gan_blocks.engine import Recipe, run_console_command
 from gan_blocks.engine.recipe.build import build_state

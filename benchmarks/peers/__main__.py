@@ -18,9 +18,9 @@ from benchmarks.peers import steps
 from benchmarks.peers.folders import folder_of
 from benchmarks.results import Ratio, Table, command_of, page_asked, page_of, table
 from benchmarks.sampling_speed import BATCHES, SYSTEM, sampling_table
+from benchmarks.steps.training_steps import SYSTEMS, trainer
 from benchmarks.suite import Benchmark, Turn, add_options, check_names, measure_all, set_threads
 from benchmarks.timing import Case, timed_apart
-from benchmarks.training_steps import SYSTEMS, trainer
 from gan_blocks.engine.base.devices import cpu_has_bf16
 from gan_blocks.engine.recipe.options import RunOptions
 

@@ -1,7 +1,7 @@
 """A 3x3 convolution beside a change of resolution as one 4x4 convolution of stride 2: equal, and 2.25 times less work.
 
-Tested in ``tests/layers/test_fused_resampling.py``; ``benchmarks/fused_resampling.py`` measures from which size on it
-is faster.
+Tested in ``tests/layers/test_fused_resampling.py``; ``benchmarks/parts/fused_resampling.py`` measures from which size
+on it is faster.
 """
 
 from collections.abc import Callable

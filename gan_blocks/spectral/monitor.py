@@ -13,10 +13,10 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from gan_blocks._checks import bad_value, check_module, check_positive, check_sizes
 from gan_blocks._precision import to_float64, wide_dtype
-from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.clamping import SigmaClamp
 from gan_blocks.spectral.parametrized import chains_of, sources_of
 from gan_blocks.spectral.registering import default_dim
+from gan_blocks.spectral.singular_values.arnoldi import SingularTriplets, top_singular_triplets
 
 __all__ = ["LayerSpectrum", "SpectrumMonitor"]
 

@@ -7,9 +7,9 @@ import pytest
 from benchmarks.peak_memory import held
 from benchmarks.results import page_of
 from benchmarks.run import benchmarks_of, main
-from benchmarks.step_profile import kind_of
+from benchmarks.steps.profile import kind_of
+from benchmarks.steps.training_steps import SYSTEMS, TINY_SYSTEMS, changed, trainer, with_torch_spectral_norm
 from benchmarks.suite import Benchmark, measure_all
-from benchmarks.training_steps import SYSTEMS, TINY_SYSTEMS, changed, trainer, with_torch_spectral_norm
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +87,7 @@ def test_the_page_on_speed_lists_every_script():
     scripts = [path for path in (ROOT / "benchmarks").rglob("*.py") if '__name__ == "__main__"' in path.read_text()]
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__") for path in scripts]
     assert "benchmarks.trials.killed" in modules
-    others = {"benchmarks.peers": "make bench-peers", "benchmarks.checkout_worker": "benchmarks.checkouts"}
+    others = {"benchmarks.peers": "make bench-peers", "benchmarks.steps.checkout_worker": "benchmarks.steps.checkouts"}
     named = [name for name in modules if others.get(name, name) in page or f"{name.rpartition('.')[2]}.py`" in page]
     assert named == modules
 

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.slow
 SCRIPTS = {
     "checkpoint_saving": ["--bytes", "100000", "--rounds", "1"],
     "data_reading": ["--images", "12", "--batch", "4", "--batches", "1", "--rounds", "1"],
-    "r1_step": ["--channels", "8", "--batch", "2", "--rounds", "1"],
-    "spectrum_monitor": ["--channels", "8", "--batch", "2", "--every", "2", "--measurements", "2"],
+    "steps.r1": ["--channels", "8", "--batch", "2", "--rounds", "1"],
+    "parts.spectrum_monitor": ["--channels", "8", "--batch", "2", "--every", "2", "--measurements", "2"],
     "weak_scaling": ["--steps", "1", "--batch", "2", "--channels", "8", "--rounds", "1"],
 }
 

@@ -17,8 +17,8 @@ from gan_blocks import (
 )
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.kinds.stacked import NUM_STACKS, stacked_numbers
 from gan_blocks.engine.data.loading import load_images
-from gan_blocks.engine.data.stacked import NUM_STACKS, stacked_numbers
 from gan_blocks.engine.recipe.batches import BatchSource
 from gan_blocks.engine.recipe.build import build_state
 from gan_blocks.engine.recipe.options import RunOptions

@@ -9,8 +9,8 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from gan_blocks import clamp_sigma
 from gan_blocks import spectral_norm as blocks_spectral_norm
 from gan_blocks.spectral import monitor as monitor_module
-from gan_blocks.spectral.arnoldi import SingularTriplets, top_singular_triplets
 from gan_blocks.spectral.monitor import LayerSpectrum, SpectrumMonitor
+from gan_blocks.spectral.singular_values.arnoldi import SingularTriplets, top_singular_triplets
 
 
 def small_gan_part() -> nn.Sequential:

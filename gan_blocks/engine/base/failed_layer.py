@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from gan_blocks.engine.base.checks import shortened
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import out_of_memory
-from gan_blocks.engine.base.processes import main_rank_only
+from gan_blocks.engine.base.parallel.processes import main_rank_only
 
 __all__ = ["naming_failed_construction", "naming_failed_layer"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from gan_blocks.engine.base.checks import unknown_word
-from gan_blocks.engine.base.command_line import run_command
+from gan_blocks.engine.base.terminal.command_line import run_command
 
 __all__ = ["COMMANDS", "main", "run"]
 

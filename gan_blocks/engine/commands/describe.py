@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from gan_blocks import SharedEmbedding
 from gan_blocks.engine.base.checks import Fields, require_positive
-from gan_blocks.engine.base.command_line import asks_for_help, run_command, without_notes
 from gan_blocks.engine.base.failed_layer import naming_failed_layer
+from gan_blocks.engine.base.terminal.command_line import asks_for_help, run_command, without_notes
 from gan_blocks.engine.commands.train import recipe_usage, take_recipe
 from gan_blocks.engine.inspection.dry_run import build_on_meta
 from gan_blocks.engine.inspection.layer_table import LayerRow, format_table, layer_table

@@ -25,15 +25,15 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from gan_blocks.engine.base.checks import Fields
-from gan_blocks.engine.base.command_line import parse_options, parse_some, run_command
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.json_values import merged
-from gan_blocks.engine.base.processes import current_world, joined_processes, main_rank_only
-from gan_blocks.engine.commands.evaluate_options import Options, one_run_each
-from gan_blocks.engine.commands.evaluate_samples import Asked, Drawn, draw
-from gan_blocks.engine.commands.evaluate_tables import Found, doubts, encoded, table
-from gan_blocks.engine.commands.truncation_sweep import evaluate_or_sweep
+from gan_blocks.engine.base.parallel.processes import current_world, joined_processes, main_rank_only
+from gan_blocks.engine.base.terminal.command_line import parse_options, parse_some, run_command
+from gan_blocks.engine.commands.evaluation.options import Options, one_run_each
+from gan_blocks.engine.commands.evaluation.samples import Asked, Drawn, draw
+from gan_blocks.engine.commands.evaluation.tables import Found, doubts, encoded, table
+from gan_blocks.engine.commands.evaluation.truncation_sweep import evaluate_or_sweep
 from gan_blocks.engine.evaluation.metric import Report
 from gan_blocks.engine.evaluation.metrics import METRICS
 from gan_blocks.engine.evaluation.real_side import RealSide

@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gan_blocks.engine.base.command_line import parse_options, run_command
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import check_memory
-from gan_blocks.engine.commands.sample_options import OutPath, TruncatedOptions
+from gan_blocks.engine.base.terminal.command_line import parse_options, run_command
+from gan_blocks.engine.commands.sampling.options import OutPath, TruncatedOptions
 from gan_blocks.engine.data.arrays import image_set_from_arrays
 from gan_blocks.engine.data.image_set import ImageSet
-from gan_blocks.engine.data.npz import read_npz
+from gan_blocks.engine.data.kinds.npz import read_npz
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.evaluation.features.choice import CLASSIFIER, parse_features

@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gan_blocks.engine.base.command_line import parse_options, run_command
-from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import writing
+from gan_blocks.engine.base.terminal.command_line import parse_options, run_command
+from gan_blocks.engine.base.terminal.console import Progress
 from gan_blocks.engine.data.opening import MOST_PIXELS
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.shards.format import INDEX_NAME, EntryForm, IndexFormatError, StoreIndex

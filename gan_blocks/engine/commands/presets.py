@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from gan_blocks.engine.base.command_line import parse_options, run_command
-from gan_blocks.engine.base.console import Progress
+from gan_blocks.engine.base.terminal.command_line import parse_options, run_command
+from gan_blocks.engine.base.terminal.console import Progress
 from gan_blocks.engine.inspection.dry_run import build_on_meta
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import find_recipe, registered_recipes

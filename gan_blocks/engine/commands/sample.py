@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gan_blocks.engine.base.command_line import parse_choice, run_command
-from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replacing, writing
 from gan_blocks.engine.base.memory import check_disk_space
-from gan_blocks.engine.commands.sample_options import OutPath, SampleOptions, TruncatedOptions, refuse_other_images
-from gan_blocks.engine.commands.sample_paths import Interpolation, Walk
+from gan_blocks.engine.base.terminal.command_line import parse_choice, run_command
+from gan_blocks.engine.base.terminal.console import Progress
+from gan_blocks.engine.commands.sampling.options import OutPath, SampleOptions, TruncatedOptions, refuse_other_images
+from gan_blocks.engine.commands.sampling.paths import Interpolation, Walk
 from gan_blocks.engine.pictures.sheets import ImageGrid, save_picture, save_sheet, to_uint8, with_captions
 from gan_blocks.engine.recipe.next_steps import Steps, console_command, print_next_steps
 from gan_blocks.engine.sampling.samples import (

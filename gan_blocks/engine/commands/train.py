@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from gan_blocks.engine.base.command_line import asks_for_help, run_command
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.terminal.command_line import asks_for_help, run_command
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import find_recipe, registered_recipes
 

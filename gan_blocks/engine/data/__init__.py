@@ -1,11 +1,11 @@
 """Real images: the sources that ``--data`` names, and the sets of labeled images that they become."""
 
 from gan_blocks.engine.data.image_set import class_name
+from gan_blocks.engine.data.kinds.stacked import NUM_STACKS, stacked_numbers
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.source_kind import ReadRequest, SourceKind
 from gan_blocks.engine.data.sources import SOURCES
-from gan_blocks.engine.data.stacked import NUM_STACKS, stacked_numbers
 
 __all__ = [
     "NUM_STACKS",

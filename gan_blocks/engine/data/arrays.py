@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from gan_blocks.engine.base.threads import map_in_threads
+from gan_blocks.engine.base.parallel.threads import map_in_threads
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import ImageFacts, PixelLayout, conversion_notes, to_pixels
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from gan_blocks.engine.base.checks import Fields, require, require_positive
-from gan_blocks.engine.base.help_page import hint
+from gan_blocks.engine.base.terminal.help_page import hint
 from gan_blocks.engine.data.sources import source_choices
 
 __all__ = ["DataOption", "ImageFields"]

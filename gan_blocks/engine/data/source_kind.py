@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from gan_blocks.engine.data.folder_listing import FolderListing
 from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.kinds.folder_listing import FolderListing
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.data.source import DataSource
 

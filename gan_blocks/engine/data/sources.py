@@ -8,15 +8,15 @@ from pathlib import Path
 from shlex import quote
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.data.cifar10 import CIFAR10
-from gan_blocks.engine.data.digits import FASHION_MNIST, MNIST5K
-from gan_blocks.engine.data.folder import FOLDER
 from gan_blocks.engine.data.image_set import ImageSet
-from gan_blocks.engine.data.npz import NPZ, advice_on
+from gan_blocks.engine.data.kinds.cifar10 import CIFAR10
+from gan_blocks.engine.data.kinds.digits import FASHION_MNIST, MNIST5K
+from gan_blocks.engine.data.kinds.folder import FOLDER
+from gan_blocks.engine.data.kinds.npz import NPZ, advice_on
+from gan_blocks.engine.data.kinds.stacked import STACKED_MNIST5K
 from gan_blocks.engine.data.shards.reader import SHARDS
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.source_kind import DataShape, ReadRequest, SourceKind
-from gan_blocks.engine.data.stacked import STACKED_MNIST5K
 
 __all__ = [
     "SOURCES",

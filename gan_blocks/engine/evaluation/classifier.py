@@ -12,9 +12,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from gan_blocks import Rows
-from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.eval_mode import eval_mode
+from gan_blocks.engine.base.terminal.console import Progress
 
 __all__ = [
     "ClassSplit",

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from gan_blocks.engine.base.console import Progress
+from gan_blocks.engine.base.terminal.console import Progress
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.evaluation.classifier import train_classifier
 from gan_blocks.engine.evaluation.image_rows import RealImages, SelectedImages

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.data.folder_listing import FolderListing
 from gan_blocks.engine.data.image_set import ImageSet
+from gan_blocks.engine.data.kinds.folder_listing import FolderListing
 from gan_blocks.engine.data.pixels import DamagedImageError, ImageFacts, PixelLayout, convert_file, to_mode, to_pixels
 from gan_blocks.engine.data.source import DataSource
 from gan_blocks.engine.data.source_kind import ReadRequest

@@ -20,8 +20,8 @@ from gan_blocks.engine.base.contents import check_regular
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import read_regular, replace_durably, sync_directory
 from gan_blocks.engine.base.json_values import DamagedJsonError, is_list_of, is_object, parse_object
-from gan_blocks.engine.base.threads import map_in_threads
-from gan_blocks.engine.data.folder import check_damage, damage_notes
+from gan_blocks.engine.base.parallel.threads import map_in_threads
+from gan_blocks.engine.data.kinds.folder import check_damage, damage_notes
 from gan_blocks.engine.data.pixels import ImageFacts, PixelLayout, conversion_notes
 from gan_blocks.engine.data.shards.format import INDEX_NAME, ShardFile, StoreIndex, shard_name
 from gan_blocks.engine.data.shards.writer import ShardWriter

@@ -20,7 +20,7 @@ from gan_blocks import Prior, TopKSchedule
 from gan_blocks.engine.base.devices import torch_device
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import check_fits
-from gan_blocks.engine.base.processes import World, current_world, main_rank_only
+from gan_blocks.engine.base.parallel.processes import World, current_world, main_rank_only
 from gan_blocks.engine.base.randomness import random_stream, sample_indices
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.recipe.config import TrainingConfig

@@ -17,7 +17,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.eval_mode import eval_mode
 from gan_blocks.engine.base.failed_layer import naming_failed_construction, naming_failed_layer
 from gan_blocks.engine.base.memory import keep_freed_memory, within_memory
-from gan_blocks.engine.base.processes import main_rank_only
+from gan_blocks.engine.base.parallel.processes import main_rank_only
 from gan_blocks.engine.base.randomness import random_stream, seeded_construction, seeded_noise
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.memory_format import to_channels_last

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_blocks.engine.base.files import as_seen_from_here
-from gan_blocks.engine.base.processes import current_world
+from gan_blocks.engine.base.parallel.processes import current_world
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.registry import name_for_commands

@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 
 from gan_blocks import ExponentialMovingAverage
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import main_rank_only
+from gan_blocks.engine.base.parallel.processes import main_rank_only
 from gan_blocks.engine.runs.optimizers import flatten_optimizer, restore_optimizer
 from gan_blocks.engine.runs.weights import load_weights
 

@@ -24,10 +24,10 @@ from gan_blocks import (
     standing_statistics,
     truncated_prior,
 )
-from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import current_world, gather_rows
+from gan_blocks.engine.base.parallel.processes import current_world, gather_rows
 from gan_blocks.engine.base.randomness import random_stream
+from gan_blocks.engine.base.terminal.console import Progress
 from gan_blocks.engine.recipe.config import TrainingConfig
 from gan_blocks.engine.recipe.memory_format import to_channels_last
 from gan_blocks.engine.sampling.inference import SamplingPrecision, for_inference, in_precision

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from gan_blocks.engine.base.command_line import parse_options, run_command
-from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import replace_durably, writing
 from gan_blocks.engine.base.json_values import is_object, read_object
-from gan_blocks.engine.base.workers import run_tasks
+from gan_blocks.engine.base.parallel.workers import run_tasks
+from gan_blocks.engine.base.terminal.command_line import parse_options, run_command
+from gan_blocks.engine.base.terminal.console import Progress
 from gan_blocks.engine.recipe.next_steps import print_next_steps, same_command
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.lock import FolderLock

@@ -1,6 +1,6 @@
 """What processes that train together must have in common: how they were started, and every number of their state.
 
-Tested in ``tests/engine/base/test_processes.py``.
+Tested in ``tests/engine/base/parallel/test_processes.py``.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import current_world, gather_objects, main_rank_only
+from gan_blocks.engine.base.parallel.processes import current_world, gather_objects, main_rank_only
 from gan_blocks.engine.data.record import DataRecord, unlike
 from gan_blocks.engine.recipe.config import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from gan_blocks.engine.base.command_line import parse_options, parse_some
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.help_page import Examples
+from gan_blocks.engine.base.terminal.command_line import parse_options, parse_some
+from gan_blocks.engine.base.terminal.help_page import Examples
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.sources import absolute, parse_source, refuse_run_inside_images, shape_of_source
 from gan_blocks.engine.recipe.config import as_options, check_config_saves, config_to_json

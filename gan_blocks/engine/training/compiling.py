@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import say
+from gan_blocks.engine.base.parallel.processes import say
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.state import TrainingState
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import gather_objects, sum_gradients
+from gan_blocks.engine.base.parallel.processes import gather_objects, sum_gradients
 from gan_blocks.engine.base.randomness import seeded_noise
 from gan_blocks.engine.recipe.batches import FakeBatch, PairBatch
 from gan_blocks.engine.recipe.state import TrainingState

@@ -16,13 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_blocks.engine.base.command_line import run_command
-from gan_blocks.engine.base.console import Progress
 from gan_blocks.engine.base.devices import notes_on_precision, torch_device, use_threads
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.interrupts import StopRequest
 from gan_blocks.engine.base.memory import out_of_memory
-from gan_blocks.engine.base.processes import (
+from gan_blocks.engine.base.parallel.processes import (
     current_world,
     decided_by_main,
     joined_processes,
@@ -31,7 +29,10 @@ from gan_blocks.engine.base.processes import (
     say,
     telling_others,
 )
+from gan_blocks.engine.base.terminal.command_line import run_command
+from gan_blocks.engine.base.terminal.console import Progress
 from gan_blocks.engine.data.loading import with_mirror_images
+from gan_blocks.engine.pictures.spectra import draw_spectra
 from gan_blocks.engine.recipe.batches import BatchSource, StepBatches, check_parts, check_split
 from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
 from gan_blocks.engine.recipe.next_steps import after_divergence, after_training, next_steps
@@ -48,7 +49,6 @@ from gan_blocks.engine.training.evaluator import Evaluator
 from gan_blocks.engine.training.opening import OpenedRun, load_split_images
 from gan_blocks.engine.training.sample_sheets import draw_sheet, ready_generator
 from gan_blocks.engine.training.spectra import SpectrumRecorder, WeightsNotFiniteError, sigma_curves
-from gan_blocks.engine.training.spectra_figure import draw_spectra
 from gan_blocks.engine.training.step_log import loggable
 from gan_blocks.engine.training.top_k import AllScoresNaNError
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import current_world, decided_by_main, say
+from gan_blocks.engine.base.parallel.processes import current_world, decided_by_main, say
 from gan_blocks.engine.data.held_out import split_held_out
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of

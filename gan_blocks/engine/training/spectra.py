@@ -5,16 +5,16 @@ Tested in ``tests/engine/training/test_spectra.py``.
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from gan_blocks import LayerSpectrum, SpectrumMonitor
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.pictures.spectra import SigmaCurves
 
-__all__ = ["NETWORKS", "SigmaCurves", "SpectrumRecorder", "WeightsNotFiniteError", "sigma_curves"]
+__all__ = ["NETWORKS", "SpectrumRecorder", "WeightsNotFiniteError", "sigma_curves"]
 
 NETWORKS = ("generator", "discriminator")
 EVENT = "spectra"
@@ -23,17 +23,6 @@ NUM_SINGULAR_VALUES = 3  # "the most informative" statistics (section 4.1)
 
 class WeightsNotFiniteError(Exception):
     """A weight has NaN or infinite entries: the training has diverged."""
-
-
-class SigmaCurves(NamedTuple):
-    """What a log says of the spectra of one network."""
-
-    steps: npt.NDArray[np.int64]
-    """Steps after which it was measured, increasing, ``(measurements,)``."""
-    layers: tuple[str, ...]
-    """Names of the layers by depth."""
-    sigmas: npt.NDArray[np.float64]
-    """Singular values, largest first, ``(layers, measurements, k)``; NaN where a layer has fewer."""
 
 
 class SpectrumRecorder:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import main_rank_only
+from gan_blocks.engine.base.parallel.processes import main_rank_only
 
 __all__ = ["loggable"]
 

@@ -90,7 +90,7 @@ def score_generated(state: TrainingState, fake: FakeBatch, images: Tensor) -> Te
     G always sees the whole batch, since its BatchNorm looks across samples; a D that does not, only what was chosen.
     """
     logits = _score_chosen(state, fake, fake.seen(images))
-    # A second pass of D over the best alone gains 2 to 4 % at k = B / 2 and loses above: see benchmarks/top_k_step.py.
+    # A second pass of D over the best alone gains 2 to 4 % at k = B / 2 and loses above: see benchmarks/steps/top_k.py.
     return logits if fake.k is None else logits[best_of(state, logits, fake.k)]
 
 

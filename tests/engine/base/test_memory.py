@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from gan_blocks.engine.base import memory
-from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import check_fits, free_memory, out_of_memory, within_memory
+from gan_blocks.engine.base.terminal.command_line import run_command
 
 
 def test_what_is_free_is_more_than_nothing_and_less_than_a_limit_that_is_set(monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from gan_blocks.engine.commands import evaluate, neighbors, sample
-from gan_blocks.engine.commands.evaluate_images import load_given_images
+from gan_blocks.engine.commands.evaluation.images import load_given_images
 from gan_blocks.engine.commands.sample import file_names
 from gan_blocks.engine.runs.folder import RunFolder
 from gan_blocks.engine.runs.weights import read_weights, write_weights

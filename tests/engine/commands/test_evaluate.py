@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from gan_blocks.engine.base.console import OutputError
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.commands import evaluate, evaluate_samples
-from gan_blocks.engine.commands.evaluate_tables import doubts
+from gan_blocks.engine.base.terminal.console import OutputError
+from gan_blocks.engine.commands import evaluate
+from gan_blocks.engine.commands.evaluation import samples as evaluate_samples
+from gan_blocks.engine.commands.evaluation.tables import doubts
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.pixels import PixelLayout
 from gan_blocks.engine.evaluation.pairs import PairOptions, measure_pairs, random_pairs

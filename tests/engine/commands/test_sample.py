@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gan_blocks import UniformPrior
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.commands import sample, sample_paths
+from gan_blocks.engine.commands import sample
+from gan_blocks.engine.commands.sampling import paths as sample_paths
 from gan_blocks.engine.sampling.samples import (
     TruncationKind,
     draw_latents,
@@ -321,7 +322,7 @@ def test_a_batch_is_never_larger_than_what_is_drawn(
 ):
     options = ["--run", str(run), "--num", "3", "--batch-size", str(2**63 - 1), "--out", str(tmp_path / "x.npz")]
     assert sample.main(options) == 0
-    monkeypatch.setattr("gan_blocks.engine.commands.sample_options.physical_memory", lambda: 2 * 1024)
+    monkeypatch.setattr("gan_blocks.engine.commands.sampling.options.physical_memory", lambda: 2 * 1024)
     monkeypatch.setattr("gan_blocks.engine.base.memory.physical_memory", lambda: 2 * 1024)
     capfd.readouterr()
     assert sample.main(options) == 2

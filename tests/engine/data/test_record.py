@@ -8,7 +8,7 @@ import torch
 
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.data.record import DataRecord, changes, record_of, unlike
-from tests.engine.data.test_folder import write_classes, write_image
+from tests.engine.data.kinds.test_folder import write_classes, write_image
 
 
 def record(folder: Path, num_classes: int | None = None) -> DataRecord:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_blocks.engine.base.command_line import parse_options
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.terminal.command_line import parse_options
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images

@@ -6,7 +6,8 @@ import pytest
 
 from gan_blocks.engine.base.checks import Fields, require_at_least
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.commands import evaluate, evaluate_samples
+from gan_blocks.engine.commands import evaluate
+from gan_blocks.engine.commands.evaluation import samples as evaluate_samples
 from gan_blocks.engine.evaluation.metric import Metric, Plan, Samples
 from gan_blocks.engine.evaluation.metrics import METRICS
 

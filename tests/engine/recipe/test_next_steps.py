@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_blocks.engine.base.processes import World
+from gan_blocks.engine.base.parallel.processes import World
 from gan_blocks.engine.commands import console
 from gan_blocks.engine.recipe import next_steps as module
 from gan_blocks.engine.recipe.next_steps import after_training, console_command, next_steps

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from gan_blocks.engine.base.command_line import run_command
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.terminal.command_line import run_command
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.folder import RunFolder

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from gan_blocks.engine.pictures.spectra import SigmaCurves, draw_spectra, thinned
 from gan_blocks.engine.training import spectra
-from gan_blocks.engine.training.spectra import SigmaCurves, sigma_curves
-from gan_blocks.engine.training.spectra_figure import draw_spectra, thinned
+from gan_blocks.engine.training.spectra import sigma_curves
 from recipes import biggan_deep
 
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_blocks import hinge_discriminator_loss
-from gan_blocks.engine.base import processes as distributed
 from gan_blocks.engine.base.errors import UserError
+from gan_blocks.engine.base.parallel import processes as distributed
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.recipe.batches import BatchSource, PairBatch, StepBatches
 from gan_blocks.engine.recipe.build import build_state

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_blocks.engine.base.workers import run_tasks
+from gan_blocks.engine.base.parallel.workers import run_tasks
 from gan_blocks.engine.recipe.latent import LATENTS
 from gan_blocks.engine.recipe.recipe import Recipe
 from recipes import biggan_deep

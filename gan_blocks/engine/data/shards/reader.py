@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_blocks.engine.base.contents import other_content
-from gan_blocks.engine.base.threads import ImageThreads
+from gan_blocks.engine.base.parallel.threads import ImageThreads
 from gan_blocks.engine.data.image_set import ImageSet, digest_of_files
 from gan_blocks.engine.data.pixels import PixelLayout, to_pixels
 from gan_blocks.engine.data.shards.format import INDEX_NAME, EntryForm, IndexFormatError, StoreIndex, entry_info

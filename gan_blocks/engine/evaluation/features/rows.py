@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_blocks import FeatureMoments, Rows
-from gan_blocks.engine.base.console import Progress
+from gan_blocks.engine.base.terminal.console import Progress
 from gan_blocks.engine.evaluation.features.network import FeatureNetwork
 from gan_blocks.engine.evaluation.image_rows import StoredImages
 

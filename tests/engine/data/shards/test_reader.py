@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gan_blocks import NormalPrior
 from gan_blocks.engine.base.errors import UserError
-from gan_blocks.engine.base.processes import World
+from gan_blocks.engine.base.parallel.processes import World
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.data.pixels import PixelLayout

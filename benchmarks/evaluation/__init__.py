@@ -1,0 +1,1 @@
+"""What metrics can tell, and what they cost."""

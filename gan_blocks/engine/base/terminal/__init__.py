@@ -1,0 +1,1 @@
+"""What a command reads from whoever typed it, and what it says: options, help, progress."""
