@@ -12,32 +12,8 @@ from torch import Tensor, nn
 
 from gan_blocks import CrossReplicaBatchNorm2d
 from tests.drawn import draw
+from tests.layers.collecting_norms import affinities, build, collect, expected, kinds
 from tests.reference import layers as reference
-
-kinds = pytest.mark.parametrize("statistics", ["running", "batch"])
-affinities = pytest.mark.parametrize("affine", [True, False])
-
-
-def build(num_features: int = 3, *, seed: int = 1, **options: Any) -> CrossReplicaBatchNorm2d:
-    """A float64 layer whose gain and bias are not the identity."""
-    norm = CrossReplicaBatchNorm2d(num_features, dtype=torch.float64, **options)
-    for offset, parameter in enumerate(norm.parameters()):
-        parameter.data.copy_(draw(num_features, seed=seed + offset))
-    return norm
-
-
-def expected(norm: CrossReplicaBatchNorm2d, x: Tensor, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    gain, bias = (np.full(norm.num_features, default) for default in (1.0, 0.0))
-    if norm.weight is not None and norm.bias is not None:
-        gain, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
-    return reference.batch_norm(x.numpy(), mean, variance, gain, bias, norm.eps)
-
-
-def collect(norm: CrossReplicaBatchNorm2d, *batches: Tensor, store: bool = True) -> None:
-    norm.start_collecting()
-    for batch in batches:
-        norm(batch)
-    norm.stop_collecting(store=store)
 
 
 @kinds
@@ -135,75 +111,6 @@ def test_gradients_agree_with_finite_differences(statistics: str, training: bool
     assert torch.autograd.gradgradcheck(run, inputs)
 
 
-@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4), mean=st.sampled_from([0, 1000]))
-def test_collecting_pools_batches_of_any_sizes_as_if_they_were_one(sizes: list[int], mean: float):
-    batches = [draw(size, 3, 2, 2, seed=seed, mean=mean + seed) for seed, size in enumerate(sizes)]
-    norm = build()
-    collect(norm, *batches)
-    pooled_mean, pooled_variance = reference.moments(torch.cat(batches).numpy())
-    np.testing.assert_allclose(norm.running_mean, pooled_mean, rtol=1e-13, atol=1e-13)
-    np.testing.assert_allclose(norm.running_var, pooled_variance, rtol=1e-10)
-
-
-@kinds
-@pytest.mark.parametrize("training", [True, False])
-def test_collecting_normalizes_by_the_batch_at_hand_in_either_mode(statistics: str, training: bool):
-    x = draw(2, 3, 2, 2, mean=4)
-    norm = build(statistics=statistics).train(training)
-    norm.start_collecting()
-    np.testing.assert_allclose(norm(x).detach(), expected(norm, x, *reference.moments(x.numpy())), atol=1e-12)
-
-
-@kinds
-@affinities
-def test_after_collecting_eval_on_the_union_equals_train_on_the_union(statistics: str, affine: bool):
-    x = draw(5, 3, 2, 2, mean=4)
-    norm = build(statistics=statistics, affine=affine)
-    in_train_mode = copy.deepcopy(norm)(x)
-    collect(norm, x[:2], x[2:])
-    norm.eval()
-    torch.testing.assert_close(norm(x), in_train_mode, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(norm(x[:1]), in_train_mode[:1], rtol=1e-12, atol=1e-12)
-
-
-@kinds
-def test_collecting_moves_no_buffer_until_it_is_stored(statistics: str):
-    norm = build(statistics=statistics)
-    before = copy.deepcopy(norm.state_dict())
-    norm.start_collecting()
-    norm(draw(2, 3, 2, 2))
-    assert norm.state_dict().keys() == before.keys()
-    norm.stop_collecting(store=False)
-    assert norm.state_dict().keys() == before.keys()
-    assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
-
-
-@kinds
-def test_storing_without_any_batch_changes_nothing(statistics: str):
-    norm = build(statistics=statistics)
-    before = copy.deepcopy(norm.state_dict())
-    collect(norm)
-    assert norm.state_dict().keys() == before.keys()
-    assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
-
-
-def test_training_goes_on_from_the_stored_statistics_by_the_momentum():
-    norm = build(momentum=0.25)
-    x, after = draw(2, 3, 2, 2), draw(2, 3, 2, 2, seed=1)
-    collect(norm, x)
-    norm(after)
-    wanted = 0.75 * reference.moments(x.numpy())[0] + 0.25 * reference.moments(after.numpy())[0]
-    np.testing.assert_allclose(norm.running_mean, wanted, atol=1e-12)
-
-
-def test_training_leaves_the_stored_statistics_of_a_layer_without_running_ones():
-    norm = build(statistics="batch")
-    collect(norm, draw(2, 3, 2, 2))
-    before = norm.running_mean.clone()
-    norm(draw(2, 3, 2, 2, seed=1))
-    assert torch.equal(norm.running_mean, before)
-
-
 @kinds
 @affinities
 def test_state_survives_a_round_trip_into_a_fresh_layer(statistics: str, affine: bool):
@@ -234,15 +141,6 @@ def test_loading_reports_statistics_of_another_width_and_missing_ones(statistics
         CrossReplicaBatchNorm2d(3, statistics=statistics, affine=False).load_state_dict(
             {"running_mean": torch.zeros(3)}
         )
-
-
-@kinds
-def test_a_deep_copy_keeps_the_stored_statistics_to_itself(statistics: str):
-    norm = build(statistics=statistics)
-    collect(norm, draw(2, 3, 2, 2))
-    before = norm.running_mean.clone()
-    collect(copy.deepcopy(norm), draw(2, 3, 2, 2, seed=1))
-    assert torch.equal(norm.running_mean, before)
 
 
 @kinds
@@ -281,15 +179,6 @@ def test_a_layer_converted_to_bfloat16_runs_in_both_modes(statistics: str):
     norm = CrossReplicaBatchNorm2d(3, statistics=statistics).bfloat16()
     x = draw(2, 3, 4, 4).bfloat16()
     assert norm(x).dtype == norm.eval()(x).dtype == torch.bfloat16
-
-
-def test_pooling_in_float32_survives_a_mean_of_a_thousand():
-    batches = [draw(n, 3, 8, 8, seed=n, mean=1000).float() for n in (1, 4, 2)]
-    norm = CrossReplicaBatchNorm2d(3, affine=False)
-    collect(norm, *batches)
-    mean, variance = reference.moments(torch.cat(batches).double().numpy())
-    np.testing.assert_allclose(norm.running_mean, mean, rtol=1e-6)
-    np.testing.assert_allclose(norm.running_var, variance, rtol=1e-4)
 
 
 @kinds
@@ -377,12 +266,6 @@ def test_rejects_dtypes_that_cannot_be_normalized_by_those_of_the_layer(
     with pytest.raises(TypeError, match=message):
         norm(torch.zeros(2, 3, 2, 2, dtype=given))
     assert all(value.equal(before[name]) for name, value in norm.state_dict().items())
-
-
-def test_statistics_with_a_history_leave_none_behind():
-    norm = CrossReplicaBatchNorm2d(3)
-    norm.set_statistics(torch.ones(3, requires_grad=True), torch.ones(3))
-    assert not norm.running_mean.requires_grad
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (0, 3, 2, 2)])

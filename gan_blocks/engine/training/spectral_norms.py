@@ -2,7 +2,7 @@
 
 A network keeps the layers that it has at its first update, so they are looked up once.
 
-Tested in ``tests/engine/training/test_updates.py``.
+Tested in ``tests/engine/training/test_spectral_norms.py``.
 """
 
 import contextlib

@@ -1,24 +1,16 @@
 """What a recipe may ask of the two updates: pairs, augmentation, schedules, tensors of its own."""
 
-import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.utils.parametrize import is_parametrized
 
-from gan_blocks import SpectralNorm, zero_centered_penalty
 from gan_blocks.engine import (
-    FakeBatch,
     PairBatch,
-    Recipe,
-    StepBatches,
     TrainingState,
     fake_images_of,
     load_images,
@@ -31,45 +23,10 @@ from gan_blocks.engine import (
 )
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.recipe.batches import BatchSource
-from gan_blocks.engine.recipe.build import build_state, check_extra, check_networks, config_at, follow_config
+from gan_blocks.engine.recipe.build import build_state, check_networks, config_at, follow_config
 from gan_blocks.engine.recipe.options import RunOptions
-from gan_blocks.engine.runs.checkpoints import load_latest_checkpoint
-from gan_blocks.engine.training import descent
 from recipes import sngan
-from tests.engine.kept_gradients import keep_gradients, kept_gradients
-
-CONFIG = sngan.Config(
-    resolution=16,
-    num_classes=3,
-    channels=8,
-    latent_dim=6,
-    generator_widths=(2, 2, 1),
-    discriminator_widths=(1, 2, 2),
-    generator_attention=(),
-    discriminator_attention=(),
-    batch_size=6,
-    discriminator_steps=1,
-)
-
-
-@pytest.fixture
-def config(tiny_data: Path) -> sngan.Config:
-    return dataclasses.replace(CONFIG, data=f"npz:{tiny_data}")
-
-
-def prepared(
-    config: sngan.Config, recipe: Recipe[sngan.Config] = sngan.RECIPE, **options: Any
-) -> tuple[TrainingState, StepBatches]:
-    run = RunOptions(device="cpu", precision="fp64", **options)
-    images = load_images(config.data, resolution=16, channels=1, num_classes=3)
-    source = BatchSource(images, sngan.RECIPE.build_prior(config), config, run)
-    state = build_state(recipe, config, run)
-    keep_gradients(state)
-    return state, source.step(1)
-
-
-def gradients(network: torch.nn.Module) -> list[Tensor]:
-    return list(kept_gradients(network).values())
+from tests.engine.training.updates import gradients, prepared
 
 
 @pytest.mark.parametrize("in_optimizer", [True, False])
@@ -129,53 +86,6 @@ def test_gradients_of_weights_that_the_optimizer_leaves_out_do_not_add_up(config
     update_discriminator(state, batches, steps, loss_of(state), before_step=note)
     assert norms[0] > 0
     assert norms == pytest.approx([norms[0]] * 3, rel=0.1)
-
-
-def shifted_noise(images: Tensor) -> Tensor:
-    """Somebody's augmentation, with random numbers of torch's global generator."""
-    return images.roll(1, -1) + 0.1 * torch.randn_like(images)
-
-
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_d_sees_every_image_augmented_in_both_updates(config: sngan.Config, accumulate: int):
-    state, batches = prepared(config, accumulate=accumulate)
-    seen: list[Tensor] = []
-    state.discriminator.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().clone()))
-    drawn: list[Tensor] = []
-
-    def augment(images: Tensor) -> Tensor:
-        drawn.append(shifted_noise(images))
-        return drawn[-1]
-
-    def loss_d(part: PairBatch) -> Tensor:
-        real_logits, fake_logits = score_pair(state, part)
-        return (fake_logits - real_logits).mean()
-
-    update_discriminator(state, batches, config, loss_d, augment=augment)
-    update_generator(state, batches, config, lambda fake: -score_fake(state, fake).mean(), augment=augment)
-    assert len(drawn) == len(seen) == 2 * accumulate
-    assert all(torch.equal(one, other) for one, other in zip(seen, drawn, strict=True))
-    assert all(gradient.abs().sum() > 0 for gradient in gradients(state.generator)[-2:])
-    both = (*state.generator.parameters(), *state.discriminator.parameters())
-    assert all(parameter.grad is None for parameter in both)  # whose memory the next update has
-
-
-def test_penalties_differentiate_through_the_augmentation(config: sngan.Config):
-    values = []
-    for factor in (1.0, 2.0):
-        state, batches = prepared(config)
-
-        def loss(part: PairBatch, state: TrainingState = state) -> Tensor:
-            images = part.real_images.requires_grad_()
-            real_logits, _ = score_separately(state, part, fake_images_of(state, part))
-            return zero_centered_penalty(images, real_logits)
-
-        values.append(
-            update_discriminator(state, batches, config, loss, augment=lambda images, f=factor: f * images / f * f)
-        )
-        assert any(gradient.abs().sum() > 0 for gradient in gradients(state.discriminator))
-    # D is piecewise linear, so that its slope at twice the image is nearly the same, and twice as large by the chain.
-    assert values[1] > 2 * values[0]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -248,27 +158,6 @@ def test_a_loss_names_its_terms_always_or_never(config: sngan.Config, where: str
         update_discriminator(state, batches, config, loss)
 
 
-def test_top_k_over_micro_batches_chooses_by_the_augmented_images(config: sngan.Config):
-    """Both passes over a micro-batch draw the same numbers, so that what was chosen is the best of what is learned."""
-    top = dataclasses.replace(config, top_k_gamma=0.01, top_k_floor=3, top_k_decay_images=1)
-    state, _ = prepared(top, accumulate=2)
-    images = load_images(top.data, resolution=16, channels=1, num_classes=3)
-    run = RunOptions(device="cpu", precision="fp64", accumulate=2)
-    batches = BatchSource(images, sngan.RECIPE.build_prior(top), top, run).step(50)
-    assert batches.k == 3
-    kept: list[Tensor] = []
-    judged: list[Tensor] = []
-    state.discriminator.register_forward_hook(lambda _m, _i, logits: judged.append(logits.detach()))
-
-    def loss(fake: FakeBatch) -> Tensor:
-        kept.append(score_fake(state, fake))
-        return -kept[-1].mean()
-
-    update_generator(state, batches, top, loss, augment=shifted_noise)
-    scores, chosen = torch.cat(judged[:2]), torch.cat(kept).detach()
-    torch.testing.assert_close(chosen.sort().values, scores.sort().values[-3:])
-
-
 @pytest.mark.parametrize("top_k", [False, True])
 def test_the_two_of_a_pair_have_one_label_in_both_updates(config: sngan.Config, top_k: bool):
     if top_k:
@@ -306,27 +195,6 @@ def test_optimizers_follow_a_config_and_keep_their_state(config: sngan.Config):
     assert state.optimizer_d.param_groups[0]["lr"] == config.discriminator_lr
     assert group["params"] == list(state.generator.parameters())
     assert all(state.optimizer_g.state[key]["step"] is value["step"] for key, value in moments.items())
-
-
-def test_tensors_of_a_recipes_own_are_saved_and_come_back(
-    config: sngan.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    plain_step = sngan.RECIPE.train_step
-
-    def counting(state: TrainingState, batches: StepBatches, config: sngan.Config) -> dict[str, Tensor]:
-        state.extra["seen"] = state.extra.get("seen", torch.zeros(2)) + torch.tensor([1.0, batches.step])
-        return {**plain_step(state, batches, config), "seen": state.extra["seen"][1]}
-
-    recipe = dataclasses.replace(sngan.RECIPE, train_step=counting)
-    monkeypatch.setattr(sngan, "RECIPE", recipe)  # a recipe has to have a name
-    small = ["--resolution", "16", "--num-classes", "3", "--channels", "8", "--latent-dim", "6", "--batch-size", "6"]
-    small += ["--generator-widths", "2", "2", "1", "--discriminator-widths", "1", "2", "2", "--sample-every", "0"]
-    small += ["--generator-attention", "--discriminator-attention"]
-    args = [*small, "--data", config.data, "--standing-batches", "2", "--run-dir", str(tmp_path / "run")]
-    assert recipe.main([*args, "--steps", "2"]) == 0
-    assert recipe.main([*args, "--steps", "3"]) == 0
-    checkpoint = load_latest_checkpoint(tmp_path / "run" / "checkpoints")
-    assert checkpoint.tensors["extra"]["seen"].tolist() == [3.0, 6.0]
 
 
 class Neighborly(torch.nn.Module):
@@ -373,21 +241,6 @@ def test_a_schedule_that_cannot_be_is_one_line(config: sngan.Config, change: dic
     assert str(error.value) == problem
 
 
-def test_what_is_no_tensor_cannot_be_kept(config: sngan.Config):
-    state, _ = prepared(config)
-    state.extra["count"] = 5
-    with pytest.raises(UserError, match=r"^state\.extra must hold tensors by name, but holds 'count': int\.$"):
-        check_extra(state)
-
-
-def test_what_is_kept_lies_where_a_resumed_run_has_it(config: sngan.Config):
-    state, _ = prepared(config)
-    state.extra.update(count=torch.zeros(2), queue=torch.zeros(2, device="meta"))
-    rule = r"on state\.device \(cpu\), where --resume puts them"
-    with pytest.raises(UserError, match=rf"^state\.extra must hold tensors {rule}, but queue is on meta\.$"):
-        check_extra(state)
-
-
 def test_networks_are_tried_before_the_first_step_and_stay_as_they_are(config: sngan.Config):
     state, _ = prepared(config)
     prior = sngan.RECIPE.build_prior(config)
@@ -431,65 +284,6 @@ def test_a_loss_and_its_batches_have_to_be_what_the_update_works_with(config: sn
         update_generator(state, batches, config, lambda fake: score_generator_pair(state, fake)[0].mean())
     with pytest.raises(UserError, match=r"without same_labels=True, but got a PairBatch\.$"):
         update_generator(state, batches, config, lambda pair: score_fake(state, pair).mean(), same_labels=True)
-
-
-@pytest.mark.parametrize("written", [False, True])
-def test_spectral_norms_look_at_their_weights_only_where_somebody_else_wrote_them(
-    config: sngan.Config, written: bool, monkeypatch: pytest.MonkeyPatch
-):
-    state, batches = prepared(config)
-    looks: list[SpectralNorm] = []
-    notice = SpectralNorm._notice
-
-    def counting(tracker: SpectralNorm, weight: Tensor, matrix: Tensor) -> Any:
-        looks.append(tracker)
-        return notice(tracker, weight, matrix)
-
-    def loss(part: PairBatch) -> Tensor:
-        value = score_pair(state, part)[1].square().mean()
-        vectors.extend(value.clone() for value in state.discriminator.buffers())
-        return value
-
-    monkeypatch.setattr(SpectralNorm, "_notice", counting)
-    vectors: list[Tensor] = []
-    update_discriminator(state, batches, config, loss)
-    norms = [module for module in state.discriminator.modules() if isinstance(module, SpectralNorm)]
-    assert {*norms} <= {*looks}  # nothing is known at first
-    if written:
-        with torch.no_grad():
-            for parameter in state.discriminator.parameters():
-                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    expected = copy.deepcopy(state.discriminator)
-    expected(torch.zeros(1, 1, 16, 16, dtype=torch.float64), torch.zeros(1, dtype=torch.long))  # a read of each weight
-    looks.clear()
-    vectors.clear()
-    update_discriminator(state, batches, config, loss)
-    assert {*norms} & {*looks} == ({*norms} if written else set())
-    torch.testing.assert_close(vectors, list(expected.buffers()))
-
-
-def test_normalized_weights_are_computed_once_for_all_micro_batches_with_the_gradients_of_plain_reads(
-    config: sngan.Config, monkeypatch: pytest.MonkeyPatch
-):
-    config = dataclasses.replace(config, discriminator_steps=2)
-    (cached, batches), (plain, _) = (prepared(config, accumulate=3) for _ in range(2))
-    read: list[Tensor] = []
-
-    def loss(state: TrainingState, part: PairBatch) -> Tensor:
-        read.append(next(module for module in state.discriminator.modules() if is_parametrized(module)).weight)
-        real_logits, fake_logits = score_pair(state, part)
-        return (1 - real_logits).relu().mean() + (1 + fake_logits).relu().mean()
-
-    update_discriminator(cached, batches, config, partial(loss, cached))
-    assert len({id(weight) for weight in read[:3]}) == 1
-    assert read[3] is not read[0]
-    monkeypatch.setattr(descent, "cached_weights", lambda _state: contextlib.nullcontext())
-    read.clear()
-    update_discriminator(plain, batches, config, partial(loss, plain))
-    assert len({id(weight) for weight in read[:3]}) == 3
-    for one, other in zip(cached.discriminator.parameters(), plain.discriminator.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(
