@@ -65,8 +65,8 @@ def help_page(
     """The help of the command whose options are the fields of a dataclass.
 
     Args:
-        kind: The options. A field that is a dataclass itself, marked with ``tyro.conf.OmitArgPrefixes``, stands for
-            that one's fields, with the values of its default.
+        kind: The options. A field that is a dataclass itself stands for that one's fields, with the values of its
+            default; their names begin with its own unless it is marked with ``tyro.conf.OmitArgPrefixes``.
         prog: How the command is typed.
         description: What it does: paragraphs, lists of ``* `` and indented blocks, which keep their lines.
         examples: Command lines to begin with.
@@ -101,19 +101,34 @@ def switch_names(kind: type[Any]) -> list[str]:
     return [option.name for option in _options(kind) if option.is_switch]
 
 
-def _options(kind: type[Any], values: Any = None, title: str = "options") -> Iterator[Option]:
-    """The options of a dataclass and of those inside it, with these values or, without any, the defaults."""
+def _options(
+    kind: type[Any], values: Any = None, fresh: Any = None, *, title: str = "options", prefix: str | None = ""
+) -> Iterator[Option]:
+    """The options of a dataclass and of those inside it, with these values or, without any, the defaults.
+
+    They are changed where they differ from the fresh ones: without any, from the defaults. Without a prefix, names of
+    fields inside have none either.
+    """
     texts = _docstrings(kind)
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
-        own, annotation = _own_default(field), hints[field.name]
+        own = _own_default(field) if fresh is None else getattr(fresh, field.name)
+        annotation = hints[field.name]
         value = own if values is None else getattr(values, field.name)
-        if tyro.conf.OmitArgPrefixes in _walk(annotation):
-            inside = None if value is dataclasses.MISSING else value
-            yield from _options(get_args(annotation)[0], inside, field.name.replace("_", " "))
+        if dataclasses.is_dataclass(inner := _plain(annotation)):
+            assert isinstance(inner, type)
+            marked = tyro.conf.OmitArgPrefixes in _walk(annotation)
+            inside, before = (None if part is dataclasses.MISSING else part for part in (value, own))
+            yield from _options(
+                inner,
+                inside,
+                None if marked else before,
+                title=field.name.replace("_", " "),
+                prefix=None if marked or prefix is None else f"{prefix}{field.name.replace('_', '-')}.",
+            )
             continue
         metadata = list(_walk(annotation))
-        name = (_said(metadata, "name") or field.name).replace("_", "-")
+        name = (prefix or "") + (_said(metadata, "name") or field.name).replace("_", "-")
         text = _said(metadata, "help") or texts.get(field.name, "")
         choices = _choices(annotation)
         if value is dataclasses.MISSING:

@@ -51,6 +51,22 @@ class Required:
     """Folder of a run."""
 
 
+@dataclass(frozen=True)
+class Weights:
+    r1: float = 1.0
+    """Weight of R1."""
+    log_r1: bool = False
+    """Whether it is logged."""
+
+
+@dataclass(frozen=True)
+class Nested:
+    size: int = 32
+    """Height and width."""
+    loss_terms: Weights = Weights(r1=2)
+    """Weights of the loss."""
+
+
 def page(kind: type, **options: object) -> list[str]:
     return help_page(kind, prog="train", description="Train.", **options).splitlines()
 
@@ -86,6 +102,31 @@ def test_values_of_a_preset_that_differ_are_marked():
     assert [line.split()[1] for line in lines if line.startswith("* --")] == ["--size", "--rate"]
     unchanged = make_dataclass("Command", [("training", Annotated[Config, tyro.conf.OmitArgPrefixes], Config())])
     assert not [line for line in page(unchanged, changed="what the preset large sets") if line.startswith("*")]
+
+
+def test_fields_that_are_dataclasses_stand_for_their_own_and_are_typed_as_the_page_has_them():
+    assert page(Nested)[4:] == [
+        "options:",
+        "  --size 32                 Height and width.",
+        "",
+        "loss terms:",
+        "  --loss-terms.r1 2         Weight of R1.",
+        "  --[no-]loss-terms.log-r1 (off)  Whether it is logged.",
+    ]
+    found = parse_options(Nested, prog="train", description="", args=["--loss-terms.r1", "3", "--loss-terms.log-r1"])
+    assert found == Nested(loss_terms=Weights(r1=3, log_r1=True))
+
+
+def test_inside_a_config_they_need_no_prefix_and_what_a_preset_changes_is_marked():
+    preset = Nested(loss_terms=Weights(r1=2, log_r1=True))
+    kind = make_dataclass("Command", [("config", tyro.conf.OmitArgPrefixes[Nested], preset)])
+    assert page(kind, changed="what it sets")[-3:] == [
+        "loss terms:",
+        "  --r1 2                    Weight of R1.",
+        "* --[no-]log-r1 (on)        Whether it is logged.",
+    ]
+    found = parse_options(kind, prog="train", description="", args=["--r1", "3", "--no-log-r1"])
+    assert found.config == Nested(loss_terms=Weights(r1=3))
 
 
 def test_examples_come_before_all_else():
