@@ -4,7 +4,7 @@ Tested in ``tests/engine/runs/test_folder.py``.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def compare_configs(
         UserError: If other fields differ; each is named as its option, with both values.
     """
     # Through JSON and back, so that a tuple equals the list it was saved as.
-    then, now = json.loads(json.dumps(saved)), json.loads(json.dumps(given))
+    then, now = (dict(_options(json.loads(json.dumps(config)))) for config in (saved, given))
     differences = [
         f"--{name.replace('_', '-')} is {_show(now[name]) if name in now else 'not an option'} here, "
         f"but the run was started with{f' {_show(then[name])}' if name in then else 'out it'}"
@@ -57,6 +57,12 @@ def compare_configs(
     ]
     if differences:
         raise UserError(f"{'; '.join(differences)}. {remedy}".rstrip())
+
+
+def _options(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields of a Config, and in place of one that holds a dataclass that one's own: each is an option."""
+    for name, value in config.items():
+        yield from _options(value) if isinstance(value, dict) else [(name, value)]
 
 
 def _show(value: Any) -> str:
