@@ -265,3 +265,9 @@ def test_fields_that_only_one_side_has_differ():
         "--tag is x here, but the run was started with empty; "
         "--old-field is not an option here, but the run was started with 1."
     )
+
+
+def test_a_difference_inside_a_field_is_named_as_the_option_that_it_is():
+    message = r"--r1-weight is 3\.0 here, but the run was started with 2\.0\."
+    with pytest.raises(UserError, match=f"^{message}$"):
+        compare_configs({"loss": {"r1_weight": 2.0, "drift": 0}}, {"loss": {"r1_weight": 3.0, "drift": 0}})
