@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gan_blocks import AdaptiveGaussianNoise, MinibatchStdDev
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config_json import config_to_json
 from recipes import progan
 
 PAGE = Path(__file__).parents[2] / "docs" / "progan.md"

@@ -11,7 +11,7 @@ from PIL import Image
 from gan_blocks import SelfAttention2d, SpectralNorm
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import describe, sample
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config_json import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from recipes import biggan, biggan_deep, sagan, sngan
 

@@ -19,7 +19,8 @@ from gan_blocks import Prior
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.files import as_seen_from_here
 from gan_blocks.engine.recipe.batches import StepBatches
-from gan_blocks.engine.recipe.config import TrainingConfig, config_from_json, config_to_json
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.config_json import config_from_json, config_to_json
 from gan_blocks.engine.recipe.defaults import (
     check_default_optimizers,
     check_default_prior,

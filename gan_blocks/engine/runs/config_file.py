@@ -13,7 +13,7 @@ from gan_blocks.engine.base.files import replace_durably
 from gan_blocks.engine.base.json_values import is_object, is_text, read_object
 from gan_blocks.engine.runs.identity import RecipeIdentity
 
-__all__ = ["CONFIG_NAME", "compare_configs", "read_config", "write_config"]
+__all__ = ["CONFIG_NAME", "compare_configs", "option_values", "read_config", "write_config"]
 
 CONFIG_NAME = "config.json"
 
@@ -33,6 +33,12 @@ def read_config(path: Path) -> dict[str, Any]:
     return read_object(path, {"recipe": is_text, "preset": is_text, "config": is_object})
 
 
+def option_values(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields of a Config, and in place of one that holds a dataclass that one's own: each is an option."""
+    for name, value in config.items():
+        yield from option_values(value) if isinstance(value, dict) else [(name, value)]
+
+
 def compare_configs(
     saved: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str] = (), remedy: str = ""
 ) -> None:
@@ -48,7 +54,7 @@ def compare_configs(
         UserError: If other fields differ; each is named as its option, with both values.
     """
     # Through JSON and back, so that a tuple equals the list it was saved as.
-    then, now = (dict(_options(json.loads(json.dumps(config)))) for config in (saved, given))
+    then, now = (dict(option_values(json.loads(json.dumps(config)))) for config in (saved, given))
     differences = [
         f"--{name.replace('_', '-')} is {_show(now[name]) if name in now else 'not an option'} here, "
         f"but the run was started with{f' {_show(then[name])}' if name in then else 'out it'}"
@@ -57,12 +63,6 @@ def compare_configs(
     ]
     if differences:
         raise UserError(f"{'; '.join(differences)}. {remedy}".rstrip())
-
-
-def _options(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The fields of a Config, and in place of one that holds a dataclass that one's own: each is an option."""
-    for name, value in config.items():
-        yield from _options(value) if isinstance(value, dict) else [(name, value)]
 
 
 def _show(value: Any) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from torch import Tensor
 
 from gan_blocks import BatchNormTable, TruncatedBatchNormStatistics
-from gan_blocks.engine.recipe.config import TrainingConfig, config_to_json
+from gan_blocks.engine.recipe.config import TrainingConfig
+from gan_blocks.engine.recipe.config_json import config_to_json
 from gan_blocks.engine.runs.checkpoints import save_checkpoint
 from gan_blocks.engine.runs.folder import CONVERTED, RunFolder
 from gan_blocks.engine.runs.identity import RecipeIdentity

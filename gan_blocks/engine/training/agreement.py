@@ -16,7 +16,7 @@ from torch import Tensor
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.parallel.processes import current_world, gather_objects, main_rank_only
 from gan_blocks.engine.data.record import DataRecord, unlike
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config_json import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.checkpoints import Checkpoint
 from gan_blocks.engine.runs.folder import RunFolder

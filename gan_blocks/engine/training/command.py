@@ -16,7 +16,7 @@ from gan_blocks.engine.base.terminal.command_line import parse_options, parse_so
 from gan_blocks.engine.base.terminal.help_page import Examples
 from gan_blocks.engine.data.config import ImageFields
 from gan_blocks.engine.data.sources import absolute, parse_source, refuse_run_inside_images, shape_of_source
-from gan_blocks.engine.recipe.config import as_options, check_config_saves, config_to_json
+from gan_blocks.engine.recipe.config_json import as_options, check_config_saves, config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.runs.config_file import CONFIG_NAME, compare_configs, read_config

@@ -14,7 +14,7 @@ from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images_of
 from gan_blocks.engine.data.record import DataRecord, changes, record_of
 from gan_blocks.engine.data.sources import absolute
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config_json import config_to_json
 from gan_blocks.engine.recipe.recipe import Recipe
 from gan_blocks.engine.recipe.state import TrainingState
 from gan_blocks.engine.runs.checkpoints import Checkpoint

@@ -28,7 +28,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import sample
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.recipe.batches import BatchSource
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config_json import config_to_json
 from gan_blocks.engine.recipe.latent import LATENTS, LatentName, latent_prior
 from gan_blocks.engine.recipe.options import RunOptions
 from gan_blocks.engine.recipe.registry import find_recipe

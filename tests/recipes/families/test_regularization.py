@@ -15,7 +15,7 @@ from gan_blocks import ClassConditionalBatchNorm2d, SharedEmbedding
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.recipe.batches import BatchSource, PairBatch
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config_json import config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from recipes import biggan_deep
 from recipes.families.regularization import RegularizationFields, generator_weight_penalty

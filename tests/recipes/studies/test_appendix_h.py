@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gan_blocks import CrossReplicaBatchNorm2d, SpectralNorm, upsample_bilinear, upsample_nearest
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import sample
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config_json import config_to_json
 from recipes import biggan, biggan_deep, sagan, sngan
 from recipes.studies.appendix_h import PRESETS, RECIPE, Config
 from tests.recipes.one_step import assert_penalizes, off_diagonal, raw_weights, take_step

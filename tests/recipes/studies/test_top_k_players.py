@@ -10,7 +10,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.data.loading import load_images
 from gan_blocks.engine.recipe.batches import BatchSource
 from gan_blocks.engine.recipe.build import build_state
-from gan_blocks.engine.recipe.config import config_to_json
+from gan_blocks.engine.recipe.config_json import config_to_json
 from gan_blocks.engine.recipe.options import RunOptions
 from recipes import biggan_deep, sagan
 from recipes.studies.top_k_players import PRESETS, RECIPE, Config
