@@ -17,7 +17,7 @@ from gan_blocks.engine.base.checks import perhaps_meant
 from gan_blocks.engine.base.devices import notes_on_precision
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.memory import keep_freed_memory, within_memory
-from gan_blocks.engine.base.randomness import seeded_construction
+from gan_blocks.engine.base.randomness import seeded_construction, seeded_noise
 from gan_blocks.engine.data.held_out import split_held_out
 from gan_blocks.engine.data.image_set import ImageSet, class_name
 from gan_blocks.engine.data.loading import load_images_of
@@ -189,16 +189,20 @@ def load_critic(trained: TrainedGenerator, run: Path, *, device: torch.device) -
     with within_memory(f"the networks of {run}", copies=1), seeded_construction(config.seed, "discriminator"):
         discriminator = trained.recipe.build_discriminator(config).to(device)
     load_weights(discriminator, checkpoint.tensors["discriminator"], str(checkpoint.path))
-    return critic_of(discriminator.eval().requires_grad_(False))
+    return critic_of(discriminator.eval().requires_grad_(False), seed=config.seed)
 
 
-def critic_of(discriminator: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """D as a function from images in [-1, 1] and labels, wherever they lie, to logits on the CPU, without gradients."""
+def critic_of(discriminator: nn.Module, *, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """D as a function from images in [-1, 1] and labels, wherever they lie, to logits on the CPU, without gradients.
+
+    Where layers make noise in every mode, it is the same in each call: a function of the seed.
+    """
     reference = next(discriminator.parameters())
 
     @torch.no_grad()
     def logits(images: Tensor, labels: Tensor) -> Tensor:
-        found: Tensor = discriminator(images.to(reference), labels.to(reference.device))
+        with seeded_noise(seed, "critic", device=reference.device):
+            found: Tensor = discriminator(images.to(reference), labels.to(reference.device))
         return found.float().cpu()
 
     return logits

@@ -76,7 +76,7 @@ class Evaluator:
             if images.shape[-1] < config.resolution or not images.isfinite().all():
                 return {}  # of what is not finite the next losses tell
             samples = side.samples(images, labels)
-            shares = measure_memorization(critic_of(discriminator), samples, images=SHOWN)
+            shares = measure_memorization(critic_of(discriminator, seed=config.seed), samples, images=SHOWN)
         found = {f"called_real_{name}": share[0] for name, share in vars(shares).items() if share is not None}
         if samples.features is not None:
             score = frechet_score(samples.features)

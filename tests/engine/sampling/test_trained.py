@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import evaluate
 from gan_blocks.engine.sampling import load_for_export, write_converted_run
 from gan_blocks.engine.sampling import trained as trained_module
-from gan_blocks.engine.sampling.trained import load_critic, load_trained
+from gan_blocks.engine.sampling.trained import critic_of, load_critic, load_trained
 from recipes import biggan_deep
 from tests.conftest import TINY_NETWORK, write_tiny_data
 
@@ -36,7 +37,7 @@ def damaged(run: Path, part: str, to: Path) -> Path:
 def test_both_networks_are_of_one_checkpoint(
     run_of_two_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trained_module, "critic_of", lambda network: network)
+    monkeypatch.setattr(trained_module, "critic_of", lambda network, seed: network)
     cpu = torch.device("cpu")
     old = damaged(run_of_two_checkpoints, "ema", tmp_path / "old")
     trained = load_trained(run=old, weights=None, device=cpu)
@@ -94,3 +95,22 @@ def test_what_was_converted_is_told_of_data_that_the_training_has_not_told_it_of
     # Of released weights nothing is known of the images that they have learned.
     converted = replace(trained, record=None, config=replace(trained.config, data=folder))
     assert converted.load_images()[1] == [cropped]
+
+
+class Noisy(nn.Module):
+    """D with noise in every mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor, _labels: Tensor) -> Tensor:
+        return (self.weight * images + torch.randn(images.shape)).mean(dim=(1, 2, 3))
+
+
+def test_the_noise_of_a_critic_is_a_function_of_the_seed_and_of_nobody_elses_draws():
+    images, labels, before = torch.zeros(3, 1, 4, 4), torch.zeros(3), torch.get_rng_state()
+    first, again, other = (critic_of(Noisy(), seed=seed)(images, labels) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
