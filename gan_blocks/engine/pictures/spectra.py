@@ -1,6 +1,6 @@
 """The picture of a run's spectra, after Figure 3 of Brock et al. 2018: each layer's largest singular value by step.
 
-Tested in ``tests/engine/training/test_spectra.py``.
+Tested in ``tests/engine/pictures/test_spectra.py``.
 """
 
 from collections.abc import Mapping
