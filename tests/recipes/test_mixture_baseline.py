@@ -69,7 +69,7 @@ def test_one_change_at_a_time_then_the_best_two_then_the_nearest_with_fresh_seed
         *("betas_0.5_0.999+tanh to 30", "betas_0.5_0.999+tanh_fresh_seeds to 30"),
     ]
     first, crossed, confirmed = (trained[index][1] for index in (0, -2, -1))
-    assert first == Config(hidden_units=8, arms="plain", seeds=2)
+    assert first == Config(hidden_units=8, arms="plain", seeds=2, divide_by="nothing")
     assert (crossed.adam_beta1, crossed.activation, crossed.divide_by) == (0.5, "tanh", "nothing")
     assert set(confirmed.all_seeds()).isdisjoint(crossed.all_seeds())
     assert "| betas 0.5 0.999 | 0, 1 | 85, 85 | 92, 92 | 8.6 |" in table

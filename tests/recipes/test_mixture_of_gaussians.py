@@ -164,7 +164,7 @@ def test_a_step_is_the_papers_update_written_out(dtype: torch.dtype, tolerance: 
 
 
 def test_the_modes_stand_on_a_centered_grid():
-    centers = mixture.Config(modes=25).centers()
+    centers = mixture.Config(modes=25, divide_by="nothing").centers()
     assert sorted(map(tuple, centers.tolist())) == [
         (float(x), float(y)) for x in range(-4, 5, 2) for y in range(-4, 5, 2)
     ]
@@ -180,7 +180,7 @@ def test_divided_by_the_deviation_the_data_have_deviation_one(modes: int):
 
 
 def test_the_toy_codes_divisor_scales_grid_and_gaussians_alike():
-    raw, divided = mixture.Config(batch_size=64), mixture.Config(batch_size=64, divide_by="2.828")
+    raw, divided = mixture.Config(batch_size=64, divide_by="nothing"), mixture.Config(batch_size=64, divide_by="2.828")
     torch.testing.assert_close(divided.centers() * 2.828, raw.centers())
     torch.testing.assert_close(mixture._draw(divided, 0, 1)[0] * 2.828, mixture._draw(raw, 0, 1)[0])
 
@@ -230,12 +230,13 @@ def test_a_run_from_before_these_were_options_is_continued_as_it_was_begun(
     def as_before(config: mixture.Config) -> dict[str, object]:
         return {name: value for name, value in dataclasses.asdict(config).items() if name not in OF_OLDER_RUNS}
 
-    args = [*ARGS, "--run-dir", str(tmp_path / "run")]
+    args = [*ARGS, "--run-dir", str(tmp_path / "run"), "--divide-by", "nothing"]
     with monkeypatch.context() as patch:
         patch.setattr(session, "asdict", as_before)
         assert mixture.main([*args, "--steps", "1"]) == 0
     assert "activation" not in (tmp_path / "run" / "config.json").read_text()
     assert mixture.main([*args, "--adam-beta1", "0.5"]) == 2
+    assert mixture.main([*args, "--divide-by", "deviation"]) == 2
     assert mixture.main([*args, "--steps", "2"]) == 0
 
 
