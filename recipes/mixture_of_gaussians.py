@@ -4,10 +4,10 @@ Generator and discriminator are perceptrons that learn a grid of narrow Gaussian
 loss. Plain and top-k training of several seeds run side by side, one on each core; both arms of a seed begin with the
 same weights and see the same samples, and each learns what it would learn alone.
 
-What the paper leaves out are options: the modes are a centered square grid, divided by the data's standard deviation,
-z is N(0, I) in two dimensions, the networks have four hidden layers with ReLU and start from torch's weights, Adam has
-its usual betas, unless --divide-by, --latent-dim, --hidden-layers, --activation, --init, --adam-beta1 and --adam-beta2
-say otherwise. --study baseline compares them, by plain training alone: the defaults are what it chose.
+What the paper leaves out are options: the modes are a centered square grid of spacing 2, divided by 2.828, z is N(0, I)
+in two dimensions, the networks have four hidden layers with ReLU and start from torch's weights, Adam has its usual
+betas, unless --divide-by, --latent-dim, --hidden-layers, --activation, --init, --adam-beta1 and --adam-beta2 say
+otherwise. --study baseline compares them, by plain training alone: the defaults are what it chose.
 """
 
 import sys

@@ -37,9 +37,9 @@ class Config(Fields):
     """Distance between neighboring modes, before it is divided by what --divide-by says."""
     std: float = 0.05
     """Standard deviation of each Gaussian in both directions; divided alike."""
-    divide_by: Literal["nothing", "2.828", "deviation"] = "deviation"
+    divide_by: Literal["nothing", "2.828", "deviation"] = "2.828"
     """What spacing and std are divided by: nothing; 2.828, as in the toy code of the Wasserstein GAN papers; or the
-    standard deviation of all data, so that it is 1: so plain training comes nearest to the paper."""
+    standard deviation of all data, so that it is 1."""
     seeds: int = 1
     """How many seeds to train at once, from --seed on."""
     arms: Literal["both", "plain", "top-k"] = "both"
