@@ -18,6 +18,7 @@ from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.commands import prepare
 from gan_blocks.engine.data.shards.format import INDEX_NAME, StoreIndex
 from tests.engine.commands.preparing import assert_equal_sets, damage_two, load, run, tree
+from tests.engine.dying import die_before
 
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
@@ -34,21 +35,6 @@ def test_a_part_in_which_images_were_damaged_is_written_again(pictures: Path, tm
     assert run(pictures, wanted, "--shard-images", "256") == 0
     assert run(pictures, store, "--shard-images", "256") == 0
     assert tree(store) == tree(wanted)
-
-
-def die_before(count: int) -> None:
-    calls = itertools.count()
-
-    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            if next(calls) == count:
-                os._exit(1)
-            return original(*args, **options)
-
-        return call
-
-    for name in ("mkdir", "fsync", "replace", "unlink", "rmdir"):
-        setattr(os, name, counted(getattr(os, name)))
 
 
 def in_two_parts(pictures: Path, store: Path) -> prepare.Options:

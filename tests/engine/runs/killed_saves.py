@@ -18,9 +18,8 @@ from typing import Any
 import torch
 
 from gan_blocks.engine.runs.checkpoints import list_checkpoints, load_latest_checkpoint, remove_stale_temporaries
+from tests.engine.dying import die_before
 from tests.engine.runs.saved_checkpoints import save
-
-SYSTEM_CALLS = ("mkdir", "fsync", "rename", "unlink", "rmdir")
 
 
 def restart(folder: Path) -> dict[str, Any]:
@@ -79,21 +78,6 @@ def die_before_each_system_call(root: Path, step: int) -> list[dict[str, Any]]:
         if status == 0:
             break
     return found
-
-
-def die_before(count: int) -> None:
-    calls = itertools.count()
-
-    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            if next(calls) == count:
-                os._exit(1)
-            return original(*args, **options)
-
-        return call
-
-    for name in SYSTEM_CALLS:
-        setattr(os, name, counted(getattr(os, name)))
 
 
 def main(root: Path) -> None:
