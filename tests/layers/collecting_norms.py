@@ -12,8 +12,6 @@ from tests.drawn import draw
 from tests.reference import layers as reference
 
 kinds = pytest.mark.parametrize("statistics", ["running", "batch"])
-
-
 affinities = pytest.mark.parametrize("affine", [True, False])
 
 

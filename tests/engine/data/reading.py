@@ -1,5 +1,6 @@
 """Reading a source of images, for the tests of each kind."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,18 @@ def load(spec: str, **options: int | None) -> ImageSet:
     return load_images(spec, **{"resolution": 32, "channels": 3, "num_classes": None, **options})  # type: ignore[arg-type]
 
 
-def error_of(spec: str, **options: int | None) -> str:
+def one_line_error(call: Callable[[], object]) -> str:
     with pytest.raises(UserError) as caught:
-        load(spec, **options)
+        call()
     message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def error_of(spec: str, **options: int | None) -> str:
+    message = one_line_error(lambda: load(spec, **options))
     start = f"--data {spec}: "
     assert message.startswith(start)
-    assert "\n" not in message
     return message.removeprefix(start)
 
 

@@ -19,22 +19,6 @@ class Config(TrainingConfig):
     widths: tuple[int, ...] = (4, 2)
 
 
-def test_a_younger_field_takes_its_default_and_an_unknown_one_is_named():
-    saved = config_to_json(Config())
-    del saved["widths"]
-    assert config_from_json(Config, saved) == Config()
-    with pytest.raises(UserError) as error:
-        config_from_json(Config, {**saved, "depth": 3, "breadth": 2})
-    rule = f"which this version of {__name__} does not know; the version that wrote it still reads it."
-    assert str(error.value) == f"the saved Config has --breadth 2 --depth 3, {rule}"
-
-
-def test_a_saved_value_is_checked_against_its_annotation():
-    with pytest.raises(UserError) as error:
-        config_from_json(Config, {**config_to_json(Config()), "batch_size": "many"})
-    assert str(error.value) == "--batch-size must be a whole number, but got many."
-
-
 @dataclass(frozen=True)
 class Stage:
     widths: tuple[int, ...]

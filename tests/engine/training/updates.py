@@ -5,12 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_blocks.engine import (
-    Recipe,
-    StepBatches,
-    TrainingState,
-    load_images,
-)
+from gan_blocks.engine import Recipe, StepBatches, TrainingState, load_images
 from gan_blocks.engine.recipe.batches import BatchSource
 from gan_blocks.engine.recipe.build import build_state
 from gan_blocks.engine.recipe.options import RunOptions

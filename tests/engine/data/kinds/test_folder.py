@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -7,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.parallel.threads import map_in_threads
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images
+from tests.engine.data.reading import one_line_error
 
 
 def write_image(path: Path, level: int = 0, size: tuple[int, int] = (8, 8)) -> None:
@@ -27,14 +26,6 @@ def write_classes(root: Path, per_class: int = 3) -> None:
 def load(root: Path, **options: int) -> ImageSet:
     arguments = {"resolution": 8, "channels": 3, "num_classes": None, **options}
     return load_images(f"folder:{root}", **arguments)
-
-
-def error_of(call: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize("memory_limit", [2**30, 0])
@@ -84,7 +75,7 @@ def test_damage_above_one_percent_is_fatal_and_names_the_first_few(memory_limit:
     write_classes(tmp_path, per_class=40)
     for number in range(5):
         (tmp_path / "cat" / f"{number:03}.png").write_bytes(b"no image")
-    message = error_of(lambda: load(tmp_path, memory_limit=memory_limit))
+    message = one_line_error(lambda: load(tmp_path, memory_limit=memory_limit))
     assert message.startswith(
         f"--data folder:{tmp_path}: 5 of 120 image files cannot be read: {tmp_path}/cat/000.png ("
     )
@@ -108,7 +99,7 @@ def test_a_file_that_vanishes_later_is_named(tmp_path: Path):
     images = load(tmp_path, memory_limit=0)
     (tmp_path / "ant" / "001.png").unlink()
     images.batch(torch.tensor([0, 2]))
-    message = error_of(lambda: images.batch(torch.tensor([0, 1])))
+    message = one_line_error(lambda: images.batch(torch.tensor([0, 1])))
     path = tmp_path / "ant" / "001.png"
     assert message.startswith(f"--data folder:{tmp_path}: {path} was whole at the start but cannot be read any more: ")
 
@@ -181,14 +172,14 @@ def test_the_folders_of_a_run_are_no_classes(tmp_path: Path):
 
 def test_one_class_usually_means_a_path_one_level_off(tmp_path: Path):
     write_classes(tmp_path / "train")
-    message = error_of(lambda: load(tmp_path))
+    message = one_line_error(lambda: load(tmp_path))
     assert message == (
         f"--data folder:{tmp_path}: the sub-folders of {tmp_path} hold no images but folders of their own: "
         f"usually the path is one level off; try {tmp_path}/train."
     )
     for number in range(2):
         write_image(tmp_path / "train" / f"{number}.png")
-    assert error_of(lambda: load(tmp_path)) == (
+    assert one_line_error(lambda: load(tmp_path)) == (
         f"--data folder:{tmp_path}: all labels are equal: usually the path is one level off. "
         "To train on one class on purpose give --num-classes 1."
     )
@@ -200,7 +191,7 @@ def test_a_folder_of_nothing_but_images_asks_for_sub_folders(tmp_path: Path):
     write_image(tmp_path / "2.png")
     advice = "put the images into one sub-folder a class, or give --num-classes 1 to train without classes."
     expected = f"{tmp_path} holds no sub-folders; {advice}"
-    assert error_of(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
+    assert one_line_error(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
     images = load(tmp_path, num_classes=1)
     assert (len(images), images.class_names) == (2, ("all images",))
 
@@ -208,13 +199,13 @@ def test_a_folder_of_nothing_but_images_asks_for_sub_folders(tmp_path: Path):
 def test_folders_without_images_are_an_error(tmp_path: Path):
     (tmp_path / "ant").mkdir()
     expected = f"the sub-folders of {tmp_path} hold no images."
-    assert error_of(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
+    assert one_line_error(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
 
 
 def test_a_single_image_is_an_error(tmp_path: Path):
     write_image(tmp_path / "ant" / "1.png")
     expected = "the data holds 1 image; training needs at least 2."
-    assert error_of(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
+    assert one_line_error(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
 
 
 def test_what_the_file_system_refuses_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -223,14 +214,14 @@ def test_what_the_file_system_refuses_is_said_in_one_line(tmp_path: Path, monkey
 
     monkeypatch.setattr("os.scandir", refuse)
     expected = f"cannot be read: [Errno 13] Permission denied: '{tmp_path}'."
-    assert error_of(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
+    assert one_line_error(lambda: load(tmp_path)) == f"--data folder:{tmp_path}: {expected}"
 
 
 def test_a_file_is_no_folder(tmp_path: Path):
     write_image(tmp_path / "1.png")
     path = tmp_path / "1.png"
     expected = f"{path} is a file; name the folder that holds one sub-folder a class."
-    assert error_of(lambda: load(path)) == f"--data folder:{path}: {expected}"
+    assert one_line_error(lambda: load(path)) == f"--data folder:{path}: {expected}"
 
 
 def test_results_of_many_threads_keep_the_order_of_the_items():
@@ -240,4 +231,4 @@ def test_results_of_many_threads_keep_the_order_of_the_items():
 
 def test_an_empty_folder_is_said_to_hold_no_images(tmp_path: Path):
     expected = f"--data folder:{tmp_path}: {tmp_path} holds no images; put the images into one sub-folder a class."
-    assert error_of(lambda: load(tmp_path)) == expected
+    assert one_line_error(lambda: load(tmp_path)) == expected

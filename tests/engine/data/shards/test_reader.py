@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from gan_blocks import NormalPrior
-from gan_blocks.engine.base.errors import UserError
 from gan_blocks.engine.base.parallel.processes import World
 from gan_blocks.engine.data.image_set import ImageSet
 from gan_blocks.engine.data.loading import load_images
@@ -29,6 +28,7 @@ from gan_blocks.engine.recipe import batches
 from gan_blocks.engine.recipe.options import RunOptions
 from recipes.biggan_deep import Config
 from tests.conftest import write_store
+from tests.engine.data.reading import one_line_error
 
 COUNT, SIDE, PER_SHARD = 23, 8, 5
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
@@ -54,14 +54,6 @@ def read(images: ImageSet, numbers: list[int]) -> Tensor:
 
 def expected(numbers: list[int]) -> Tensor:
     return torch.from_numpy(PIXELS[numbers].transpose(0, 3, 1, 2).copy())
-
-
-def error_of(call: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_every_image_is_found_by_its_number_in_any_order(store: Path):
@@ -178,7 +170,7 @@ def test_each_process_reads_the_images_of_its_part_of_the_batch_alone(
 
 def test_a_folder_without_an_index_is_no_store_or_an_unfinished_one(store: Path):
     (store / INDEX_NAME).unlink()
-    assert error_of(lambda: load(store)) == (
+    assert one_line_error(lambda: load(store)) == (
         f"--data shards:{store}: there is no {store}/index.json: the folder holds no store, or one that is not "
         "finished; the same gan-blocks prepare command as before finishes it."
     )
@@ -241,7 +233,7 @@ def test_a_folder_without_an_index_is_no_store_or_an_unfinished_one(store: Path)
 def test_an_index_that_cannot_be_used_says_why(store: Path, change: Callable[[str], str], why: str):
     path = store / INDEX_NAME
     path.write_text(change(path.read_text()))
-    message = error_of(lambda: load(store))
+    message = one_line_error(lambda: load(store))
     assert message.startswith(f"--data shards:{store}: {path} cannot be used: {why}")
     assert message.endswith("; write the store again with gan-blocks prepare.")
 
@@ -250,13 +242,13 @@ def test_a_missing_or_shortened_shard_is_named_at_the_start(store: Path):
     path = store / LAST
     size = path.stat().st_size
     os.truncate(path, size - 1)
-    assert error_of(lambda: load(store)) == (
+    assert one_line_error(lambda: load(store)) == (
         f"--data shards:{store}: the shard {path} is damaged: {size - 1:,} bytes instead of {size:,}; "
         "write the store again with gan-blocks prepare."
     )
     path.unlink()
     expected = f"the shard {path} is missing; write the store again with gan-blocks prepare."
-    assert error_of(lambda: load(store)) == f"--data shards:{store}: {expected}"
+    assert one_line_error(lambda: load(store)) == f"--data shards:{store}: {expected}"
     assert len(load(store, resolution=2)) == COUNT  # the other resolution is whole
 
 
@@ -266,7 +258,7 @@ def test_shards_that_were_swapped_are_noticed_at_the_start(store: Path):
     assert len(contents[0]) == len(contents[1])
     second.write_bytes(contents[0])
     first.write_bytes(contents[1])
-    assert error_of(lambda: load(store)) == (
+    assert one_line_error(lambda: load(store)) == (
         f"--data shards:{store}: the shard {first} holds other images than were written there; "
         "write the store again with gan-blocks prepare."
     )
@@ -303,7 +295,7 @@ def test_pipes_in_the_place_of_files_are_not_waited_for(store: Path):
     ):
         (store / name).unlink()
         os.mkfifo(store / name)
-        assert error_of(lambda: load(store)).startswith(f"--data shards:{store}: {why}")
+        assert one_line_error(lambda: load(store)).startswith(f"--data shards:{store}: {why}")
     with pytest.raises(IndexFormatError, match=r"^it is no regular file$"):
         StoreIndex.read(store)
 
@@ -311,7 +303,7 @@ def test_pipes_in_the_place_of_files_are_not_waited_for(store: Path):
 def test_a_shard_that_was_not_fetched_is_no_reason_to_write_the_store_again(store: Path):
     (store / LAST).write_text(LFS)
     why = "is a Git LFS pointer, not the file itself: git lfs pull fetches it"
-    assert error_of(lambda: load(store)) == f"--data shards:{store}: the shard {store / LAST} {why}."
+    assert one_line_error(lambda: load(store)) == f"--data shards:{store}: the shard {store / LAST} {why}."
 
 
 def test_one_wrong_byte_anywhere_in_an_entry_is_found_and_named(store: Path):
@@ -322,7 +314,7 @@ def test_one_wrong_byte_anywhere_in_an_entry_is_found_and_named(store: Path):
         path.write_bytes(whole[: stride + byte] + bytes([whole[stride + byte] ^ 1]) + whole[stride + byte + 1 :])
         images = load(store)
         assert torch.equal(read(images, [20, 22]), expected([20, 22]))
-        assert error_of(lambda images=images: read(images, [20, 21])) == (
+        assert one_line_error(lambda images=images: read(images, [20, 21])) == (
             f"--data shards:{store}: the shard {path} is damaged at its image 1; "
             "write the store again with gan-blocks prepare."
         )
@@ -332,9 +324,9 @@ def test_a_shard_that_is_cut_off_or_vanishes_later_is_named(store: Path):
     images = load(store)
     read(images, [20])
     os.truncate(store / LAST, 500)
-    assert "shard_00004.zip is damaged at its image 2" in error_of(lambda: read(images, [22]))
+    assert "shard_00004.zip is damaged at its image 2" in one_line_error(lambda: read(images, [22]))
     (store / f"{SIDE}/shard_00000.zip").unlink()
-    message = error_of(lambda: read(images, [0]))
+    message = one_line_error(lambda: read(images, [0]))
     assert message.endswith(f"{store}/{SIDE}/shard_00000.zip cannot be read: No such file or directory.")
 
 
@@ -355,7 +347,7 @@ def test_a_store_may_be_moved(store: Path, tmp_path: Path):
 
 
 def test_a_bare_path_of_a_store_is_answered_with_how_to_write_it(store: Path):
-    message = error_of(lambda: load_images(str(store), resolution=8, channels=3, num_classes=3))
+    message = one_line_error(lambda: load_images(str(store), resolution=8, channels=3, num_classes=3))
     assert message.endswith(f" For a prepared store write --data shards:{store}.")
 
 
